@@ -1,0 +1,85 @@
+// Runs the gateway under Bun, whatever runs this file: finds the Bun that Ringway is pinned to, hands signals on, passes the exit code back.
+// Plain JavaScript, since it must load in Node as well.
+import { spawn } from 'node:child_process';
+import { readdirSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { constants } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const require = createRequire(import.meta.url);
+
+/** A real Bun has about 100 MB; what stands in its place until the postinstall script has run is a few hundred bytes of shell. */
+const placeholderBytesMax = 64 * 1024;
+
+/** @param {string} path */
+function isProgram(path) {
+  try {
+    return statSync(path).size > placeholderBytesMax;
+  } catch {
+    return false;
+  }
+}
+
+/** The folder of an installed package, wherever the package manager has put it. @param {string} name */
+function packageFolder(name) {
+  try {
+    return dirname(require.resolve(`${name}/package.json`));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Does this system's C library come from musl (Alpine)? */
+function isMusl() {
+  try {
+    return readdirSync('/lib').some((file) => file.startsWith('ld-musl-'));
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * The pinned Bun from npm; else the Bun that runs this file. npm can be set not to run postinstall scripts, and from version 12 does
+ * not by default: then package `bun` holds a placeholder, and the program lies in the package of its platform.
+ * @returns {string | undefined}
+ */
+export function findBun() {
+  const arch = process.arch === 'arm64' ? 'aarch64' : process.arch;
+  const candidates = [
+    [packageFolder('bun'), 'bin/bun.exe'],
+    [packageFolder(`@oven/bun-${process.platform}-${arch}${isMusl() ? '-musl' : ''}`), 'bin/bun'],
+  ];
+  for (const [folder, file] of candidates) {
+    if (folder !== undefined && file !== undefined && isProgram(join(folder, file))) return join(folder, file);
+  }
+  return process.versions.bun === undefined ? undefined : process.execPath;
+}
+
+/**
+ * Run `ringway` with these arguments until it ends; this process then ends in the same way.
+ * @param {string[]} args
+ */
+export function launch(args) {
+  const bun = findBun();
+  if (bun === undefined) {
+    console.error('ringway: Bun is not installed. Run `npm install` in the folder of your package.json, or install Bun (https://bun.sh).');
+    process.exit(1);
+  }
+  const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+  const child = spawn(bun, [main, ...args], { stdio: 'inherit' });
+
+  for (const signal of /** @type {const} */ (['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'])) {
+    process.on(signal, () => {
+      // Ctrl-C goes to every process of the terminal's foreground group, the gateway included. Handing it on would make it two,
+      // and the second SIGINT tells the gateway not to drain.
+      if (signal === 'SIGINT' && process.stdin.isTTY) return;
+      child.kill(signal);
+    });
+  }
+  child.on('error', (error) => {
+    console.error(`ringway: cannot run ${bun}: ${error.message}`);
+    process.exit(1);
+  });
+  child.on('exit', (code, signal) => process.exit(signal === null ? (code ?? 1) : 128 + constants.signals[signal]));
+}

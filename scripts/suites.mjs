@@ -1,0 +1,55 @@
+// The steps that `npm test` and `npm run check` are made of.
+import { existsSync, readdirSync } from 'node:fs';
+import { availableParallelism, cpus } from 'node:os';
+import { join } from 'node:path';
+import { root } from './setup.mjs';
+import { countBun, countCmocka, countFuzz } from './step.mjs';
+
+const bun = join(root, 'node_modules/.bin/bun');
+const jobs = String(availableParallelism?.() ?? cpus().length);
+
+/** @param {string[]} targets */
+function make(...targets) {
+  return ['make', '--silent', '-C', 'ffi', '-j', jobs, ...targets];
+}
+
+/** @typedef {import('./step.mjs').Step} Step */
+
+/** @type {Step} ffi/layout.ts says what the headers say */
+export const layout = { name: 'layout', command: make('layout-check') };
+
+/** @type {Step} */
+export const coreUnits = { name: 'C units', command: make('test'), count: countCmocka };
+
+/** @param {number} seconds for each target @returns {Step} */
+export function fuzz(seconds) {
+  return { name: 'fuzz smoke', command: make('fuzz', `FUZZ_SECONDS=${seconds}`), count: countFuzz };
+}
+
+/** @param {string} folder under tests/ */
+function hasTests(folder) {
+  const path = join(root, 'tests', folder);
+  return existsSync(path) && readdirSync(path, { recursive: true }).some((file) => /\.test\.tsx?$/.test(String(file)));
+}
+
+/**
+ * The suites under tests/ that `bun test` runs. One that is not there yet is left out; the units always count.
+ * @param {string[]} folders
+ * @returns {Step[]}
+ */
+export function bunSuites(...folders) {
+  return folders
+    .filter((folder) => folder === 'unit' || hasTests(folder))
+    .map((folder) => ({ name: `bun ${folder}`, command: [bun, 'test', '--timeout', '30000', `./tests/${folder}/`], count: countBun }));
+}
+
+// Biome and TypeScript are programs behind a launcher for Node: given to what runs this file, they need no Node beside Bun.
+
+/** @type {Step} */
+export const style = {
+  name: 'format, lint',
+  command: [process.execPath, 'node_modules/@biomejs/biome/bin/biome', 'check', '--error-on-warnings', '.'],
+};
+
+/** @type {Step} */
+export const types = { name: 'types', command: [process.execPath, 'node_modules/typescript/bin/tsc', '--noEmit', '-p', '.'] };
