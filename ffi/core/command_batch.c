@@ -1,0 +1,106 @@
+/* Commands, see command_batch.h. */
+#include "command_batch.h"
+
+#include "connection.h"
+#include "http.h"
+#include "ws.h"
+
+static int32_t apply_http(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+    if (slot->state.protocol != RW_PROTOCOL_HTTP || slot->as.http.request != (uint16_t)command->request) return RW_ERR_STALE;
+    switch ((enum rw_command_type)command->type) {
+        case RW_COMMAND_RESPOND:
+            rw_http_respond(core, slot, command, data, bytes);
+            return RW_OK;
+        case RW_COMMAND_RESPOND_BEGIN:
+            rw_http_respond_begin(core, slot, command, data, bytes);
+            return RW_OK;
+        case RW_COMMAND_RESPOND_CHUNK:
+            rw_http_respond_chunk(core, slot, data, bytes);
+            return RW_OK;
+        case RW_COMMAND_RESPOND_END:
+            rw_http_respond_end(core, slot);
+            return RW_OK;
+        case RW_COMMAND_RESPOND_ABORT:
+            if (rw_http_awaits_response(slot)) rw_connection_terminate(core, slot);
+            return RW_OK;
+        case RW_COMMAND_BODY_ACK:
+            rw_http_body_ack(core, slot, command->arg0);
+            return RW_OK;
+        case RW_COMMAND_UPGRADE:
+            if (command->arg0 >= RW_BEHAVIORS_MAX) return RW_ERR_INVALID;
+            rw_http_upgrade(core, slot, command->arg0, data, bytes);
+            return RW_OK;
+        default:
+            return RW_ERR_INVALID;
+    }
+}
+
+static int32_t apply_websocket(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+    if (slot->state.protocol != RW_PROTOCOL_WEBSOCKET) return RW_ERR_STALE;
+    uint32_t index = rw_core_index(core, slot);
+    switch ((enum rw_command_type)command->type) {
+        case RW_COMMAND_SEND:
+            rw_ws_send(core, slot, command->flags, data, bytes);
+            return RW_OK;
+        case RW_COMMAND_WS_CLOSE:
+            rw_ws_close(core, slot, command->arg0, data, bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)bytes);
+            return RW_OK;
+        case RW_COMMAND_PING:
+            if (bytes > RW_WS_CONTROL_BYTES_MAX) return RW_ERR_INVALID;
+            rw_ws_send_control(core, slot, RW_WS_OP_PING, data, (uint32_t)bytes);
+            RW_COUNT(core, ws_pings_out, 1);
+            return RW_OK;
+        case RW_COMMAND_SUBSCRIBE:
+            if (!rw_ws_can_send(slot)) return RW_ERR_STALE;
+            return rw_topics_subscribe(core->topics, index, &slot->subscriptions, data, (uint32_t)bytes);
+        case RW_COMMAND_UNSUBSCRIBE:
+            return rw_topics_unsubscribe(core->topics, index, &slot->subscriptions, data, (uint32_t)bytes);
+        default:
+            return RW_ERR_INVALID;
+    }
+}
+
+static int32_t apply_publish(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+    uint32_t topic_bytes = command->arg0;
+    if (topic_bytes == 0 || topic_bytes > bytes || topic_bytes > RW_TOPIC_BYTES_MAX) return RW_ERR_INVALID;
+    uint32_t except = RW_NO_SLOT;
+    if (command->slot != RW_NO_SLOT && rw_slot_pool_get(&core->pool, command->slot, command->generation)) except = command->slot;
+    rw_publish(core, data, topic_bytes, command->flags, data + topic_bytes, bytes - topic_bytes, except);
+    return RW_OK;
+}
+
+int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+    if (command->type == RW_COMMAND_PUBLISH) return apply_publish(core, command, data, bytes);
+    struct rw_slot *slot = rw_slot_pool_get(&core->pool, command->slot, command->generation);
+    if (!slot || slot->state.phase != RW_PHASE_OPEN) return RW_ERR_STALE;
+    switch ((enum rw_command_type)command->type) {
+        case RW_COMMAND_PAUSE:
+        case RW_COMMAND_RESUME:
+            slot->state.paused_by_host = command->type == RW_COMMAND_PAUSE;
+            rw_connection_update_receive(core, slot);
+            if (!slot->state.paused_by_host && (slot->input_bytes || slot->state.peer_closed)) rw_connection_mark_ready(core, slot);
+            return RW_OK;
+        case RW_COMMAND_TERMINATE:
+            rw_connection_terminate(core, slot);
+            return RW_OK;
+        case RW_COMMAND_SEND:
+        case RW_COMMAND_WS_CLOSE:
+        case RW_COMMAND_PING:
+        case RW_COMMAND_SUBSCRIBE:
+        case RW_COMMAND_UNSUBSCRIBE:
+            return apply_websocket(core, slot, command, data, bytes);
+        default:
+            return apply_http(core, slot, command, data, bytes);
+    }
+}
+
+void rw_command_batch_apply(struct rw_core *core, uint32_t count) {
+    if (count > RW_COMMANDS_CAPACITY) count = RW_COMMANDS_CAPACITY;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct rw_command *command = &core->commands[i];
+        int from_event = (command->flags & RW_COMMAND_FROM_EVENT) != 0;
+        uint32_t area_bytes = from_event ? RW_PAYLOAD_BYTES : RW_DATA_BYTES;
+        if (command->offset > area_bytes || command->bytes > area_bytes - command->offset) continue;
+        (void)rw_command_apply(core, command, (from_event ? core->events.payload : core->data) + command->offset, command->bytes);
+    }
+}

@@ -1,0 +1,435 @@
+/* HTTP/1.1, receiving side, see http.h. */
+#include "http.h"
+
+#include <string.h>
+
+#include "connection.h"
+#include "event_batch.h"
+#include "ws_handshake.h"
+
+#define PIPELINE_HOLD_BYTES 16384u
+#define BODY_PIECE_BYTES_MAX 65536u
+/* A body that gets on by less than this within a body timeout counts as stalled: a byte now and then does not keep it alive. */
+#define BODY_PROGRESS_BYTES 1024u
+/* Past this much unread body it is cheaper to close than to read on for the next request. */
+#define DISCARD_BYTES_MAX (1u << 20)
+
+/* ------------------------------------------------------------------ between requests */
+
+static void begin_request(struct rw_core *core, struct rw_slot *slot, uint32_t keep_flags) {
+    struct rw_slot_http *http = &slot->as.http;
+    uint16_t request = http->request;
+    memset(http, 0, sizeof *http);
+    http->request = request;
+    http->flags = keep_flags;
+    (void)core;
+}
+
+void rw_http_open(struct rw_core *core, struct rw_slot *slot) {
+    begin_request(core, slot, RW_X_FIRST);
+    slot->deadline_ms = core->now_ms + core->limits.head_timeout_ms;
+    rw_connection_arm_timer(core, slot, slot->deadline_ms);
+}
+
+static void next_request(struct rw_core *core, struct rw_slot *slot) {
+    begin_request(core, slot, 0);
+    slot->deadline_ms = core->now_ms + core->limits.keep_alive_timeout_ms;
+    if (slot->input_bytes) {
+        rw_connection_mark_ready(core, slot);
+    } else {
+        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+    }
+    rw_http_update_pause(core, slot);
+}
+
+void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    http->flags |= RW_X_COMPLETE;
+    if (!(http->flags & RW_X_KEEP_ALIVE) || core->drain.active) {
+        rw_connection_finish(core, slot);
+    } else if (http->phase == RW_HTTP_RECEIVED) {
+        next_request(core, slot);
+    } else {
+        /* The host did not want the body: it is read and thrown away, so that the connection can be used again. */
+        http->body_unacked = 0;
+        http->body_mark = http->body_received;
+        rw_http_update_pause(core, slot);
+        if (slot->input_bytes) rw_connection_mark_ready(core, slot);
+    }
+}
+
+void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
+    const struct rw_slot_http *http = &slot->as.http;
+    int window_full = http->phase == RW_HTTP_BODY && http->body_unacked >= core->limits.body_window_bytes;
+    int pipeline_full = http->phase == RW_HTTP_RECEIVED && slot->input_bytes >= PIPELINE_HOLD_BYTES;
+    int backlog_full = http->phase <= RW_HTTP_HEAD && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
+    unsigned paused = window_full || pipeline_full || backlog_full;
+    if (slot->state.paused_by_core == paused) return;
+    slot->state.paused_by_core = paused & 1u;
+    if (slot->state.phase == RW_PHASE_OPEN) rw_connection_update_receive(core, slot);
+}
+
+/* ------------------------------------------------------------------ refusing */
+
+void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status) {
+    struct rw_slot_http *http = &slot->as.http;
+    RW_COUNT(core, http_errors, 1);
+    if (http->flags & RW_X_BEGUN && !(http->flags & RW_X_COMPLETE)) {
+        /* A response is under way: a second status would be read as its body. */
+        rw_connection_terminate(core, slot);
+        return;
+    }
+    if (!(http->flags & RW_X_BEGUN)) rw_http_write_refusal(core, slot, status, status == 426 ? "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n" : "");
+    if (rw_http_awaits_response(slot)) {
+        http->flags |= RW_X_ANSWERED_BY_CORE;
+        (void)rw_http_tell_closed(core, slot);
+    }
+    rw_connection_finish(core, slot);
+}
+
+int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (!rw_http_awaits_response(slot) || http->flags & RW_X_ABORT_TOLD) return 1;
+    struct rw_event *event = rw_event_add(core, slot, RW_EVENT_ABORT, 0, NULL);
+    if (!event) return 0;
+    event->arg1 = (uint32_t)http->request << 16;
+    http->flags |= RW_X_ABORT_TOLD;
+    RW_COUNT(core, http_aborts, 1);
+    return 1;
+}
+
+/* ------------------------------------------------------------------ the head */
+
+static uint8_t *put(uint8_t *out, const uint8_t *bytes, size_t len) {
+    memcpy(out, bytes, len);
+    return out + len;
+}
+
+static uint8_t *put_lower(uint8_t *out, const uint8_t *bytes, size_t len) {
+    for (size_t i = 0; i < len; i++) {
+        uint8_t c = bytes[i];
+        out[i] = (uint8_t)(c + ((uint8_t)(c - 'A') < 26u ? 32 : 0));
+    }
+    return out + len;
+}
+
+/* The request event: host, target, then the header block (ringway.h, RW_EVENT_REQUEST). */
+static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, int32_t head_bytes, uint32_t event_flags) {
+    const struct rw_http_head *head = &core->head;
+    uint8_t *payload;
+    uint32_t room = (uint32_t)head_bytes + 2 * head->header_count + 16;
+    struct rw_event *event = rw_event_add(core, slot, RW_EVENT_REQUEST, room, &payload);
+    if (!event) return 0;
+    uint8_t *out = put(payload, bytes + head->host.offset, head->host.bytes);
+    uint32_t target_bytes = head->target.bytes;
+    if (target_bytes) {
+        out = put(out, bytes + head->target.offset, target_bytes);
+    } else {
+        *out++ = '/'; /* absolute-form without a path */
+        target_bytes = 1;
+    }
+    if (head->method == RW_METHOD_OTHER) {
+        out = put(out, (const uint8_t *)":method\n", 8);
+        out = put(out, bytes + head->method_name.offset, head->method_name.bytes);
+        *out++ = '\n';
+    }
+    for (uint32_t i = 0; i < head->header_count; i++) {
+        const struct rw_http_header *header = &head->headers[i];
+        out = put_lower(out, bytes + header->name.offset, header->name.bytes);
+        *out++ = '\n';
+        out = put(out, bytes + header->value.offset, header->value.bytes);
+        *out++ = '\n';
+    }
+    event->bytes = (uint32_t)(out - payload);
+    assert(event->bytes <= room);
+    event->flags = (uint16_t)event_flags;
+    event->arg0 = (uint32_t)head->host.bytes << 16 | target_bytes;
+    event->arg1 = (uint32_t)slot->as.http.request << 16 | head->method;
+    event->listener = slot->listener;
+    return 1;
+}
+
+/* The opening handshake, RFC 6455 §4.2.1. ret: 0 valid, else the status to answer */
+static uint32_t check_handshake(const struct rw_http_head *head, const uint8_t *bytes) {
+    if (head->method != RW_METHOD_GET || head->flags & RW_HTTP_10) return 400;
+    if (!(head->flags & RW_HTTP_CONNECTION_UPGRADE)) return 400;
+    if (head->flags & RW_HTTP_CHUNKED || head->content_length > 0) return 400;
+    const uint8_t *version = bytes + head->ws_version.offset;
+    if (head->ws_version.bytes != 2 || version[0] != '1' || version[1] != '3') return head->ws_version.bytes ? 426 : 400;
+    if (!rw_ws_key_valid(bytes + head->ws_key.offset, head->ws_key.bytes)) return 400;
+    return 0;
+}
+
+static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
+    const struct rw_http_head *head = &core->head;
+    struct rw_slot_http *http = &slot->as.http;
+    uint32_t flags = RW_X_FRESH;
+    if (head->flags & RW_HTTP_KEEP_ALIVE && !core->drain.active) flags |= RW_X_KEEP_ALIVE;
+    if (head->flags & RW_HTTP_10) flags |= RW_X_HTTP10;
+    if (head->method == RW_METHOD_HEAD) flags |= RW_X_HEAD;
+    if (head->flags & RW_HTTP_CHUNKED) flags |= RW_X_CHUNKED_IN;
+    if (head->flags & RW_HTTP_UPGRADE_WEBSOCKET) {
+        flags |= RW_X_UPGRADE;
+        memcpy(http->ws_accept_key, bytes + head->ws_key.offset, RW_WS_KEY_BYTES);
+    }
+    http->flags = flags;
+    http->scanned = 0;
+    http->body_remaining = head->flags & RW_HTTP_HAS_LENGTH ? head->content_length : 0;
+    int has_body = http->body_remaining > 0 || head->flags & RW_HTTP_CHUNKED;
+    http->phase = has_body ? RW_HTTP_BODY : RW_HTTP_RECEIVED;
+    if (has_body) {
+        slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
+        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+        if (head->flags & RW_HTTP_EXPECT_CONTINUE) {
+            /* The host may refuse within its turn; after that the client is asked for the body (RFC 9110 §10.1.1). */
+            http->flags |= RW_X_CONTINUE;
+            rw_connection_mark_ready(core, slot);
+        }
+    }
+}
+
+static size_t need_more_head(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (http->phase == RW_HTTP_IDLE) {
+        http->phase = RW_HTTP_HEAD;
+        /* The first request's deadline runs from accept, so that connecting and waiting gains nothing. */
+        if (!(http->flags & RW_X_FIRST)) slot->deadline_ms = core->now_ms + core->limits.head_timeout_ms;
+        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+    }
+    return 0;
+}
+
+static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_slot_http *http = &slot->as.http;
+    struct rw_http_head *head = &core->head;
+    int32_t parsed = rw_http_parse_head(bytes, len, &core->limits.head, &http->scanned, head);
+    if (parsed == 0) return need_more_head(core, slot);
+    if (parsed < 0) {
+        rw_http_refuse(core, slot, (uint32_t)-parsed);
+        return 0;
+    }
+    uint32_t refusal = 0;
+    uint32_t event_flags = 0;
+    if (head->flags & RW_HTTP_UPGRADE_WEBSOCKET) {
+        refusal = check_handshake(head, bytes);
+        if (refusal) RW_COUNT(core, refused_handshake, 1);
+        event_flags |= RW_REQUEST_UPGRADE;
+    } else if (head->flags & RW_HTTP_HAS_LENGTH && head->content_length > core->limits.max_body_bytes) {
+        refusal = 413;
+    }
+    if (refusal) {
+        RW_COUNT(core, requests, 1);
+        rw_http_refuse(core, slot, refusal);
+        return 0;
+    }
+    if (head->flags & RW_HTTP_CHUNKED || head->content_length > 0) event_flags |= RW_REQUEST_HAS_BODY;
+    if (head->flags & RW_HTTP_10) event_flags |= RW_REQUEST_HTTP10;
+    if (head->flags & RW_HTTP_ASTERISK) event_flags |= RW_REQUEST_ASTERISK;
+    if (head->flags & RW_HTTP_AUTHORITY) event_flags |= RW_REQUEST_AUTHORITY;
+    http->request++;
+    if (!emit_request(core, slot, bytes, parsed, event_flags)) {
+        http->request--;
+        http->scanned = 0;
+        rw_connection_mark_ready(core, slot);
+        return 0;
+    }
+    RW_COUNT(core, requests, 1);
+    note_head(core, slot, bytes);
+    return (size_t)parsed;
+}
+
+/* ------------------------------------------------------------------ the body */
+
+static void body_received(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    http->phase = RW_HTTP_RECEIVED;
+    http->flags &= ~(uint32_t)RW_X_CONTINUE;
+    if (http->flags & RW_X_COMPLETE) next_request(core, slot);
+}
+
+static size_t discard_body(struct rw_core *core, struct rw_slot *slot, size_t used, size_t data_bytes, int end) {
+    struct rw_slot_http *http = &slot->as.http;
+    http->body_received += data_bytes;
+    if (http->body_received > core->limits.max_body_bytes || http->body_received - http->body_mark > DISCARD_BYTES_MAX) {
+        rw_connection_finish(core, slot);
+        return 0;
+    }
+    if (end) body_received(core, slot);
+    return used;
+}
+
+static size_t on_sized_body(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_slot_http *http = &slot->as.http;
+    size_t n = len > BODY_PIECE_BYTES_MAX ? BODY_PIECE_BYTES_MAX : len;
+    if (n > http->body_remaining) n = (size_t)http->body_remaining;
+    int end = n == http->body_remaining;
+    if (http->flags & RW_X_COMPLETE) {
+        http->body_remaining -= n;
+        return discard_body(core, slot, n, n, end);
+    }
+    uint8_t *payload;
+    struct rw_event *event = rw_event_add(core, slot, RW_EVENT_BODY, (uint32_t)n, &payload);
+    if (!event) {
+        rw_connection_mark_ready(core, slot);
+        return 0;
+    }
+    memcpy(payload, bytes, n);
+    event->flags = end ? RW_BODY_END : 0;
+    event->arg1 = (uint32_t)http->request << 16;
+    http->body_remaining -= n;
+    http->body_received += n;
+    http->body_unacked += (uint32_t)n;
+    if (end) body_received(core, slot);
+    return n;
+}
+
+/* Many small chunks become one event: the pieces are moved together in the payload area. */
+static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_slot_http *http = &slot->as.http;
+    int discard = (http->flags & RW_X_COMPLETE) != 0;
+    if (len > BODY_PIECE_BYTES_MAX) len = BODY_PIECE_BYTES_MAX;
+    uint8_t *payload = NULL;
+    if (!discard && !rw_event_batch_has_room(core, (uint32_t)len)) {
+        rw_connection_mark_ready(core, slot);
+        return 0;
+    }
+    struct rw_event *event = discard ? NULL : rw_event_add(core, slot, RW_EVENT_BODY, (uint32_t)len, &payload);
+    size_t at = 0, total = 0;
+    int32_t result = 0;
+    while (at < len && result == 0) {
+        const uint8_t *data;
+        size_t data_bytes, consumed;
+        result = rw_http_decode_chunked(&http->decoder, bytes + at, len - at, &data, &data_bytes, &consumed);
+        if (event && data_bytes) memcpy(payload + total, data, data_bytes);
+        total += data_bytes;
+        at += consumed;
+        if (result == 0 && consumed == 0) break;
+    }
+    int too_long = http->body_received + total > core->limits.max_body_bytes;
+    if (event) {
+        int end = result == 1 && !too_long;
+        event->bytes = (uint32_t)total;
+        event->flags = end ? RW_BODY_END : 0;
+        event->arg1 = (uint32_t)http->request << 16;
+        /* Nothing to say: only framing was consumed. A malformed body must not look like a whole one. */
+        if ((total == 0 && !end) || result < 0 || too_long) event->type = RW_EVENT_NONE;
+    }
+    if (result < 0 || too_long) {
+        rw_http_refuse(core, slot, result < 0 ? (uint32_t)-result : 413u);
+        return 0;
+    }
+    if (discard) return discard_body(core, slot, at, total, result == 1);
+    http->body_received += total;
+    http->body_unacked += (uint32_t)total;
+    if (result == 1) body_received(core, slot);
+    return at;
+}
+
+/* ------------------------------------------------------------------ input */
+
+size_t rw_http_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_slot_http *http = &slot->as.http;
+    size_t at = 0;
+    while (at < len && slot->state.phase == RW_PHASE_OPEN && http->phase != RW_HTTP_RECEIVED) {
+        size_t used;
+        if (http->phase != RW_HTTP_BODY) {
+            used = on_head(core, slot, bytes + at, len - at);
+        } else if (http->body_unacked >= core->limits.body_window_bytes && !(http->flags & RW_X_COMPLETE)) {
+            break;
+        } else if (http->flags & RW_X_CHUNKED_IN) {
+            used = on_chunked_body(core, slot, bytes + at, len - at);
+        } else {
+            used = on_sized_body(core, slot, bytes + at, len - at);
+        }
+        if (used == 0) break;
+        at += used;
+    }
+    if (slot->state.phase != RW_PHASE_OPEN) return len;
+    rw_http_update_pause(core, slot);
+    return at;
+}
+
+static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (http->flags & RW_X_DRAIN_DUE) {
+        struct rw_event *event = rw_event_add(core, slot, RW_EVENT_RESPONSE_DRAIN, 0, NULL);
+        if (event) {
+            event->arg1 = (uint32_t)http->request << 16;
+            http->flags &= ~(uint32_t)RW_X_DRAIN_DUE;
+        } else {
+            rw_connection_mark_ready(core, slot);
+        }
+    }
+    if (http->flags & RW_X_CONTINUE) {
+        http->flags &= ~(uint32_t)RW_X_CONTINUE;
+        /* A body that came without waiting needs no invitation. */
+        if (!(http->flags & RW_X_BEGUN) && http->body_received == 0 && !slot->input_bytes) rw_http_write_continue(core, slot);
+    }
+}
+
+void rw_http_serve(struct rw_core *core, struct rw_slot *slot) {
+    serve_notices(core, slot);
+    if (slot->state.paused_by_host || !slot->input_bytes) return;
+    size_t consumed = rw_http_input(core, slot, rw_connection_input(core, slot), slot->input_bytes);
+    if (slot->state.phase != RW_PHASE_OPEN) return;
+    rw_connection_unstash(core, slot, (uint32_t)consumed);
+    rw_http_update_pause(core, slot);
+}
+
+void rw_http_on_drained(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (!(http->flags & RW_X_DRAIN_WANTED)) return;
+    http->flags = (http->flags & ~(uint32_t)RW_X_DRAIN_WANTED) | RW_X_DRAIN_DUE;
+    rw_connection_mark_ready(core, slot);
+}
+
+void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (http->phase == RW_HTTP_RECEIVED && http->flags & RW_X_FRESH) {
+        http->flags &= ~(uint32_t)RW_X_FRESH;
+        rw_connection_mark_ready(core, slot);
+        return;
+    }
+    if (rw_http_awaits_response(slot) || slot->out_bytes == 0) {
+        rw_connection_terminate(core, slot);
+    } else {
+        rw_connection_finish(core, slot);
+    }
+}
+
+void rw_http_drain(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+    if (http->phase == RW_HTTP_IDLE && !slot->input_bytes) rw_connection_finish(core, slot);
+}
+
+void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (http->phase == RW_HTTP_RECEIVED) return;
+    if (rw_before(core->now_ms, slot->deadline_ms)) {
+        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+        return;
+    }
+    switch ((enum rw_http_phase)http->phase) {
+        case RW_HTTP_IDLE:
+            RW_COUNT(core, timeouts_idle, 1);
+            rw_connection_finish(core, slot);
+            break;
+        case RW_HTTP_HEAD:
+            RW_COUNT(core, timeouts_head, 1);
+            rw_http_refuse(core, slot, 408);
+            break;
+        case RW_HTTP_BODY:
+            if (slot->state.paused_by_core || slot->state.paused_by_host || slot->input_bytes || http->body_received - http->body_mark >= BODY_PROGRESS_BYTES) {
+                http->body_mark = http->body_received;
+                slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
+                rw_connection_arm_timer(core, slot, slot->deadline_ms);
+                break;
+            }
+            RW_COUNT(core, timeouts_body, 1);
+            rw_http_refuse(core, slot, 408);
+            break;
+        case RW_HTTP_RECEIVED:
+            break;
+    }
+}

@@ -1,0 +1,42 @@
+/* The choice of a ring backend.
+ *
+ * Role: turn enum rw_backend into a ring; the backends do the rest. Up: core. Down: ring_uring, ring_epoll, and ring_sim in test builds.
+ * Invariant: with AUTO, `error` is empty exactly when io_uring was taken, so that the host can log why it was not. */
+#include "ring.h"
+
+#include <stdio.h>
+
+#include "ringway.h"
+#ifdef RW_TEST
+#include "ring_sim.h"
+#endif
+
+static struct rw_ring *ring_auto_create(const struct rw_ring_config *config, char *error, size_t error_bytes) {
+    struct rw_ring *ring = rw_ring_uring_create(config, error, error_bytes);
+    if (ring != NULL) return ring;
+    char second[256];
+    ring = rw_ring_epoll_create(config, second, sizeof second);
+    if (ring == NULL) {
+        snprintf(error, error_bytes, "%s", second); /* the reason that matters now */
+    }
+    return ring;
+}
+
+struct rw_ring *rw_ring_create(const struct rw_ring_config *config, char *error, size_t error_bytes) {
+    if (error_bytes > 0) error[0] = '\0';
+    switch (config->backend) {
+    case RW_BACKEND_AUTO:
+        return ring_auto_create(config, error, error_bytes);
+    case RW_BACKEND_IO_URING:
+        return rw_ring_uring_create(config, error, error_bytes);
+    case RW_BACKEND_EPOLL:
+        return rw_ring_epoll_create(config, error, error_bytes);
+#ifdef RW_TEST
+    case RW_BACKEND_SIM:
+        return rw_ring_sim_create(config, error, error_bytes);
+#endif
+    default:
+        snprintf(error, error_bytes, "I/O backend %u is not part of this build", config->backend);
+        return NULL;
+    }
+}

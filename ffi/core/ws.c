@@ -1,0 +1,415 @@
+/* WebSockets, receiving side, see ws.h. */
+#include "ws.h"
+
+#include <string.h>
+
+#include "connection.h"
+#include "event_batch.h"
+#include "utf8.h"
+
+/* Pings are due at whole seconds of the core clock, so that many idle sockets wake the worker together and not one by one. */
+#define PING_GRID_MS 1024u
+
+/* ------------------------------------------------------------------ opening */
+
+void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior) {
+    memset(&slot->as, 0, sizeof slot->as);
+    slot->state.protocol = RW_PROTOCOL_WEBSOCKET;
+    slot->state.paused_by_core = 0;
+    slot->behavior = (uint8_t)behavior;
+    slot->deadline_ms = 0;
+    slot->as.ws.opened_ms = core->now_ms;
+    slot->as.ws.last_ping_ms = core->now_ms;
+    slot->as.ws.flags = RW_WS_OPEN_DUE;
+    RW_COUNT(core, ws_upgrades, 1);
+    RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
+    RW_GAUGE(core, connections_websocket, core->stats->connections_websocket + 1);
+    rw_connection_update_receive(core, slot);
+    rw_connection_mark_ready(core, slot);
+    rw_connection_arm_timer(core, slot, core->now_ms);
+}
+
+/* ------------------------------------------------------------------ delivering */
+
+static void drop_message(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    if (ws->message) rw_buffers_release(core->buffers, ws->message);
+    ws->message = RW_BUFFER_NONE;
+    ws->message_bytes = 0;
+    ws->message_opcode = 0;
+    ws->utf8_state = RW_UTF8_ACCEPT;
+}
+
+static void count_message(struct rw_core *core, uint64_t bytes) {
+    RW_COUNT(core, ws_messages_in, 1);
+    RW_COUNT(core, ws_bytes_in, bytes);
+}
+
+/* Hand over the message that was put together; without room it stays, and the slot comes back next turn. */
+static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    uint32_t bytes = (uint32_t)ws->message_bytes;
+    if (ws->flags & RW_WS_CLOSE_SENT) {
+        drop_message(core, slot);
+        return;
+    }
+    struct rw_event *event;
+    if (bytes > RW_EVENT_LARGE_BYTES) {
+        event = rw_event_add_large(core, slot, RW_EVENT_MESSAGE, ws->message, bytes);
+        if (event) ws->message = RW_BUFFER_NONE;
+    } else {
+        uint8_t *payload;
+        event = rw_event_add(core, slot, RW_EVENT_MESSAGE, bytes, &payload);
+        if (event && bytes) memcpy(payload, rw_buffers_data(core->buffers, ws->message), bytes);
+        if (event) event->arg0 = slot->behavior;
+    }
+    if (!event) {
+        ws->flags |= RW_WS_MESSAGE_DUE;
+        rw_connection_mark_ready(core, slot);
+        return;
+    }
+    if (ws->message_opcode == RW_WS_OP_BINARY) event->flags |= RW_WS_BINARY;
+    ws->flags &= (uint8_t)~RW_WS_MESSAGE_DUE;
+    count_message(core, bytes);
+    drop_message(core, slot);
+}
+
+/* ------------------------------------------------------------------ data frames */
+
+/* Room for `more` bytes behind the message so far. Doubles, but not past what the present frame can still bring. */
+static int grow_message(struct rw_core *core, struct rw_slot *slot, size_t more) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    size_t needed = (size_t)ws->message_bytes + more;
+    size_t capacity = ws->message ? rw_buffers_capacity(core->buffers, ws->message) : 0;
+    if (needed <= capacity && ws->message) return 1;
+    size_t wanted = capacity * 2;
+    size_t frame_end = (size_t)ws->message_bytes + (size_t)ws->frame_remaining;
+    if (wanted > frame_end && ws->frame_fin) wanted = frame_end;
+    if (wanted < needed) wanted = needed;
+    rw_buffer grown = rw_buffers_acquire(core->buffers, wanted ? wanted : 1);
+    if (!grown) {
+        rw_connection_terminate(core, slot);
+        return 0;
+    }
+    if (ws->message) {
+        memcpy(rw_buffers_data(core->buffers, grown), rw_buffers_data(core->buffers, ws->message), (size_t)ws->message_bytes);
+        rw_buffers_release(core->buffers, ws->message);
+    }
+    ws->message = grown;
+    return 1;
+}
+
+static void end_frame(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    ws->flags &= (uint8_t)~RW_WS_IN_FRAME;
+    if (!ws->frame_fin) return;
+    if (ws->message_opcode == RW_WS_OP_TEXT && ws->utf8_state != RW_UTF8_ACCEPT) {
+        rw_ws_fail(core, slot, 1007);
+        return;
+    }
+    deliver_message(core, slot);
+}
+
+static size_t on_payload(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    size_t n = len < ws->frame_remaining ? len : (size_t)ws->frame_remaining;
+    if (!grow_message(core, slot, n)) return 0;
+    uint8_t *out = rw_buffers_data(core->buffers, ws->message) + ws->message_bytes;
+    rw_ws_mask(out, bytes, n, ws->mask, ws->mask_phase);
+    ws->mask_phase = (uint32_t)(ws->mask_phase + n) & 3u;
+    ws->message_bytes += n;
+    ws->frame_remaining -= n;
+    if (ws->message_opcode == RW_WS_OP_TEXT) {
+        /* Checked as it comes, so that a bad octet ends the connection at once (RFC 6455 §8.1). */
+        ws->utf8_state = rw_utf8_feed(ws->utf8_state, out, n);
+        if (ws->utf8_state == RW_UTF8_REJECT) {
+            rw_ws_fail(core, slot, 1007);
+            return 0;
+        }
+    }
+    if (ws->frame_remaining == 0) end_frame(core, slot);
+    return n;
+}
+
+/* A whole message in one frame, all of it here: unmask it straight into the batch. ret: 1 done, 0 failed or no room */
+static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, const uint8_t *payload) {
+    uint32_t bytes = (uint32_t)frame->payload_bytes;
+    if (slot->as.ws.flags & RW_WS_CLOSE_SENT) return 1;
+    uint8_t *out;
+    struct rw_event *event = rw_event_add(core, slot, RW_EVENT_MESSAGE, bytes, &out);
+    if (!event) {
+        rw_connection_mark_ready(core, slot);
+        return 0;
+    }
+    rw_ws_mask(out, payload, bytes, frame->mask, 0);
+    event->arg0 = slot->behavior;
+    if (frame->opcode == RW_WS_OP_BINARY) {
+        event->flags = RW_WS_BINARY;
+    } else if (rw_utf8_feed(RW_UTF8_ACCEPT, out, bytes) != RW_UTF8_ACCEPT) {
+        core->events.count--;
+        rw_ws_fail(core, slot, 1007);
+        return 0;
+    }
+    count_message(core, bytes);
+    return 1;
+}
+
+static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, const uint8_t *bytes, size_t header_bytes, size_t len) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    int continues = frame->opcode == RW_WS_OP_CONTINUATION;
+    if (continues != (ws->message_opcode != 0)) {
+        rw_ws_fail(core, slot, 1002);
+        return 0;
+    }
+    if (frame->payload_bytes > rw_ws_behavior(core, slot)->max_payload_bytes - ws->message_bytes) {
+        rw_ws_fail(core, slot, 1009);
+        return 0;
+    }
+    int whole = frame->fin && !continues && frame->payload_bytes <= len - header_bytes && frame->payload_bytes <= RW_EVENT_LARGE_BYTES;
+    if (whole) return take_whole(core, slot, frame, bytes + header_bytes) ? header_bytes + (size_t)frame->payload_bytes : 0;
+    if (!continues) {
+        ws->message_opcode = frame->opcode;
+        ws->utf8_state = RW_UTF8_ACCEPT;
+    }
+    ws->frame_remaining = frame->payload_bytes;
+    ws->frame_fin = frame->fin;
+    ws->mask_phase = 0;
+    memcpy(ws->mask, frame->mask, sizeof ws->mask);
+    ws->flags |= RW_WS_IN_FRAME;
+    if (frame->payload_bytes == 0) end_frame(core, slot);
+    return header_bytes;
+}
+
+/* ------------------------------------------------------------------ control frames */
+
+/* ret: 0 when the event has no room */
+static int tell_control(struct rw_core *core, struct rw_slot *slot, enum rw_event_type type, const uint8_t *data, uint32_t bytes) {
+    uint8_t *payload;
+    struct rw_event *event = rw_event_add(core, slot, type, bytes, &payload);
+    if (!event) {
+        rw_connection_mark_ready(core, slot);
+        return 0;
+    }
+    if (bytes) memcpy(payload, data, bytes);
+    event->arg0 = slot->behavior;
+    return 1;
+}
+
+static int on_ping(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint32_t bytes) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_PING && !tell_control(core, slot, RW_EVENT_PING, data, bytes)) return 0;
+    RW_COUNT(core, ws_pings_in, 1);
+    if (ws->flags & RW_WS_CLOSE_SENT) return 1;
+    if (ws->control_bytes > RW_WS_CONTROL_QUEUE_BYTES_MAX) {
+        /* The peer does not read its pongs: only the latest pings must be answered (RFC 6455 §5.5.3). */
+        RW_COUNT(core, drops_control, 1);
+        return 1;
+    }
+    ws->control_bytes += bytes + 2;
+    rw_ws_send_control(core, slot, RW_WS_OP_PONG, data, bytes);
+    return 1;
+}
+
+static void on_close(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint32_t bytes) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    uint32_t code = bytes >= 2 ? (uint32_t)data[0] << 8 | data[1] : 1005;
+    RW_COUNT(core, ws_closes_in, 1);
+    if (bytes == 1 || (bytes >= 2 && !rw_ws_close_code_valid(code))) {
+        rw_ws_fail(core, slot, 1002);
+        return;
+    }
+    const uint8_t *reason = data + 2;
+    uint32_t reason_bytes = bytes > 2 ? bytes - 2 : 0;
+    if (reason_bytes && rw_utf8_feed(RW_UTF8_ACCEPT, reason, reason_bytes) != RW_UTF8_ACCEPT) {
+        rw_ws_fail(core, slot, 1007);
+        return;
+    }
+    drop_message(core, slot);
+    if (reason_bytes && (ws->message = rw_buffers_acquire(core->buffers, reason_bytes)) != RW_BUFFER_NONE) {
+        memcpy(rw_buffers_data(core->buffers, ws->message), reason, reason_bytes);
+        ws->reason_bytes = reason_bytes;
+    }
+    ws->flags |= RW_WS_CLOSE_RECEIVED;
+    ws->close_code = (uint16_t)code;
+    if (!(ws->flags & RW_WS_CLOSE_SENT)) {
+        rw_ws_send_control(core, slot, RW_WS_OP_CLOSE, data, bytes >= 2 ? 2 : 0);
+        ws->flags |= RW_WS_CLOSE_SENT;
+        RW_COUNT(core, ws_closes_out, 1);
+    }
+    /* Both have said it: the server closes first (RFC 6455 §7.1.1). */
+    (void)rw_ws_tell_closed(core, slot);
+    rw_connection_finish(core, slot);
+}
+
+static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, const uint8_t *bytes, size_t header_bytes, size_t len) {
+    uint32_t payload_bytes = (uint32_t)frame->payload_bytes;
+    if (len - header_bytes < payload_bytes) return 0;
+    uint8_t payload[RW_WS_CONTROL_BYTES_MAX];
+    rw_ws_mask(payload, bytes + header_bytes, payload_bytes, frame->mask, 0);
+    switch ((enum rw_ws_opcode)frame->opcode) {
+        case RW_WS_OP_PING:
+            if (!on_ping(core, slot, payload, payload_bytes)) return 0;
+            break;
+        case RW_WS_OP_PONG:
+            if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_PONG && !tell_control(core, slot, RW_EVENT_PONG, payload, payload_bytes)) return 0;
+            RW_COUNT(core, ws_pongs_in, 1);
+            break;
+        case RW_WS_OP_CLOSE:
+            on_close(core, slot, payload, payload_bytes);
+            break;
+        case RW_WS_OP_CONTINUATION:
+        case RW_WS_OP_TEXT:
+        case RW_WS_OP_BINARY:
+            assert(0 && "a data frame is not a control frame");
+    }
+    return header_bytes + payload_bytes;
+}
+
+/* ------------------------------------------------------------------ input */
+
+static size_t on_frame(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_ws_frame frame;
+    int32_t header_bytes = rw_ws_decode_header(bytes, len, 0, &frame);
+    if (header_bytes == 0) return 0;
+    if (header_bytes < 0) {
+        rw_ws_fail(core, slot, 1002);
+        return 0;
+    }
+    if (frame.opcode >= RW_WS_OP_CLOSE) return on_control_frame(core, slot, &frame, bytes, (size_t)header_bytes, len);
+    return on_data_frame(core, slot, &frame, bytes, (size_t)header_bytes, len);
+}
+
+size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    size_t at = 0;
+    while (at < len && slot->state.phase == RW_PHASE_OPEN) {
+        if (ws->flags & (RW_WS_OPEN_DUE | RW_WS_MESSAGE_DUE)) {
+            rw_connection_mark_ready(core, slot);
+            break;
+        }
+        size_t used = ws->flags & RW_WS_IN_FRAME ? on_payload(core, slot, bytes + at, len - at) : on_frame(core, slot, bytes + at, len - at);
+        if (used == 0) break;
+        at += used;
+    }
+    return slot->state.phase == RW_PHASE_OPEN ? at : len;
+}
+
+static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
+    if (ws->flags & RW_WS_OPEN_DUE) {
+        struct rw_event *event = rw_event_add(core, slot, RW_EVENT_OPEN, 0, NULL);
+        if (!event) goto full;
+        event->arg0 = slot->behavior;
+        ws->flags &= (uint8_t)~RW_WS_OPEN_DUE;
+    }
+    if (ws->flags & RW_WS_MESSAGE_DUE) {
+        deliver_message(core, slot);
+        if (ws->flags & RW_WS_MESSAGE_DUE) return;
+    }
+    if (ws->dropped) {
+        if (behavior->flags & RW_BEHAVIOR_WANTS_DROPPED) {
+            struct rw_event *event = rw_event_add(core, slot, RW_EVENT_DROPPED, 0, NULL);
+            if (!event) goto full;
+            event->arg0 = ws->dropped;
+        }
+        ws->dropped = 0;
+    }
+    if (ws->flags & RW_WS_DRAIN_DUE) {
+        if (behavior->flags & RW_BEHAVIOR_WANTS_DRAIN && !rw_event_add(core, slot, RW_EVENT_WS_DRAIN, 0, NULL)) goto full;
+        ws->flags &= (uint8_t)~RW_WS_DRAIN_DUE;
+    }
+    return;
+full:
+    rw_connection_mark_ready(core, slot);
+}
+
+void rw_ws_serve(struct rw_core *core, struct rw_slot *slot) {
+    serve_notices(core, slot);
+    if (slot->state.paused_by_host || !slot->input_bytes) return;
+    size_t consumed = rw_ws_input(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
+    if (slot->state.phase == RW_PHASE_OPEN) rw_connection_unstash(core, slot, (uint32_t)consumed);
+}
+
+void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    ws->control_bytes = 0;
+    if (!(ws->flags & RW_WS_DRAIN_WANTED)) return;
+    ws->flags = (uint8_t)((ws->flags & ~RW_WS_DRAIN_WANTED) | RW_WS_DRAIN_DUE);
+    rw_connection_mark_ready(core, slot);
+}
+
+/* ------------------------------------------------------------------ the end */
+
+void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
+    /* Input that waits for room in the batch was sent before the end of stream: it is delivered first. */
+    if (slot->input_bytes && slot->state.paused_by_host) return;
+    rw_connection_terminate(core, slot);
+}
+
+int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    if (ws->flags & RW_WS_CLOSE_TOLD) return 1;
+    uint32_t opening = ws->flags & RW_WS_OPEN_DUE ? 1 : 0;
+    if (core->events.count + opening + 1 > RW_EVENTS_CAPACITY || !rw_event_batch_has_room(core, ws->reason_bytes)) return 0;
+    if (opening) {
+        struct rw_event *open = rw_event_add(core, slot, RW_EVENT_OPEN, 0, NULL);
+        open->arg0 = slot->behavior;
+        ws->flags &= (uint8_t)~RW_WS_OPEN_DUE;
+    }
+    uint8_t *payload = NULL;
+    struct rw_event *event = rw_event_add(core, slot, RW_EVENT_CLOSE, ws->reason_bytes, &payload);
+    if (ws->reason_bytes) memcpy(payload, rw_buffers_data(core->buffers, ws->message), ws->reason_bytes);
+    event->arg0 = ws->close_code ? ws->close_code : 1006;
+    ws->flags |= RW_WS_CLOSE_TOLD;
+    return 1;
+}
+
+void rw_ws_release(struct rw_core *core, struct rw_slot *slot) {
+    drop_message(core, slot);
+}
+
+static uint32_t sooner(uint32_t a, uint32_t b) { return rw_before(a, b) ? a : b; }
+
+void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
+    uint32_t now = core->now_ms;
+    uint32_t due = now + (1u << 30);
+    if (ws->flags & RW_WS_CLOSE_SENT) {
+        if (!rw_before(now, slot->deadline_ms)) {
+            rw_connection_terminate(core, slot);
+            return;
+        }
+        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+        return;
+    }
+    if (behavior->idle_timeout_ms && !slot->state.paused_by_host) {
+        uint32_t idle_due = slot->last_input_ms + behavior->idle_timeout_ms;
+        if (!rw_before(now, idle_due)) {
+            RW_COUNT(core, timeouts_idle, 1);
+            rw_connection_terminate(core, slot);
+            return;
+        }
+        due = sooner(due, idle_due);
+    }
+    if (behavior->max_lifetime_ms) {
+        uint32_t end = ws->opened_ms + behavior->max_lifetime_ms;
+        if (!rw_before(now, end)) {
+            rw_ws_close(core, slot, 1000, (const uint8_t *)"lifetime over", 13);
+            return;
+        }
+        due = sooner(due, end);
+    }
+    if (behavior->ping_interval_ms) {
+        uint32_t last = rw_before(ws->last_ping_ms, slot->last_input_ms) ? slot->last_input_ms : ws->last_ping_ms;
+        if (!rw_before(now, last + behavior->ping_interval_ms)) {
+            rw_ws_send_control(core, slot, RW_WS_OP_PING, NULL, 0);
+            RW_COUNT(core, ws_pings_out, 1);
+            ws->last_ping_ms = now;
+            last = now;
+        }
+        due = sooner(due, (last + behavior->ping_interval_ms + PING_GRID_MS - 1) & ~(PING_GRID_MS - 1));
+    }
+    if (slot->state.phase == RW_PHASE_OPEN) rw_connection_arm_timer(core, slot, due);
+}

@@ -1,0 +1,438 @@
+/* Ringway's C ABI: everything the host language may see of the core.
+ *
+ * Role: the border between TypeScript (src/, through ffi/bindings.ts) and the core (ffi/core/).
+ * Data crosses it in two batches and never through a callback: the core writes event records into
+ * memory that the host reads, the host writes command records into memory that the core reads, and
+ * rw_core_turn() is the one call that consumes the commands and produces the next events.
+ * Layouts are generated from this header into ffi/layout.ts; `make layout-check` fails when they differ.
+ *
+ * Threads: a core belongs to the thread that created it. No function here may be called from another
+ * thread, except the rw_shm_* readers, which read memory that is written with atomic stores.
+ */
+#ifndef RINGWAY_H
+#define RINGWAY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define RW_ABI_VERSION 1u
+
+#if defined(__GNUC__)
+#define RW_EXPORT __attribute__((visibility("default")))
+#else
+#define RW_EXPORT
+#endif
+
+/* Results. Functions return >= 0 for success and one of these, negated errno apart, for failure.
+ * Values below -4096 are ours; values in [-4095, -1] are negated errno numbers (errno(3)). */
+enum rw_result {
+    RW_OK = 0,
+    RW_ERR_INVALID = -5001,      /* an argument is out of its documented range */
+    RW_ERR_STALE = -5002,        /* the connection id names a connection that has ended */
+    RW_ERR_FULL = -5003,         /* a bounded table, pool or queue has no room */
+    RW_ERR_ABI = -5004,          /* shared memory was laid out by another version */
+    RW_ERR_UNSUPPORTED = -5005,  /* the kernel lacks, or forbids, what was asked for */
+};
+
+/* I/O backends. AUTO takes io_uring when it works here, else epoll. */
+enum rw_backend {
+    RW_BACKEND_AUTO = 0,
+    RW_BACKEND_IO_URING = 1,
+    RW_BACKEND_EPOLL = 2,
+    RW_BACKEND_SIM = 3, /* deterministic test ring; only in test builds */
+};
+
+/* ------------------------------------------------------------------ counters in shared memory
+ *
+ * One block per worker, cache-line aligned, written by that worker alone with relaxed stores, read by
+ * anyone. Every counter is a u64. Counters only grow; gauges (GAUGE) are set. A worker that takes
+ * the place of a dead one goes on from the counts it finds and resets the gauges.
+ *
+ * X(kind, field)  */
+#define RW_STATS_FIELDS(X)                                                                          \
+    X(COUNTER, accepts)                  /* connections accepted and given a slot */               \
+    X(COUNTER, closes)                   /* connections whose slot was given back */               \
+    X(COUNTER, refused_slots)            /* refused: no slot free */                               \
+    X(COUNTER, refused_descriptors)      /* accept failed: EMFILE or ENFILE */                     \
+    X(COUNTER, refused_memory)           /* accept failed: ENOMEM, ENOBUFS */                      \
+    X(COUNTER, refused_aborted)          /* the peer left before accept: ECONNABORTED, EPROTO */   \
+    X(COUNTER, refused_origin)           /* WebSocket upgrade refused: origin not allowed */       \
+    X(COUNTER, refused_handshake)        /* WebSocket upgrade refused: malformed handshake */      \
+    X(GAUGE, connections_http)           /* open connections that speak HTTP */                    \
+    X(GAUGE, connections_websocket)      /* open connections that speak WebSocket */               \
+    X(COUNTER, requests)                 /* HTTP requests whose head was complete and valid */     \
+    X(COUNTER, responses_1xx)                                                                       \
+    X(COUNTER, responses_2xx)                                                                       \
+    X(COUNTER, responses_3xx)                                                                       \
+    X(COUNTER, responses_4xx)                                                                       \
+    X(COUNTER, responses_5xx)                                                                       \
+    X(COUNTER, http_errors)              /* requests refused by the core (400, 413, 431, ...) */   \
+    X(COUNTER, http_aborts)              /* the client left before its response was complete */    \
+    X(COUNTER, timeouts_head)            /* 408: request head not complete in time */              \
+    X(COUNTER, timeouts_body)            /* 408: request body stalled */                           \
+    X(COUNTER, timeouts_idle)            /* closed: no traffic within the idle timeout */          \
+    X(COUNTER, timeouts_write)           /* closed: the peer took no bytes for too long */         \
+    X(COUNTER, bytes_in)                 /* bytes received from sockets */                         \
+    X(COUNTER, bytes_out)                /* bytes the kernel took for sockets */                   \
+    X(COUNTER, ws_upgrades)              /* WebSocket handshakes completed */                      \
+    X(COUNTER, ws_messages_in)                                                                      \
+    X(COUNTER, ws_messages_out)          /* messages queued to one socket, deliveries included */  \
+    X(COUNTER, ws_bytes_in)              /* payload bytes of messages received */                  \
+    X(COUNTER, ws_bytes_out)             /* payload bytes of messages queued */                    \
+    X(COUNTER, ws_pings_in)                                                                         \
+    X(COUNTER, ws_pongs_in)                                                                         \
+    X(COUNTER, ws_pings_out)                                                                        \
+    X(COUNTER, ws_closes_in)             /* close frames received */                               \
+    X(COUNTER, ws_closes_out)            /* close frames sent */                                   \
+    X(COUNTER, ws_protocol_errors)       /* closed with 1002, 1003 or 1007 */                      \
+    X(COUNTER, ws_too_big)               /* closed with 1009 */                                    \
+    X(COUNTER, publishes)                /* publishes by this worker's own connections and code */ \
+    X(COUNTER, publishes_remote)         /* publishes that arrived from other workers or nodes */  \
+    X(COUNTER, deliveries)               /* messages queued to subscribers by publishes */         \
+    X(COUNTER, drops_backpressure)       /* messages dropped: past maxBackpressure, policy drop */ \
+    X(COUNTER, closes_backpressure)      /* connections closed: past maxBackpressure, policy close */ \
+    X(COUNTER, drops_control)            /* pongs dropped: the control queue of a socket is full */ \
+    X(GAUGE, backpressure_bytes)         /* bytes queued and not yet taken by the kernel */        \
+    X(GAUGE, backpressure_connections)   /* connections with such bytes after a flush */           \
+    X(GAUGE, topics)                                                                                \
+    X(GAUGE, subscriptions)                                                                         \
+    X(COUNTER, node_messages_out)        /* messages written to other workers' rings */            \
+    X(COUNTER, node_messages_in)         /* messages read from other workers' rings */             \
+    X(COUNTER, node_drops)               /* messages for a worker whose ring and outbox were full */ \
+    X(GAUGE, node_outbox_bytes)          /* bytes waiting for room in other workers' rings */      \
+    X(COUNTER, recv_no_buffers)          /* ENOBUFS: the provided-buffer ring ran empty */         \
+    X(COUNTER, cq_overflows)             /* completion queue overflowed; nothing was lost */       \
+    X(COUNTER, send_short)               /* sends of which the kernel took a part */               \
+    X(COUNTER, turns)                    /* turns of the loop */                                   \
+    X(COUNTER, turns_empty)              /* turns that found nothing */                            \
+    X(COUNTER, sleeps)                   /* times the worker went to sleep */                      \
+    X(COUNTER, handler_errors)           /* written by the host: handlers that threw or rejected */ \
+    X(GAUGE, loop_lag_us)                /* written by the host: latest event-loop lag */          \
+    X(GAUGE, loop_lag_max_us)            /* written by the host: worst lag since the worker began */ \
+    X(GAUGE, backend)                    /* enum rw_backend in use; 0 before the core is up */     \
+    X(GAUGE, started_at_ms)              /* CLOCK_REALTIME at start of the present process */      \
+    X(GAUGE, buffers_64_used)            /* buffers in use, by class */                            \
+    X(GAUGE, buffers_256_used)                                                                      \
+    X(GAUGE, buffers_1k_used)                                                                       \
+    X(GAUGE, buffers_4k_used)                                                                       \
+    X(GAUGE, buffers_16k_used)                                                                      \
+    X(GAUGE, buffers_64k_used)                                                                      \
+    X(GAUGE, buffers_large_used)                                                                    \
+    X(GAUGE, buffers_64_total)           /* buffers ever carved from the arena, by class */        \
+    X(GAUGE, buffers_256_total)                                                                     \
+    X(GAUGE, buffers_1k_total)                                                                      \
+    X(GAUGE, buffers_4k_total)                                                                      \
+    X(GAUGE, buffers_16k_total)                                                                     \
+    X(GAUGE, buffers_64k_total)                                                                     \
+    X(COUNTER, buffers_large_total)      /* large allocations ever made */
+
+struct rw_stats {
+#define RW_STATS_MEMBER(kind, field) uint64_t field;
+    RW_STATS_FIELDS(RW_STATS_MEMBER)
+#undef RW_STATS_MEMBER
+} __attribute__((aligned(64)));
+
+/* ------------------------------------------------------------------ events: core → host
+ *
+ * rw_core_turn() writes `count` records at events[0..count) and their payloads into the payload area.
+ * Both are valid until the next rw_core_turn() or rw_core_flush() of kind TURN; offsets count from the
+ * start of the payload area. With RW_EVENT_LARGE the payload lies outside the area, at the address
+ * (arg1 << 32 | arg0), and lives as long as the others. */
+enum rw_event_type {
+    RW_EVENT_NONE = 0,
+    /* A request head. payload = host bytes, then target bytes, then the header block: for each field
+     * `name \n value \n`, names in lower case, values trimmed, in the order received.
+     * flags = RW_REQUEST_*; arg0 = host_bytes << 16 | target_bytes; arg1 = request number (u16) << 16 |
+     * method (enum rw_method). With method OTHER the method is the first "field", named ":method". */
+    RW_EVENT_REQUEST = 1,
+    /* A part of the request body. flags bit RW_BODY_END on the last one (which may be empty). arg1 = request number. */
+    RW_EVENT_BODY = 2,
+    /* The client left, or broke framing, before the response was complete. arg1 = request number. */
+    RW_EVENT_ABORT = 3,
+    /* A streamed response has drained below the low-water mark. arg1 = request number. */
+    RW_EVENT_RESPONSE_DRAIN = 4,
+    /* The handshake answer is queued; frames follow. arg0 = behavior index. */
+    RW_EVENT_OPEN = 5,
+    /* A whole message, reassembled. flags: RW_WS_BINARY. arg0 = behavior index, unless RW_EVENT_LARGE. */
+    RW_EVENT_MESSAGE = 6,
+    /* The WebSocket has ended, once per RW_EVENT_OPEN, always the last event of its connection. arg0 = close code
+     * (1005: none received, 1006: no close handshake); payload = reason (UTF-8). */
+    RW_EVENT_CLOSE = 7,
+    RW_EVENT_WS_DRAIN = 8, /* backpressure went down to zero after sends had been held back */
+    RW_EVENT_PING = 9,     /* only for behaviors with RW_BEHAVIOR_WANTS_PING; payload = application data */
+    RW_EVENT_PONG = 10,    /* only for behaviors with RW_BEHAVIOR_WANTS_PONG */
+    RW_EVENT_DROPPED = 11, /* only with RW_BEHAVIOR_WANTS_DROPPED: arg0 = messages dropped for backpressure since the last one */
+};
+
+struct rw_event {
+    uint16_t type;  /* enum rw_event_type */
+    uint16_t flags;
+    uint32_t slot;
+    uint32_t generation;
+    uint32_t offset; /* of the payload, in bytes from the start of the payload area */
+    uint32_t bytes;  /* of the payload */
+    uint32_t arg0;
+    uint32_t arg1;
+    uint32_t listener; /* REQUEST: index given to rw_core_listen() */
+};
+
+enum rw_event_flag {
+    RW_EVENT_LARGE = 1u << 15,      /* any type with a payload */
+    RW_REQUEST_HAS_BODY = 1u << 0,  /* BODY events follow, the last with RW_BODY_END */
+    RW_REQUEST_UPGRADE = 1u << 1,   /* a WebSocket handshake, checked and valid; answer with UPGRADE or RESPOND */
+    RW_REQUEST_TLS = 1u << 2,       /* came over TLS: the scheme is https */
+    RW_REQUEST_HTTP10 = 1u << 3,    /* HTTP/1.0 */
+    RW_REQUEST_ASTERISK = 1u << 4,  /* target is "*" (OPTIONS) */
+    RW_REQUEST_AUTHORITY = 1u << 5, /* target is authority-form (CONNECT) */
+    RW_BODY_END = 1u << 0,
+    RW_WS_BINARY = 1u << 0,
+};
+
+enum rw_method {
+    RW_METHOD_OTHER = 0,
+    RW_METHOD_GET = 1,
+    RW_METHOD_HEAD = 2,
+    RW_METHOD_POST = 3,
+    RW_METHOD_PUT = 4,
+    RW_METHOD_DELETE = 5,
+    RW_METHOD_CONNECT = 6,
+    RW_METHOD_OPTIONS = 7,
+    RW_METHOD_TRACE = 8,
+    RW_METHOD_PATCH = 9,
+};
+
+/* ------------------------------------------------------------------ commands: host → core
+ *
+ * The host writes records at commands[0..count) and their data into the data area, then calls
+ * rw_core_turn() or rw_core_flush(), which applies them in order. A command for a connection that has ended
+ * (stale generation) or a request that is over is dropped without harm.
+ * Data named by a command is copied or sent before the call returns: the host may reuse its memory. */
+enum rw_command_type {
+    RW_COMMAND_NONE = 0,
+    /* A complete response. data = header block (`Name: value\r\n`..., no framing fields: the core writes Content-Length,
+     * Transfer-Encoding, Connection and Date), then the body. arg0 = status; arg1 = header block bytes;
+     * request = request number. */
+    RW_COMMAND_RESPOND = 1,
+    /* Begin a streamed response: data = header block; arg0 = status | high 16 bits of the body length << 16; arg1 = its low 32 bits
+     * (both read only with RW_RESPOND_SIZED; else the body is chunked, or ends with the connection for HTTP/1.0). */
+    RW_COMMAND_RESPOND_BEGIN = 2,
+    RW_COMMAND_RESPOND_CHUNK = 3,
+    RW_COMMAND_RESPOND_END = 4,
+    /* Give up: close the connection without a proper end of the response, so that the client can tell. */
+    RW_COMMAND_RESPOND_ABORT = 5,
+    /* The host has consumed arg0 bytes of request body: receive may go on. */
+    RW_COMMAND_BODY_ACK = 6,
+    /* Accept a WebSocket handshake. data = extra header block; arg0 = behavior index. */
+    RW_COMMAND_UPGRADE = 7,
+    RW_COMMAND_SEND = 8,      /* data = payload; flags = RW_SEND_* */
+    RW_COMMAND_WS_CLOSE = 9,  /* arg0 = code (0: none), data = reason; starts the close handshake */
+    RW_COMMAND_PING = 10,     /* data = application data, at most 125 bytes */
+    RW_COMMAND_SUBSCRIBE = 11,   /* data = topic */
+    RW_COMMAND_UNSUBSCRIBE = 12, /* data = topic */
+    /* data = topic, then payload; arg0 = topic bytes; flags = RW_SEND_*. slot/generation: a subscriber to leave out,
+     * or slot RW_NO_SLOT. */
+    RW_COMMAND_PUBLISH = 13,
+    RW_COMMAND_PAUSE = 14,     /* stop receiving, so that TCP pushes back */
+    RW_COMMAND_RESUME = 15,
+    RW_COMMAND_TERMINATE = 16, /* close at once, queued output discarded */
+};
+
+#define RW_NO_SLOT 0xFFFFFFFFu
+
+struct rw_command {
+    uint16_t type;  /* enum rw_command_type */
+    uint16_t flags; /* enum rw_command_flag */
+    uint32_t slot;
+    uint32_t generation;
+    uint32_t offset; /* of the data: from the start of the data area, or of the payload area with RW_COMMAND_FROM_EVENT */
+    uint32_t bytes;
+    uint32_t arg0;
+    uint32_t arg1;
+    uint32_t request; /* request number, for HTTP commands */
+};
+
+enum rw_command_flag {
+    RW_COMMAND_FROM_EVENT = 1u << 15, /* data lies in the payload area of the present event batch */
+    RW_COMMAND_POINTER = 1u << 14,    /* only in rw_core_command(): data lies at its `data` argument */
+    RW_SEND_TEXT = 1u << 0,           /* opcode text; else binary */
+    RW_SEND_FIRST = 1u << 1,          /* first of several fragments (FIN clear) */
+    RW_SEND_CONTINUE = 1u << 2,       /* a fragment after the first (opcode 0) */
+    RW_SEND_LAST = 1u << 3,           /* with CONTINUE: the last fragment (FIN set) */
+    RW_RESPOND_SIZED = 1u << 0,       /* BEGIN: the body's length is known */
+    RW_RESPOND_CLOSE = 1u << 1,       /* close the connection after this response */
+};
+
+/* ------------------------------------------------------------------ set-up */
+
+/* Behaviors: how the WebSockets of one route act; a connection names its behavior by index. */
+struct rw_behavior {
+    uint32_t max_payload_bytes;      /* longer messages close with 1009 */
+    uint32_t max_backpressure_bytes; /* bytes queued to one socket; past it: policy */
+    uint32_t idle_timeout_ms;        /* 0: none. Closed with 1006 when nothing at all came for so long */
+    uint32_t ping_interval_ms;       /* 0: no pings. A ping goes out when nothing came for so long */
+    uint32_t max_lifetime_ms;        /* 0: none. Closed with 1000 after so long */
+    uint32_t close_timeout_ms;       /* how long to wait for the peer's close frame */
+    uint32_t flags;                  /* enum rw_behavior_flag */
+    uint32_t reserved;
+};
+
+enum rw_behavior_flag {
+    RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE = 1u << 0, /* past the limit: terminate, reported as 1008; else drop the message */
+    RW_BEHAVIOR_WANTS_PING = 1u << 1,
+    RW_BEHAVIOR_WANTS_PONG = 1u << 2,
+    RW_BEHAVIOR_WANTS_DROPPED = 1u << 3,
+    RW_BEHAVIOR_WANTS_DRAIN = 1u << 4,
+};
+
+struct rw_core_config {
+    uint32_t abi_version;     /* RW_ABI_VERSION */
+    uint32_t backend;         /* enum rw_backend */
+    uint32_t max_connections; /* slots reserved; 1..2^24 */
+    uint32_t ring_entries;    /* submission entries, a power of two; 0: 4096 */
+    uint32_t recv_buffers;    /* buffers in the provided-buffer ring, a power of two; 0: default */
+    uint32_t recv_buffer_bytes;
+    uint32_t sqpoll;          /* 1: IORING_SETUP_SQPOLL */
+    int32_t sqpoll_cpu;       /* -1: not pinned */
+    uint32_t sqpoll_idle_ms;
+    int32_t wake_fd;          /* eventfd that wakes the host while it sleeps; the host reads it */
+    int32_t inbox_fd_first;   /* eventfds by which workers wake each other: worker i's is inbox_fd_first + i; -1: none */
+    int32_t shm_fd;           /* memfd made by rw_shm_create(); -1: private counters, no other workers */
+    uint32_t worker_index;
+    uint32_t worker_count;
+    /* HTTP limits and deadlines; 0 means the default of limits.h */
+    uint32_t max_head_bytes;
+    uint32_t max_target_bytes;
+    uint32_t max_header_count;
+    uint32_t max_body_bytes_lo; /* u64 in two halves */
+    uint32_t max_body_bytes_hi;
+    uint32_t head_timeout_ms;   /* from the first byte (or accept) to the end of the head */
+    uint32_t body_timeout_ms;   /* between two parts of a body */
+    uint32_t keep_alive_timeout_ms; /* idle between requests */
+    uint32_t write_timeout_ms;  /* the peer takes nothing for so long while output waits */
+    uint32_t linger_timeout_ms; /* how long to read on after the last response byte, so that it arrives */
+    uint32_t response_high_water_bytes; /* a streamed response past this waits for RESPONSE_DRAIN */
+    uint32_t body_window_bytes; /* request body bytes handed over and not acknowledged, at most */
+};
+
+/* What the host needs to map; filled by rw_core_info(). Addresses are valid until rw_core_destroy(). */
+struct rw_core_info {
+    uint64_t events;       /* struct rw_event[events_capacity] */
+    uint64_t payload;      /* the payload area */
+    uint64_t commands;     /* struct rw_command[commands_capacity] */
+    uint64_t data;         /* the command data area */
+    uint64_t slots;        /* struct rw_slot[max_connections]; see the RW_SLOT_* offsets in layout.ts */
+    uint64_t stats;        /* struct rw_stats of this worker */
+    uint32_t events_capacity;
+    uint32_t payload_bytes;
+    uint32_t commands_capacity;
+    uint32_t data_bytes;
+    uint32_t backend;      /* enum rw_backend in use */
+    uint32_t max_connections;
+};
+
+struct rw_core;
+
+/* The ABI version of the loaded library. */
+RW_EXPORT uint32_t rw_abi_version(void);
+
+/* Create a core on the calling thread.
+ * in:  *config, borrowed for the call
+ * out: *error (error_bytes > 0): a sentence that names the likely cause and remedy when NULL is returned; else why io_uring was not
+ *      taken, or empty
+ * ret: the core, to be given to rw_core_destroy(), or NULL */
+RW_EXPORT struct rw_core *rw_core_create(const struct rw_core_config *config, char *error, size_t error_bytes);
+
+/* Close every connection at once, wait for the kernel to let go of all buffers, free everything. */
+RW_EXPORT void rw_core_destroy(struct rw_core *core);
+
+RW_EXPORT void rw_core_info(const struct rw_core *core, struct rw_core_info *out);
+
+/* Set behavior `index` (0..255). Connections already open keep to the new values from their next event. */
+RW_EXPORT int32_t rw_core_behavior(struct rw_core *core, uint32_t index, const struct rw_behavior *behavior);
+
+/* Accept from the listening socket `fd` (owned by the caller, kept open). `index` (0..255) comes back in REQUEST events. */
+RW_EXPORT int32_t rw_core_listen(struct rw_core *core, int32_t fd, uint32_t index);
+
+/* Stop accepting on every listener. Connections still queued stay in the kernel's queue for whoever holds the socket. */
+RW_EXPORT void rw_core_stop_accepting(struct rw_core *core);
+
+/* Begin to drain: idle keep-alive connections close, requests in progress finish and answer `Connection: close`,
+ * WebSockets close with `code` spread evenly over `over_ms`. */
+RW_EXPORT void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms);
+
+/* One turn: apply `command_count` commands, send what they queued, take completions, write events.
+ * in:  wait_us: when nothing is at hand, wait so long for it at most; 0: do not wait
+ * ret: events written (0..events_capacity) */
+RW_EXPORT int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait_us);
+
+/* Apply `command_count` commands without taking completions: for a host whose command or data area is full.
+ * Event payloads of the present batch stay valid. ret: RW_OK */
+RW_EXPORT int32_t rw_core_flush(struct rw_core *core, uint32_t command_count);
+
+/* Apply one command whose data lies at data[0..bytes): for payloads larger than the data area. Commands written before must be
+ * flushed first. ret: RW_OK or RW_ERR_STALE */
+RW_EXPORT int32_t rw_core_command(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
+
+/* Get ready to sleep: from now on a completion or a message from another worker makes wake_fd readable.
+ * ret: milliseconds until a timer is due (>= 0), -1: no timer, -2: do not sleep, there is work already (wake_fd stays silent) */
+RW_EXPORT int32_t rw_core_sleep(struct rw_core *core);
+
+/* Awake again: wake_fd is not written any more. */
+RW_EXPORT void rw_core_wake(struct rw_core *core);
+
+/* The peer's address as text, without a port, into out[0..bytes). ret: length, and the port in *port; 0 for a Unix socket. */
+RW_EXPORT int32_t rw_core_remote_address(const struct rw_core *core, uint32_t slot, uint32_t generation, char *out, uint32_t bytes, uint32_t *port);
+
+/* Subscribers of a topic on this worker. */
+RW_EXPORT uint32_t rw_core_subscribers(const struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes);
+
+/* ret: 1 subscribed, 0 not (also when the connection has ended) */
+RW_EXPORT int32_t rw_core_is_subscribed(const struct rw_core *core, uint32_t slot, uint32_t generation, const uint8_t *topic, uint32_t topic_bytes);
+
+/* Open connections (both protocols). */
+RW_EXPORT uint32_t rw_core_connections(const struct rw_core *core);
+
+/* ------------------------------------------------------------------ for the supervisor */
+
+/* Create the shared memory of a node: counters, interest, and one message ring per ordered pair of workers.
+ * in:  worker_count 1..256; ring_bytes per pair, a power of two >= 65536 (0: default)
+ * ret: a memfd (without FD_CLOEXEC), or a negated errno */
+RW_EXPORT int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes);
+
+/* Map the shared memory `fd`. ret: address, or 0 */
+RW_EXPORT uint64_t rw_shm_map(int32_t fd);
+RW_EXPORT void rw_shm_unmap(uint64_t address);
+
+/* Address of the counters of a worker within a mapping. */
+RW_EXPORT uint64_t rw_shm_stats(uint64_t address, uint32_t worker_index);
+
+/* Say that a worker is gone (the supervisor saw it exit): the others stop writing to it, its interest is withdrawn and its gauges
+ * go to zero. Its successor announces itself in rw_core_create(). */
+RW_EXPORT void rw_shm_worker_gone(uint64_t address, uint32_t worker_index);
+
+/* A listening socket (SO_REUSEPORT for TCP, TCP_NODELAY, non-blocking, no FD_CLOEXEC).
+ * in:  host: an IPv4 or IPv6 address, or the path of a Unix socket when port is 0xFFFFFFFF (a stale socket file is replaced, a live
+ *      one is EADDRINUSE); port 0: the kernel chooses; flags: enum rw_listen_flag
+ * ret: the descriptor, or a negated errno */
+RW_EXPORT int32_t rw_listen_socket(const char *host, uint32_t port, uint32_t backlog, uint32_t flags);
+
+enum rw_listen_flag {
+    RW_LISTEN_IPV6_ONLY = 1u << 0,
+    RW_LISTEN_EXCLUSIVE = 1u << 1, /* no SO_REUSEPORT: refuse when anyone else listens */
+};
+
+/* The port a listening socket is bound to; 0 for a Unix socket. */
+RW_EXPORT int32_t rw_socket_port(int32_t fd);
+
+/* A non-blocking eventfd without FD_CLOEXEC. */
+RW_EXPORT int32_t rw_eventfd_create(void);
+RW_EXPORT void rw_eventfd_signal(int32_t fd);
+RW_EXPORT void rw_fd_close(int32_t fd);
+
+/* Pin the calling process to one CPU. ret: RW_OK or a negated errno */
+RW_EXPORT int32_t rw_affinity_set(uint32_t cpu);
+
+/* The CPUs this process may run on, as a list of numbers in out[0..capacity). ret: how many there are */
+RW_EXPORT int32_t rw_affinity_get(uint32_t *out, uint32_t capacity);
+
+#endif
