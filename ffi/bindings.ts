@@ -1,0 +1,172 @@
+/**
+ * The binding to the C core: the only file that imports bun:ffi. A move to Node-API touches this file alone.
+ *
+ * Role: names of the ABI (ffi/include/ringway.h) as TypeScript functions; addresses become typed arrays here and nowhere else.
+ * Up: src/core, src/supervisor. Down: build/libringway.so.
+ */
+import { CString, dlopen, FFIType, type Pointer, ptr, toArrayBuffer } from 'bun:ffi';
+import { existsSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
+import { join } from 'node:path';
+import { abiVersion, result, statsLayout } from './layout.ts';
+
+const { i32, u32, u64, ptr: pointer } = FFIType;
+
+function libraryPath(): string {
+  const path = process.env.RINGWAY_LIBRARY ?? join(import.meta.dir, 'build', 'libringway.so');
+  if (!existsSync(path)) throw new Error(`the C core is not built: ${path} is missing. Run 'npm start' once, or 'make -C ffi'.`);
+  return path;
+}
+
+const { symbols } = dlopen(libraryPath(), {
+  rw_abi_version: { args: [], returns: u32 },
+  rw_core_create: { args: [pointer, pointer, u64], returns: pointer },
+  rw_core_destroy: { args: [pointer], returns: FFIType.void },
+  rw_core_info: { args: [pointer, pointer], returns: FFIType.void },
+  rw_core_behavior: { args: [pointer, u32, pointer], returns: i32 },
+  rw_core_listen: { args: [pointer, i32, u32], returns: i32 },
+  rw_core_stop_accepting: { args: [pointer], returns: FFIType.void },
+  rw_core_drain: { args: [pointer, u32, u32], returns: FFIType.void },
+  rw_core_turn: { args: [pointer, u32, u32], returns: i32 },
+  rw_core_flush: { args: [pointer, u32], returns: i32 },
+  rw_core_command: { args: [pointer, pointer, pointer, u64], returns: i32 },
+  rw_core_sleep: { args: [pointer], returns: i32 },
+  rw_core_wake: { args: [pointer], returns: FFIType.void },
+  rw_core_remote_address: { args: [pointer, u32, u32, pointer, u32, pointer], returns: i32 },
+  rw_core_subscribers: { args: [pointer, pointer, u32], returns: u32 },
+  rw_core_connections: { args: [pointer], returns: u32 },
+  rw_core_is_subscribed: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
+  rw_shm_create: { args: [u32, u32], returns: i32 },
+  rw_shm_map: { args: [i32], returns: u64 },
+  rw_shm_unmap: { args: [u64], returns: FFIType.void },
+  rw_shm_stats: { args: [u64, u32], returns: u64 },
+  rw_shm_worker_gone: { args: [u64, u32], returns: FFIType.void },
+  rw_listen_socket: { args: [pointer, u32, u32, u32], returns: i32 },
+  rw_socket_port: { args: [i32], returns: i32 },
+  rw_eventfd_create: { args: [], returns: i32 },
+  rw_eventfd_signal: { args: [i32], returns: FFIType.void },
+  rw_fd_close: { args: [i32], returns: FFIType.void },
+  rw_affinity_set: { args: [u32], returns: i32 },
+  rw_affinity_get: { args: [pointer, u32], returns: i32 },
+});
+
+if (symbols.rw_abi_version() !== abiVersion) {
+  throw new Error(
+    `the C core at ${libraryPath()} has ABI ${symbols.rw_abi_version()}, this program needs ${abiVersion}: rebuild it with 'make -C ffi'`,
+  );
+}
+
+/** A call into the core or the kernel failed. `code` is stable: an errno name such as EADDRINUSE, or one of ours (RW_ERR_STALE). */
+export class SystemError extends Error {
+  readonly code: string;
+  constructor(what: string, code: number) {
+    const name = errorName(code);
+    super(`${what}: ${name}`);
+    this.code = name;
+  }
+}
+
+function errorName(code: number): string {
+  for (const [name, value] of Object.entries(result)) if (value === code && code < -4095) return `RW_${name}`;
+  for (const [name, value] of Object.entries(osConstants.errno)) if (value === -code) return name;
+  return `errno ${-code}`;
+}
+
+function check(what: string, code: number): number {
+  if (code < 0) throw new SystemError(what, code);
+  return code;
+}
+
+const encoder = new TextEncoder();
+const cString = (text: string): Uint8Array => encoder.encode(`${text}\0`);
+
+/** Counters of all workers, read live from shared memory. */
+export interface SharedStats {
+  /** A live view of one worker's block, in the order of `statsLayout.fields`. */
+  read(worker: number): BigUint64Array;
+  /** Say that a worker has exited: others stop writing to it, its gauges go to zero. */
+  workerGone(worker: number): void;
+  unmap(): void;
+}
+
+function mapShared(fd: number): SharedStats {
+  const address = BigInt(symbols.rw_shm_map(fd));
+  if (address === 0n)
+    throw new Error('the shared memory of the node cannot be mapped: it was laid out by another version, or memory is short');
+  return {
+    read(worker) {
+      const at = Number(symbols.rw_shm_stats(address, worker));
+      return new BigUint64Array(toArrayBuffer(at as Pointer, 0, statsLayout.bytes));
+    },
+    workerGone: (worker) => symbols.rw_shm_worker_gone(address, worker),
+    unmap: () => symbols.rw_shm_unmap(address),
+  };
+}
+
+/** Unix sockets have no port; the ABI says so with this value. */
+const unixPort = 0xffffffff;
+
+/** What the supervisor needs of the core: shared memory, sockets, eventfds, CPUs. */
+export const native = {
+  /** A memfd for `workers`; `ringBytes` per ordered pair, 0 for the default. */
+  shmCreate: (workers: number, ringBytes: number): number =>
+    check('cannot create shared memory', symbols.rw_shm_create(workers, ringBytes)),
+  shmMap: mapShared,
+  /** A listening socket; without `port`, `host` is the path of a Unix socket. */
+  listenSocket: (host: string, port: number | undefined, backlog: number, flags: number): number =>
+    check(
+      `cannot listen on ${port === undefined ? host : `${host} port ${port}`}`,
+      symbols.rw_listen_socket(ptr(cString(host)), port ?? unixPort, backlog, flags),
+    ),
+  socketPort: (fd: number): number => check('cannot read the port of a socket', symbols.rw_socket_port(fd)),
+  eventfdCreate: (): number => check('cannot create an eventfd', symbols.rw_eventfd_create()),
+  eventfdSignal: (fd: number): void => symbols.rw_eventfd_signal(fd),
+  fdClose: (fd: number): void => symbols.rw_fd_close(fd),
+  affinitySet: (cpu: number): number => check(`cannot pin to CPU ${cpu}`, symbols.rw_affinity_set(cpu)),
+  /** The CPUs this process may run on. */
+  affinityGet(): number[] {
+    const out = new Uint32Array(1024);
+    const count = check('cannot read the CPU affinity', symbols.rw_affinity_get(ptr(out), out.length));
+    return [...out.subarray(0, Math.min(count, out.length))];
+  },
+} as const;
+
+/** Names the core in every call; opaque. */
+export type CoreHandle = Pointer;
+
+/** The core's own functions, one to one. Typed arrays passed here are borrowed for the call. */
+export const coreCalls = {
+  /** `note`: why io_uring was not taken, or empty. */
+  create(config: Uint8Array): { core: CoreHandle; note: string } {
+    const error = new Uint8Array(512);
+    const core = symbols.rw_core_create(ptr(config), ptr(error), error.length);
+    const note = new CString(ptr(error)).toString();
+    if (core === null) throw new Error(note);
+    return { core: core as CoreHandle, note };
+  },
+  destroy: symbols.rw_core_destroy,
+  info: (core: CoreHandle, out: Uint8Array): void => symbols.rw_core_info(core, ptr(out)),
+  behavior: (core: CoreHandle, index: number, record: Uint8Array): number =>
+    check('behavior refused', symbols.rw_core_behavior(core, index, ptr(record))),
+  listen: (core: CoreHandle, fd: number, index: number): number => check('cannot accept', symbols.rw_core_listen(core, fd, index)),
+  stopAccepting: symbols.rw_core_stop_accepting,
+  drain: symbols.rw_core_drain,
+  turn: symbols.rw_core_turn,
+  flush: symbols.rw_core_flush,
+  command: (core: CoreHandle, record: Uint8Array, data: Uint8Array): number =>
+    symbols.rw_core_command(core, ptr(record), data.byteLength === 0 ? null : ptr(data), data.byteLength),
+  sleep: symbols.rw_core_sleep,
+  wake: symbols.rw_core_wake,
+  remoteAddress(core: CoreHandle, slot: number, generation: number): { address: string; port: number } | undefined {
+    const out = new Uint8Array(64);
+    const port = new Uint32Array(1);
+    const length = symbols.rw_core_remote_address(core, slot, generation, ptr(out), out.length, ptr(port));
+    return length > 0 ? { address: Buffer.from(out.buffer, 0, length).latin1Slice(0, length), port: port[0] ?? 0 } : undefined;
+  },
+  subscribers: (core: CoreHandle, topic: Uint8Array): number => symbols.rw_core_subscribers(core, ptr(topic), topic.length),
+  isSubscribed: (core: CoreHandle, slot: number, generation: number, topic: Uint8Array): boolean =>
+    symbols.rw_core_is_subscribed(core, slot, generation, ptr(topic), topic.length) > 0,
+  connections: symbols.rw_core_connections,
+  /** Memory of the core as a typed view: no copy, valid as long as the core. */
+  view: (address: number, bytes: number): ArrayBuffer => toArrayBuffer(address as Pointer, 0, bytes),
+} as const;
