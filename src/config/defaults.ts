@@ -1,0 +1,71 @@
+/**
+ * Every default of the configuration, in one place. Byte counts and times equal those of ffi/core/limits.h.
+ * The @default tags in define.ts and in core/websocket.ts quote these values; a test compares them.
+ */
+export const defaults = {
+  listen: { port: 8080, host: '::', hostWithoutIpv6: '0.0.0.0', ipv6Only: false, backlog: 4096 },
+  admin: { port: 9100, host: '127.0.0.1' },
+  workers: 'auto',
+  http: {
+    headTimeout: 10,
+    bodyTimeout: 30,
+    keepAliveTimeout: 75,
+    writeTimeout: 30,
+    lingerTimeout: 2,
+    maxHeadBytes: 16384,
+    maxTargetBytes: 8192,
+    maxHeaders: 100,
+    maxBodyBytes: 64 * 1024 * 1024,
+    bodyWindowBytes: 256 * 1024,
+    responseHighWaterBytes: 256 * 1024,
+  },
+  limits: { maxConnections: 2 ** 20 },
+  io: { backend: 'auto', ringEntries: 4096, receiveBuffers: 512, receiveBufferBytes: 8192, sqpoll: false },
+  sqpoll: { cpu: undefined, idleMs: 1000 },
+  drain: { timeout: 30 },
+  affinity: true,
+  log: { level: 'info' },
+  websocket: {
+    protocols: [],
+    origins: 'any',
+    maxPayloadBytes: 1024 * 1024,
+    maxBackpressureBytes: 1024 * 1024,
+    onBackpressure: 'close',
+    idleTimeout: 120,
+    pingInterval: 30,
+    maxLifetime: 0,
+  },
+} as const;
+
+/** Bounds of numbers, as [least, most]; equal to what the core can hold. */
+export const ranges = {
+  port: [0, 65535],
+  backlog: [1, 65535],
+  workers: [1, 256],
+  /** Seconds. The core counts milliseconds in 32 bits and rounds up to ticks of 64 ms. */
+  timeout: [0.1, 86400],
+  /** Seconds, where 0 means never. */
+  lifetime: [0, 2592000],
+  drain: [0, 3600],
+  /** Lengths within a request head are 16 bits wide. */
+  headBytes: [512, 65535],
+  targetBytes: [64, 65535],
+  headers: [1, 256],
+  bodyBytes: [1, Number.MAX_SAFE_INTEGER],
+  windowBytes: [4096, 2 ** 30],
+  connections: [1, 2 ** 24],
+  ringEntries: [16, 32768],
+  receiveBuffers: [8, 32768],
+  receiveBufferBytes: [512, 65536],
+  cpu: [0, 1023],
+  sqpollIdle: [1, 60000],
+  payloadBytes: [1, 2 ** 30],
+  backpressureBytes: [1024, 2 ** 30],
+} as const satisfies Record<string, readonly [number, number]>;
+
+/** sun_path of a Unix socket address holds 108 bytes with its final NUL (unix(7)). */
+export const unixPathBytesMax = 107;
+/** Routes of WebSockets: the core numbers them in 8 bits, and one number is Hono's. */
+export const websocketRoutesMax = 255;
+/** Listening addresses: the core numbers them in 8 bits. */
+export const listenersMax = 256;

@@ -1,0 +1,150 @@
+/**
+ * What may stand in gateway.config.ts: every option, its meaning and its default.
+ *
+ * Role: the types that people write against. Down: resolve.ts checks values against the same shape (a test keeps the two
+ * equal), defaults.ts holds the numbers that the @default tags quote.
+ */
+import type { WebSocketHandler } from '../core/websocket.ts';
+import type { RingwayBindings } from '../frontend/hono/exchange.ts';
+
+/** What a `fetch` handler is given beside the request; Hono hands it on as `c.env`. */
+export type FetchEnv = RingwayBindings;
+
+/** Answers HTTP requests. One that throws is logged and answered with 500. */
+export type FetchHandler = (request: Request, env: FetchEnv) => Response | Promise<Response>;
+
+/** Anything with a `fetch` method, such as a Hono app. */
+export interface FetchApp {
+  // biome-ignore lint/suspicious/noExplicitAny: Hono types its second parameter by the bindings of each app
+  fetch(request: Request, env: any): Response | Promise<Response>;
+}
+
+/** One address to accept connections on: TCP (`port`, `host`) or a Unix socket (`unix`). */
+export interface ListenOptions {
+  /** TCP port; 0: the system chooses one. @default the environment variable PORT, else 8080 */
+  port?: number | undefined;
+  /**
+   * IPv4 or IPv6 address.
+   * @default '::', which takes IPv4 and IPv6; '0.0.0.0' where the system has no IPv6
+   */
+  host?: string | undefined;
+  /** Path of a Unix socket, at most 107 bytes, instead of `port` and `host`. A stale socket file is replaced. */
+  unix?: string | undefined;
+  /** With an IPv6 host: leave IPv4 to others. @default false */
+  ipv6Only?: boolean | undefined;
+  /** Connections that may wait to be accepted, for each worker; the system caps it (net.core.somaxconn). @default 4096 */
+  backlog?: number | undefined;
+}
+
+/** Where /healthz, /readyz and /metrics are served. Keep it off public networks: it has no authentication. */
+export interface AdminOptions {
+  /** TCP port; 0: the system chooses one. @default the environment variable ADMIN_PORT, else 9100 */
+  port?: number | undefined;
+  /** IPv4 or IPv6 address. @default '127.0.0.1' */
+  host?: string | undefined;
+  /** Path of a Unix socket, instead of `port` and `host`. */
+  unix?: string | undefined;
+}
+
+/** Limits and deadlines of HTTP. Times are in seconds. */
+export interface HttpOptions {
+  /** From the first byte of a request (or from accept) to the end of its head; then 408. @default 10 */
+  headTimeout?: number | undefined;
+  /** Between two parts of a request body; then 408. @default 30 */
+  bodyTimeout?: number | undefined;
+  /** How long an idle connection is kept open for the next request. @default 75 */
+  keepAliveTimeout?: number | undefined;
+  /** How long a client may take none of the bytes that wait for it; then the connection closes. @default 30 */
+  writeTimeout?: number | undefined;
+  /** How long to read on after the last response of a closing connection, so that the response arrives. @default 2 */
+  lingerTimeout?: number | undefined;
+  /** Longest request head; then 431. @default 16384 */
+  maxHeadBytes?: number | undefined;
+  /** Longest request target; then 414. @default 8192, or `maxHeadBytes` when that is less */
+  maxTargetBytes?: number | undefined;
+  /** Most header fields of a request; then 431. @default 100 */
+  maxHeaders?: number | undefined;
+  /** Longest request body; then 413. @default 67108864 */
+  maxBodyBytes?: number | undefined;
+  /** Bytes of a request body that may wait for the handler to read them; then TCP pushes back. @default 262144 */
+  bodyWindowBytes?: number | undefined;
+  /** Bytes of a streamed response that may wait for the client; then the stream pauses. @default 262144 */
+  responseHighWaterBytes?: number | undefined;
+}
+
+export interface LimitOptions {
+  /** Open connections of one worker; further ones are refused and counted. Memory is only touched as they come. @default 1048576 */
+  maxConnections?: number | undefined;
+}
+
+/** A kernel thread that submits for io_uring: lower latency for a CPU that is then always busy. */
+export interface SqpollOptions {
+  /** CPU to pin that thread to. @default not pinned */
+  cpu?: number | undefined;
+  /** Milliseconds without work after which it sleeps. @default 1000 */
+  idleMs?: number | undefined;
+}
+
+export interface IoOptions {
+  /** 'auto' takes io_uring where the kernel has and allows it, else epoll. @default 'auto' */
+  backend?: 'auto' | 'io_uring' | 'epoll' | undefined;
+  /** Submission entries of a worker's ring, a power of two. @default 4096 */
+  ringEntries?: number | undefined;
+  /** Receive buffers that the connections of a worker share, a power of two. @default 512 */
+  receiveBuffers?: number | undefined;
+  /** Size of each receive buffer. @default 8192 */
+  receiveBufferBytes?: number | undefined;
+  /** @default false */
+  sqpoll?: false | SqpollOptions | undefined;
+}
+
+export interface DrainOptions {
+  /**
+   * Seconds that a stop may take: requests finish, WebSockets close spread over this time, what is left is cut off.
+   * 0: cut off at once. @default 30
+   */
+  timeout?: number | undefined;
+}
+
+export interface LogOptions {
+  /** Least level that is written. @default 'info' */
+  level?: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent' | undefined;
+}
+
+/** What the default export of gateway.config.ts may hold. At least one of `fetch` and `websocket` is needed. */
+export interface GatewayConfig {
+  /** Where to accept connections: a port, an address, or several. @default the port in the environment variable PORT, else 8080, on every address */
+  listen?: number | ListenOptions | readonly (number | ListenOptions)[] | undefined;
+  /** Health, readiness and metrics over HTTP; false: none. @default port ADMIN_PORT, else 9100, on 127.0.0.1 */
+  admin?: false | AdminOptions | undefined;
+  /**
+   * Worker processes. 'auto': as many as the CPUs this process may use, by its affinity and by its cgroup's quota.
+   * @default the environment variable WORKERS, else 'auto'
+   */
+  workers?: 'auto' | number | undefined;
+  /** Answers HTTP requests: a function, or a Hono app. @default every request is answered with 404 */
+  fetch?: FetchHandler | FetchApp | undefined;
+  /**
+   * WebSocket handlers by path: '/chat', '/room/:name' (in `socket.params.name`), '/files/*' (any rest), '*' (any path).
+   * @default {}
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: each route has its own data type
+  websocket?: Readonly<Record<string, WebSocketHandler<any>>> | undefined;
+  /** Limits and deadlines of HTTP. */
+  http?: HttpOptions | undefined;
+  limits?: LimitOptions | undefined;
+  /** How the kernel is asked for input and output. */
+  io?: IoOptions | undefined;
+  drain?: DrainOptions | undefined;
+  /**
+   * Pin each worker to one of the CPUs this process may use. Not done where a cgroup's quota, rather than a set of CPUs, is
+   * the limit: the containers of one machine would all pin themselves to the same CPUs. @default true
+   */
+  affinity?: boolean | undefined;
+  log?: LogOptions | undefined;
+}
+
+/** Gives the config its types; returns it unchanged. */
+export function defineGateway<const Config extends GatewayConfig>(config: Config): Config {
+  return config;
+}

@@ -1,0 +1,346 @@
+/**
+ * From what a config says to what the gateway does: checks it, applies environment and defaults, normalizes.
+ *
+ * Role: the only maker of ResolvedConfig. Up: load.ts. Down: schema.ts (one value at a time), defaults.ts. All mistakes are
+ * reported at once.
+ */
+import type { WebSocketHandler } from '../core/websocket.ts';
+import { defaults, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
+import type { FetchApp, FetchEnv, FetchHandler, GatewayConfig, ListenOptions, LogOptions, SqpollOptions } from './define.ts';
+import { parsePattern, patternShape } from './route-pattern.ts';
+import { gatewaySchema, type Mistake, mistakesOf, pathText, show, unknownKey, websocketMembers } from './schema.ts';
+
+export interface TcpAddress {
+  readonly kind: 'tcp';
+  readonly host: string;
+  /** What to use where the system has no IPv6; undefined: the config names the host, so it must work. */
+  readonly hostWithoutIpv6: string | undefined;
+  readonly port: number;
+  readonly ipv6Only: boolean;
+  readonly backlog: number;
+}
+export interface UnixAddress {
+  readonly kind: 'unix';
+  readonly path: string;
+  readonly backlog: number;
+}
+export type ListenAddress = TcpAddress | UnixAddress;
+export type AdminAddress =
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string };
+
+export interface WebSocketSettings {
+  readonly protocols: readonly string[];
+  readonly origins: 'any' | 'same-host' | readonly string[];
+  readonly maxPayloadBytes: number;
+  readonly maxBackpressureBytes: number;
+  readonly onBackpressure: 'drop' | 'close';
+  /** Seconds; 0: never. */
+  readonly idleTimeout: number;
+  readonly pingInterval: number;
+  readonly maxLifetime: number;
+}
+export interface WebSocketRoute {
+  readonly pattern: string;
+  /** As given: call its functions as methods, it may be an instance of a class. */
+  readonly handler: WebSocketHandler<unknown>;
+  readonly settings: WebSocketSettings;
+}
+
+export type HttpSettings = { readonly [Name in keyof typeof defaults.http]: number };
+
+export interface ResolvedConfig {
+  readonly listen: readonly ListenAddress[];
+  readonly admin: false | AdminAddress;
+  readonly workers: 'auto' | number;
+  readonly fetch: ((request: Request, env: FetchEnv) => Response | Promise<Response>) | undefined;
+  /** In the order of the config. */
+  readonly websocket: readonly WebSocketRoute[];
+  /** Times in seconds. */
+  readonly http: HttpSettings;
+  readonly limits: { readonly maxConnections: number };
+  readonly io: {
+    readonly backend: 'auto' | 'io_uring' | 'epoll';
+    readonly ringEntries: number;
+    readonly receiveBuffers: number;
+    readonly receiveBufferBytes: number;
+    readonly sqpoll: false | { readonly cpu: number | undefined; readonly idleMs: number };
+  };
+  readonly drain: { readonly timeout: number };
+  readonly affinity: boolean;
+  readonly log: { readonly level: NonNullable<LogOptions['level']> };
+}
+
+/** The configuration cannot be used. `mistakes` has one line for each reason. */
+export class ConfigError extends Error {
+  readonly code = 'RW_CONFIG';
+  readonly mistakes: readonly string[];
+  constructor(where: string, mistakes: readonly string[]) {
+    const count = mistakes.length === 1 ? '1 mistake' : `${mistakes.length} mistakes`;
+    super([`${where}: ${count}`, ...mistakes.map((mistake) => `  ${mistake.replaceAll('\n', '\n  ')}`)].join('\n'));
+    this.name = 'ConfigError';
+    this.mistakes = mistakes;
+  }
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Check `value` and fill in what it leaves open. `where` names the config in errors.
+ * Throws ConfigError with all mistakes.
+ */
+export function resolveConfig(value: unknown, env: Environment, where = 'config'): ResolvedConfig {
+  const parsed = gatewaySchema.safeParse(value);
+  const mistakes = new Mistakes(parsed.success ? [] : mistakesOf(parsed.error.issues));
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new ConfigError(where, mistakes.lines());
+
+  // What concerns several values is judged for the parts whose own values are sound, so that everything is said at once.
+  const config = Object.fromEntries(Object.entries(value).filter(([key]) => !mistakes.concern(key))) as GatewayConfig;
+  const environment = new EnvironmentNumbers(env, mistakes);
+  const listen = mistakes.concern('listen') ? [] : resolveListen(config.listen, environment, mistakes);
+  const admin = mistakes.concern('admin') ? false : resolveAdmin(config.admin, environment, mistakes);
+  const workers = mistakes.concern('workers') ? 'auto' : (config.workers ?? environment.workers());
+  checkAdminApart(listen, admin, mistakes);
+  checkWebSocketMembers('websocket' in value ? value.websocket : undefined, mistakes);
+  const websocket = mistakes.concern('websocket') ? [] : resolveWebSocket(config.websocket ?? {}, mistakes);
+  const http = resolveHttp(config.http, mistakes);
+  const io = resolveIo(config.io, mistakes);
+  if (!('fetch' in value && value.fetch !== undefined) && !('websocket' in value && value.websocket !== undefined)) {
+    mistakes.add([], 'the config answers nothing: it has neither fetch nor websocket; write at least one of them');
+  }
+  if (mistakes.count > 0) throw new ConfigError(where, mistakes.lines());
+
+  return {
+    listen,
+    admin,
+    workers,
+    fetch: resolveFetch(config.fetch),
+    websocket,
+    http,
+    limits: { maxConnections: config.limits?.maxConnections ?? defaults.limits.maxConnections },
+    io,
+    drain: { timeout: config.drain?.timeout ?? defaults.drain.timeout },
+    affinity: config.affinity ?? defaults.affinity,
+    log: { level: config.log?.level ?? defaults.log.level },
+  };
+}
+
+class Mistakes {
+  readonly #found: Mistake[];
+  constructor(found: Mistake[]) {
+    this.#found = found;
+  }
+  get count(): number {
+    return this.#found.length;
+  }
+  add(path: readonly PropertyKey[], message: string): void {
+    this.#found.push({ path, message });
+  }
+  /** Whether anything within this option is wrong. */
+  concern(option: string): boolean {
+    return this.#found.some((mistake) => mistake.path[0] === option);
+  }
+  lines(): string[] {
+    const lines = this.#found.map(({ path, message }) => (path.length === 0 ? message : `${pathText(path)}: ${message}`));
+    return [...new Set(lines)];
+  }
+}
+
+/** Numbers from the environment. Each is judged only where the config leaves it to the environment. */
+class EnvironmentNumbers {
+  readonly #env: Environment;
+  readonly #mistakes: Mistakes;
+  constructor(env: Environment, mistakes: Mistakes) {
+    this.#env = env;
+    this.#mistakes = mistakes;
+  }
+  port(name: 'PORT' | 'ADMIN_PORT', fallback: number): number {
+    return this.#read(name, ranges.port, '') ?? fallback;
+  }
+  workers(): 'auto' | number {
+    if (this.#env.WORKERS?.trim() === 'auto') return 'auto';
+    return this.#read('WORKERS', ranges.workers, "'auto' or ") ?? defaults.workers;
+  }
+  #read(name: string, [least, most]: readonly [number, number], also: string): number | undefined {
+    const text = this.#env[name]?.trim();
+    if (text === undefined || text === '') return undefined;
+    const number = Number(text);
+    if (/^\d+$/.test(text) && number >= least && number <= most) return number;
+    this.#mistakes.add([], `env ${name}: is ${show(text)}; write ${also}an integer from ${least} to ${most}, or unset it`);
+    return undefined;
+  }
+}
+
+type Listen = GatewayConfig['listen'];
+
+function resolveListen(listen: Listen, environment: EnvironmentNumbers, mistakes: Mistakes): ListenAddress[] {
+  const isList = Array.isArray(listen);
+  const entries: readonly (number | ListenOptions)[] = isList ? listen : [(listen as number | ListenOptions | undefined) ?? {}];
+  if (entries.length === 0) mistakes.add(['listen'], 'is an empty list; write at least one port or address');
+  if (entries.length > listenersMax) mistakes.add(['listen'], `has ${entries.length} addresses; write at most ${listenersMax}`);
+  const seen = new Map<string, string>();
+  return entries.map((entry, index) => {
+    const path = isList ? ['listen', index] : ['listen'];
+    const address = resolveAddress(typeof entry === 'number' ? { port: entry } : entry, path, environment, mistakes);
+    const key = address.kind === 'unix' ? address.path : `${address.host.toLowerCase()} port ${address.port}`;
+    const earlier = seen.get(key);
+    const isChosenBySystem = address.kind === 'tcp' && address.port === 0;
+    if (earlier !== undefined && !isChosenBySystem) mistakes.add(path, `is the same address as ${earlier} (${key}); remove one of them`);
+    seen.set(key, pathText(path));
+    return address;
+  });
+}
+
+function resolveAddress(
+  entry: ListenOptions,
+  path: readonly PropertyKey[],
+  environment: EnvironmentNumbers,
+  mistakes: Mistakes,
+): ListenAddress {
+  const backlog = entry.backlog ?? defaults.listen.backlog;
+  if (entry.unix !== undefined) {
+    for (const name of ['port', 'host', 'ipv6Only'] as const) {
+      if (entry[name] !== undefined) mistakes.add([...path, name], 'does not go with unix; remove it, or list two addresses');
+    }
+    return { kind: 'unix', path: entry.unix, backlog };
+  }
+  if (entry.ipv6Only === true && entry.host !== undefined && !entry.host.includes(':')) {
+    mistakes.add([...path, 'ipv6Only'], `does not go with the IPv4 address ${entry.host}; remove it`);
+  }
+  const ipv6Only = entry.ipv6Only ?? defaults.listen.ipv6Only;
+  return {
+    kind: 'tcp',
+    host: entry.host ?? defaults.listen.host,
+    hostWithoutIpv6: entry.host === undefined && !ipv6Only ? defaults.listen.hostWithoutIpv6 : undefined,
+    port: entry.port ?? environment.port('PORT', defaults.listen.port),
+    ipv6Only,
+    backlog,
+  };
+}
+
+function resolveAdmin(admin: GatewayConfig['admin'], environment: EnvironmentNumbers, mistakes: Mistakes): false | AdminAddress {
+  if (admin === false) return false;
+  if (admin?.unix !== undefined) {
+    for (const name of ['port', 'host'] as const) {
+      if (admin[name] !== undefined) mistakes.add(['admin', name], 'does not go with unix; remove one of them');
+    }
+    return { kind: 'unix', path: admin.unix };
+  }
+  return {
+    kind: 'tcp',
+    host: admin?.host ?? defaults.admin.host,
+    port: admin?.port ?? environment.port('ADMIN_PORT', defaults.admin.port),
+  };
+}
+
+/** The admin listener must not be one of the public addresses, nor be covered by one that takes every address. */
+function checkAdminApart(listen: readonly ListenAddress[], admin: false | AdminAddress, mistakes: Mistakes): void {
+  if (admin === false) return;
+  for (const address of listen) {
+    if (admin.kind === 'unix' || address.kind === 'unix') {
+      if (admin.kind === 'unix' && address.kind === 'unix' && admin.path === address.path)
+        mistakes.add(['admin', 'unix'], `is also in listen (${admin.path}); write another path`);
+      continue;
+    }
+    const wildcards = ['::', '0.0.0.0'];
+    const overlap = address.host === admin.host || wildcards.includes(address.host) || wildcards.includes(admin.host);
+    if (admin.port !== 0 && admin.port === address.port && overlap) {
+      mistakes.add(
+        ['admin', 'port'],
+        `is ${admin.port}, which is also a port to listen on; write another one for either (env ADMIN_PORT, env PORT)`,
+      );
+      return;
+    }
+  }
+}
+
+function checkWebSocketMembers(websocket: unknown, mistakes: Mistakes): void {
+  if (typeof websocket !== 'object' || websocket === null) return;
+  for (const [pattern, handler] of Object.entries(websocket)) {
+    if (typeof handler !== 'object' || handler === null || Object.getPrototypeOf(handler) !== Object.prototype) continue;
+    for (const key of Object.keys(handler)) {
+      if (!websocketMembers.includes(key))
+        mistakes.add(['websocket', pattern, key], unknownKey(key, websocketMembers, 'option of a WebSocket handler'));
+    }
+  }
+  checkPatterns(Object.keys(websocket), mistakes);
+}
+
+function checkPatterns(patterns: readonly string[], mistakes: Mistakes): void {
+  if (patterns.length > websocketRoutesMax)
+    mistakes.add(['websocket'], `has ${patterns.length} routes; write at most ${websocketRoutesMax}`);
+  const seen = new Map<string, string>();
+  for (const pattern of patterns) {
+    const parsed = parsePattern(pattern);
+    if ('problem' in parsed) {
+      mistakes.add(['websocket', pattern], `the pattern ${parsed.problem}`);
+      continue;
+    }
+    const shape = patternShape(parsed.segments);
+    const earlier = seen.get(shape);
+    if (earlier !== undefined) mistakes.add(['websocket', pattern], `matches the same paths as '${earlier}'; remove one of them`);
+    seen.set(shape, pattern);
+  }
+}
+
+function resolveWebSocket(websocket: NonNullable<GatewayConfig['websocket']>, mistakes: Mistakes): WebSocketRoute[] {
+  return Object.entries(websocket).map(([pattern, handler]) => {
+    const fallback = defaults.websocket;
+    const idleTimeout = handler.idleTimeout ?? fallback.idleTimeout;
+    if (handler.pingInterval !== undefined && idleTimeout > 0 && handler.pingInterval >= idleTimeout) {
+      mistakes.add(
+        ['websocket', pattern, 'pingInterval'],
+        `is ${handler.pingInterval}, but the connection is given up after idleTimeout (${idleTimeout}); write less than that`,
+      );
+    }
+    // A ping must have time to come back before the connection counts as gone.
+    const pingInterval =
+      handler.pingInterval ?? (idleTimeout > 0 ? Math.min(fallback.pingInterval, idleTimeout / 2) : fallback.pingInterval);
+    const settings: WebSocketSettings = {
+      protocols: handler.protocols ?? fallback.protocols,
+      origins: handler.origins ?? fallback.origins,
+      maxPayloadBytes: handler.maxPayloadBytes ?? fallback.maxPayloadBytes,
+      maxBackpressureBytes: handler.maxBackpressureBytes ?? fallback.maxBackpressureBytes,
+      onBackpressure: handler.onBackpressure ?? fallback.onBackpressure,
+      idleTimeout,
+      pingInterval,
+      maxLifetime: handler.maxLifetime ?? fallback.maxLifetime,
+    };
+    return { pattern, handler, settings };
+  });
+}
+
+function resolveHttp(http: GatewayConfig['http'], mistakes: Mistakes): HttpSettings {
+  const settings = { ...defaults.http, ...definedOf(http) };
+  if (http?.maxTargetBytes === undefined) return { ...settings, maxTargetBytes: Math.min(settings.maxTargetBytes, settings.maxHeadBytes) };
+  if (http.maxTargetBytes > settings.maxHeadBytes) {
+    mistakes.add(
+      ['http', 'maxTargetBytes'],
+      `is ${http.maxTargetBytes}, more than maxHeadBytes (${settings.maxHeadBytes}); write at most that`,
+    );
+  }
+  return settings;
+}
+
+function resolveIo(io: GatewayConfig['io'], mistakes: Mistakes): ResolvedConfig['io'] {
+  if (io?.backend === 'epoll' && io.sqpoll)
+    mistakes.add(['io', 'sqpoll'], "is a feature of io_uring; remove it, or write backend: 'io_uring'");
+  const { sqpoll, ...rest } = { ...defaults.io, ...definedOf(io) };
+  return { ...rest, sqpoll: sqpoll === false ? false : resolveSqpoll(sqpoll) };
+}
+
+function resolveSqpoll(sqpoll: SqpollOptions): { cpu: number | undefined; idleMs: number } {
+  return { ...defaults.sqpoll, ...definedOf(sqpoll) };
+}
+
+type Defined<Options> = { [Name in keyof Options]?: Exclude<Options[Name], undefined> };
+
+/** Only the options that have a value: one written as undefined is left to its default. */
+function definedOf<Options extends object>(options: Options | undefined): Defined<Options> {
+  return Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== undefined)) as Defined<Options>;
+}
+
+function resolveFetch(fetch: FetchHandler | FetchApp | undefined): ResolvedConfig['fetch'] {
+  if (fetch === undefined || typeof fetch === 'function') return fetch;
+  return (request, env) => fetch.fetch(request, env);
+}

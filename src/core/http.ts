@@ -1,0 +1,61 @@
+/**
+ * HTTP between the core and a frontend: what a request looks like when it arrives, and what a frontend may say back.
+ * Role: the border that frontends (src/frontend/) are written against. Implemented by src/core/core.ts.
+ */
+
+/** Values of `RequestHead.method`, equal to `enum rw_method`; OTHER carries its name as the first header, named ":method". */
+export const methodNames = ['OTHER', 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
+
+/**
+ * A request whose head is complete and valid. A fresh object per request: it may be kept.
+ * `slot`, `generation` and `request` together name the request in every later call.
+ */
+export interface RequestHead {
+  readonly slot: number;
+  readonly generation: number;
+  /** Number of this request on its connection (u16, wraps). */
+  readonly request: number;
+  /** Index of the listener it came in on. */
+  readonly listener: number;
+  /** `RW_REQUEST_*` bits. */
+  readonly flags: number;
+  /** Index into `methodNames`. */
+  readonly method: number;
+  /** host, then target, then for each field `name\nvalue\n` with names in lower case; latin1. */
+  readonly raw: string;
+  readonly hostBytes: number;
+  readonly targetBytes: number;
+}
+
+/** What the core tells a frontend about HTTP. Called inside a turn; must not block. Payload bytes are borrowed for the call. */
+export interface HttpEvents {
+  onRequest(head: RequestHead): void;
+  /** A part of the body; `end` with the last (which may be empty). Acknowledge consumed bytes with `bodyAck`, or the client is paused. */
+  onBody(slot: number, request: number, bytes: Uint8Array, end: boolean): void;
+  /** The client left before the response was complete. No other event follows for this request. */
+  onAbort(slot: number, request: number): void;
+  /** A streamed response has drained: more may be written. */
+  onResponseDrain(slot: number, request: number): void;
+}
+
+/**
+ * What a frontend may say. All calls only queue a command for the end of the turn; calls for a request that is over do nothing.
+ * `headers` is a header block, `Name: value\r\n` for each field, without Content-Length, Transfer-Encoding, Connection and Date, which
+ * the core writes. Strings given as bodies are encoded as UTF-8.
+ */
+export interface HttpCommands {
+  respond(head: RequestHead, status: number, headers: string, body: string | Uint8Array | null, close?: boolean): void;
+  /** Begin a streamed response. `length`: body bytes when known, else -1 (chunked). */
+  respondBegin(head: RequestHead, status: number, headers: string, length: number): void;
+  /** ret: bytes that wait to be taken by the client, this chunk included; past `highWater` wait for `onResponseDrain`. */
+  respondChunk(head: RequestHead, chunk: string | Uint8Array): number;
+  respondEnd(head: RequestHead): void;
+  /** Break off a streamed response so that the client can tell; the connection closes. */
+  respondAbort(head: RequestHead): void;
+  bodyAck(head: RequestHead, bytes: number): void;
+  /** Accept a WebSocket handshake (a head with RW_REQUEST_UPGRADE). `data` becomes `socket.data`. */
+  upgrade(head: RequestHead, headers: string, handler: number, data: unknown): void;
+  /** The peer's address, or undefined when the connection is gone or came over a Unix socket. */
+  remoteAddress(head: RequestHead): { address: string; port: number } | undefined;
+  readonly highWater: number;
+}

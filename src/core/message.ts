@@ -1,0 +1,79 @@
+/**
+ * A received message that is decoded only when asked for.
+ *
+ * Role: what WebSocket handlers get. It names bytes in the event batch of the core; when the turn is over they are gone, so the
+ * frontend detaches the message of an asynchronous handler before that.
+ */
+import type { Core, Outcome } from './core.ts';
+import type { Message } from './websocket.ts';
+
+/** RW_SEND_TEXT of the C header; 0 is binary. */
+export const sendText = 1;
+
+export class MessageExpiredError extends Error {
+  readonly code = 'RW_MESSAGE_EXPIRED';
+  constructor() {
+    super('the message is read after its handler returned: call text(), bytes() or json() within the handler, or make the handler async');
+  }
+}
+
+export class ReceivedMessage implements Message {
+  readonly #core: Core;
+  readonly isBinary: boolean;
+  readonly byteLength: number;
+  readonly #batch: number;
+  readonly #offset: number;
+  /** Bytes outside the batch: of a large message until it expires, or our own copy after `detach`. */
+  #bytes: Uint8Array | undefined;
+  #detached = false;
+
+  constructor(core: Core, isBinary: boolean, offset: number, byteLength: number, large: Uint8Array | undefined) {
+    this.#core = core;
+    this.isBinary = isBinary;
+    this.byteLength = byteLength;
+    this.#batch = core.batch;
+    this.#offset = offset;
+    this.#bytes = large;
+  }
+
+  text(): string {
+    const bytes = this.#view();
+    if (bytes === undefined) return this.#core.payload.utf8Slice(this.#offset, this.#offset + this.byteLength);
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).utf8Slice(0, bytes.byteLength);
+  }
+
+  bytes(): Uint8Array {
+    return (this.#view() ?? this.#core.payload.subarray(this.#offset, this.#offset + this.byteLength)).slice();
+  }
+
+  json<T = unknown>(): T {
+    return JSON.parse(this.text()) as T;
+  }
+
+  /** Copy the bytes out of the batch, so that the message stays good. */
+  detach(): void {
+    if (this.#detached) return;
+    this.#bytes = new Uint8Array(this.bytes());
+    this.#detached = true;
+  }
+
+  /** Send this message on, without copying it in JavaScript while it is in the batch. */
+  forward(slot: number, generation: number): Outcome {
+    const flags = this.isBinary ? 0 : sendText;
+    const bytes = this.#view();
+    return bytes === undefined
+      ? this.#core.sendFromEvent(slot, generation, flags, this.#offset, this.byteLength)
+      : this.#core.send(slot, generation, flags, bytes);
+  }
+
+  /** The payload without a copy, good until the turn is over. */
+  borrow(): Uint8Array {
+    return this.#view() ?? this.#core.payload.subarray(this.#offset, this.#offset + this.byteLength);
+  }
+
+  /** ret: the bytes when they are not in the batch, undefined when they are. Throws MessageExpiredError. */
+  #view(): Uint8Array | undefined {
+    if (!this.#detached && this.#batch !== this.#core.batch) throw new MessageExpiredError();
+    return this.#bytes;
+  }
+}

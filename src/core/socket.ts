@@ -1,0 +1,156 @@
+/**
+ * One WebSocket connection as handlers see it.
+ *
+ * Role: the object behind `Socket` (websocket.ts). Calls become commands of the core. There is one such object per connection, and it is
+ * all that a connection costs in JavaScript, so it has few fields: what most sockets do not need lies in `extras`.
+ */
+import type { Core, Outcome } from './core.ts';
+import { ReceivedMessage, sendText } from './message.ts';
+import type { Message, SendResult, Socket, WebSocketHandler } from './websocket.ts';
+
+/** What the sockets of one route share. */
+export interface Route {
+  readonly core: Core;
+  readonly index: number;
+  // biome-ignore lint/suspicious/noExplicitAny: each route has its own data type
+  readonly handler: WebSocketHandler<any>;
+}
+
+export interface SocketExtras {
+  readonly params: Readonly<Record<string, string>>;
+  readonly protocol: string;
+}
+
+type Sendable = Message | string | ArrayBuffer | ArrayBufferView;
+
+const noParams: Readonly<Record<string, string>> = Object.freeze({});
+
+/** `code` is stable; docs/errors.md has a heading for each. */
+export class SocketArgumentError extends TypeError {
+  readonly code = 'RW_INVALID_ARGUMENT';
+}
+
+export class GatewaySocket implements Socket {
+  readonly route: Route;
+  readonly slot: number;
+  readonly generation: number;
+  data: unknown;
+  readonly extras: SocketExtras | undefined;
+
+  constructor(route: Route, slot: number, generation: number, data: unknown, extras: SocketExtras | undefined) {
+    this.route = route;
+    this.slot = slot;
+    this.generation = generation;
+    this.data = data;
+    this.extras = extras;
+  }
+
+  get params(): Readonly<Record<string, string>> {
+    return this.extras?.params ?? noParams;
+  }
+
+  get protocol(): string {
+    return this.extras?.protocol ?? '';
+  }
+
+  get isOpen(): boolean {
+    return this.route.core.isOpen(this.slot, this.generation);
+  }
+
+  get bufferedAmount(): number {
+    return this.route.core.buffered(this.slot, this.generation);
+  }
+
+  get remoteAddress(): string {
+    return this.route.core.remoteAddress(this)?.address ?? '';
+  }
+
+  send(message: Sendable): SendResult {
+    if (message instanceof ReceivedMessage) return message.forward(this.slot, this.generation) satisfies Outcome;
+    const { core } = this.route;
+    return typeof message === 'string'
+      ? core.send(this.slot, this.generation, sendText, message)
+      : core.send(this.slot, this.generation, 0, bytesOf(message));
+  }
+
+  ping(data: string | Uint8Array = ''): void {
+    if (Buffer.byteLength(data) > 125) throw new SocketArgumentError('ping data may have at most 125 bytes (RFC 6455 §5.5)');
+    this.route.core.ping(this.slot, this.generation, data);
+  }
+
+  close(code?: number, reason = ''): void {
+    if (code === undefined) {
+      if (reason !== '') throw new SocketArgumentError('a close reason needs a code: write close(1000, reason)');
+    } else if (!isCloseCode(code)) {
+      throw new SocketArgumentError(`close code ${code} may not be sent: write 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999`);
+    }
+    if (Buffer.byteLength(reason) > 123)
+      throw new SocketArgumentError('a close reason may have at most 123 bytes of UTF-8 (RFC 6455 §5.5)');
+    this.route.core.close(this.slot, this.generation, code ?? 0, reason);
+  }
+
+  terminate(): void {
+    this.route.core.terminate(this.slot, this.generation);
+  }
+
+  subscribe(topic: string): void {
+    checkTopic(topic);
+    this.route.core.subscribe(this.slot, this.generation, topic);
+  }
+
+  unsubscribe(topic: string): void {
+    checkTopic(topic);
+    this.route.core.unsubscribe(this.slot, this.generation, topic);
+  }
+
+  isSubscribed(topic: string): boolean {
+    return this.route.core.isSubscribed(this.slot, this.generation, topic);
+  }
+
+  publish(topic: string, message: Sendable): void {
+    publish(this.route.core, topic, message, this.slot, this.generation);
+  }
+
+  pause(): void {
+    this.route.core.pause(this.slot, this.generation);
+  }
+
+  resume(): void {
+    this.route.core.resume(this.slot, this.generation);
+  }
+}
+
+/** Publish to every subscriber of a topic, but for the connection given, if any. */
+export function publish(core: Core, topic: string, message: Sendable, exceptSlot?: number, exceptGeneration?: number): void {
+  checkTopic(topic);
+  if (typeof message === 'string') {
+    core.publish(topic, sendText, message, exceptSlot, exceptGeneration);
+  } else if (message instanceof ReceivedMessage) {
+    core.publish(topic, message.isBinary ? 0 : sendText, message.borrow(), exceptSlot, exceptGeneration);
+  } else {
+    core.publish(topic, 0, bytesOf(message), exceptSlot, exceptGeneration);
+  }
+}
+
+/** RFC 6455 §7.4: what an endpoint may send. */
+function isCloseCode(code: number): boolean {
+  return (
+    (code >= 3000 && code <= 4999) || (code >= 1007 && code <= 1014) || code === 1000 || code === 1001 || code === 1002 || code === 1003
+  );
+}
+
+const topicBytesMax = 1024;
+
+function checkTopic(topic: string): void {
+  if (typeof topic !== 'string' || topic === '') throw new SocketArgumentError('a topic is a string that is not empty');
+  if (topic.length * 3 > topicBytesMax && Buffer.byteLength(topic) > topicBytesMax) {
+    throw new SocketArgumentError(`a topic may have at most ${topicBytesMax} bytes of UTF-8`);
+  }
+}
+
+function bytesOf(message: Message | ArrayBuffer | ArrayBufferView): Uint8Array {
+  if (message instanceof Uint8Array) return message;
+  if (ArrayBuffer.isView(message)) return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
+  if (message instanceof ArrayBuffer || message instanceof SharedArrayBuffer) return new Uint8Array(message);
+  throw new SocketArgumentError('a message is a string, an ArrayBuffer, a typed array, or a received message');
+}

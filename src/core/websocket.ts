@@ -1,0 +1,76 @@
+/**
+ * WebSockets between the core and whoever handles them.
+ * Role: the types that handlers see. Implemented by src/core/socket.ts.
+ */
+
+/**
+ * A received message. Nothing is decoded until it is asked for, and `socket.send(message)` forwards it without touching it.
+ * Valid until the handler returns, or until its promise settles; later calls throw RW_MESSAGE_EXPIRED.
+ */
+export interface Message {
+  readonly isBinary: boolean;
+  /** Payload bytes. */
+  readonly byteLength: number;
+  text(): string;
+  /** A copy that may be kept. */
+  bytes(): Uint8Array;
+  json<T = unknown>(): T;
+}
+
+export type SendResult = 'sent' | 'backpressure' | 'dropped' | 'closed';
+
+/** One WebSocket connection. The same object for all its events; may be kept; calls after it closed do nothing and answer so. */
+export interface Socket<Data = unknown> {
+  data: Data;
+  /** Parameters of the route, `:name` by name. */
+  readonly params: Readonly<Record<string, string>>;
+  readonly protocol: string;
+  readonly isOpen: boolean;
+  /** Bytes queued and not yet taken by the client's side of the network. */
+  readonly bufferedAmount: number;
+  readonly remoteAddress: string;
+  send(message: Message | string | ArrayBuffer | ArrayBufferView): SendResult;
+  ping(data?: string | Uint8Array): void;
+  /** Start the close handshake. code: 1000, 1001, 1003, 1007–1014 or 3000–4999; reason: at most 123 bytes of UTF-8. */
+  close(code?: number, reason?: string): void;
+  /** End the connection at once, discarding what is queued. */
+  terminate(): void;
+  subscribe(topic: string): void;
+  unsubscribe(topic: string): void;
+  isSubscribed(topic: string): boolean;
+  /** Publish to every subscriber of the topic but this socket, on every worker and node. */
+  publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): void;
+  /** Stop receiving, so that TCP pushes back on the client. */
+  pause(): void;
+  resume(): void;
+}
+
+/** What to do with the WebSockets of a route. Every callback may be async; one that throws closes the socket with 1011. */
+export interface WebSocketHandler<Data = unknown> {
+  /** Decide on the handshake. Return data for `socket.data`, or a Response to refuse. */
+  upgrade?(request: Request): Data | Response | undefined | Promise<Data | Response | undefined>;
+  open?(socket: Socket<Data>): void | Promise<void>;
+  message?(socket: Socket<Data>, message: Message): void | Promise<void>;
+  close?(socket: Socket<Data>, code: number, reason: string): void | Promise<void>;
+  drain?(socket: Socket<Data>): void | Promise<void>;
+  ping?(socket: Socket<Data>, data: Uint8Array): void | Promise<void>;
+  pong?(socket: Socket<Data>, data: Uint8Array): void | Promise<void>;
+  /** `count` messages to this socket were dropped for backpressure since the last call. */
+  dropped?(socket: Socket<Data>, count: number): void | Promise<void>;
+  /** Subprotocols this route speaks, best first; the first that the client offers is taken. */
+  protocols?: readonly string[];
+  /** Origins that browsers may connect from: 'any' (default), 'same-host', or a list of exact origins. Requests without Origin are not from browsers and pass. */
+  origins?: 'any' | 'same-host' | readonly string[];
+  /** Longest message in bytes; longer ones close with 1009. @default 1048576 */
+  maxPayloadBytes?: number;
+  /** Bytes that may wait for one slow client. @default 1048576 */
+  maxBackpressureBytes?: number;
+  /** What happens past it: 'drop' the message or 'close' the connection. @default 'close' */
+  onBackpressure?: 'drop' | 'close';
+  /** Seconds without anything from the client before it counts as gone; 0: never. @default 120 */
+  idleTimeout?: number;
+  /** Seconds without anything from the client before a ping is sent; 0: never. @default 30, or half of idleTimeout when that is less */
+  pingInterval?: number;
+  /** Seconds a connection may live; 0: for ever. @default 0 */
+  maxLifetime?: number;
+}

@@ -1,0 +1,138 @@
+/**
+ * One request and its response.
+ *
+ *   open ──► streaming ──► over        a response was begun, and ended
+ *    ├──────────────────► over         it was sent whole, or broken off, or the client left
+ *    └──────────────────► over         a WebSocket took over the connection; whatever the handler returns is not sent
+ *
+ * Role: what `c.env` is in handlers, and the name under which frontend events find their request.
+ */
+import { eventFlag } from '../../../ffi/layout.ts';
+import type { HttpCommands, RequestHead } from '../../core/http.ts';
+import { encodeHeaders } from './header-block.ts';
+import type { HeadersSource } from './natives.ts';
+import { clientGone, type LightRequest } from './request.ts';
+import type { HonoSocketData } from './upgrade-websocket.ts';
+
+export interface PeerAddress {
+  address: string;
+  port: number;
+}
+
+/** What handlers find in `c.env`: `new Hono<{ Bindings: RingwayBindings }>()`. */
+export interface RingwayBindings {
+  /** The client's address; undefined when it left, or came over a Unix socket. */
+  ip(): PeerAddress | undefined;
+  /** Index of the listener that the request came in on. */
+  readonly listener: number;
+  /**
+   * Accept the WebSocket handshake of this request, as Bun's `server.upgrade` does; `data.events` are Hono's WSEvents.
+   * ret: false when the request is no valid handshake, or was answered
+   */
+  upgrade(request: Request, options: { data: HonoSocketData; headers?: HeadersSource }): boolean;
+  /** The client's address in the form of Bun's `server.requestIP`, which code written for Bun.serve asks for. */
+  requestIP(request?: Request): { address: string; port: number; family: 'IPv4' | 'IPv6' } | null;
+}
+
+/** What an exchange needs of the frontend that it belongs to. */
+export interface ExchangeHost {
+  readonly commands: HttpCommands;
+  readonly honoHandlerIndex: number;
+  report(error: unknown, exchange: Exchange, where: ErrorContext['where']): void;
+  forget(exchange: Exchange): void;
+}
+
+/** Where an error came from, for the log. */
+export interface ErrorContext {
+  /** handler: it threw, or returned what is no response; response: what it returned cannot be sent; stream: its body failed half-way. */
+  where: 'handler' | 'response' | 'stream';
+  method: string;
+  url: string;
+}
+
+/** What sends a streamed body, seen from the exchange. */
+export interface ResponseStream {
+  drain(): void;
+  cancel(reason: unknown): void;
+}
+
+/** What reads of a request body reject with once nothing more of it will be handed over. */
+const responseComplete = new DOMException('The response is complete: the rest of the request is not read', 'AbortError');
+
+export const exchangeState = { open: 0, streaming: 1, over: 2 } as const;
+
+export class Exchange implements RingwayBindings {
+  /** @internal */ readonly host: ExchangeHost;
+  /** @internal */ readonly head: RequestHead;
+  /** @internal */ readonly request: LightRequest;
+  /** @internal `exchangeState` */ state: number;
+  /** @internal */ stream: ResponseStream | null;
+  /** @internal Listed in the frontend: events can find it. */
+  listed: boolean;
+  /** @internal The next exchange of the same slot. */
+  next: Exchange | undefined;
+
+  constructor(host: ExchangeHost, head: RequestHead, request: LightRequest) {
+    this.host = host;
+    this.head = head;
+    this.request = request;
+    this.state = exchangeState.open;
+    this.stream = null;
+    this.listed = false;
+    this.next = undefined;
+  }
+
+  get listener(): number {
+    return this.head.listener;
+  }
+
+  ip(): PeerAddress | undefined {
+    return this.host.commands.remoteAddress(this.head);
+  }
+
+  requestIP(): { address: string; port: number; family: 'IPv4' | 'IPv6' } | null {
+    const peer = this.ip();
+    return peer === undefined ? null : { ...peer, family: peer.address.includes(':') ? 'IPv6' : 'IPv4' };
+  }
+
+  upgrade(_request: Request, options: { data: HonoSocketData; headers?: HeadersSource }): boolean {
+    if (!this.upgradable) return false;
+    let headers = options.headers === undefined ? '' : encodeHeaders(options.headers).text;
+    // Bun answers with the first subprotocol that the client offers unless told otherwise, and Hono's adapter for it relies on that
+    if (options.data.protocol && !/^sec-websocket-protocol:/im.test(headers)) {
+      headers += encodeHeaders({ 'Sec-WebSocket-Protocol': options.data.protocol }).text;
+    }
+    this.accept(headers, options.data);
+    return true;
+  }
+
+  /** @internal A valid handshake that was not answered yet. */
+  get upgradable(): boolean {
+    return this.state === exchangeState.open && (this.head.flags & eventFlag.requestUpgrade) !== 0;
+  }
+
+  /** @internal Only while `upgradable`. */
+  accept(headers: string, data: HonoSocketData): void {
+    this.host.commands.upgrade(this.head, headers, this.host.honoHandlerIndex, data);
+    this.finish();
+  }
+
+  /** @internal The response is complete. A body that was not read to its end will never be. */
+  finish(): void {
+    this.state = exchangeState.over;
+    this.stream = null;
+    if (this.request.incoming !== null) this.request.abort(responseComplete, false);
+    if (this.listed) this.host.forget(this);
+  }
+
+  /** @internal The client left. */
+  abandon(): void {
+    const { stream } = this;
+    this.state = exchangeState.over;
+    this.stream = null;
+    if (this.listed) this.host.forget(this);
+    const reason = clientGone();
+    this.request.abort(reason, true);
+    stream?.cancel(reason);
+  }
+}

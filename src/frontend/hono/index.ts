@@ -1,0 +1,171 @@
+/**
+ * Serves HTTP with a fetch function, such as a Hono application's.
+ *
+ * Role: the HttpEvents of a worker that runs Hono. Upstream: the core, by events; downstream: the handler, then response-sender.ts.
+ * A request that is answered before the handler returns touches no table: only one that has to wait, for its body or for
+ * its answer, is listed, so that later events find it. Request numbers wrap and slots are reused, so a list holds one generation of a
+ * slot only.
+ */
+import { eventFlag, method as methodNumber } from '../../../ffi/layout.ts';
+import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
+import { type ErrorContext, Exchange, exchangeState, type RingwayBindings } from './exchange.ts';
+import { LightRequest } from './request.ts';
+import { RequestBody } from './request-body.ts';
+import { requestUrl } from './request-target.ts';
+import { sendFailure, sendResponse } from './response-sender.ts';
+
+export { type ConnInfo, getConnInfo } from './connection-info.ts';
+export type { ErrorContext, PeerAddress, RingwayBindings } from './exchange.ts';
+export { installLightGlobals } from './globals.ts';
+export { type HonoSocketData, honoWebSocketHandler, type UpgradeOptions, upgradeWebSocket } from './upgrade-websocket.ts';
+
+/** A fetch handler. `env` is what Hono passes on as `c.env`. */
+export type FetchHandler = (request: Request, env: RingwayBindings) => unknown;
+
+export interface FetchFrontendOptions {
+  fetch: FetchHandler;
+  commands: HttpCommands;
+  /** Index under which `honoWebSocketHandler` is registered. */
+  honoHandlerIndex: number;
+  /** Told of every request that failed. It was, or is being, answered; the worker logs and counts. Must not throw. */
+  onError(error: unknown, context: ErrorContext): void;
+  /**
+   * Asked first about each WebSocket handshake. ret: false to leave it to `fetch`; else the hook answers it. A promise: it will
+   * have been answered when the promise settles, and `request.signal` aborts when the client leaves before.
+   */
+  upgrade?(head: RequestHead, request: Request): boolean | PromiseLike<unknown>;
+}
+
+const badRequest = 'content-type: text/plain;charset=utf-8\r\n';
+
+export class FetchFrontend implements HttpEvents {
+  readonly commands: HttpCommands;
+  readonly honoHandlerIndex: number;
+  private readonly fetch: FetchHandler;
+  private readonly onError: FetchFrontendOptions['onError'];
+  private readonly hook: FetchFrontendOptions['upgrade'];
+  /** Exchanges that wait for something, by slot. */
+  private readonly waiting = new Map<number, Exchange>();
+
+  constructor(options: FetchFrontendOptions) {
+    this.commands = options.commands;
+    this.honoHandlerIndex = options.honoHandlerIndex;
+    this.fetch = options.fetch;
+    this.onError = options.onError;
+    this.hook = options.upgrade;
+  }
+
+  /** Requests that wait for a body, an answer or a stream. */
+  get pending(): number {
+    let count = 0;
+    for (const exchange of this.waiting.values()) for (let at: Exchange | undefined = exchange; at !== undefined; at = at.next) count += 1;
+    return count;
+  }
+
+  onRequest(head: RequestHead): void {
+    const url = requestUrl(head);
+    if (url === '') {
+      this.commands.respond(head, 400, badRequest, 'Bad Request: invalid Host', true);
+      return;
+    }
+    const { flags, method } = head;
+    // as in Bun.serve, the content of GET and HEAD, which has no meaning (RFC 9110 §9.3.1), is not shown
+    const hasBody = (flags & eventFlag.requestHasBody) !== 0 && method !== methodNumber.get && method !== methodNumber.head;
+    const request = new LightRequest(head, url, hasBody ? new RequestBody(head, this.commands) : null);
+    const exchange = new Exchange(this, head, request);
+    try {
+      if (flags & eventFlag.requestUpgrade && this.hook !== undefined && this.hookTakes(exchange, this.hook)) return;
+      const result = this.fetch(request as unknown as Request, exchange);
+      if (isThenable(result)) this.settle(exchange, result);
+      else sendResponse(exchange, result);
+    } catch (error) {
+      this.handlerFailed(exchange, error);
+    }
+    if (exchange.state !== exchangeState.over) this.list(exchange);
+  }
+
+  onBody(slot: number, request: number, bytes: Uint8Array, end: boolean): void {
+    this.find(slot, request)?.request.incoming?.push(bytes, end);
+  }
+
+  onAbort(slot: number, request: number): void {
+    this.find(slot, request)?.abandon();
+  }
+
+  onResponseDrain(slot: number, request: number): void {
+    this.find(slot, request)?.stream?.drain();
+  }
+
+  /** @internal */
+  report(error: unknown, exchange: Exchange, where: ErrorContext['where']): void {
+    const { request } = exchange;
+    this.onError(error, { where, method: request.method, url: request.url });
+  }
+
+  /** @internal */
+  forget(exchange: Exchange): void {
+    const { slot } = exchange.head;
+    exchange.listed = false;
+    const first = this.waiting.get(slot);
+    if (first === exchange) {
+      if (exchange.next === undefined) this.waiting.delete(slot);
+      else this.waiting.set(slot, exchange.next);
+    } else {
+      for (let at = first; at !== undefined; at = at.next) if (at.next === exchange) at.next = exchange.next;
+    }
+    exchange.next = undefined;
+  }
+
+  private list(exchange: Exchange): void {
+    const { slot, generation } = exchange.head;
+    let first = this.waiting.get(slot);
+    // an exchange of the connection that had this slot before was over without a word
+    while (first !== undefined && first.head.generation !== generation) {
+      first.abandon();
+      first = this.waiting.get(slot);
+    }
+    exchange.listed = true;
+    exchange.next = first;
+    this.waiting.set(slot, exchange);
+  }
+
+  private find(slot: number, request: number): Exchange | undefined {
+    let exchange = this.waiting.get(slot);
+    while (exchange !== undefined && exchange.head.request !== request) exchange = exchange.next;
+    return exchange;
+  }
+
+  private settle(exchange: Exchange, result: PromiseLike<unknown>): void {
+    result.then(
+      (response) => sendResponse(exchange, response),
+      (error) => this.handlerFailed(exchange, error),
+    );
+  }
+
+  private handlerFailed(exchange: Exchange, error: unknown): void {
+    if (exchange.state === exchangeState.open) sendFailure(exchange, error, 'handler');
+    // after the client left, the AbortError that handlers pass on is what was to be expected
+    else if (!(error instanceof DOMException && error.name === 'AbortError')) this.report(error, exchange, 'handler');
+  }
+
+  private hookTakes(exchange: Exchange, hook: NonNullable<FetchFrontendOptions['upgrade']>): boolean {
+    const taken = hook(exchange.head, exchange.request as unknown as Request);
+    if (taken === false) return false;
+    if (isThenable(taken)) {
+      this.list(exchange);
+      const over = () => {
+        if (exchange.state === exchangeState.open) exchange.finish();
+      };
+      taken.then(over, (error) => {
+        const open = exchange.state === exchangeState.open;
+        over();
+        if (open) this.report(error, exchange, 'handler');
+      });
+    }
+    return true;
+  }
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<unknown>).then === 'function';
+}

@@ -1,0 +1,153 @@
+/**
+ * From a Response to commands: the only place that decides how a response is sent.
+ *
+ * Role: Upstream: index.ts, with whatever the handler returned. Downstream: HttpCommands. Invariant: every exchange gets exactly one
+ * respond(), or respondBegin() followed by one respondEnd() or respondAbort(), unless the client left first.
+ */
+import { method } from '../../../ffi/layout.ts';
+import { type Exchange, exchangeState } from './exchange.ts';
+import { blockFlags, type Framing, type HeaderBlock, separateFraming } from './header-block.ts';
+import { type Content, isLightResponse, LightResponse, textType } from './response.ts';
+import { ResponsePump } from './response-stream.ts';
+
+const textLine = `content-type: ${textType}\r\n`;
+const bytesLine = 'content-type: application/octet-stream\r\n';
+
+/** Blobs up to this size are read whole and sent in one piece; larger ones, and files, are streamed with their length. */
+const blobWholeBytes = 65536;
+
+/** Send what a handler returned. Never throws: what cannot be sent becomes a 500 and a report. */
+export function sendResponse(exchange: Exchange, result: unknown): void {
+  if (exchange.state !== exchangeState.open) {
+    discard(result);
+    return;
+  }
+  try {
+    if (isLightResponse(result)) sendLight(exchange, result);
+    else if (result instanceof Response) sendLight(exchange, fromNative(result));
+    else sendFailure(exchange, new TypeError(`Expected a Response from the handler, received ${describe(result)}`), 'handler');
+  } catch (error) {
+    if (exchange.state === exchangeState.open) sendFailure(exchange, error, 'response');
+    else exchange.host.report(error, exchange, 'response');
+  }
+}
+
+/** Answer 500 and report why. Only for an exchange that is open. */
+export function sendFailure(exchange: Exchange, error: unknown, where: 'handler' | 'response'): void {
+  exchange.host.commands.respond(exchange.head, 500, textLine, 'Internal Server Error');
+  exchange.finish();
+  exchange.host.report(error, exchange, where);
+}
+
+function sendLight(exchange: Exchange, response: LightResponse): void {
+  const status = response.code;
+  if (status < 200 || status > 599) {
+    discard(response);
+    sendFailure(exchange, new RangeError(`A response cannot have status ${status}: it must be from 200 to 599`), 'response');
+    return;
+  }
+  const block = response.currentBlock();
+  // RFC 9110 §15.3.5, §15.3.6, §15.4.5: these have no content
+  if (status === 204 || status === 205 || status === 304) {
+    discard(response);
+    respondWhole(exchange, status, block, null);
+    return;
+  }
+  if (exchange.head.method === method.head) {
+    respondToHead(exchange, response, status, block);
+    return;
+  }
+  const content = response.take();
+  if (content === null || typeof content === 'string' || content instanceof Uint8Array) respondWhole(exchange, status, block, content);
+  else if (content instanceof ReadableStream) stream(exchange, status, block, content, -1);
+  else sendBlob(exchange, status, block, content);
+}
+
+/** The whole response in one command. */
+function respondWhole(exchange: Exchange, status: number, block: HeaderBlock, content: string | Uint8Array | null): void {
+  const { commands } = exchange.host;
+  let { text } = block;
+  let close = false;
+  if (block.flags & blockFlags.framing) ({ text, close } = separateFraming(block));
+  text = withDefaultType(text, block, content);
+  if (close) commands.respond(exchange.head, status, text, content, true);
+  else commands.respond(exchange.head, status, text, content);
+  exchange.finish();
+}
+
+/** A body without a type is sent with the one that follows from what it is. */
+function withDefaultType(text: string, block: HeaderBlock, content: string | Uint8Array | null): string {
+  if (block.flags & blockFlags.contentType || content === null || content.length === 0) return text;
+  const type = typeof content === 'string' ? textLine : bytesLine;
+  return text === '' ? type : text + type;
+}
+
+/**
+ * RFC 9110 §9.3.2: the fields that GET would have, and no content. The core suppresses the body of respond() and takes its length from it;
+ * streams are not read, and their length is known only when the handler gave it.
+ */
+function respondToHead(exchange: Exchange, response: LightResponse, status: number, block: HeaderBlock): void {
+  const { commands } = exchange.host;
+  const { template } = response;
+  const source = response.content === null && template !== null && template.code === status ? template : response;
+  const plain = source.plainContent();
+  const framing = block.flags & blockFlags.framing ? separateFraming(block) : undefined;
+  const length = framing?.length ?? -1;
+  if (length < 0 && (plain === null || typeof plain === 'string' || plain instanceof Uint8Array)) {
+    respondWhole(exchange, status, block, plain);
+    return;
+  }
+  let text = framing?.text ?? block.text;
+  if (plain !== undefined && !(plain instanceof Blob)) text = withDefaultType(text, block, plain);
+  commands.respondBegin(exchange.head, status, text, plain instanceof Blob && length < 0 ? plain.size : length);
+  commands.respondEnd(exchange.head);
+  discard(source);
+  exchange.finish();
+}
+
+function sendBlob(exchange: Exchange, status: number, block: HeaderBlock, blob: Blob): void {
+  const { size } = blob;
+  // the size of a file that is not there, or is no regular file, is no number of bytes to promise
+  if (size > blobWholeBytes || !Number.isSafeInteger(size) || 'exists' in blob) {
+    stream(exchange, status, block, blob.stream(), Number.isSafeInteger(size) && size > 0 ? size : -1);
+    return;
+  }
+  exchange.state = exchangeState.streaming;
+  blob
+    .arrayBuffer()
+    .then((buffer) => {
+      if (exchange.state === exchangeState.streaming) respondWhole(exchange, status, block, new Uint8Array(buffer));
+    })
+    .catch((error) => {
+      if (exchange.state === exchangeState.streaming) sendFailure(exchange, error, 'response');
+    });
+}
+
+function stream(exchange: Exchange, status: number, block: HeaderBlock, body: ReadableStream, length: number): void {
+  const framing: Framing = block.flags & blockFlags.framing ? separateFraming(block) : { text: block.text, length: -1, close: false };
+  if (length >= 0) framing.length = length;
+  const pump = new ResponsePump(exchange, status, framing, body);
+  exchange.state = exchangeState.streaming;
+  exchange.stream = pump;
+  pump.start();
+}
+
+/** A native Response in the form that is sent. It is used up, as it would be by a native server. */
+function fromNative(response: Response): LightResponse {
+  if (response.bodyUsed) throw new TypeError('Body already used');
+  return new LightResponse(response.status === 0 ? null : response.body, response);
+}
+
+/** Let go of a response that will not be sent, so that what feeds its body can stop. */
+function discard(result: unknown): void {
+  if (!(result instanceof Response)) return;
+  const content: Content = isLightResponse(result) ? result.content : result.body;
+  if (content instanceof ReadableStream && !content.locked) content.cancel().catch(ignore);
+}
+
+function ignore(): void {}
+
+function describe(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  return typeof value === 'object' ? `an object of ${value.constructor?.name ?? 'no class'}` : `a ${typeof value}`;
+}

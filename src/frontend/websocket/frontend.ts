@@ -1,0 +1,268 @@
+/**
+ * WebSockets by route: decides on handshakes and runs the handlers of the config.
+ *
+ * Role: events of the core → handlers. Up: handlers in gateway.config.ts, and Hono's through `honoWebSocketHandler`.
+ * Down: core/socket.ts. A handler that throws or rejects is reported, and its socket closes with 1011; the worker lives.
+ */
+import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
+import type { RequestHead } from '../../core/http.ts';
+import { ReceivedMessage } from '../../core/message.ts';
+import { GatewaySocket, type Route, type SocketExtras } from '../../core/socket.ts';
+import type { WebSocketHandler } from '../../core/websocket.ts';
+import { encodeHeaders } from '../hono/header-block.ts';
+import { checkOrigin, chooseProtocol } from './handshake.ts';
+import { Router } from './router.ts';
+
+/** Effective settings of a route; times in seconds. */
+export interface RouteSettings {
+  readonly protocols: readonly string[];
+  readonly origins: 'any' | 'same-host' | readonly string[];
+  readonly maxPayloadBytes: number;
+  readonly maxBackpressureBytes: number;
+  readonly onBackpressure: 'drop' | 'close';
+  readonly idleTimeout: number;
+  readonly pingInterval: number;
+  readonly maxLifetime: number;
+}
+
+export interface RouteDefinition {
+  /** undefined: not reached by path, but by index (Hono's sockets). */
+  readonly pattern: string | undefined;
+  readonly handler: WebSocketHandler<unknown>;
+  readonly settings: RouteSettings;
+}
+
+interface SettledRoute extends Route {
+  readonly settings: RouteSettings;
+}
+
+export interface WebSocketFrontendOptions {
+  readonly core: Core;
+  readonly routes: readonly RouteDefinition[];
+  /** A handler failed; its socket is being closed. Must not throw. */
+  onError(error: unknown, context: { readonly event: string; readonly route: string }): void;
+  /** A handshake was refused for its origin. */
+  onOriginRefused(): void;
+}
+
+/** How long a peer may take to answer a close frame. */
+const closeTimeoutMs = 5000;
+const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
+
+export class WebSocketFrontend implements WebSocketEvents {
+  readonly #core: Core;
+  readonly #routes: SettledRoute[];
+  readonly #patterns: string[];
+  readonly #router: Router<SettledRoute>;
+  readonly #options: WebSocketFrontendOptions;
+  /** By slot; an entry is good while its generation is that of the slot. */
+  readonly #sockets: (GatewaySocket | undefined)[] = [];
+  /** Promises of handlers that have not settled: while there are some, the worker must give Bun its turns. */
+  pending = 0;
+
+  constructor(options: WebSocketFrontendOptions) {
+    const { core } = options;
+    this.#core = core;
+    this.#options = options;
+    this.#patterns = options.routes.map((route) => route.pattern ?? 'upgradeWebSocket');
+    this.#routes = options.routes.map(({ handler, settings }, index) => ({ core, index, handler, settings }));
+    for (const [index, route] of options.routes.entries()) core.setBehavior(index, behaviorOf(route));
+    const routed = this.#routes.flatMap((route, index) => {
+      const pattern = options.routes[index]?.pattern;
+      return pattern === undefined ? [] : [[pattern, route] as const];
+    });
+    this.#router = new Router(routed);
+    core.onUpgrade = (head, headers, handler, data) => this.#accept(head, headers, this.#routes[handler] as SettledRoute, data, undefined);
+  }
+
+  /** Whether a path has a WebSocket route. */
+  hasRoute(path: string): boolean {
+    return this.#router.match(path) !== undefined;
+  }
+
+  /** Answer a handshake if its path has a route. ret: false when it has none; a promise while the handler decides */
+  takeHandshake(head: RequestHead, request: Request): boolean | Promise<void> {
+    const found = this.#router.match(pathOf(head));
+    if (found === undefined) return false;
+    const { handler, settings } = found.target;
+    const refusal = checkOrigin(head, settings.origins);
+    if (refusal !== undefined) {
+      this.#options.onOriginRefused();
+      this.#core.respond(head, 403, textHeaders, refusal);
+      return true;
+    }
+    const protocol = chooseProtocol(head, settings.protocols);
+    const headers = protocol === '' ? '' : `Sec-WebSocket-Protocol: ${protocol}\r\n`;
+    const extras = found.params !== undefined || protocol !== '' ? { params: found.params ?? {}, protocol } : undefined;
+    if (handler.upgrade === undefined) {
+      this.#accept(head, headers, found.target, undefined, extras);
+      return true;
+    }
+    try {
+      const decision = handler.upgrade(request);
+      if (decision instanceof Promise) return this.#decideLater(head, headers, found.target, extras, decision);
+      if (decision instanceof Response) return this.#refuse(head, decision);
+      this.#accept(head, headers, found.target, decision, extras);
+    } catch (error) {
+      this.#upgradeFailed(head, found.target, error);
+    }
+    return true;
+  }
+
+  /** The client left while its handshake waited for an answer. */
+  forget(slot: number): void {
+    const socket = this.#sockets[slot];
+    if (socket !== undefined && !this.#core.isOpen(slot, socket.generation)) this.#sockets[slot] = undefined;
+  }
+
+  // ---------------------------------------------------------------- events
+
+  onMessage(slot: number, generation: number, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void {
+    const socket = this.#find(slot, generation);
+    if (socket === undefined || socket.route.handler.message === undefined) return;
+    const message = new ReceivedMessage(this.#core, isBinary, offset, bytes, large);
+    try {
+      const result = socket.route.handler.message(socket, message);
+      if (result instanceof Promise) {
+        message.detach();
+        this.#await(socket, 'message', result);
+      }
+    } catch (error) {
+      this.#failed(socket, 'message', error);
+    }
+  }
+
+  onOpen(slot: number, generation: number): void {
+    const socket = this.#find(slot, generation);
+    if (socket === undefined) this.#core.terminate(slot, generation);
+    else if (socket.route.handler.open !== undefined) this.#run(socket, 'open', () => socket.route.handler.open?.(socket));
+  }
+
+  onClose(slot: number, generation: number, code: number, reason: string): void {
+    const socket = this.#find(slot, generation);
+    if (socket === undefined) return;
+    this.#sockets[slot] = undefined;
+    this.#run(socket, 'close', () => socket.route.handler.close?.(socket, code, reason));
+  }
+
+  onDrain(slot: number, generation: number): void {
+    const socket = this.#find(slot, generation);
+    if (socket !== undefined) this.#run(socket, 'drain', () => socket.route.handler.drain?.(socket));
+  }
+
+  onPing(slot: number, generation: number, data: Uint8Array): void {
+    const socket = this.#find(slot, generation);
+    if (socket !== undefined) this.#run(socket, 'ping', () => socket.route.handler.ping?.(socket, data.slice()));
+  }
+
+  onPong(slot: number, generation: number, data: Uint8Array): void {
+    const socket = this.#find(slot, generation);
+    if (socket !== undefined) this.#run(socket, 'pong', () => socket.route.handler.pong?.(socket, data.slice()));
+  }
+
+  onDropped(slot: number, generation: number, count: number): void {
+    const socket = this.#find(slot, generation);
+    if (socket !== undefined) this.#run(socket, 'dropped', () => socket.route.handler.dropped?.(socket, count));
+  }
+
+  // ---------------------------------------------------------------- handshakes
+
+  #accept(head: RequestHead, headers: string, route: SettledRoute, data: unknown, extras: SocketExtras | undefined): void {
+    this.#sockets[head.slot] = new GatewaySocket(route, head.slot, head.generation, data, extras);
+    this.#core.acceptUpgrade(head, headers, route.index);
+  }
+
+  async #decideLater(
+    head: RequestHead,
+    headers: string,
+    route: SettledRoute,
+    extras: SocketExtras | undefined,
+    decision: Promise<unknown>,
+  ): Promise<void> {
+    this.pending += 1;
+    try {
+      const value = await decision;
+      if (value instanceof Response) this.#refuse(head, value);
+      else this.#accept(head, headers, route, value, extras);
+    } catch (error) {
+      this.#upgradeFailed(head, route, error);
+    } finally {
+      this.pending -= 1;
+    }
+  }
+
+  #refuse(head: RequestHead, response: Response): true {
+    const status = response.status >= 400 && response.status <= 599 ? response.status : 403;
+    const answer = (body: Uint8Array | null) => this.#core.respond(head, status, refusalHeaders(response), body);
+    response.bytes().then(answer, () => answer(null));
+    return true;
+  }
+
+  #upgradeFailed(head: RequestHead, route: Route, error: unknown): void {
+    this.#options.onError(error, { event: 'upgrade', route: this.#patterns[route.index] ?? '' });
+    this.#core.respond(head, 500, textHeaders, 'Internal Server Error');
+  }
+
+  // ---------------------------------------------------------------- handlers
+
+  #find(slot: number, generation: number): GatewaySocket | undefined {
+    const socket = this.#sockets[slot];
+    return socket !== undefined && socket.generation === generation ? socket : undefined;
+  }
+
+  #run(socket: GatewaySocket, event: string, call: () => unknown): void {
+    try {
+      const result = call();
+      if (result instanceof Promise) this.#await(socket, event, result);
+    } catch (error) {
+      this.#failed(socket, event, error);
+    }
+  }
+
+  #await(socket: GatewaySocket, event: string, result: Promise<unknown>): void {
+    this.pending += 1;
+    result.then(
+      () => {
+        this.pending -= 1;
+      },
+      (error) => {
+        this.pending -= 1;
+        this.#failed(socket, event, error);
+      },
+    );
+  }
+
+  #failed(socket: GatewaySocket, event: string, error: unknown): void {
+    this.#options.onError(error, { event, route: this.#patterns[socket.route.index] ?? '' });
+    this.#core.close(socket.slot, socket.generation, 1011, '');
+  }
+}
+
+function behaviorOf({ handler, settings }: RouteDefinition): BehaviorOptions {
+  return {
+    maxPayloadBytes: settings.maxPayloadBytes,
+    maxBackpressureBytes: settings.maxBackpressureBytes,
+    idleTimeoutMs: settings.idleTimeout * 1000,
+    pingIntervalMs: settings.pingInterval * 1000,
+    maxLifetimeMs: settings.maxLifetime * 1000,
+    closeTimeoutMs,
+    closeOnBackpressure: settings.onBackpressure === 'close',
+    wantsPing: handler.ping !== undefined,
+    wantsPong: handler.pong !== undefined,
+    wantsDropped: handler.dropped !== undefined,
+    wantsDrain: handler.drain !== undefined,
+  };
+}
+
+/** The header fields of a refusal, without those that the core writes itself. */
+function refusalHeaders(response: Response): string {
+  const headers = new Headers(response.headers);
+  for (const name of ['content-length', 'transfer-encoding', 'connection', 'keep-alive', 'date']) headers.delete(name);
+  return encodeHeaders(headers).text;
+}
+
+function pathOf(head: RequestHead): string {
+  const target = head.raw.substring(head.hostBytes, head.hostBytes + head.targetBytes);
+  const query = target.indexOf('?');
+  return query < 0 ? target : target.slice(0, query);
+}

@@ -1,0 +1,40 @@
+/**
+ * What a handshake asks for: its origin and its subprotocols.
+ * Role: pure functions over a request head. Up: frontend.ts.
+ */
+import type { RequestHead } from '../../core/http.ts';
+
+/** All values of a header field, in the order received. `name` in lower case. */
+function valuesOf(head: RequestHead, name: string): string[] {
+  const lines = head.raw.slice(head.hostBytes + head.targetBytes).split('\n');
+  const values: string[] = [];
+  for (let at = 0; at + 1 < lines.length; at += 2) if (lines[at] === name) values.push(lines[at + 1] as string);
+  return values;
+}
+
+/**
+ * May a page of this origin connect? Requests without Origin come from programs, not pages, and pass (RFC 6454 §7.3).
+ * ret: undefined when it may, else why not
+ */
+export function checkOrigin(head: RequestHead, allowed: 'any' | 'same-host' | readonly string[]): string | undefined {
+  if (allowed === 'any') return undefined;
+  const [origin] = valuesOf(head, 'origin');
+  if (origin === undefined) return undefined;
+  if (allowed === 'same-host') {
+    const host = head.raw.slice(0, head.hostBytes).toLowerCase();
+    return URL.parse(origin)?.host === hostOf(host) ? undefined : 'Forbidden: the page is not of this host';
+  }
+  return allowed.includes(origin) ? undefined : 'Forbidden: origin not allowed';
+}
+
+/** A Host value as a URL writes it: without the port that is the default anyway. */
+function hostOf(host: string): string {
+  return URL.parse(`http://${host}/`)?.host.replace(/:443$/, '') ?? host;
+}
+
+/** The first of `spoken` that the client offers (RFC 6455 §4.2.2), or ''. */
+export function chooseProtocol(head: RequestHead, spoken: readonly string[]): string {
+  if (spoken.length === 0) return '';
+  const offers = valuesOf(head, 'sec-websocket-protocol').flatMap((value) => value.split(',').map((name) => name.trim()));
+  return spoken.find((name) => offers.includes(name)) ?? '';
+}

@@ -1,0 +1,19 @@
+/** What the package offers to a gateway.config.ts. */
+export type {
+  AdminOptions,
+  DrainOptions,
+  FetchApp,
+  FetchEnv,
+  FetchHandler,
+  GatewayConfig,
+  HttpOptions,
+  IoOptions,
+  LimitOptions,
+  ListenOptions,
+  LogOptions,
+  SqpollOptions,
+} from './config/define.ts';
+export { defineGateway } from './config/define.ts';
+export type { Message, SendResult, Socket, WebSocketHandler } from './core/websocket.ts';
+export { getConnInfo, type RingwayBindings, upgradeWebSocket } from './frontend/hono/index.ts';
+export { publish } from './worker/publish.ts';

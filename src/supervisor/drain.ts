@@ -1,0 +1,53 @@
+/**
+ * Stopping the node: tell every worker to drain, wait, cut off what is left. And the signals that ask for it.
+ */
+import { exitCodes } from '../exit-codes.ts';
+import type { Log } from '../log.ts';
+import type { WorkerProcess } from './worker-process.ts';
+
+/** RFC 6455 §7.4.1: the endpoint is going away. */
+const closeGoingAway = 1001;
+/** Closes are spread over this part of the drain time; the rest is for their close handshakes. */
+const spreadShare = 0.8;
+
+/** Resolves when every worker has stopped, by itself or killed at the deadline. */
+export async function drainWorkers(workers: readonly WorkerProcess[], timeoutSeconds: number, log: Log): Promise<void> {
+  const killAll = () => {
+    for (const worker of workers) worker.kill();
+  };
+  const deadlineMs = timeoutSeconds * 1000;
+  if (deadlineMs === 0) killAll();
+  else
+    for (const worker of workers)
+      worker.drain({ type: 'drain', code: closeGoingAway, overMs: Math.floor(deadlineMs * spreadShare), deadlineMs });
+  const deadline = setTimeout(
+    () => {
+      const late = workers.filter((worker) => worker.state !== 'stopped').length;
+      log.warn(`${late} of ${workers.length} workers had connections left after ${timeoutSeconds} s (drain.timeout); cut off`);
+      killAll();
+    },
+    Math.max(deadlineMs, 1000),
+  );
+  await Promise.all(workers.map((worker) => worker.stopped));
+  clearTimeout(deadline);
+}
+
+const stopSignals = { SIGINT: exitCodes.interrupted, SIGTERM: exitCodes.terminated } as const;
+export type StopSignal = keyof typeof stopSignals;
+
+/** The first SIGINT or SIGTERM calls `drain`, the second `force` with the exit code that tells of it. Returns how to stop listening. */
+export function onStopSignals(drain: (signal: StopSignal) => void, force: (exitCode: number) => void): () => void {
+  let asked = false;
+  const handlers = (Object.keys(stopSignals) as StopSignal[]).map((signal) => {
+    const handler = () => {
+      if (asked) force(stopSignals[signal]);
+      else drain(signal);
+      asked = true;
+    };
+    process.on(signal, handler);
+    return () => process.off(signal, handler);
+  });
+  return () => {
+    for (const off of handlers) off();
+  };
+}

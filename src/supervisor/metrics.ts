@@ -1,0 +1,253 @@
+/**
+ * Prometheus metrics: what each counter in shared memory is called, and its meaning.
+ *
+ * Every family exists twice: `ringway_x{worker="0"}` for each worker, and `ringway_node_x`, the sum (or the worst) of all
+ * workers. Two families and not one more label value, because sum() over the first must not count anything twice.
+ * Role: read by admin.ts. Down: counters by name (ffi/layout.ts). A test sees to it that no counter is forgotten.
+ */
+import { Counter, Gauge, Registry } from 'prom-client';
+import { backend as backends, type statsLayout } from '../../ffi/layout.ts';
+
+type Labels = Readonly<Record<string, string>>;
+/** Name of a counter in shared memory. */
+export type StatsField = (typeof statsLayout.fields)[number]['name'];
+type Source = readonly [field: StatsField, labels: Labels];
+
+export interface Family {
+  readonly name: string;
+  readonly help: string;
+  readonly kind: 'counter' | 'gauge';
+  /** Counters in shared memory, each with its labels. */
+  readonly sources: readonly Source[];
+  /** To base units (Prometheus: seconds, bytes). */
+  readonly scale?: number;
+  /** How workers make up the node; 'none': their values have no total. Default 'sum'. */
+  readonly node?: 'sum' | 'max' | 'none';
+}
+
+const one = (field: StatsField): readonly Source[] => [[field, {}]];
+const by = (label: string, fields: Readonly<Record<string, StatsField>>): readonly Source[] =>
+  Object.entries(fields).map(([value, field]): Source => [field, { [label]: value }]);
+const counter = (name: string, help: string, sources: readonly Source[]): Family => ({
+  name: `${name}_total`,
+  help,
+  kind: 'counter',
+  sources,
+});
+const gauge = (name: string, help: string, sources: readonly Source[], more: Pick<Family, 'scale' | 'node'> = {}): Family => ({
+  name,
+  help,
+  kind: 'gauge',
+  sources,
+  ...more,
+});
+
+const sizeClasses = { '64': '64', '256': '256', '1024': '1k', '4096': '4k', '16384': '16k', '65536': '64k' } as const;
+/** Sizes as label values are bytes, so that they compare as numbers do. */
+const buffersBySize = (what: 'used' | 'total'): readonly Source[] =>
+  Object.entries(sizeClasses).map(([bytes, name]): Source => [`buffers_${name}_${what}`, { bytes }]);
+
+export const families: readonly Family[] = [
+  gauge('connections', 'Open connections.', by('protocol', { http: 'connections_http', websocket: 'connections_websocket' })),
+  counter('connections_accepted', 'Connections accepted and given a slot.', one('accepts')),
+  counter('connections_closed', 'Connections whose slot was given back.', one('closes')),
+  counter(
+    'connections_refused',
+    'Connections that could not be accepted: no slot free, no descriptors (EMFILE, ENFILE), no memory, or the peer left first.',
+    by('reason', { slots: 'refused_slots', descriptors: 'refused_descriptors', memory: 'refused_memory', aborted: 'refused_aborted' }),
+  ),
+  counter('http_requests', 'Requests whose head was complete and valid.', one('requests')),
+  counter(
+    'http_responses',
+    'Responses by status class.',
+    by('status', {
+      '1xx': 'responses_1xx',
+      '2xx': 'responses_2xx',
+      '3xx': 'responses_3xx',
+      '4xx': 'responses_4xx',
+      '5xx': 'responses_5xx',
+    }),
+  ),
+  counter('http_errors', 'Requests refused before they reached a handler (400, 413, 431, ...).', one('http_errors')),
+  counter('http_aborts', 'Clients that left before their response was complete.', one('http_aborts')),
+  counter(
+    'timeouts',
+    'Deadlines missed: request head, request body, nothing received, nothing taken.',
+    by('kind', { head: 'timeouts_head', body: 'timeouts_body', idle: 'timeouts_idle', write: 'timeouts_write' }),
+  ),
+  counter('received_bytes', 'Bytes received from sockets.', one('bytes_in')),
+  counter('sent_bytes', 'Bytes that the kernel took for sockets.', one('bytes_out')),
+  counter('websocket_upgrades', 'WebSocket handshakes completed.', one('ws_upgrades')),
+  counter(
+    'websocket_upgrades_refused',
+    'WebSocket handshakes refused.',
+    by('reason', { origin: 'refused_origin', handshake: 'refused_handshake' }),
+  ),
+  counter(
+    'websocket_messages',
+    'Messages received, and messages queued to one socket each.',
+    by('direction', { in: 'ws_messages_in', out: 'ws_messages_out' }),
+  ),
+  counter('websocket_message_bytes', 'Payload of those messages.', by('direction', { in: 'ws_bytes_in', out: 'ws_bytes_out' })),
+  counter('websocket_pings', 'Ping frames.', by('direction', { in: 'ws_pings_in', out: 'ws_pings_out' })),
+  counter('websocket_pongs_received', 'Pong frames received.', one('ws_pongs_in')),
+  counter('websocket_closes', 'Close frames.', by('direction', { in: 'ws_closes_in', out: 'ws_closes_out' })),
+  counter(
+    'websocket_errors',
+    'WebSockets closed for what the client sent: against the protocol (1002, 1003, 1007) or too big (1009).',
+    by('reason', { protocol: 'ws_protocol_errors', too_big: 'ws_too_big' }),
+  ),
+  counter(
+    'publishes',
+    'Messages published: here, or on another worker or node.',
+    by('origin', { local: 'publishes', remote: 'publishes_remote' }),
+  ),
+  counter('deliveries', 'Messages queued to subscribers by publishes.', one('deliveries')),
+  counter(
+    'messages_dropped',
+    'Messages not delivered: a client or another worker too slow, or too many pongs waiting.',
+    by('reason', { backpressure: 'drops_backpressure', control: 'drops_control', bus: 'node_drops' }),
+  ),
+  counter('backpressure_closes', 'Connections closed because too much waited for them.', one('closes_backpressure')),
+  gauge('backpressure_bytes', 'Bytes that wait for slow clients.', one('backpressure_bytes')),
+  gauge('backpressure_connections', 'Connections with such bytes.', one('backpressure_connections')),
+  gauge('topics', 'Topics with a subscriber.', one('topics')),
+  gauge('subscriptions', 'Subscriptions of sockets to topics.', one('subscriptions')),
+  counter(
+    'bus_messages',
+    'Messages between the workers of this node.',
+    by('direction', { out: 'node_messages_out', in: 'node_messages_in' }),
+  ),
+  gauge('bus_outbox_bytes', 'Bytes that wait for room in the rings of other workers.', one('node_outbox_bytes')),
+  gauge('buffers_used', 'Buffers in use, by size.', [...buffersBySize('used'), ['buffers_large_used', { bytes: 'larger' }]]),
+  gauge('buffers_carved', 'Buffers ever carved from the arena, by size.', buffersBySize('total')),
+  counter('buffers_large_allocated', 'Allocations larger than the largest class.', one('buffers_large_total')),
+  counter('receive_buffers_exhausted', 'Times the shared receive buffers ran out (ENOBUFS).', one('recv_no_buffers')),
+  counter('completion_overflows', 'Times the completion queue overflowed; nothing was lost.', one('cq_overflows')),
+  counter('short_sends', 'Sends of which the kernel took only a part.', one('send_short')),
+  counter('loop_turns', 'Turns of the event loop.', one('turns')),
+  counter('loop_turns_empty', 'Turns that found nothing to do.', one('turns_empty')),
+  counter('loop_sleeps', 'Times the event loop went to sleep.', one('sleeps')),
+  counter('handler_errors', 'Handlers that threw or rejected.', one('handler_errors')),
+  gauge('event_loop_lag_seconds', 'Latest delay of the event loop.', one('loop_lag_us'), { scale: 1e-6, node: 'max' }),
+  gauge('event_loop_lag_max_seconds', 'Worst delay of the event loop since the worker started.', one('loop_lag_max_us'), {
+    scale: 1e-6,
+    node: 'max',
+  }),
+  gauge('worker_start_time_seconds', 'When the worker started, since the Unix epoch; 0: it is not running.', one('started_at_ms'), {
+    scale: 1e-3,
+    node: 'none',
+  }),
+];
+
+/** Counters that are shown as info, with their value as a label: see `ringway_io_backend_info`. */
+export const infoFields: readonly StatsField[] = ['backend'];
+
+const backendNames: Readonly<Record<number, string>> = { [backends.ioUring]: 'io_uring', [backends.epoll]: 'epoll', [backends.sim]: 'sim' };
+
+export interface WorkerFacts {
+  readonly isReady: boolean;
+  readonly restarts: number;
+}
+
+/** Where the numbers come from. */
+export interface MetricsSource {
+  readonly workers: readonly WorkerFacts[];
+  readonly startedAtMs: number;
+  readonly version: string;
+  /** Value of a counter in shared memory. */
+  read(worker: number, field: StatsField): number;
+}
+
+/** A registry that reads `source` anew for each scrape. */
+export function createMetrics(source: MetricsSource): Registry {
+  const registry = new Registry();
+  for (const family of families) registerFamily(registry, family, source);
+  registerWorkers(registry, source);
+  registerSupervisor(registry, source);
+  return registry;
+}
+
+function registerFamily(registry: Registry, family: Family, source: MetricsSource): void {
+  const labelNames = Object.keys(family.sources[0]?.[1] ?? {});
+  const Metric = family.kind === 'counter' ? Counter : Gauge;
+  const value = (worker: number, field: StatsField) => source.read(worker, field) * (family.scale ?? 1);
+  new Metric({
+    name: `ringway_${family.name}`,
+    help: family.help,
+    labelNames: ['worker', ...labelNames],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [field, labels] of family.sources) {
+        for (const worker of source.workers.keys()) this.inc({ worker: String(worker), ...labels }, value(worker, field));
+      }
+    },
+  });
+  if (family.node === 'none') return;
+  new Metric({
+    name: `ringway_node_${family.name}`,
+    help: `${family.help} ${family.node === 'max' ? 'The highest of all workers.' : 'All workers together.'}`,
+    labelNames,
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [field, labels] of family.sources) {
+        const values = [...source.workers.keys()].map((worker) => value(worker, field));
+        this.inc(labels, family.node === 'max' ? Math.max(0, ...values) : values.reduce((sum, each) => sum + each, 0));
+      }
+    },
+  });
+}
+
+function registerWorkers(registry: Registry, source: MetricsSource): void {
+  const registers = [registry];
+  new Gauge({
+    name: 'ringway_io_backend_info',
+    help: 'The I/O backend that the worker runs on, as a label.',
+    labelNames: ['worker', 'backend'],
+    registers,
+    collect() {
+      this.reset();
+      for (const worker of source.workers.keys()) {
+        const backend = backendNames[source.read(worker, 'backend')];
+        if (backend !== undefined) this.set({ worker: String(worker), backend }, 1);
+      }
+    },
+  });
+  new Gauge({
+    name: 'ringway_worker_up',
+    help: '1: the worker serves; 0: it starts, drains, or waits to be restarted.',
+    labelNames: ['worker'],
+    registers,
+    collect() {
+      for (const [worker, facts] of source.workers.entries()) this.set({ worker: String(worker) }, facts.isReady ? 1 : 0);
+    },
+  });
+  new Counter({
+    name: 'ringway_worker_restarts_total',
+    help: 'Times the worker was started again.',
+    labelNames: ['worker'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [worker, facts] of source.workers.entries()) this.inc({ worker: String(worker) }, facts.restarts);
+    },
+  });
+}
+
+function registerSupervisor(registry: Registry, source: MetricsSource): void {
+  const registers = [registry];
+  const info = new Gauge({ name: 'ringway_build_info', help: 'Versions, as labels.', labelNames: ['version', 'bun'], registers });
+  info.set({ version: source.version, bun: Bun.version }, 1);
+  const start = new Gauge({ name: 'process_start_time_seconds', help: 'When the supervisor started, since the Unix epoch.', registers });
+  start.set(source.startedAtMs / 1000);
+  new Gauge({
+    name: 'ringway_supervisor_uptime_seconds',
+    help: 'Time since the supervisor started.',
+    registers,
+    collect() {
+      this.set((Date.now() - source.startedAtMs) / 1000);
+    },
+  });
+}

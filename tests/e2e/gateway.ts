@@ -1,0 +1,140 @@
+/**
+ * Starts a real gateway for a test, on ports of its own, and stops it.
+ *
+ * Role: used by every end-to-end test. A gateway is a supervisor with its workers, as `ringway start` makes them. Tests run for each I/O
+ * backend through `forEachBackend`.
+ */
+import { describe } from 'bun:test';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const root = join(import.meta.dir, '..', '..');
+
+export type Backend = 'io_uring' | 'epoll';
+
+export interface GatewayOptions {
+  /**
+   * The config module. `$OPTIONS` in it becomes the options that a test gateway needs (listen, admin, workers, io), so write
+   * `export default defineGateway({ $OPTIONS, fetch: ... })`.
+   */
+  readonly config: string;
+  readonly backend?: Backend;
+  readonly workers?: number;
+  readonly env?: Record<string, string>;
+  /** Command to put before Bun, such as ['prlimit', '--nofile=64:64']. */
+  readonly wrapper?: readonly string[];
+}
+
+export interface Gateway {
+  readonly port: number;
+  readonly adminPort: number;
+  /** 'http://127.0.0.1:PORT' */
+  readonly url: string;
+  readonly wsUrl: string;
+  readonly adminUrl: string;
+  readonly pid: number;
+  /** Everything it has written so far. */
+  output(): string;
+  /** The sum over all workers of a metric, its labels given in part. */
+  metric(name: string, labels?: Record<string, string>): Promise<number>;
+  workerPids(): Promise<number[]>;
+  /** Resolves with the exit code once it has ended. */
+  readonly exited: Promise<number>;
+  kill(signal: NodeJS.Signals): void;
+  /** SIGKILL to all of it, if it still runs, and clean up. */
+  stop(): Promise<void>;
+}
+
+/** Run the same tests on each backend. */
+export function forEachBackend(name: string, body: (backend: Backend) => void): void {
+  for (const backend of ['io_uring', 'epoll'] as const) describe(`${name} (${backend})`, () => body(backend));
+}
+
+/** Poll until `check` gives something truthy; the limit only ends a test that has failed. */
+export async function eventually<Value>(what: string, check: () => Value | Promise<Value>, limitMs = 20_000): Promise<NonNullable<Value>> {
+  const end = performance.now() + limitMs;
+  for (;;) {
+    const value = await check();
+    if (value) return value as NonNullable<Value>;
+    if (performance.now() > end) throw new Error(`did not happen within ${limitMs} ms: ${what}`);
+    await Bun.sleep(10);
+  }
+}
+
+export async function startGateway(options: GatewayOptions): Promise<Gateway> {
+  const folder = mkdtempSync(join(tmpdir(), 'ringway-e2e-'));
+  const path = join(folder, 'gateway.config.ts');
+  const common = [
+    `listen: { port: 0, host: '127.0.0.1' }`,
+    `admin: { port: 0 }`,
+    `workers: ${options.workers ?? 1}`,
+    `io: { backend: '${options.backend ?? 'io_uring'}' }`,
+    'affinity: false',
+  ].join(', ');
+  writeFileSync(path, options.config.replace('$OPTIONS', common));
+  const child = Bun.spawn([...(options.wrapper ?? []), process.execPath, join(root, 'src', 'main.ts'), 'start', '-c', path], {
+    cwd: root,
+    env: { ...process.env, ...options.env },
+    stdout: 'pipe',
+    stderr: 'pipe',
+  });
+  let output = '';
+  const collect = async (stream: ReadableStream<Uint8Array>) => {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) output += decoder.decode(chunk, { stream: true });
+  };
+  const collected = Promise.all([collect(child.stdout), collect(child.stderr)]);
+  let ended = false;
+  void child.exited.then(() => {
+    ended = true;
+  });
+  const banner = await eventually('the gateway says where it listens', () => {
+    if (ended) throw new Error(`the gateway ended with ${child.exitCode}:\n${output}`);
+    return /listening on (\S+?)(?:,| \()[^\n]*?admin http:\/\/127\.0\.0\.1:(\d+)/.exec(output);
+  }).catch((error) => {
+    child.kill('SIGKILL');
+    throw new Error(`${error}\n${output}`);
+  });
+  const port = Number(/:(\d+)$/.exec(banner[1] ?? '')?.[1]);
+  const adminPort = Number(banner[2]);
+  const adminUrl = `http://127.0.0.1:${adminPort}`;
+  return {
+    port,
+    adminPort,
+    url: `http://127.0.0.1:${port}`,
+    wsUrl: `ws://127.0.0.1:${port}`,
+    adminUrl,
+    pid: child.pid,
+    output: () => output,
+    async metric(name, labels = {}) {
+      const text = await (await fetch(`${adminUrl}/metrics`)).text();
+      return sumMetric(text, name, labels);
+    },
+    async workerPids() {
+      const health = (await (await fetch(`${adminUrl}/healthz`)).json()) as { workers: { pid: number }[] };
+      return health.workers.map((worker) => worker.pid);
+    },
+    exited: child.exited,
+    kill: (signal) => child.kill(signal),
+    async stop() {
+      if (!ended) {
+        child.kill('SIGKILL');
+        await child.exited;
+      }
+      await collected;
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+function sumMetric(text: string, name: string, labels: Record<string, string>): number {
+  let sum = 0;
+  for (const line of text.split('\n')) {
+    const match = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
+    if (match === null || match[1] !== name) continue;
+    const has = Object.entries(labels).every(([key, value]) => match[2]?.includes(`${key}="${value}"`));
+    if (has) sum += Number(match[3]);
+  }
+  return sum;
+}
