@@ -269,26 +269,11 @@ export class Core implements HttpCommands {
 
   respond(head: RequestHead, status: number, headers: string, body: string | Uint8Array | null, close = false): void {
     const flags = close ? commandFlag.respondClose : 0;
-    if (body !== null && typeof body !== 'string' && body.byteLength + headers.length > eagerBytes) {
-      const blob = Buffer.allocUnsafe(headers.length + body.byteLength);
-      blob.latin1Write(headers, 0, headers.length);
-      blob.set(body, headers.length);
-      this.#sendLarge(commandType.respond, flags, head.slot, head.generation, blob, status, headers.length, head.request);
-      return;
-    }
     const bodyRoom = body === null ? 0 : typeof body === 'string' ? body.length * 3 : body.byteLength;
     const room = headers.length + bodyRoom;
-    if (room > capacity.dataBytes) {
-      this.#sendLarge(
-        commandType.respond,
-        flags,
-        head.slot,
-        head.generation,
-        Buffer.from(headers + body, 'utf8'),
-        status,
-        headers.length,
-        head.request,
-      );
+    if (room > capacity.dataBytes || (typeof body !== 'string' && room > eagerBytes)) {
+      const blob = Buffer.concat([Buffer.from(headers, 'latin1'), typeof body === 'string' ? Buffer.from(body) : (body ?? emptyBytes)]);
+      this.#sendLarge(commandType.respond, flags, head.slot, head.generation, blob, status, headers.length, head.request);
       return;
     }
     const offset = this.#room(room);

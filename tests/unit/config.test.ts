@@ -2,7 +2,6 @@ import { describe, expect, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
 import type { z } from 'zod';
 import { defaults, listenersMax, ranges, websocketRoutesMax } from '../../src/config/defaults.ts';
-import type { FetchEnv } from '../../src/config/define.ts';
 import { defineGateway, type FetchEnv, type GatewayConfig } from '../../src/config/define.ts';
 import { ConfigError, type Environment, resolveConfig } from '../../src/config/resolve.ts';
 import { type gatewaySchema, pathText } from '../../src/config/schema.ts';
