@@ -1,6 +1,6 @@
 /* The thread behind epoll_watcher.h.
  *
- * Up: ring_epoll. Down: poll(2), eventfd(2), pthreads.
+ * Up: ring_epoll, ring_uring. Down: poll(2), eventfd(2), pthreads.
  * It is in one of two states: idle (waits for the control eventfd alone) or watching (waits for the epoll descriptor too).
  *
  *   idle ──knock──> watching ──epoll readable──> watching := no; took := armed, armed := no; took ? write wake_fd ──> idle

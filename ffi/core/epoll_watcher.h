@@ -1,7 +1,7 @@
 /* A thread that writes an eventfd when an epoll descriptor becomes readable.
  *
- * Role: the host's event loop can wait for one eventfd only, not for our epoll descriptor; this thread stands in between, while the core sleeps.
- * Up: ring_epoll. Down: poll(2), one thread, started at the first arm.
+ * Role: the host's event loop can wait for one eventfd only, not for an epoll descriptor; this thread stands in between, while the core sleeps.
+ * Up: ring_epoll (for everything), ring_uring (for polled eventfds). Down: poll(2), one thread, started at the first arm.
  * Guarantee: after arm, readiness that is there or comes makes wake_fd readable, until disarm; after disarm at most one late write follows. */
 #ifndef RW_EPOLL_WATCHER_H
 #define RW_EPOLL_WATCHER_H

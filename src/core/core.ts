@@ -106,7 +106,10 @@ export class Core implements HttpCommands {
   /** Called when a command is queued after a turn has ended: someone must run the next one. */
   onQueued: (() => void) | undefined;
   #inTurn = false;
+  /** The payload area, for decoding text. */
   readonly payload: Buffer;
+  /** The same memory; not a Buffer, whose slice() does not copy. */
+  readonly payloadBytes: Uint8Array;
   readonly backend: BackendName;
   /** Why io_uring was not taken, or empty. */
   readonly note: string;
@@ -123,7 +126,8 @@ export class Core implements HttpCommands {
     const address = (offset: number) => Number(view.getBigUint64(offset, true));
     this.#events = new Uint32Array(coreCalls.view(address(coreInfoLayout.events), capacity.eventsCapacity * eventLayout.bytes));
     this.#commands = new Uint32Array(coreCalls.view(address(coreInfoLayout.commands), capacity.commandsCapacity * commandLayout.bytes));
-    this.payload = Buffer.from(coreCalls.view(address(coreInfoLayout.payload), capacity.payloadBytes));
+    this.payloadBytes = new Uint8Array(coreCalls.view(address(coreInfoLayout.payload), capacity.payloadBytes));
+    this.payload = Buffer.from(this.payloadBytes.buffer);
     this.#data = Buffer.from(coreCalls.view(address(coreInfoLayout.data), capacity.dataBytes));
     const slots = view.getUint32(coreInfoLayout.maxConnections, true);
     this.#slots = new Uint32Array(coreCalls.view(address(coreInfoLayout.slots), slots * slotLayout.bytes));
@@ -233,7 +237,7 @@ export class Core implements HttpCommands {
           });
           break;
         case eventType.body:
-          http.onBody(slot, arg1 >>> 16, this.payload.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
+          http.onBody(slot, arg1 >>> 16, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
           break;
         case eventType.abort:
           http.onAbort(slot, arg1 >>> 16);
@@ -251,10 +255,10 @@ export class Core implements HttpCommands {
           websocket.onDrain(slot, generation);
           break;
         case eventType.ping:
-          websocket.onPing(slot, generation, this.payload.subarray(offset, offset + bytes));
+          websocket.onPing(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
           break;
         case eventType.pong:
-          websocket.onPong(slot, generation, this.payload.subarray(offset, offset + bytes));
+          websocket.onPong(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
           break;
         case eventType.dropped:
           websocket.onDropped(slot, generation, arg0);

@@ -45,7 +45,7 @@ export class ReceivedMessage implements Message {
   }
 
   bytes(): Uint8Array {
-    return (this.view() ?? this.core.payload.subarray(this.offset, this.offset + this.byteLength)).slice();
+    return (this.view() ?? this.core.payloadBytes.subarray(this.offset, this.offset + this.byteLength)).slice();
   }
 
   json<T = unknown>(): T {
@@ -55,7 +55,7 @@ export class ReceivedMessage implements Message {
   /** Copy the bytes out of the batch, so that the message stays good. */
   detach(): void {
     if (this.detached) return;
-    this.outside = new Uint8Array(this.bytes());
+    this.outside = this.bytes();
     this.detached = true;
   }
 
@@ -70,7 +70,7 @@ export class ReceivedMessage implements Message {
 
   /** The payload without a copy, good until the turn is over. */
   borrow(): Uint8Array {
-    return this.view() ?? this.core.payload.subarray(this.offset, this.offset + this.byteLength);
+    return this.view() ?? this.core.payloadBytes.subarray(this.offset, this.offset + this.byteLength);
   }
 
   /** ret: the bytes when they are not in the batch, undefined when they are. Throws MessageExpiredError. */

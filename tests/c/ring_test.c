@@ -675,6 +675,28 @@ static void sleep_and_wake_never_lose_a_wake_up(void **state) {
     rw_ring_close(ring, pair[0]);
 }
 
+static void a_polled_eventfd_ends_the_sleep_too(void **state) {
+    (void)state;
+    struct rw_ring *ring = ring_open(base_config());
+    int inbox = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_int_equal(rw_ring_poll_start(ring, inbox, 9), RW_OK);
+    turn(0);
+    const uint64_t one = 1;
+    for (int i = 0; i < 100; i++) {
+        while (rw_ring_sleep(ring) != 0) turn(0); /* a late signal of the round before, at most */
+        assert_int_equal(write(inbox, &one, sizeof one), sizeof one);
+        assert_int_equal(wake_readable(10000), 1);
+        rw_ring_wake(ring);
+        wake_drain();
+        assert_int_equal(next(9).flags, RW_COMPLETION_MORE);
+    }
+    assert_int_equal(rw_ring_cancel(ring, inbox, 9), RW_OK);
+    expect_end(9, -ECANCELED);
+    while (rw_ring_sleep(ring) != 0) turn(0);
+    rw_ring_wake(ring);
+    rw_ring_close(ring, inbox);
+}
+
 static int descriptors_open(void) {
     int count = 0;
     for (int fd = 0; fd < 2048; fd++) count += fcntl(fd, F_GETFD) >= 0;
@@ -769,6 +791,7 @@ int main(void) {
         CONTRACT(every_write_to_a_polled_eventfd_is_told_and_drained),
         CONTRACT(sleep_makes_wake_fd_readable_only_while_asleep),
         CONTRACT(sleep_and_wake_never_lose_a_wake_up),
+        CONTRACT(a_polled_eventfd_ends_the_sleep_too),
         CONTRACT(destroy_with_everything_armed_leaks_nothing),
         CONTRACT(an_empty_turn_returns_at_once_with_nothing),
     };
