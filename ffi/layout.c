@@ -185,11 +185,15 @@ static void print_constants(void) {
 static void print_slot_state(void) {
     /* Where a compiler puts bit fields is its own affair: ask it. */
     struct rw_slot_state state = {.phase = 7};
+    struct rw_slot_state left = {.left_by_host = 1};
     uint32_t phase = 0;
+    uint32_t left_by_host = 0;
     static_assert(sizeof state == sizeof phase, "the state is one word");
     memcpy(&phase, &state, sizeof phase);
+    memcpy(&left_by_host, &left, sizeof left_by_host);
     begin("Bits of rw_slot.state", "slotStateMask");
     entry("phase", phase);
+    entry("leftByHost", left_by_host);
     end();
 }
 

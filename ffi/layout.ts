@@ -226,6 +226,7 @@ export const slotLayout = {
 /** Bits of rw_slot.state */
 export const slotStateMask = {
   phase: 7,
+  leftByHost: 131072,
 } as const;
 
 /** struct rw_stats: every field is a u64, and named as in C */

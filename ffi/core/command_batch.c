@@ -47,6 +47,8 @@ static int32_t apply_websocket(struct rw_core *core, struct rw_slot *slot, const
             return RW_OK;
         case RW_COMMAND_PING:
             if (bytes > RW_WS_CONTROL_BYTES_MAX) return RW_ERR_INVALID;
+            /* Pings of the host count as messages do, so that a handler that pings a peer that is stuck fills no memory. */
+            if (!rw_ws_can_send(slot) || !rw_ws_admit(core, slot, bytes + 2)) return RW_OK;
             rw_ws_send_control(core, slot, RW_WS_OP_PING, data, (uint32_t)bytes);
             RW_COUNT(core, ws_pings_out, 1);
             return RW_OK;
@@ -76,11 +78,22 @@ int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command,
     switch ((enum rw_command_type)command->type) {
         case RW_COMMAND_PAUSE:
         case RW_COMMAND_RESUME:
+            if (slot->state.paused_by_host && command->type == RW_COMMAND_RESUME) {
+                /* Nothing was read meanwhile, so the peer was not silent: its idle time begins now. */
+                slot->last_input_ms = core->now_ms;
+                rw_connection_arm_timer(core, slot, core->now_ms);
+            }
             slot->state.paused_by_host = command->type == RW_COMMAND_PAUSE;
             rw_connection_update_receive(core, slot);
+            if (!slot->state.paused_by_host && slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
+                /* The idle time of a paused socket does not count; from here on it does again. */
+                slot->last_input_ms = core->now_ms;
+                rw_connection_arm_timer(core, slot, core->now_ms);
+            }
             if (!slot->state.paused_by_host && (slot->input_bytes || slot->state.peer_closed)) rw_connection_mark_ready(core, slot);
             return RW_OK;
         case RW_COMMAND_TERMINATE:
+            slot->state.left_by_host = 1;
             rw_connection_terminate(core, slot);
             return RW_OK;
         case RW_COMMAND_SEND:

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "event_batch.h"
 #include "http.h"
@@ -124,8 +123,6 @@ static void on_bytes(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes,
     size_t consumed = slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_input(core, slot, bytes, len) : rw_http_input(core, slot, bytes, len);
     if (slot->state.phase != RW_PHASE_OPEN) return;
     assert(consumed <= len);
-    if (consumed == len) return;
-    /* An upgrade changes the protocol half-way: what follows the handshake is kept and served as frames. */
     if (rw_connection_stash(core, slot, bytes + consumed, len - consumed) != RW_OK) return;
     if (slot->state.protocol == RW_PROTOCOL_HTTP) rw_http_update_pause(core, slot);
 }
@@ -191,6 +188,8 @@ static void after_sent(struct rw_core *core, struct rw_slot *slot, uint32_t byte
     rw_outbox_consume(&core->outbox, slot, bytes);
     slot->last_output_ms = core->now_ms;
     RW_COUNT(core, bytes_out, bytes);
+    /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers to pings. */
+    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET && slot->as.ws.control_bytes > slot->out_bytes) slot->as.ws.control_bytes = slot->out_bytes;
     if (slot->state.counted) note_backpressure(core, slot);
 }
 
@@ -198,7 +197,9 @@ static void send_queued(struct rw_core *core, struct rw_slot *slot) {
     struct iovec iov[RW_SEND_IOVECS_MAX];
     uint32_t count = rw_outbox_peek(&core->outbox, slot, iov, RW_SEND_IOVECS_MAX);
     if (count == 0) return;
-    slot->out_unflushed = 0;
+    uint32_t tried = 0;
+    for (uint32_t i = 0; i < count; i++) tried += (uint32_t)iov[i].iov_len;
+    slot->out_unflushed = slot->out_bytes - tried;
     int32_t sent = rw_ring_send(core->ring, slot->fd, rw_user_data(RW_OP_SEND, slot->generation, rw_core_index(core, slot)), iov, count);
     if (sent < 0) {
         rw_connection_terminate(core, slot);
@@ -207,6 +208,8 @@ static void send_queued(struct rw_core *core, struct rw_slot *slot) {
     slot->state.send_inflight = 1;
     slot->state.send_cancelled = 0;
     slot->last_output_ms = core->now_ms;
+    /* A send that never completes is followed by nothing else that would look at the time. */
+    rw_connection_arm_timer(core, slot, core->now_ms + core->limits.write_timeout_ms);
 }
 
 /* All is sent: what waited for that happens now. */
@@ -323,7 +326,7 @@ void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
     struct rw_slot *slot = lists_reserve(core) == RW_OK ? rw_slot_pool_acquire(&core->pool) : NULL;
     if (!slot) {
         RW_COUNT(core, refused_slots, 1);
-        close(fd);
+        rw_ring_close(core->ring, fd);
         return;
     }
     slot->fd = fd;

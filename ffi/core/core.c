@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -115,12 +116,16 @@ static int32_t open_shared(struct rw_core *core, const struct rw_core_config *co
         if (!core->private_stats) return -ENOMEM;
         memset(core->private_stats, 0, sizeof *core->private_stats);
         core->stats = core->private_stats;
+        uint64_t seed;
+        if (getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed) rw_topics_seed(seed);
         return RW_OK;
     }
     core->shm_address = rw_shm_map(config->shm_fd);
     core->shm = rw_shm_at(core->shm_address);
     if (!core->shm || config->worker_index >= core->shm->worker_count) return RW_ERR_ABI;
     core->stats = (struct rw_stats *)(uintptr_t)rw_shm_stats(core->shm_address, config->worker_index);
+    rw_topics_seed(core->shm->topic_seed);
+    rw_stats_reset_gauges(core->stats);
     int32_t inbox_fds[RW_WORKERS_MAX];
     for (uint32_t i = 0; i < core->shm->worker_count; i++) inbox_fds[i] = config->inbox_fd_first < 0 ? -1 : config->inbox_fd_first + (int32_t)i;
     core->bus = rw_node_bus_create(core->shm, config->worker_index, inbox_fds, core->stats);
@@ -226,9 +231,13 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
 
 void rw_core_destroy(struct rw_core *core) {
     rw_core_stop_accepting(core);
-    for (uint32_t i = 0; i < core->pool.carved; i++) rw_connection_terminate(core, rw_core_slot(core, i));
-    /* Every buffer lent to the kernel comes back with its completion; a ring that is destroyed with some out is a kernel bug we do not wait for. */
-    for (uint32_t turns = 0; core->pool.used && turns < 1000; turns++) (void)rw_core_turn(core, 0, 1000);
+    /* Every buffer lent to the kernel comes back with its completion; a ring that is destroyed with some out is a kernel bug we do not wait for.
+     * A listener may still deliver a connection or two before it is disarmed: they are ended as they come. */
+    for (uint32_t turns = 0; turns < 1000; turns++) {
+        for (uint32_t i = 0; i < core->pool.carved; i++) rw_connection_terminate(core, rw_core_slot(core, i));
+        if (core->pool.used == 0 && !rw_listeners_armed(core)) break;
+        (void)rw_core_turn(core, 0, 1000);
+    }
     free_core(core);
 }
 
@@ -353,21 +362,36 @@ static uint32_t allowed_wait_us(struct rw_core *core, uint32_t wait_us) {
     if (!wait_us || core->events.count || has_work(core)) return 0;
     int64_t due = next_due_ms(core);
     if (due >= 0 && due * 1000 < wait_us) wait_us = (uint32_t)due * 1000;
-    if (wait_us && core->bus && rw_node_bus_sleeping(core->bus, 1)) wait_us = 0;
+    if (wait_us && core->bus && rw_node_bus_sleeping(core->bus, 1)) {
+        (void)rw_node_bus_sleeping(core->bus, 0);
+        return 0;
+    }
     return wait_us;
 }
 
-static int take_completions(struct rw_core *core, uint32_t wait_us) {
-    if (!process_completions(core)) return 0;
-    uint32_t allowed = allowed_wait_us(core, wait_us);
-    (void)rw_ring_submit(core->ring, allowed);
-    if (wait_us && core->bus) (void)rw_node_bus_sleeping(core->bus, 0);
-    if (allowed) read_clock(core);
+static int reap_all(struct rw_core *core) {
     do {
         core->completion_next = 0;
         core->completion_count = rw_ring_reap(core->ring, core->completions, RW_COMPLETIONS_PER_REAP);
         if (!process_completions(core)) return 0;
     } while (core->completion_count == RW_COMPLETIONS_PER_REAP);
+    return 1;
+}
+
+/* ret: 1 all completions at hand were processed, 0 the event batch is full */
+static int take_completions(struct rw_core *core, uint32_t wait_us) {
+    if (!process_completions(core)) return 0;
+    /* Twice: the sends of this turn complete at once, which ends the first wait before any input has come. */
+    for (uint32_t round = 0; round < 2; round++) {
+        uint32_t allowed = allowed_wait_us(core, wait_us);
+        (void)rw_ring_submit(core->ring, allowed);
+        if (allowed) {
+            if (core->bus) (void)rw_node_bus_sleeping(core->bus, 0);
+            read_clock(core);
+        }
+        if (!reap_all(core)) return 0;
+        if (!allowed) break;
+    }
     return 1;
 }
 

@@ -13,6 +13,9 @@
 #define BODY_PROGRESS_BYTES 1024u
 /* Past this much unread body it is cheaper to close than to read on for the next request. */
 #define DISCARD_BYTES_MAX (1u << 20)
+/* The FIN of a peer that has left looks like that of one that still reads. Without any output for so long it counts as gone; with
+ * output, its reset tells. */
+#define HALF_CLOSED_GRACE_MS 1000u
 
 /* ------------------------------------------------------------------ between requests */
 
@@ -58,9 +61,14 @@ void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
+static int body_window_is_full(const struct rw_core *core, const struct rw_slot *slot) {
+    const struct rw_slot_http *http = &slot->as.http;
+    return http->phase == RW_HTTP_BODY && !(http->flags & RW_X_COMPLETE) && http->body_unacked >= core->limits.body_window_bytes;
+}
+
 void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
-    int window_full = http->phase == RW_HTTP_BODY && http->body_unacked >= core->limits.body_window_bytes;
+    int window_full = body_window_is_full(core, slot);
     int pipeline_full = http->phase == RW_HTTP_RECEIVED && slot->input_bytes >= PIPELINE_HOLD_BYTES;
     int backlog_full = http->phase <= RW_HTTP_HEAD && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
     unsigned paused = window_full || pipeline_full || backlog_full;
@@ -117,7 +125,8 @@ static uint8_t *put_lower(uint8_t *out, const uint8_t *bytes, size_t len) {
 static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, int32_t head_bytes, uint32_t event_flags) {
     const struct rw_http_head *head = &core->head;
     uint8_t *payload;
-    uint32_t room = (uint32_t)head_bytes + 2 * head->header_count + 16;
+    /* The host comes twice: by itself, and as the field it was taken from. */
+    uint32_t room = (uint32_t)head_bytes + 2 * head->header_count + head->host.bytes + 16;
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_REQUEST, room, &payload);
     if (!event) return 0;
     uint8_t *out = put(payload, bytes + head->host.offset, head->host.bytes);
@@ -163,7 +172,7 @@ static uint32_t check_handshake(const struct rw_http_head *head, const uint8_t *
 static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
     const struct rw_http_head *head = &core->head;
     struct rw_slot_http *http = &slot->as.http;
-    uint32_t flags = RW_X_FRESH;
+    uint32_t flags = 0;
     if (head->flags & RW_HTTP_KEEP_ALIVE && !core->drain.active) flags |= RW_X_KEEP_ALIVE;
     if (head->flags & RW_HTTP_10) flags |= RW_X_HTTP10;
     if (head->method == RW_METHOD_HEAD) flags |= RW_X_HEAD;
@@ -334,7 +343,7 @@ size_t rw_http_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *
         size_t used;
         if (http->phase != RW_HTTP_BODY) {
             used = on_head(core, slot, bytes + at, len - at);
-        } else if (http->body_unacked >= core->limits.body_window_bytes && !(http->flags & RW_X_COMPLETE)) {
+        } else if (body_window_is_full(core, slot)) {
             break;
         } else if (http->flags & RW_X_CHUNKED_IN) {
             used = on_chunked_body(core, slot, bytes + at, len - at);
@@ -344,9 +353,7 @@ size_t rw_http_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *
         if (used == 0) break;
         at += used;
     }
-    if (slot->state.phase != RW_PHASE_OPEN) return len;
-    rw_http_update_pause(core, slot);
-    return at;
+    return slot->state.phase == RW_PHASE_OPEN ? at : len;
 }
 
 static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
@@ -385,9 +392,12 @@ void rw_http_on_drained(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
-    if (http->phase == RW_HTTP_RECEIVED && http->flags & RW_X_FRESH) {
-        http->flags &= ~(uint32_t)RW_X_FRESH;
-        rw_connection_mark_ready(core, slot);
+    /* Input that waits for the host was sent before the end of stream: BODY_ACK or RESUME go on with it. */
+    if (slot->input_bytes && (slot->state.paused_by_host || body_window_is_full(core, slot))) return;
+    if (http->phase == RW_HTTP_RECEIVED) {
+        /* The whole request has come: the peer may only have closed its sending side and wait for the answer. */
+        slot->deadline_ms = core->now_ms + HALF_CLOSED_GRACE_MS;
+        rw_connection_arm_timer(core, slot, slot->deadline_ms);
         return;
     }
     if (rw_http_awaits_response(slot) || slot->out_bytes == 0) {
@@ -403,9 +413,25 @@ void rw_http_drain(struct rw_core *core, struct rw_slot *slot) {
     if (http->phase == RW_HTTP_IDLE && !slot->input_bytes) rw_connection_finish(core, slot);
 }
 
+static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
+    uint32_t due = slot->deadline_ms;
+    uint32_t after_output = slot->last_output_ms + HALF_CLOSED_GRACE_MS;
+    if (rw_before(due, after_output)) due = after_output;
+    /* What the kernel has not taken yet is judged by the write timeout. */
+    if (slot->state.send_inflight) due = core->now_ms + HALF_CLOSED_GRACE_MS;
+    if (rw_before(core->now_ms, due)) {
+        rw_connection_arm_timer(core, slot, due);
+    } else {
+        rw_connection_terminate(core, slot);
+    }
+}
+
 void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
-    if (http->phase == RW_HTTP_RECEIVED) return;
+    if (http->phase == RW_HTTP_RECEIVED) {
+        if (slot->state.peer_closed) on_half_closed_timer(core, slot);
+        return;
+    }
     if (rw_before(core->now_ms, slot->deadline_ms)) {
         rw_connection_arm_timer(core, slot, slot->deadline_ms);
         return;

@@ -21,7 +21,6 @@ enum rw_http_exchange_flag {
     RW_X_CONTINUE = 1u << 4,        /* 100 (Continue) is owed, unless a final status comes first */
     RW_X_UPGRADE = 1u << 5,         /* a valid WebSocket handshake waits for the host's decision */
     RW_X_FIRST = 1u << 6,           /* no request has been received on this connection yet */
-    RW_X_FRESH = 1u << 7,           /* the host has not had a turn for this request yet */
     RW_X_BEGUN = 1u << 8,           /* response head queued */
     RW_X_COMPLETE = 1u << 9,        /* response complete */
     RW_X_CHUNKED_OUT = 1u << 10,

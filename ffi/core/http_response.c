@@ -129,7 +129,9 @@ static int body_is_left(const struct rw_slot *slot) {
 
 static uint8_t *put_connection(const struct rw_core *core, struct rw_slot *slot, uint8_t *out, uint32_t command_flags) {
     struct rw_slot_http *http = &slot->as.http;
-    if (command_flags & RW_RESPOND_CLOSE || core->drain.active || slot->state.peer_closed || body_is_left(slot)) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+    /* A peer that has half-closed still gets answers to what it sent before. */
+    int last = slot->state.peer_closed && slot->input_bytes == 0;
+    if (command_flags & RW_RESPOND_CLOSE || core->drain.active || last || body_is_left(slot)) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     if (!(http->flags & RW_X_KEEP_ALIVE)) return put_text(out, "Connection: close\r\n");
     return http->flags & RW_X_HTTP10 ? put_text(out, "Connection: keep-alive\r\n") : out;
 }

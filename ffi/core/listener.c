@@ -29,6 +29,13 @@ void rw_core_stop_accepting(struct rw_core *core) {
     }
 }
 
+int rw_listeners_armed(const struct rw_core *core) {
+    for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) {
+        if (core->listeners[i].armed) return 1;
+    }
+    return 0;
+}
+
 void rw_listener_retry(struct rw_core *core) {
     core->accept_retry_ms = 0;
     for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) {

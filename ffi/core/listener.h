@@ -7,6 +7,8 @@
 #include "core.h"
 
 void rw_listener_on_accept(struct rw_core *core, const struct rw_completion *completion);
+/* ret: 1 an accept is armed somewhere and may still deliver */
+int rw_listeners_armed(const struct rw_core *core);
 /* Arm the listeners that rest. */
 void rw_listener_retry(struct rw_core *core);
 

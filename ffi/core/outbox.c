@@ -12,6 +12,8 @@
 #define FIRST_BUFFER_BYTES 256u
 #define NEXT_BUFFER_BYTES 4096u
 #define LATER_BUFFER_BYTES 16384u
+/* One queue, at most: its byte counts have 32 bits, and a piece added has at most a quarter of that. */
+#define QUEUE_BYTES_MAX (UINT32_MAX / 2)
 
 int32_t rw_outbox_init(struct rw_outbox *outbox, struct rw_buffers *buffers) {
     void *arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -70,6 +72,7 @@ static void account(struct rw_outbox *outbox, struct rw_slot *slot, uint32_t byt
 }
 
 uint8_t *rw_outbox_reserve(struct rw_outbox *outbox, struct rw_slot *slot, uint32_t bytes) {
+    if (slot->out_bytes > QUEUE_BYTES_MAX) return NULL;
     if (slot->out_tail) {
         struct rw_segment *tail = &outbox->segments[slot->out_tail];
         if (tail->bytes & RW_SEGMENT_PRIVATE) {
@@ -102,6 +105,7 @@ void rw_outbox_unreserve(struct rw_outbox *outbox, struct rw_slot *slot, uint32_
 }
 
 int32_t rw_outbox_append(struct rw_outbox *outbox, struct rw_slot *slot, rw_buffer buffer, uint32_t offset, uint32_t bytes) {
+    if (slot->out_bytes > QUEUE_BYTES_MAX) return -ENOMEM;
     if (slot->out_tail) {
         struct rw_segment *tail = &outbox->segments[slot->out_tail];
         if (tail->buffer == buffer && tail->offset + segment_bytes(tail) == offset) {

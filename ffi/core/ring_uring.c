@@ -1,7 +1,7 @@
 /* The ring on io_uring(7).
  *
  * Role: every operation of ring.h as one submission entry; completions are copied out of the completion queue.
- * Up: connection, listener, core, through struct rw_ring_ops. Down: the kernel, through liburing.
+ * Up: connection, listener, core, through struct rw_ring_ops; made by ring_uring_setup. Down: the kernel, through liburing.
  *
  * Invariants:
  *  - one thread creates, drives and destroys the ring (IORING_SETUP_SINGLE_ISSUER).
@@ -12,7 +12,7 @@
  *  - the eventfd is quiet (IORING_CQ_EVENTFD_DISABLED) except between sleep and wake.
  *
  * Receive buffers. The kernel takes them from a provided-buffer ring, first in first out: whatever is offered is cycled through, also by
- * a single busy connection, so that all of it becomes resident and falls out of the caches. Therefore RECV_BUFFERS_FIRST are offered at
+ * a single busy connection, so that all of it becomes resident and falls out of the caches. Therefore a few are offered at
  * first, and the number is doubled, up to the configured one, each time a receive found none (ENOBUFS).
  *
  * Polled eventfds. A write to an eventfd may not signal another one in the same breath (the kernel's guard against recursion): with
@@ -27,7 +27,6 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -37,70 +36,15 @@
 
 #include "epoll_watcher.h"
 #include "limits.h"
-#include "ring.h"
+#include "ring_uring.h"
 #include "ringway.h"
 
-#define RECV_GROUP 0u
-#define RECV_BUFFERS_FIRST 64u
 /* Kernels since 6.13 run at most this many deferred completions for one io_uring_enter(2); see uring_run_task_work(). */
 #define TASK_WORK_BATCH 20u
 #define TURN_COMPLETIONS 512u /* a turn gathers about this many, then the core has its say */
 #define SQ_FULL_ATTEMPTS 100u
-#define WATCHES_MAX (RW_LISTENERS_MAX + 16u) /* every listener, the inbox, and some that are still ending */
 #define USER_DATA_CANCEL UINT64_MAX
-#define USER_DATA_WATCH (UINT64_MAX - WATCHES_MAX) /* + index of the watch */
-
-enum watch_kind { WATCH_FREE = 0, WATCH_ACCEPT, WATCH_POLL };
-
-struct watch {
-    uint64_t user_data; /* the caller's */
-    int32_t fd;
-    uint32_t kind;
-};
-
-/* What a SENDMSG entry points at until the kernel has taken the entry. */
-struct send_header {
-    struct msghdr message;
-    struct iovec iov[RW_SEND_IOVECS_MAX];
-};
-
-struct ring_uring {
-    struct rw_ring ring; /* first: the ops cast back */
-    struct io_uring uring;
-    uint32_t setup_flags;
-    int32_t has_eventfd;
-    int32_t wake_fd;
-    int32_t polled_fd; /* epoll set of the polled eventfds, for the watcher; -1: not needed so far */
-    struct rw_epoll_watcher watcher;
-
-    struct io_uring_buf_ring *offers;
-    size_t offers_bytes;
-    uint8_t *buffers;
-    uint8_t *lent; /* a bit per buffer: the caller holds it */
-    uint32_t buffer_count;
-    uint32_t buffer_bytes;
-    uint32_t offered;    /* buffers[0..offered) are in circulation */
-    uint32_t borrowed;   /* of these, held by the caller */
-    uint32_t unadvanced; /* added to the ring, not yet shown to the kernel */
-    uint32_t starved;    /* a receive found no buffer since the last submit */
-    uint32_t overflowed; /* an overflow was counted since the last submit */
-
-    uint32_t counted_tail; /* completions before it have been looked at for buffers ... */
-    uint32_t counted_held; /* ... and so many of them, not yet reaped, hold one */
-
-    struct send_header *headers; /* [sq entries], touched as far as they are used */
-    size_t headers_bytes;
-    uint32_t headers_used; /* since the submission queue was last empty; not used with SQPOLL */
-
-    struct watch watches[WATCHES_MAX];
-    uint32_t watch_top; /* watches[watch_top..] were never used: a cancel looks at few */
-};
-
-#ifdef RW_TEST
-/* Fault injection: setup flags that the kernel is made to refuse, to walk down the ladder below on a new kernel. */
-extern uint32_t rw_ring_uring_test_refused_flags;
-uint32_t rw_ring_uring_test_refused_flags;
-#endif
+#define USER_DATA_WATCH (UINT64_MAX - RW_URING_WATCHES_MAX) /* + index of the watch */
 
 static struct ring_uring *uring_of(struct rw_ring *ring) { return (struct ring_uring *)ring; }
 
@@ -116,14 +60,15 @@ static void buffer_offer(struct ring_uring *self, uint32_t id) {
 }
 
 static void buffers_publish(struct ring_uring *self) {
-    if (self->starved) {
-        self->starved = 0;
-        uint32_t target = self->offered * 2 < self->buffer_count ? self->offered * 2 : self->buffer_count;
-        while (self->offered < target) buffer_offer(self, self->offered++);
-    }
+    if (self->starved) rw_uring_buffers_offer(self, self->offered * 2 < self->buffer_count ? self->offered * 2 : self->buffer_count);
+    self->starved = 0;
     if (self->unadvanced == 0) return;
     io_uring_buf_ring_advance(self->offers, (int)self->unadvanced);
     self->unadvanced = 0;
+}
+
+void rw_uring_buffers_offer(struct ring_uring *self, uint32_t target) {
+    while (self->offered < target) buffer_offer(self, self->offered++);
 }
 
 static void uring_buffer_return(struct rw_ring *ring, uint32_t id) {
@@ -149,6 +94,8 @@ static void uring_run_task_work(struct ring_uring *self) {
         }
         if (self->borrowed + self->counted_held + TASK_WORK_BATCH > self->offered) return;
         if (io_uring_get_events(&self->uring) < 0) return;
+        /* The flag can outlive the work: the kernel queues an item, then sets it, and we may have run the item in between. */
+        if (io_uring_smp_load_acquire(self->uring.cq.ktail) == tail) return;
     }
 }
 
@@ -210,7 +157,7 @@ static struct io_uring_sqe *uring_sqe(struct ring_uring *self) {
 /* ---------------------------------------------------------------- operations */
 
 static int32_t watch_add(struct ring_uring *self, enum watch_kind kind, int32_t fd, uint64_t user_data) {
-    for (uint32_t i = 0; i < WATCHES_MAX; i++) {
+    for (uint32_t i = 0; i < RW_URING_WATCHES_MAX; i++) {
         if (self->watches[i].kind != WATCH_FREE) continue;
         self->watches[i] = (struct watch){.user_data = user_data, .fd = fd, .kind = kind};
         if (i >= self->watch_top) self->watch_top = i + 1;
@@ -280,7 +227,7 @@ static int32_t uring_recv_start(struct rw_ring *ring, int32_t fd, uint64_t user_
     if (sqe == NULL) return -EAGAIN;
     io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
-    sqe->buf_group = RECV_GROUP;
+    sqe->buf_group = RW_URING_RECV_GROUP;
     io_uring_sqe_set_data64(sqe, user_data);
     return RW_OK;
 }
@@ -421,164 +368,13 @@ static int32_t uring_sleep(struct rw_ring *ring) {
      * on both sides one of the two sees the other. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     uring_submit(ring, 0);
-    if (io_uring_cq_ready(&self->uring) == 0 && !(sq_flags(self) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) &&
+    /* IORING_SQ_TASKRUN may be set for nothing, see uring_run_task_work(); work that came after the eventfd was on has written to it. */
+    if (io_uring_cq_ready(&self->uring) == 0 && !(sq_flags(self) & IORING_SQ_CQ_OVERFLOW) &&
         (self->polled_fd < 0 || rw_epoll_watcher_arm(&self->watcher) == RW_OK)) {
         return 0;
     }
     uring_wake(ring);
     return 1; /* there is something, or no thread to be had: stay awake rather than deaf */
-}
-
-/* ---------------------------------------------------------------- creation */
-
-static int32_t kernel_switch(void) {
-    int fd = open("/proc/sys/kernel/io_uring_disabled", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return 0;
-    char digit = '0';
-    ssize_t got = read(fd, &digit, 1);
-    close(fd);
-    return got == 1 ? digit - '0' : 0;
-}
-
-static void setup_explain(int result, char *error, size_t error_bytes) {
-    switch (-result) {
-    case ENOSYS:
-        snprintf(error, error_bytes, "io_uring: this kernel has none (ENOSYS); Linux 6.1 or later is needed");
-        break;
-    case EPERM:
-    case EACCES:
-        if (kernel_switch() > 0) {
-            snprintf(error, error_bytes, "io_uring: forbidden by sysctl kernel.io_uring_disabled=%d (%s)", kernel_switch(), strerror(-result));
-        } else {
-            snprintf(error, error_bytes, "io_uring: forbidden (%s), most likely by a seccomp profile; Docker's default one blocks it, docker/seccomp.json allows it", strerror(-result));
-        }
-        break;
-    case ENOMEM:
-        snprintf(error, error_bytes, "io_uring: no memory for the queues (ENOMEM); raise RLIMIT_MEMLOCK (ulimit -l) or the container's memory limit");
-        break;
-    case EINVAL:
-        snprintf(error, error_bytes, "io_uring: the kernel refuses the set-up (EINVAL): it is older than Linux 6.0, or the options (entries, sqpollCpu) are wrong");
-        break;
-    case EMFILE:
-    case ENFILE:
-        snprintf(error, error_bytes, "io_uring: no descriptor left for the ring (%s); raise RLIMIT_NOFILE (ulimit -n)", strerror(-result));
-        break;
-    default:
-        snprintf(error, error_bytes, "io_uring: set-up failed: %s", strerror(-result));
-    }
-}
-
-static int setup_try(struct ring_uring *self, const struct rw_ring_config *config, uint32_t flags) {
-    struct io_uring_params params = {
-        .flags = flags,
-        .cq_entries = config->completions > 0 ? config->completions : config->entries * 4,
-        .sq_thread_cpu = config->sqpoll_cpu >= 0 ? (uint32_t)config->sqpoll_cpu : 0,
-        .sq_thread_idle = config->sqpoll_idle_ms,
-    };
-#ifdef RW_TEST
-    if (flags & rw_ring_uring_test_refused_flags) return -EINVAL;
-#endif
-    int result = io_uring_queue_init_params(config->entries, &self->uring, &params);
-    if (result == 0) self->setup_flags = flags;
-    return result;
-}
-
-/* Best first; the next when the kernel does not know a flag. DEFER_TASKRUN (6.1) completes in batches and only when asked; COOP_TASKRUN
- * (5.19) at least never interrupts us. SQPOLL excludes both: its thread does the work. */
-static int setup(struct ring_uring *self, const struct rw_ring_config *config) {
-    uint32_t base = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL;
-    uint32_t sqpoll = base | IORING_SETUP_SQPOLL | (config->sqpoll_cpu >= 0 ? IORING_SETUP_SQ_AFF : 0);
-    const uint32_t own[] = {base | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_DEFER_TASKRUN,
-                            base | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_COOP_TASKRUN, base};
-    const uint32_t polled[] = {sqpoll | IORING_SETUP_SINGLE_ISSUER, sqpoll};
-    const uint32_t *ladder = config->sqpoll ? polled : own;
-    size_t steps = config->sqpoll ? sizeof polled / sizeof *polled : sizeof own / sizeof *own;
-    int result = -EINVAL;
-    for (size_t i = 0; i < steps && result == -EINVAL; i++) result = setup_try(self, config, ladder[i]);
-    return result;
-}
-
-static int features_check(struct ring_uring *self, char *error, size_t error_bytes) {
-    static const int needed[] = {IORING_OP_ACCEPT, IORING_OP_RECV, IORING_OP_SEND, IORING_OP_SENDMSG, IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL};
-    const uint32_t features = IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP | IORING_FEAT_FAST_POLL;
-    int ok = (self->uring.features & features) == features;
-    struct io_uring_probe *probe = io_uring_get_probe_ring(&self->uring);
-    for (size_t i = 0; ok && i < sizeof needed / sizeof *needed; i++) ok = probe != NULL && io_uring_opcode_supported(probe, needed[i]);
-    if (probe != NULL) io_uring_free_probe(probe);
-    if (!ok) snprintf(error, error_bytes, "io_uring: this kernel lacks operations that are needed; Linux 6.1 or later has them");
-    return ok;
-}
-
-static void *map_anonymous(size_t bytes) {
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
-static int buffers_setup(struct ring_uring *self, const struct rw_ring_config *config, char *error, size_t error_bytes) {
-    self->buffer_count = config->recv_buffers;
-    self->buffer_bytes = config->recv_buffer_bytes;
-    self->offers_bytes = config->recv_buffers * sizeof(struct io_uring_buf);
-    self->headers_bytes = self->uring.sq.ring_entries * sizeof(struct send_header);
-    self->offers = map_anonymous(self->offers_bytes);
-    self->buffers = map_anonymous((size_t)self->buffer_count * self->buffer_bytes);
-    self->headers = map_anonymous(self->headers_bytes);
-    self->lent = calloc(1, (self->buffer_count + 7) / 8);
-    if (self->offers == NULL || self->buffers == NULL || self->headers == NULL || self->lent == NULL) {
-        snprintf(error, error_bytes, "io_uring: no memory for %u receive buffers of %u bytes", self->buffer_count, self->buffer_bytes);
-        return 0;
-    }
-    struct io_uring_buf_reg registration = {.ring_addr = (uint64_t)(uintptr_t)self->offers, .ring_entries = self->buffer_count, .bgid = RECV_GROUP};
-    int result = io_uring_register_buf_ring(&self->uring, &registration, 0);
-    if (result < 0) {
-        snprintf(error, error_bytes, "io_uring: provided-buffer rings do not work here (%s); Linux 6.1 or later has them", strerror(-result));
-        return 0;
-    }
-    io_uring_buf_ring_init(self->offers);
-    while (self->offered < RECV_BUFFERS_FIRST && self->offered < self->buffer_count) buffer_offer(self, self->offered++);
-    buffers_publish(self);
-    return 1;
-}
-
-/* One byte through a socket pair: only that shows that multishot receive and the buffer ring work together (6.0), which no probe tells.
- * Kernels that have it also have multishot accept (5.19). ret: 1 it works */
-static int recv_check(struct ring_uring *self, char *error, size_t error_bytes) {
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) {
-        snprintf(error, error_bytes, "io_uring: no descriptors for its self-test: %s", strerror(errno));
-        return 0;
-    }
-    struct rw_ring *ring = &self->ring;
-    int works = 0, armed = 1, sent = write(pair[1], "?", 1) == 1;
-    uring_recv_start(ring, pair[0], 1);
-    for (int turn = 0; armed && sent && turn < 20; turn++) { /* 2 s at most; one turn, and one more for the end, when all is well */
-        struct rw_completion completion;
-        uring_submit(ring, 100000);
-        while (uring_reap(ring, &completion, 1) == 1) {
-            if (completion.flags & RW_COMPLETION_BUFFER) {
-                works = completion.result == 1 && completion.data[0] == '?' && (completion.flags & RW_COMPLETION_MORE);
-                uring_buffer_return(ring, completion.buffer_id);
-                shutdown(pair[1], SHUT_WR); /* the end of stream ends the operation */
-            }
-            if (!(completion.flags & RW_COMPLETION_MORE)) armed = 0;
-        }
-    }
-    close(pair[0]);
-    close(pair[1]);
-    if (!works || armed) snprintf(error, error_bytes, "io_uring: multishot receive does not work on this kernel; Linux 6.1 or later has it");
-    return works && !armed;
-}
-
-static int eventfd_setup(struct ring_uring *self, int32_t wake_fd, char *error, size_t error_bytes) {
-    if (wake_fd < 0) return 1;
-    int result = self->uring.cq.kflags == NULL ? -EOPNOTSUPP : io_uring_cq_eventfd_toggle(&self->uring, false);
-    if (result == 0) result = io_uring_register_eventfd(&self->uring, wake_fd);
-    if (result < 0) {
-        snprintf(error, error_bytes, "io_uring: the wake-up eventfd cannot be registered: %s", strerror(-result));
-        return 0;
-    }
-    self->has_eventfd = 1;
-    self->wake_fd = wake_fd;
-    return 1;
 }
 
 /* ---------------------------------------------------------------- destruction */
@@ -617,7 +413,7 @@ static void uring_destroy(struct rw_ring *ring) {
     free(self);
 }
 
-static const struct rw_ring_ops uring_ops = {
+const struct rw_ring_ops rw_uring_ops = {
     .name = "io_uring",
     .backend = RW_BACKEND_IO_URING,
     .destroy = uring_destroy,
@@ -633,29 +429,3 @@ static const struct rw_ring_ops uring_ops = {
     .sleep = uring_sleep,
     .wake = uring_wake,
 };
-
-struct rw_ring *rw_ring_uring_create(const struct rw_ring_config *config, char *error, size_t error_bytes) {
-    assert(config->recv_buffers > 0 && config->recv_buffers <= 32768 && (config->recv_buffers & (config->recv_buffers - 1)) == 0);
-    if (error_bytes > 0) error[0] = '\0';
-    struct ring_uring *self = calloc(1, sizeof *self);
-    if (self == NULL) {
-        snprintf(error, error_bytes, "io_uring: no memory");
-        return NULL;
-    }
-    self->ring.ops = &uring_ops;
-    self->polled_fd = -1;
-    int result = setup(self, config);
-    if (result < 0) {
-        setup_explain(result, error, error_bytes);
-        free(self);
-        return NULL;
-    }
-    io_uring_register_ring_fd(&self->uring); /* saves the descriptor look-up of each enter(2); works without */
-    if (!features_check(self, error, error_bytes) || !buffers_setup(self, config, error, error_bytes) || !recv_check(self, error, error_bytes) ||
-        !eventfd_setup(self, config->wake_fd, error, error_bytes)) {
-        uring_destroy(&self->ring);
-        return NULL;
-    }
-    self->ring.counts = (struct rw_ring_counts){0};
-    return &self->ring;
-}

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -113,7 +114,8 @@ int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes) {
     int fd = memfd_create("ringway", MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL) fd = memfd_create("ringway", MFD_ALLOW_SEALING);
     if (fd < 0) return -errno;
-    const struct rw_shm_header header = layout(worker_count, ring_bytes);
+    struct rw_shm_header header = layout(worker_count, ring_bytes);
+    if (getrandom(&header.topic_seed, sizeof header.topic_seed, 0) != (ssize_t)sizeof header.topic_seed) goto failed;
     if (ftruncate(fd, (off_t)header.total_bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) goto failed;
     const ssize_t written = pwrite(fd, &header, sizeof header, 0);
     if (written == (ssize_t)sizeof header) return fd;

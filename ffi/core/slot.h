@@ -53,7 +53,8 @@ struct rw_slot_state {
     uint32_t recv_starved : 1;    /* recv ended for want of buffers: re-arm */
     uint32_t counted : 1;         /* backpressure_connections counts it */
     uint32_t lingering : 1;       /* a linger deadline runs */
-    uint32_t reserved : 15;
+    uint32_t left_by_host : 1;    /* the host has closed or terminated it: it only hears of the end */
+    uint32_t reserved : 14;
 };
 
 struct rw_slot_http {
@@ -79,12 +80,12 @@ struct rw_slot_ws {
     uint32_t utf8_state;
     uint32_t opened_ms;
     uint32_t last_ping_ms;
-    uint32_t control_bytes;   /* pong bytes queued and not yet sent */
+    uint32_t control_bytes;   /* pong bytes queued and not yet sent, at most */
     uint32_t dropped;         /* messages dropped since the last DROPPED event */
     uint32_t reason_bytes;    /* once CLOSE_RECEIVED: message holds the reason */
     uint16_t close_code;      /* received or sent first */
     uint8_t mask[4];
-    uint8_t frame_opcode;     /* of the present frame */
+    uint8_t fragments_out;    /* enum rw_ws_fragments: of the message that is being sent in fragments */
     uint8_t message_opcode;   /* of the present message; 0: none begun */
     uint8_t frame_fin;
     uint8_t flags;            /* see ws.h */

@@ -9,6 +9,8 @@
 
 /* Pings are due at whole seconds of the core clock, so that many idle sockets wake the worker together and not one by one. */
 #define PING_GRID_MS 1024u
+/* Shorter intervals are kept to as they are: a second more could be past the idle timeout. */
+#define PING_GRID_INTERVAL_MS 8192u
 
 /* ------------------------------------------------------------------ opening */
 
@@ -18,6 +20,7 @@ void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior) {
     slot->state.paused_by_core = 0;
     slot->behavior = (uint8_t)behavior;
     slot->deadline_ms = 0;
+    slot->last_input_ms = core->now_ms; /* the host may have taken its time to accept */
     slot->as.ws.opened_ms = core->now_ms;
     slot->as.ws.last_ping_ms = core->now_ms;
     slot->as.ws.flags = RW_WS_OPEN_DUE;
@@ -50,6 +53,7 @@ static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_ws *ws = &slot->as.ws;
     uint32_t bytes = (uint32_t)ws->message_bytes;
     if (ws->flags & RW_WS_CLOSE_SENT) {
+        ws->flags &= (uint8_t)~RW_WS_MESSAGE_DUE;
         drop_message(core, slot);
         return;
     }
@@ -161,7 +165,8 @@ static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const st
         rw_ws_fail(core, slot, 1002);
         return 0;
     }
-    if (frame->payload_bytes > rw_ws_behavior(core, slot)->max_payload_bytes - ws->message_bytes) {
+    /* Not a subtraction: the limit may have been lowered while the message came. */
+    if (ws->message_bytes + frame->payload_bytes > rw_ws_behavior(core, slot)->max_payload_bytes) {
         rw_ws_fail(core, slot, 1009);
         return 0;
     }
@@ -409,7 +414,8 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
             ws->last_ping_ms = now;
             last = now;
         }
-        due = sooner(due, (last + behavior->ping_interval_ms + PING_GRID_MS - 1) & ~(PING_GRID_MS - 1));
+        uint32_t grid = behavior->ping_interval_ms < PING_GRID_INTERVAL_MS ? 1 : PING_GRID_MS;
+        due = sooner(due, (last + behavior->ping_interval_ms + grid - 1) & ~(grid - 1));
     }
     if (slot->state.phase == RW_PHASE_OPEN) rw_connection_arm_timer(core, slot, due);
 }

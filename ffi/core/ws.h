@@ -21,6 +21,13 @@ enum rw_ws_flag {
     RW_WS_IN_FRAME = 1u << 7,     /* frame_* describe a data frame whose payload is not complete */
 };
 
+/* slot.as.ws.fragments_out */
+enum rw_ws_fragments {
+    RW_WS_FRAGMENTS_NONE = 0,
+    RW_WS_FRAGMENTS_SENT = 1,    /* the first is queued: the others must follow */
+    RW_WS_FRAGMENTS_DROPPED = 2, /* the first was dropped: so are the others */
+};
+
 /* The connection has just answered 101. */
 void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior);
 /* Serve bytes[0..len), which may be changed. ret: bytes consumed; the caller keeps the rest */

@@ -11,18 +11,25 @@ static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t byt
     return out;
 }
 
-int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
-    struct rw_slot_ws *ws = &slot->as.ws;
-    const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
-    uint64_t limit = behavior->max_backpressure_bytes;
+static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
+    uint64_t limit = rw_ws_behavior(core, slot)->max_backpressure_bytes;
     if (slot->out_bytes + frame_bytes <= limit) return 1;
     /* What this tick has queued has not met the kernel yet: only what it refuses is backpressure. */
     rw_connection_flush_now(core, slot);
-    if (slot->out_bytes + frame_bytes <= limit || slot->out_bytes == 0) return 1;
-    if (behavior->flags & RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE) {
-        RW_COUNT(core, closes_backpressure, 1);
-        ws->close_code = 1008;
-        rw_connection_terminate(core, slot);
+    return slot->out_bytes + frame_bytes <= limit || slot->out_bytes == 0;
+}
+
+static void close_for_backpressure(struct rw_core *core, struct rw_slot *slot) {
+    RW_COUNT(core, closes_backpressure, 1);
+    slot->as.ws.close_code = 1008;
+    rw_connection_terminate(core, slot);
+}
+
+int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    if (has_room(core, slot, frame_bytes)) return 1;
+    if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE) {
+        close_for_backpressure(core, slot);
         return 0;
     }
     RW_COUNT(core, drops_backpressure, 1);
@@ -32,8 +39,25 @@ int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes
     return 0;
 }
 
+/* A message in fragments is dropped whole or not at all: a peer that gets a part of it must fail the connection (RFC 6455 §5.4).
+ * ret: 1 send the fragment, 0 dropped or closed */
+static int admit_fragment(struct rw_core *core, struct rw_slot *slot, uint32_t flags, uint64_t frame_bytes) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    if (!(flags & RW_SEND_CONTINUE)) {
+        ws->fragments_out = rw_ws_admit(core, slot, frame_bytes) ? RW_WS_FRAGMENTS_SENT : RW_WS_FRAGMENTS_DROPPED;
+        return ws->fragments_out == RW_WS_FRAGMENTS_SENT;
+    }
+    int sent = ws->fragments_out == RW_WS_FRAGMENTS_SENT;
+    if (flags & RW_SEND_LAST) ws->fragments_out = RW_WS_FRAGMENTS_NONE;
+    if (!sent || has_room(core, slot, frame_bytes)) return sent;
+    close_for_backpressure(core, slot);
+    return 0;
+}
+
 void rw_ws_send(struct rw_core *core, struct rw_slot *slot, uint32_t flags, const uint8_t *data, uint64_t bytes) {
-    if (!rw_ws_can_send(slot) || !rw_ws_admit(core, slot, bytes + 10)) return;
+    if (!rw_ws_can_send(slot)) return;
+    int fragment = (flags & (RW_SEND_FIRST | RW_SEND_CONTINUE)) != 0;
+    if (!(fragment ? admit_fragment(core, slot, flags, bytes + 10) : rw_ws_admit(core, slot, bytes + 10))) return;
     uint8_t *out = reserve(core, slot, bytes + 10);
     if (!out) return;
     uint8_t opcode = flags & RW_SEND_CONTINUE ? RW_WS_OP_CONTINUATION : flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY;
@@ -78,6 +102,7 @@ static void send_close(struct rw_core *core, struct rw_slot *slot, uint32_t code
 
 void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason, uint32_t bytes) {
     if (!rw_ws_can_send(slot)) return;
+    slot->state.left_by_host = 1;
     send_close(core, slot, code, reason, bytes);
     if (slot->state.phase != RW_PHASE_OPEN) return;
     uint32_t timeout = rw_ws_behavior(core, slot)->close_timeout_ms;

@@ -23,6 +23,7 @@ import {
   eventType,
   noSlot,
   slotLayout,
+  slotStateMask,
   statsLayout,
 } from '../../ffi/layout.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from './http.ts';
@@ -37,12 +38,16 @@ const slotOutBytes = slotLayout.outBytes / 4;
 const slotOutUnflushed = slotLayout.outUnflushed / 4;
 const slotHostWord = slotLayout.hostWord / 4;
 
-/** `enum rw_phase` in the low three bits of a slot's state. */
-const phaseMask = 7;
+/** `enum rw_phase` within a slot's state. */
+const phaseMask = slotStateMask.phase;
 const phaseOpen = 1;
+const leftByHost = slotStateMask.leftByHost;
 
 /** Payloads from here on are sent at once, so that the caller learns whether they were taken. */
 const eagerBytes = 16384;
+
+/** Index of the counter that tells whether a send was dropped. */
+const dropsBackpressure = statsLayout.fields.findIndex((field) => field.name === 'drops_backpressure');
 
 const emptyBytes = new Uint8Array(0);
 
@@ -350,8 +355,14 @@ export class Core implements HttpCommands {
 
   // ---------------------------------------------------------------- WebSocket commands
 
+  /** Whether messages may be sent: not once either side has begun to close. */
   isOpen(slot: number, generation: number): boolean {
-    return this.#isOpen(slot, generation);
+    return this.#isOpen(slot, generation) && !this.hasLeft(slot);
+  }
+
+  /** Whether this side has closed or terminated the connection that an event is about. */
+  hasLeft(slot: number): boolean {
+    return ((this.#slots[slot * slotWords + slotState] as number) & leftByHost) !== 0;
   }
 
   /** Bytes queued for this connection, those of the present batch included. */
@@ -363,23 +374,31 @@ export class Core implements HttpCommands {
 
   /** Queue a message; `flags` are RW_SEND_*. */
   send(slot: number, generation: number, flags: number, payload: Payload): Outcome {
-    if (!this.#isOpen(slot, generation)) return 'closed';
+    if (!this.isOpen(slot, generation)) return 'closed';
     const length = typeof payload === 'string' ? payload.length : payload.byteLength;
     const exact = this.#mustSendExactly(slot, length);
-    if (exact) this.flush();
-    const before = this.#slots[slot * slotWords + slotOutBytes] as number;
+    if (!exact) {
+      this.#payloadCommand(commandType.send, flags, slot, generation, payload, 0);
+      return 'sent';
+    }
+    this.flush();
+    const dropsBefore = this.#stats[dropsBackpressure];
     this.#payloadCommand(commandType.send, flags, slot, generation, payload, 0);
-    return exact ? this.#outcome(slot, generation, before) : 'sent';
+    return this.#outcome(slot, generation, dropsBefore);
   }
 
   /** Queue a message whose payload lies in the event batch; nothing is copied in JS. */
   sendFromEvent(slot: number, generation: number, flags: number, offset: number, bytes: number): Outcome {
-    if (!this.#isOpen(slot, generation)) return 'closed';
+    if (!this.isOpen(slot, generation)) return 'closed';
     const exact = this.#mustSendExactly(slot, bytes);
-    if (exact) this.flush();
-    const before = this.#slots[slot * slotWords + slotOutBytes] as number;
+    if (!exact) {
+      this.#push(commandType.send, flags | commandFlag.fromEvent, slot, generation, offset, bytes, 0, 0, 0);
+      return 'sent';
+    }
+    this.flush();
+    const dropsBefore = this.#stats[dropsBackpressure];
     this.#push(commandType.send, flags | commandFlag.fromEvent, slot, generation, offset, bytes, 0, 0, 0);
-    return exact ? this.#outcome(slot, generation, before) : 'sent';
+    return this.#outcome(slot, generation, dropsBefore);
   }
 
   ping(slot: number, generation: number, data: Payload): void {
@@ -391,10 +410,13 @@ export class Core implements HttpCommands {
     const offset = this.#room(room);
     const bytes = room === 0 ? 0 : this.#data.utf8Write(reason, offset, room);
     this.#push(commandType.wsClose, 0, slot, generation, offset, bytes, code, 0, 0);
+    // Applied at once, so that `isOpen` and `send` tell of it from the next line on.
+    this.flush();
   }
 
   terminate(slot: number, generation: number): void {
     this.#push(commandType.terminate, 0, slot, generation, 0, 0, 0, 0, 0);
+    this.flush();
   }
 
   pause(slot: number, generation: number): void {
@@ -466,13 +488,13 @@ export class Core implements HttpCommands {
     return false;
   }
 
-  #outcome(slot: number, generation: number, before: number): Outcome {
+  #outcome(slot: number, generation: number, dropsBefore: bigint | undefined): Outcome {
     this.flush();
     if (!this.#isOpen(slot, generation)) return 'closed';
+    // The send was the only command applied since.
+    if (this.#stats[dropsBackpressure] !== dropsBefore) return 'dropped';
     const base = slot * slotWords;
-    const after = this.#slots[base + slotOutBytes] as number;
-    if (after === before) return 'dropped';
-    return after === (this.#slots[base + slotOutUnflushed] as number) ? 'sent' : 'backpressure';
+    return (this.#slots[base + slotOutBytes] as number) === (this.#slots[base + slotOutUnflushed] as number) ? 'sent' : 'backpressure';
   }
 
   #room(bytes: number): number {

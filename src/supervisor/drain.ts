@@ -35,14 +35,27 @@ export async function drainWorkers(workers: readonly WorkerProcess[], timeoutSec
 const stopSignals = { SIGINT: exitCodes.interrupted, SIGTERM: exitCodes.terminated } as const;
 export type StopSignal = keyof typeof stopSignals;
 
-/** The first SIGINT or SIGTERM calls `drain`, the second `force` with the exit code that tells of it. Returns how to stop listening. */
-export function onStopSignals(drain: (signal: StopSignal) => void, force: (exitCode: number) => void): () => void {
-  let asked = false;
+/** A signal so soon after the first is the same wish: `npm start` hands on what the process group has already received. */
+const repeatMs = 1000;
+
+/**
+ * The first SIGINT or SIGTERM calls `drain`; one that comes a second later or more calls `force` with the exit code that tells of it.
+ * Returns how to stop listening.
+ */
+export function onStopSignals(
+  drain: (signal: StopSignal) => void,
+  force: (exitCode: number) => void,
+  now: () => number = () => performance.now(),
+): () => void {
+  let askedAt: number | undefined;
   const handlers = (Object.keys(stopSignals) as StopSignal[]).map((signal) => {
     const handler = () => {
-      if (asked) force(stopSignals[signal]);
-      else drain(signal);
-      asked = true;
+      if (askedAt === undefined) {
+        askedAt = now();
+        drain(signal);
+      } else if (now() - askedAt >= repeatMs) {
+        force(stopSignals[signal]);
+      }
     };
     process.on(signal, handler);
     return () => process.off(signal, handler);

@@ -85,8 +85,7 @@ export class Loop {
     let now = began;
     let idle = false;
     for (let turns = 0; turns < turnsPerVisit && now - began < visitMs; turns++) {
-      const mayWait = idle && this.#options.pending() === 0;
-      const count = core.turn(mayWait ? waitUs : 0);
+      const count = core.turn(this.#options.pending() === 0 ? waitUs : 0);
       if (count > 0) {
         core.dispatch(count, this.#http, this.#websocket);
         // Handlers that await something already settled answer within this visit.

@@ -223,13 +223,19 @@ describe('stop', () => {
     patience,
   );
 
-  test('the first signal drains, the second forces the exit code of the signal', () => {
+  test('the first signal drains, one a second later forces its exit code, and one that only repeats the first does nothing', () => {
     const calls: (string | number)[] = [];
+    let time = 0;
     const off = onStopSignals(
       (signal) => calls.push(signal),
       (exitCode) => calls.push(exitCode),
+      () => time,
     );
     process.emit('SIGTERM');
+    time = 999;
+    process.emit('SIGTERM');
+    expect(calls).toEqual(['SIGTERM']);
+    time = 1000;
     process.emit('SIGINT');
     process.emit('SIGTERM');
     off();

@@ -119,7 +119,7 @@ export class WebSocketFrontend implements WebSocketEvents {
 
   onMessage(slot: number, generation: number, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void {
     const socket = this.#find(slot, generation);
-    if (socket === undefined || socket.route.handler.message === undefined) return;
+    if (socket === undefined || socket.route.handler.message === undefined || this.#core.hasLeft(slot)) return;
     const message = new ReceivedMessage(this.#core, isBinary, offset, bytes, large);
     try {
       const result = socket.route.handler.message(socket, message);
@@ -147,17 +147,17 @@ export class WebSocketFrontend implements WebSocketEvents {
 
   onDrain(slot: number, generation: number): void {
     const socket = this.#find(slot, generation);
-    if (socket !== undefined) this.#run(socket, 'drain', () => socket.route.handler.drain?.(socket));
+    if (socket !== undefined && !this.#core.hasLeft(slot)) this.#run(socket, 'drain', () => socket.route.handler.drain?.(socket));
   }
 
   onPing(slot: number, generation: number, data: Uint8Array): void {
     const socket = this.#find(slot, generation);
-    if (socket !== undefined) this.#run(socket, 'ping', () => socket.route.handler.ping?.(socket, data.slice()));
+    if (socket !== undefined && !this.#core.hasLeft(slot)) this.#run(socket, 'ping', () => socket.route.handler.ping?.(socket, data.slice()));
   }
 
   onPong(slot: number, generation: number, data: Uint8Array): void {
     const socket = this.#find(slot, generation);
-    if (socket !== undefined) this.#run(socket, 'pong', () => socket.route.handler.pong?.(socket, data.slice()));
+    if (socket !== undefined && !this.#core.hasLeft(slot)) this.#run(socket, 'pong', () => socket.route.handler.pong?.(socket, data.slice()));
   }
 
   onDropped(slot: number, generation: number, count: number): void {
@@ -168,6 +168,8 @@ export class WebSocketFrontend implements WebSocketEvents {
   // ---------------------------------------------------------------- handshakes
 
   #accept(head: RequestHead, headers: string, route: SettledRoute, data: unknown, extras: SocketExtras | undefined): void {
+    // The client may have left while a promise decided: its slot may be another's by now.
+    if (!this.#core.isOpen(head.slot, head.generation)) return;
     this.#sockets[head.slot] = new GatewaySocket(route, head.slot, head.generation, data, extras);
     this.#core.acceptUpgrade(head, headers, route.index);
   }
@@ -192,7 +194,8 @@ export class WebSocketFrontend implements WebSocketEvents {
   }
 
   #refuse(head: RequestHead, response: Response): true {
-    const status = response.status >= 400 && response.status <= 599 ? response.status : 403;
+    // RFC 6455 §4.2.2: any answer but 101 refuses; one that tells of success would only mislead.
+    const status = response.status >= 300 ? response.status : 403;
     const answer = (body: Uint8Array | null) => this.#core.respond(head, status, refusalHeaders(response), body);
     response.bytes().then(answer, () => answer(null));
     return true;

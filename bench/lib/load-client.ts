@@ -1,0 +1,102 @@
+/** Runs the load client (bench/load) and hears its marks. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+const folder = join(import.meta.dir, '..', 'load');
+
+/** Its line of JSON. Which numbers it has depends on the command. */
+export interface LoadReport {
+  readonly messages?: number;
+  readonly per_second?: number;
+  readonly p50_us?: number;
+  readonly p99_us?: number;
+  /** ws-fanout */
+  readonly deliveries?: number;
+  readonly publisher_deliveries?: number;
+  /** ws-idle */
+  readonly open?: number;
+  readonly lost?: number;
+}
+
+/** make decides whether it is out of date. */
+export function buildLoadClient(): void {
+  execFileSync('make', ['--silent', '-C', folder], { stdio: ['ignore', 2, 2] });
+}
+
+export interface LoadOptions {
+  /** A command of the load client and its options. */
+  readonly args: readonly string[];
+  readonly port: number;
+  readonly cpu: number;
+}
+
+const running = new Set<ChildProcess>();
+
+export function killLoadClients(): void {
+  for (const child of running) child.kill('SIGKILL');
+}
+
+export class LoadClient {
+  readonly #child: ChildProcess;
+  readonly #lines: string[] = [];
+  readonly #ended: Promise<void>;
+  #hasEnded = false;
+  #errors = '';
+  #onChange: () => void = () => {};
+
+  constructor({ args, port, cpu }: LoadOptions) {
+    const command = ['-c', String(cpu), join(folder, 'build/load'), ...args, '--port', String(port)];
+    const child = spawn('taskset', command, { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.#child = child;
+    running.add(child);
+    child.stderr.on('data', (chunk) => void (this.#errors += chunk));
+    // One that has ended by itself no longer listens.
+    child.stdin.on('error', () => {});
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      this.#lines.push(line);
+      this.#onChange();
+    });
+    this.#ended = new Promise((resolve) => {
+      const end = () => {
+        running.delete(child);
+        this.#hasEnded = true;
+        this.#onChange();
+        resolve();
+      };
+      child.once('error', (error) => {
+        this.#errors += error.message;
+        end();
+      });
+      child.once('close', end);
+    });
+  }
+
+  /** Resolves when it has printed a line that begins so. Throws when it ends before. */
+  async line(prefix: string): Promise<void> {
+    while (!this.#lines.some((line) => line.startsWith(prefix))) {
+      if (this.#hasEnded) throw this.#failure();
+      await new Promise<void>((resolve) => {
+        this.#onChange = resolve;
+      });
+    }
+  }
+
+  /** Let go of connections that are held. */
+  release(): void {
+    this.#child.stdin?.end();
+  }
+
+  /** Its report, when it has ended. Throws when anything was not as it should be. */
+  async report(): Promise<LoadReport> {
+    await this.#ended;
+    const last = this.#lines.at(-1);
+    if (this.#child.exitCode !== 0 || last === undefined || !last.startsWith('{')) throw this.#failure();
+    return JSON.parse(last) as LoadReport;
+  }
+
+  #failure(): Error {
+    const how = this.#child.signalCode ?? `exit code ${this.#child.exitCode}`;
+    return new Error(this.#errors.trim() || `the load client ended early, ${how}`);
+  }
+}

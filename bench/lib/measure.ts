@@ -1,0 +1,96 @@
+/** One measurement of one workload on one server. */
+import { LoadClient, type LoadOptions } from './load-client.ts';
+import { cpuNs, pssBytes } from './process-tree.ts';
+import type { Server } from './servers.ts';
+import { idleSockets, type Workload } from './workloads.ts';
+
+export interface Measurement {
+  /** cpu: µs per message. latency: µs. memory: bytes per connection. idle: percent of a core. */
+  readonly value: number;
+  /** Messages, requests or deliveries a second: what the server gave, which is its most only where it kept its CPU busy. */
+  readonly perSecond?: number;
+  /** Part of its CPU that the server used. */
+  readonly busy?: number;
+}
+
+export interface MeasureOptions {
+  readonly server: Server;
+  readonly clientCpu: number;
+  readonly seconds: number;
+}
+
+/** Long enough for Bun's and Node's compilers to have seen the hot paths. */
+const warmupMs = 2000;
+/** Connections that are opened and closed before memory is read: what the first ones cost a server is not what each costs. */
+const warmupConnections = 500;
+/** Until a server has done what it does after many connections have come or gone. */
+const settleMs = 5000;
+const idleMs = 20_000;
+
+export function measure(workload: Workload, options: MeasureOptions): Promise<Measurement> {
+  switch (workload.kind) {
+    case 'cpu':
+    case 'latency':
+      return measureTraffic(workload, options);
+    case 'memory':
+      return measureMemory(workload, options);
+    case 'idle':
+      return measureIdle(workload, options);
+    default:
+      return workload.kind satisfies never;
+  }
+}
+
+function loadOptions({ server, clientCpu }: MeasureOptions, args: readonly string[]): LoadOptions {
+  return { args, port: server.port, cpu: clientCpu };
+}
+
+async function measureTraffic(workload: Workload, options: MeasureOptions): Promise<Measurement> {
+  const { server, seconds } = options;
+  const args = [...workload.load, '--warmup-ms', String(warmupMs), '--seconds', String(seconds)];
+  const client = new LoadClient(loadOptions(options, args));
+  await client.line('measure-begin');
+  const beganNs = cpuNs(server.pid);
+  const began = performance.now();
+  await client.line('measure-end');
+  const usedNs = cpuNs(server.pid) - beganNs;
+  const elapsedMs = performance.now() - began;
+  const report = await client.report();
+  const messages = report.deliveries === undefined ? (report.messages ?? 0) : report.deliveries + (report.publisher_deliveries ?? 0);
+  if (messages === 0) throw new Error('nothing came back while it was measured');
+  const value = workload.kind === 'cpu' ? usedNs / 1000 / messages : (report.p50_us ?? Number.NaN);
+  return { value, perSecond: (messages / elapsedMs) * 1000, busy: usedNs / 1e6 / elapsedMs };
+}
+
+async function holding<Value>(options: MeasureOptions, connections: number, whileHeld: () => Promise<Value>): Promise<Value> {
+  const client = new LoadClient(loadOptions(options, ['ws-idle', '--connections', String(connections)]));
+  await client.line('open ');
+  const value = await whileHeld();
+  client.release();
+  const { lost } = await client.report();
+  if (lost !== 0) throw new Error(`${lost} idle connections were lost`);
+  return value;
+}
+
+async function measureMemory(_workload: Workload, options: MeasureOptions): Promise<Measurement> {
+  const { pid } = options.server;
+  await holding(options, warmupConnections, async () => {});
+  await Bun.sleep(settleMs);
+  const before = pssBytes(pid);
+  const after = await holding(options, idleSockets.memory, async () => {
+    await Bun.sleep(settleMs);
+    return pssBytes(pid);
+  });
+  return { value: (after - before) / idleSockets.memory };
+}
+
+function measureIdle(_workload: Workload, options: MeasureOptions): Promise<Measurement> {
+  const { pid } = options.server;
+  return holding(options, idleSockets.idle, async () => {
+    await Bun.sleep(settleMs);
+    const usedNs = cpuNs(pid);
+    const began = performance.now();
+    await Bun.sleep(idleMs);
+    return { value: ((cpuNs(pid) - usedNs) / 1e6 / (performance.now() - began)) * 100 };
+  });
+}

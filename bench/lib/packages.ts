@@ -1,0 +1,27 @@
+/** Installs what the bench measures against, into a node_modules of the bench's own. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const folder = join(import.meta.dir, '..');
+
+interface Manifest {
+  readonly dependencies: Readonly<Record<string, string>>;
+  readonly peerDependencies: Readonly<Record<string, string>>;
+}
+
+/** `heavy`: packages that are installed only when somebody asks to measure them. */
+export function ensurePackages(heavy: readonly string[]): void {
+  const { dependencies, peerDependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest;
+  const isMissing = ([name, version]: readonly [string, string]) => installedVersion(name) !== version;
+  const wanted = heavy.map((name) => [name, peerDependencies[name] ?? ''] as const);
+  if (!Object.entries(dependencies).some(isMissing) && !wanted.some(isMissing)) return;
+  const extra = wanted.map(([name, version]) => `${name}@${version}`);
+  console.error(`Installing the bench's npm packages${extra.length === 0 ? '' : `, ${extra.join(' and ')} among them`}`);
+  execFileSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', ...extra], { cwd: folder, stdio: ['ignore', 2, 2] });
+}
+
+function installedVersion(name: string): string | undefined {
+  const manifest = join(folder, 'node_modules', name, 'package.json');
+  return existsSync(manifest) ? (JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }).version : undefined;
+}

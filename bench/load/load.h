@@ -1,0 +1,153 @@
+/* The load client: one thread, one epoll set, a closed loop.
+ *
+ *   load.c      options, and the command to run            ws.c         handshake and frames
+ *   net.c       connections and the loop                   ws_load.c    ws-echo, ws-fanout, ws-idle
+ *   measure.c   marks, latencies, the report               http_load.c  http, http-churn
+ *
+ * It shares its machine with the server it measures: bytes are checked where recv(2) put them, nothing is allocated for a message, and all that
+ * one wake-up allows to send goes out in one send(2). Anything unexpected ends the run with a sentence on stderr and exit code 1: a number is
+ * reported only when every answer was right. */
+#ifndef LOAD_H
+#define LOAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONNECTIONS_MAX 19000u
+#define IN_FLIGHT_MAX 1024u
+#define PAYLOAD_BYTES_MAX (1u << 20)
+#define SECONDS_MAX 600u
+#define BUFFER_BYTES (256u << 10)
+#define PARTIAL_BYTES_MAX (16u << 10) /* a response head or frame header that is not complete yet */
+#define OPENING_MAX 128u              /* connections being opened at once: no accept queue overflows */
+#define STALL_NS (10ull * 1000000000)  /* no progress for so long ends the run */
+#define LATENCY_BUCKETS 2048u
+
+struct options {
+    const char *command;
+    const char *host; /* within 127.0.0.0/8 */
+    const char *path;
+    uint16_t port;
+    uint32_t connections; /* ws-fanout: subscribers */
+    uint32_t in_flight;   /* messages or requests per connection at once; ws-fanout: messages of a batch */
+    uint32_t payload_bytes;
+    uint32_t warmup_ms;
+    uint32_t seconds;
+    uint32_t settle_ms;   /* ws-fanout: between the last handshake and the first message, so that every subscription is made */
+    uint32_t per_address; /* connections per source address */
+    int binary;
+};
+
+enum phase { PHASE_CLOSED = 0, PHASE_CONNECTING, PHASE_HANDSHAKE, PHASE_OPEN };
+
+struct ws_reader {
+    uint64_t remaining; /* of the present frame */
+    uint64_t position;  /* in the present message */
+    uint8_t in_frame;
+    uint8_t in_message;
+    uint8_t fin;
+};
+
+enum http_state { HTTP_HEAD = 0, HTTP_SIZED, HTTP_CHUNK_SIZE, HTTP_CHUNK_DATA, HTTP_CHUNK_END, HTTP_TRAILER, HTTP_UNTIL_CLOSE };
+
+struct http_reader {
+    uint64_t remaining; /* of the body, or of the present chunk */
+    uint64_t body_bytes;
+    enum http_state state;
+};
+
+struct connection {
+    int fd;
+    uint32_t index;
+    enum phase phase;
+    int wants_write;
+    uint8_t *partial; /* input that is not complete */
+    uint32_t partial_bytes;
+    uint8_t *out; /* output the kernel did not take */
+    size_t out_bytes;
+    size_t out_sent;
+    uint32_t sent;     /* messages; wraps */
+    uint32_t received; /* messages; wraps */
+    uint64_t *sent_at; /* [in_flight], by number modulo in_flight */
+    union {
+        struct ws_reader ws;
+        struct http_reader http;
+    } reader;
+};
+
+struct load;
+
+/* What a command does; functions not needed are NULL. */
+struct workload {
+    const char *name;
+    void (*prepare)(struct load *load);
+    void (*connected)(struct load *load, struct connection *connection);
+    /* bytes[0..len): input. ret: how many were consumed; the rest comes again with what follows */
+    size_t (*consume)(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
+    void (*ended)(struct load *load, struct connection *connection); /* the server closed; NULL: that is an error */
+    void (*begin)(struct load *load);                                /* all connections are open */
+    void (*message)(struct load *load, struct connection *connection); /* WebSocket: a whole message has come */
+    void (*report)(const struct load *load);                           /* more members of the JSON object */
+    uint32_t extra_connections;
+    int holds;                                                         /* stays until stdin ends or SIGTERM comes, measures nothing */
+    int sources;                                                       /* uses several source addresses */
+};
+
+enum stage { STAGE_OPENING = 0, STAGE_SETTLING, STAGE_WARMUP, STAGE_MEASURING, STAGE_DONE };
+
+struct load {
+    struct options options;
+    const struct workload *workload;
+    struct connection *connections;
+    uint32_t connection_count;
+    uint32_t begun;   /* of connections[]: how many are in use */
+    uint64_t started; /* connections ever begun, those begun anew included */
+    uint64_t opened;  /* connections ever open */
+    uint32_t opening;
+    uint32_t open;
+    int epoll;
+    enum stage stage;
+    uint64_t now;
+    uint64_t stage_until;
+    uint64_t progress_at;
+    uint8_t *buffer; /* BUFFER_BYTES, for input */
+
+    uint64_t messages; /* while measuring */
+    uint64_t measured_from;
+    uint64_t measured_ns;
+    double client_cpu_seconds;
+    uint64_t latencies[LATENCY_BUCKETS];
+    uint64_t latency_count;
+    uint64_t latency_max;
+};
+
+/* measure.c */
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void *allocate(size_t count, size_t bytes); /* zeroed, never NULL */
+uint64_t clock_now(void);
+void measure_begin(struct load *load);
+void measure_end(struct load *load);
+void latency_add(struct load *load, uint64_t ns); /* only counted while measuring */
+void report(const struct load *load);
+
+/* net.c */
+void net_run(struct load *load);
+void net_send(struct load *load, struct connection *connection, const void *bytes, size_t len);
+void net_opened(struct load *load, struct connection *connection); /* the protocol is ready */
+void net_close(struct load *load, struct connection *connection);
+void net_reopen(struct load *load, struct connection *connection); /* close it and connect anew */
+
+/* ws.c */
+void ws_prepare(struct load *load);
+void ws_connected(struct load *load, struct connection *connection);
+size_t ws_consume(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
+/* Send messages number first .. first + count - 1 (count <= in_flight). */
+void ws_send(struct load *load, struct connection *connection, uint32_t first, uint32_t count);
+
+extern const struct workload workload_ws_echo;
+extern const struct workload workload_ws_fanout;
+extern const struct workload workload_ws_idle;
+extern const struct workload workload_http;
+extern const struct workload workload_http_churn;
+
+#endif

@@ -1,0 +1,232 @@
+/* Connections and the loop: opens all of them, a bounded number at a time, then lets the workload answer what arrives until the time is over.
+ * Level-triggered, one recv(2) a wake-up: a connection with more to read is simply reported again. */
+#include "load.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define EVENTS_MAX 512
+#define STDIN_TAG NULL /* the event of standard input carries no connection */
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_signal(int signal_number) {
+    (void)signal_number;
+    stop_asked = 1;
+}
+
+static void watch(struct load *load, struct connection *connection, int operation, int wants_write) {
+    struct epoll_event event = {.events = EPOLLIN | (wants_write ? (uint32_t)EPOLLOUT : 0), .data.ptr = connection};
+    if (epoll_ctl(load->epoll, operation, connection->fd, &event) != 0) fail("epoll_ctl: %s", strerror(errno));
+    connection->wants_write = wants_write;
+}
+
+/* A source address of its own for each per_address connections: one address has about 28,000 ports, fewer while old ones linger. */
+static void bind_source(const struct load *load, const struct connection *connection) {
+    const int on = 1;
+    struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(load->started / load->options.per_address % 200))};
+    /* ip(7): the port is chosen at connect, when the whole tuple is known, so that ports are shared between targets. */
+    setsockopt(connection->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(connection->fd, (struct sockaddr *)&source, sizeof source) != 0) fail("bind to a loopback source address: %s", strerror(errno));
+}
+
+static void start_connecting(struct load *load, struct connection *connection) {
+    const int on = 1;
+    struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(load->options.port)};
+    inet_pton(AF_INET, load->options.host, &target.sin_addr);
+    connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (connection->fd < 0) fail("socket: %s (is the limit of open files too low?)", strerror(errno));
+    setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (load->workload->sources) bind_source(load, connection);
+    if (connect(connection->fd, (struct sockaddr *)&target, sizeof target) != 0 && errno != EINPROGRESS)
+        fail("connect to %s:%u: %s", load->options.host, load->options.port, strerror(errno));
+    connection->phase = PHASE_CONNECTING;
+    load->opening++;
+    load->started++;
+    watch(load, connection, EPOLL_CTL_ADD, 1);
+}
+
+void net_close(struct load *load, struct connection *connection) {
+    if (connection->phase == PHASE_CLOSED) return;
+    if (connection->phase == PHASE_OPEN)
+        load->open--;
+    else
+        load->opening--;
+    close(connection->fd);
+    connection->fd = -1;
+    connection->phase = PHASE_CLOSED;
+    connection->partial_bytes = 0;
+    connection->out_bytes = connection->out_sent = 0;
+    memset(&connection->reader, 0, sizeof connection->reader);
+}
+
+void net_reopen(struct load *load, struct connection *connection) {
+    net_close(load, connection);
+    start_connecting(load, connection);
+}
+
+void net_opened(struct load *load, struct connection *connection) {
+    connection->phase = PHASE_OPEN;
+    load->opening--;
+    load->open++;
+    load->opened++;
+    load->progress_at = load->now;
+}
+
+static void keep_output(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
+    const size_t waiting = connection->out_bytes - connection->out_sent;
+    if (waiting > 0) memmove(connection->out, connection->out + connection->out_sent, waiting);
+    uint8_t *out = realloc(connection->out, waiting + len);
+    if (out == NULL) fail("out of memory");
+    memcpy(out + waiting, bytes, len);
+    connection->out = out;
+    connection->out_sent = 0;
+    connection->out_bytes = waiting + len;
+    if (!connection->wants_write) watch(load, connection, EPOLL_CTL_MOD, 1);
+}
+
+void net_send(struct load *load, struct connection *connection, const void *bytes, size_t len) {
+    const uint8_t *from = bytes;
+    size_t sent = 0;
+    if (connection->out_bytes == connection->out_sent) {
+        const ssize_t result = send(connection->fd, from, len, MSG_NOSIGNAL);
+        if (result < 0 && errno != EAGAIN) fail("send: %s", strerror(errno));
+        sent = result > 0 ? (size_t)result : 0;
+    }
+    if (sent < len) keep_output(load, connection, from + sent, len - sent);
+}
+
+static void on_writable(struct load *load, struct connection *connection) {
+    if (connection->phase == PHASE_CONNECTING) {
+        int error = 0;
+        socklen_t bytes = sizeof error;
+        getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
+        if (error != 0) fail("connect to %s:%u: %s", load->options.host, load->options.port, strerror(error));
+        connection->phase = PHASE_HANDSHAKE;
+        watch(load, connection, EPOLL_CTL_MOD, 0);
+        load->workload->connected(load, connection);
+        return;
+    }
+    const ssize_t sent = send(connection->fd, connection->out + connection->out_sent, connection->out_bytes - connection->out_sent, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) fail("send: %s", strerror(errno));
+    if (sent > 0) connection->out_sent += (size_t)sent;
+    if (connection->out_sent == connection->out_bytes) watch(load, connection, EPOLL_CTL_MOD, 0);
+}
+
+static void keep_partial(struct connection *connection, const uint8_t *bytes, size_t len) {
+    if (len > PARTIAL_BYTES_MAX) fail("a response head is longer than %u bytes", PARTIAL_BYTES_MAX);
+    if (len > 0 && connection->partial == NULL) connection->partial = allocate(PARTIAL_BYTES_MAX, 1);
+    if (len > 0) memcpy(connection->partial, bytes, len);
+    connection->partial_bytes = (uint32_t)len;
+    if (len == 0 && connection->partial != NULL) { /* rare enough not to be worth keeping: 19,000 of them would be 300 MB */
+        free(connection->partial);
+        connection->partial = NULL;
+    }
+}
+
+static void on_readable(struct load *load, struct connection *connection) {
+    size_t have = connection->partial_bytes;
+    if (have > 0) memcpy(load->buffer, connection->partial, have);
+    const ssize_t received = recv(connection->fd, load->buffer + have, BUFFER_BYTES - have, 0);
+    if (received < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (received < 0 && !load->workload->holds) fail("recv: %s", strerror(errno));
+    if (received <= 0) {
+        if (load->workload->ended == NULL) fail("the server closed connection %u", connection->index);
+        load->workload->ended(load, connection);
+        return;
+    }
+    load->now = clock_now();
+    have += (size_t)received;
+    const size_t consumed = load->workload->consume(load, connection, load->buffer, have);
+    if (connection->phase != PHASE_CLOSED && connection->phase != PHASE_CONNECTING) keep_partial(connection, load->buffer + consumed, have - consumed);
+}
+
+static void on_event(struct load *load, const struct epoll_event *event) {
+    struct connection *connection = event->data.ptr;
+    if (connection == STDIN_TAG) {
+        char ignored[256];
+        if (read(STDIN_FILENO, ignored, sizeof ignored) <= 0) stop_asked = 1;
+        return;
+    }
+    if (connection->phase == PHASE_CLOSED) return;
+    if ((event->events & EPOLLOUT) != 0) on_writable(load, connection);
+    if ((event->events & ~(uint32_t)EPOLLOUT) != 0 && connection->phase > PHASE_CONNECTING) on_readable(load, connection);
+    else if ((event->events & (EPOLLERR | EPOLLHUP)) != 0 && connection->phase == PHASE_CONNECTING) on_writable(load, connection);
+}
+
+static void enter(struct load *load, enum stage stage, uint64_t length_ms) {
+    load->stage = stage;
+    load->stage_until = load->now + length_ms * 1000000u;
+    load->progress_at = load->now;
+}
+
+/* One step of opening → settling → warm-up → measuring → done, when it is due. */
+static void advance(struct load *load) {
+    const int due = load->now >= load->stage_until;
+    if (load->stage == STAGE_OPENING) {
+        while (load->opening < OPENING_MAX && load->begun < load->connection_count)
+            start_connecting(load, &load->connections[load->begun++]);
+        /* Not all of them need be open now: those of http-churn come and go. */
+        if (load->opened >= load->connection_count) enter(load, STAGE_SETTLING, load->options.settle_ms);
+        return;
+    }
+    if (load->workload->holds) return;
+    if (load->stage == STAGE_SETTLING && due) {
+        enter(load, STAGE_WARMUP, load->options.warmup_ms);
+        load->workload->begin(load);
+    } else if (load->stage == STAGE_WARMUP && due) {
+        measure_begin(load);
+        enter(load, STAGE_MEASURING, load->options.seconds * 1000ull);
+    } else if (load->stage == STAGE_MEASURING && due) {
+        measure_end(load);
+    }
+    if (load->stage == STAGE_SETTLING) load->progress_at = load->now;
+}
+
+static void hold_begin(struct load *load) {
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = STDIN_TAG};
+    /* EPERM: standard input is a file, which never "ends" for epoll; then only a signal ends us. */
+    if (epoll_ctl(load->epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event) != 0 && errno != EPERM) fail("epoll_ctl: %s", strerror(errno));
+    printf("open %u\n", load->open);
+    fflush(stdout);
+}
+
+static int goes_on(const struct load *load, int held) {
+    return !stop_asked && load->stage != STAGE_DONE && !(held && load->now >= load->stage_until);
+}
+
+void net_run(struct load *load) {
+    struct epoll_event events[EVENTS_MAX];
+    struct sigaction action = {.sa_handler = on_signal};
+    int held = 0;
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    if ((load->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0) fail("epoll_create1: %s", strerror(errno));
+    load->now = load->progress_at = clock_now();
+    advance(load);
+    while (goes_on(load, held)) {
+        const int count = epoll_wait(load->epoll, events, EVENTS_MAX, held ? 1000 : 20);
+        if (count < 0 && errno != EINTR) fail("epoll_wait: %s", strerror(errno));
+        for (int i = 0; i < count; i++) on_event(load, &events[i]);
+        load->now = clock_now();
+        advance(load);
+        if (load->workload->holds && load->stage != STAGE_OPENING && !held) {
+            held = 1;
+            enter(load, STAGE_SETTLING, load->options.seconds * 1000ull);
+            hold_begin(load);
+        }
+        if (!held && load->now - load->progress_at > STALL_NS)
+            fail("no progress for %llu seconds: %u of %u connections open", STALL_NS / 1000000000u, load->open, load->connection_count);
+    }
+    if (stop_asked && !load->workload->holds) fail("stopped by a signal");
+    close(load->epoll);
+}

@@ -1,0 +1,178 @@
+/* The client's side of RFC 6455: handshake, masked frames out, frames in.
+ *
+ * Every message is the same pattern of ASCII, except that its first bytes (8 at most) are its number in hexadecimal: so a lost, repeated, reordered
+ * or damaged message is noticed, and a frame is made by copying a template and patching 8 bytes. The mask is fixed, and not zero, so that the server
+ * has to unmask as it would for anybody. */
+#include "load.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NUMBER_BYTES 8u
+
+/* The sample of RFC 6455 §1.3; the server cannot tell, and the answer is known. */
+static const char key[] = "dGhlIHNhbXBsZSBub25jZQ==";
+static const char accept_value[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+static const uint8_t mask[4] = {0x37, 0xFA, 0x21, 0x3D};
+
+static char handshake[1024];
+static size_t handshake_bytes;
+static uint8_t *pattern;  /* payload_bytes */
+static uint8_t *template; /* one frame, masked */
+static uint8_t *scratch;  /* in_flight frames */
+static size_t header_bytes;
+static size_t frame_bytes;
+static uint32_t number_bytes; /* of the payload, at its start */
+
+static void number_digits(uint32_t number, uint8_t digits[NUMBER_BYTES]) {
+    for (uint32_t i = 0; i < number_bytes; i++) digits[i] = (uint8_t) "0123456789abcdef"[number >> (4 * (number_bytes - 1 - i)) & 15];
+}
+
+static size_t put_header(uint8_t *out, uint8_t opcode, size_t len) {
+    size_t at = 2;
+    out[0] = (uint8_t)(0x80 | opcode);
+    if (len < 126) {
+        out[1] = (uint8_t)(0x80 | len);
+    } else if (len <= UINT16_MAX) {
+        out[1] = 0x80 | 126;
+        out[at++] = (uint8_t)(len >> 8);
+        out[at++] = (uint8_t)len;
+    } else {
+        out[1] = 0x80 | 127;
+        for (int shift = 56; shift >= 0; shift -= 8) out[at++] = (uint8_t)((uint64_t)len >> shift);
+    }
+    memcpy(out + at, mask, sizeof mask);
+    return at + sizeof mask;
+}
+
+void ws_prepare(struct load *load) {
+    const struct options *options = &load->options;
+    const int len = snprintf(handshake, sizeof handshake,
+                             "GET %s HTTP/1.1\r\nHost: %s:%u\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                             "Sec-WebSocket-Key: %s\r\n\r\n",
+                             options->path, options->host, options->port, key);
+    if (len < 0 || (size_t)len >= sizeof handshake) fail("--path is too long");
+    handshake_bytes = (size_t)len;
+    number_bytes = options->payload_bytes < NUMBER_BYTES ? options->payload_bytes : NUMBER_BYTES;
+    pattern = allocate(options->payload_bytes + 1u, 1);
+    template = allocate(options->payload_bytes + 14u, 1);
+    for (uint32_t i = 0; i < options->payload_bytes; i++) pattern[i] = (uint8_t)('a' + i % 23);
+    header_bytes = put_header(template, options->binary ? 2 : 1, options->payload_bytes);
+    frame_bytes = header_bytes + options->payload_bytes;
+    for (uint32_t i = 0; i < options->payload_bytes; i++) template[header_bytes + i] = pattern[i] ^ mask[i & 3];
+    if ((uint64_t)frame_bytes * options->in_flight > (64u << 20)) fail("--payload times --in-flight is over 64 MiB");
+    scratch = allocate(options->in_flight, frame_bytes);
+}
+
+void ws_connected(struct load *load, struct connection *connection) {
+    net_send(load, connection, handshake, handshake_bytes);
+}
+
+void ws_send(struct load *load, struct connection *connection, uint32_t first, uint32_t count) {
+    uint8_t digits[NUMBER_BYTES];
+    uint8_t *out = scratch;
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(out, template, frame_bytes);
+        number_digits(first + i, digits);
+        for (uint32_t d = 0; d < number_bytes; d++) out[header_bytes + d] = digits[d] ^ mask[d & 3];
+        out += frame_bytes;
+    }
+    net_send(load, connection, scratch, (size_t)(out - scratch));
+}
+
+/* ret: length of the answer's head, 0 when it is not complete */
+static size_t take_handshake(const uint8_t *bytes, size_t len) {
+    const uint8_t *end = memmem(bytes, len, "\r\n\r\n", 4);
+    if (end == NULL) return 0;
+    const size_t head = (size_t)(end - bytes) + 4;
+    if (head < 12 || memcmp(bytes, "HTTP/1.1 101", 12) != 0) fail("the handshake was answered: %.*s", (int)(head < 80 ? head : 80), (const char *)bytes);
+    if (memmem(bytes, head, accept_value, sizeof accept_value - 1) == NULL) fail("wrong Sec-WebSocket-Accept");
+    return head;
+}
+
+static void check_payload(const struct load *load, const struct connection *connection, const uint8_t *bytes, size_t len) {
+    size_t position = connection->reader.ws.position;
+    size_t at = 0;
+    if (position + len > load->options.payload_bytes) fail("a message is longer than the %u bytes expected", load->options.payload_bytes);
+    if (position < number_bytes) {
+        uint8_t digits[NUMBER_BYTES];
+        number_digits(connection->received, digits);
+        for (; at < len && position < number_bytes; at++, position++)
+            if (bytes[at] != digits[position]) fail("connection %u: not message %u: lost, repeated or damaged", connection->index, connection->received);
+    }
+    if (memcmp(bytes + at, pattern + position, len - at) != 0) fail("connection %u: message %u is damaged", connection->index, connection->received);
+}
+
+static void take_control(struct load *load, struct connection *connection, uint8_t opcode, const uint8_t *payload, size_t len) {
+    if (opcode == 8 && load->workload->ended != NULL) {
+        load->workload->ended(load, connection);
+        return;
+    }
+    if (opcode == 8) fail("the server closed connection %u with code %u", connection->index, len >= 2 ? payload[0] << 8 | payload[1] : 1005);
+    if (opcode != 9) return;
+    uint8_t pong[2 + sizeof mask + 125];
+    const size_t head = put_header(pong, 10, len);
+    for (size_t i = 0; i < len; i++) pong[head + i] = payload[i] ^ mask[i & 3];
+    net_send(load, connection, pong, head + len);
+}
+
+/* Begin a frame at bytes[0..len). ret: bytes consumed (the whole frame when it is a control frame), 0 when more are needed */
+static size_t take_header(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
+    struct ws_reader *reader = &connection->reader.ws;
+    if (len < 2) return 0;
+    const uint8_t opcode = bytes[0] & 15;
+    size_t at = 2;
+    uint64_t payload = bytes[1] & 127;
+    if ((bytes[0] & 0x70) != 0 || (bytes[1] & 0x80) != 0) fail("a frame with reserved bits or a mask");
+    if (payload >= 126) {
+        at += payload == 126 ? 2 : 8;
+        if (len < at) return 0;
+        payload = 0;
+        for (size_t i = 2; i < at; i++) payload = payload << 8 | bytes[i];
+    }
+    if (opcode >= 8) {
+        if (payload > 125) fail("a control frame of %llu bytes", (unsigned long long)payload);
+        if (len < at + payload) return 0;
+        take_control(load, connection, opcode, bytes + at, (size_t)payload);
+        return at + (size_t)payload;
+    }
+    if (reader->in_message ? opcode != 0 : opcode != (load->options.binary ? 2 : 1)) fail("a frame with opcode %u", opcode);
+    reader->fin = bytes[0] >> 7;
+    reader->remaining = payload;
+    reader->in_frame = reader->in_message = 1;
+    return at;
+}
+
+size_t ws_consume(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
+    struct ws_reader *reader = &connection->reader.ws;
+    size_t at = 0;
+    if (connection->phase == PHASE_HANDSHAKE) {
+        if ((at = take_handshake(bytes, len)) == 0) return 0;
+        net_opened(load, connection);
+    }
+    while (at < len || reader->in_frame) {
+        if (!reader->in_frame) {
+            const size_t header = take_header(load, connection, bytes + at, len - at);
+            if (header == 0) break;
+            at += header;
+            if (connection->phase == PHASE_CLOSED) return at;
+            if (!reader->in_frame) continue;
+        }
+        const size_t part = reader->remaining < len - at ? (size_t)reader->remaining : len - at;
+        check_payload(load, connection, bytes + at, part);
+        at += part;
+        reader->position += part;
+        reader->remaining -= part;
+        if (reader->remaining > 0) break;
+        reader->in_frame = 0;
+        if (!reader->fin) continue;
+        if (reader->position != load->options.payload_bytes) fail("connection %u: message %u is too short", connection->index, connection->received);
+        reader->in_message = 0;
+        reader->position = 0;
+        if (load->workload->message == NULL) fail("connection %u: a message that nobody asked for", connection->index);
+        load->workload->message(load, connection);
+        connection->received++;
+    }
+    return at;
+}

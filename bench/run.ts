@@ -1,0 +1,97 @@
+/**
+ * `npm run bench`: Ringway and its peers under the same load, in turn, on the same two CPUs.
+ *
+ * Ends with 0 when every run was sound, whether or not targets are reached; with 1 when one broke; with 64 for bad options.
+ * bench/README.md tells the method and how to read the result.
+ */
+import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { buildLoadClient, killLoadClients } from './lib/load-client.ts';
+import { type Cpus, chooseCpus, describeMachine } from './lib/machine.ts';
+import { measure } from './lib/measure.ts';
+import { type BenchOptions, parseOptions, UsageError, usage } from './lib/options.ts';
+import { ensurePackages } from './lib/packages.ts';
+import { jsonReport, machineLine, markdownTable, progressLine, type Result, type Round, textTable } from './lib/report.ts';
+import { heavyPackageOf, killServers, type ServerName, startServer } from './lib/servers.ts';
+import { canRun, type Workload, workloads } from './lib/workloads.ts';
+
+/** Above this, something else runs that numbers will show. */
+const quietLoadAverage = 0.5;
+
+function stopEverything(): void {
+  killLoadClients();
+  killServers();
+}
+
+/** Started anew for each measurement: neither heap nor compiled code of an earlier workload is in its numbers. */
+async function measureServer(workload: Workload, name: ServerName, options: BenchOptions, cpus: Cpus) {
+  const server = await startServer(name, { cpu: cpus.server, backend: options.backend });
+  try {
+    return await measure(workload, { server, clientCpu: cpus.client, seconds: options.seconds });
+  } catch (error) {
+    throw new Error(`${name}: ${error instanceof Error ? error.message : error}`);
+  } finally {
+    await server.stop();
+  }
+}
+
+async function runWorkload(workload: Workload, options: BenchOptions, cpus: Cpus): Promise<Result> {
+  const all: ServerName[] = ['ringway', 'bun-serve', ...options.peers];
+  const servers = all.filter((name) => canRun(workload, name));
+  const rounds: Round[] = [];
+  console.error(`\n${workload.name}: ${workload.title}`);
+  for (let number = 1; number <= options.rounds; number++) {
+    console.error(`  round ${number}`);
+    const round: Round = {};
+    for (const name of servers) {
+      try {
+        round[name] = await measureServer(workload, name, options, cpus);
+      } catch (error) {
+        const message = error instanceof Error ? error.message : String(error);
+        console.error(`    broke: ${message}`);
+        return { workload, rounds, error: message };
+      }
+      console.error(progressLine(workload, name, round[name]));
+    }
+    rounds.push(round);
+  }
+  return { workload, rounds };
+}
+
+async function run(options: BenchOptions): Promise<number> {
+  ensurePackages(options.peers.flatMap((name) => heavyPackageOf(name) ?? []));
+  buildLoadClient();
+  const cpus = chooseCpus();
+  // This process only waits and reads; it must not do so on the server's CPU.
+  execFileSync('taskset', ['-p', '-c', String(cpus.client), String(process.pid)], { stdio: 'ignore' });
+  const machine = describeMachine();
+  console.error(`${machineLine(machine)}; servers on CPU ${cpus.server}, client on CPU ${cpus.client}`);
+  if (machine.loadAverage > quietLoadAverage) console.error('The machine is not quiet: take ratios of this run with care.');
+  const results: Result[] = [];
+  for (const workload of workloads) {
+    if (options.only.length > 0 && !options.only.some((part) => workload.name.includes(part))) continue;
+    results.push(await runWorkload(workload, options, cpus));
+  }
+  console.log(
+    options.markdown ? `${machineLine(machine)}\n\n${markdownTable(results, options.peers)}` : `\n${textTable(results, options.peers)}`,
+  );
+  if (options.json !== undefined) writeFileSync(options.json, jsonReport(machine, results));
+  return results.some(({ error }) => error !== undefined) ? 1 : 0;
+}
+
+process.on('exit', stopEverything);
+for (const [signal, exitCode] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const)
+  process.on(signal, () => process.exit(exitCode));
+
+try {
+  const options = parseOptions(process.argv.slice(2));
+  if (options === undefined) console.log(usage);
+  process.exitCode = options === undefined ? 0 : await run(options);
+} catch (error) {
+  console.error(`bench: ${error instanceof Error ? error.message : error}`);
+  process.exit(error instanceof UsageError ? 64 : 1);
+}
