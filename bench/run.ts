@@ -61,10 +61,10 @@ async function runWorkload(workload: Workload, options: BenchOptions, cpus: Cpus
 async function run(options: BenchOptions): Promise<number> {
   ensurePackages(options.peers.flatMap((name) => heavyPackageOf(name) ?? []));
   buildLoadClient();
+  const machine = describeMachine();
   const cpus = chooseCpus();
   // This process only waits and reads; it must not do so on the server's CPU.
   execFileSync('taskset', ['-p', '-c', String(cpus.client), String(process.pid)], { stdio: 'ignore' });
-  const machine = describeMachine();
   console.error(`${machineLine(machine)}; servers on CPU ${cpus.server}, client on CPU ${cpus.client}`);
   if (machine.loadAverage > quietLoadAverage) console.error('The machine is not quiet: take ratios of this run with care.');
   const results: Result[] = [];

@@ -50,7 +50,9 @@ export class LoadClient {
     const child = spawn('taskset', command, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child = child;
     running.add(child);
-    child.stderr.on('data', (chunk) => void (this.#errors += chunk));
+    child.stderr.on('data', (chunk) => {
+      this.#errors += chunk;
+    });
     // One that has ended by itself no longer listens.
     child.stdin.on('error', () => {});
     createInterface({ input: child.stdout }).on('line', (line) => {

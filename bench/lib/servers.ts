@@ -86,6 +86,8 @@ export interface StartOptions {
 }
 
 const readyMs = 20_000;
+/** The end of what a server has written, for the message when it does not work. */
+const outputCharsMax = 4000;
 const running = new Set<ChildProcess>();
 
 /** A server that answers correctly. Throws when it does not. */
@@ -103,7 +105,11 @@ export async function startServer(name: ServerName, options: StartOptions): Prom
   });
   running.add(child);
   let output = '';
-  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => void (output = `${output}${chunk}`.slice(-4000)));
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (chunk) => {
+      output = `${output}${chunk}`.slice(-outputCharsMax);
+    });
+  }
   const ended = new Promise<void>((resolve) => {
     child.once('error', () => resolve());
     child.once('exit', () => resolve());

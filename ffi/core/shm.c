@@ -22,7 +22,7 @@
 #define RW_NODE_RING_BYTES_MIN 65536u
 #define RW_NODE_RING_BYTES_MAX (1u << 30)
 
-static_assert(sizeof(struct rw_shm_header) == 64, "the header is one cache line");
+static_assert(sizeof(struct rw_shm_header) == 2 * RW_CACHE_LINE_BYTES, "the header is two cache lines");
 static_assert(sizeof(struct rw_shm_worker) == 128, "a worker block shares no cache line with another");
 static_assert(offsetof(struct rw_shm_worker, pending) == 64, "senders' bits lie apart from the flags they read");
 static_assert(sizeof(struct rw_stats) % RW_CACHE_LINE_BYTES == 0, "counters of two workers share no cache line");

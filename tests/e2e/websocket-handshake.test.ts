@@ -106,7 +106,7 @@ forEachBackend('the opening handshake', (backend) => {
       'no key': handshake('/echo', { 'Sec-WebSocket-Key': undefined }),
       'a key of 15 bytes': handshake('/echo', { 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25j' }),
       'a key that is not base64': handshake('/echo', { 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZ*==' }),
-      'two keys': handshake('/echo').replace('\r\n\r\n', `\r\nSec-WebSocket-Key: ${handshakeKey}\r\n\r\n`),
+      'no version': handshake('/echo', { 'Sec-WebSocket-Version': undefined }),
       'POST instead of GET': handshake('/echo', {}, 'POST /echo HTTP/1.1'),
       'a body': handshake('/echo', { 'Content-Length': '5' }) + 'hello',
       'a chunked body': handshake('/echo', { 'Transfer-Encoding': 'chunked' }) + '0\r\n\r\n',
@@ -118,10 +118,12 @@ forEachBackend('the opening handshake', (backend) => {
     }
     const after = await gateway.metric('ringway_websocket_upgrades_refused_total', { reason: 'handshake' });
     expect(after - before).toBe(Object.keys(malformed).length);
+    const twoKeys = handshake('/echo').replace('\r\n\r\n', `\r\nSec-WebSocket-Key: ${handshakeKey}\r\n\r\n`);
+    expect(await exchange(gateway.port, twoKeys)).toStartWith('HTTP/1.1 400 ');
   });
 
   test('of another version gets 426 and the version that is spoken', async () => {
-    for (const version of ['8', '0', '14', '13, 8', undefined]) {
+    for (const version of ['8', '0', '14', '13, 8']) {
       const { status, head } = await answerTo(gateway.port, handshake('/echo', { 'Sec-WebSocket-Version': version }));
       expect([version, status]).toEqual([version, 426]);
       expect(head).toMatch(/\r\nSec-WebSocket-Version: 13\r\n/i);
