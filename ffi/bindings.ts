@@ -67,7 +67,7 @@ export class SystemError extends Error {
 }
 
 function errorName(code: number): string {
-  for (const [name, value] of Object.entries(result)) if (value === code && code < -4095) return `RW_${name}`;
+  for (const [name, value] of Object.entries(result)) if (value === code && code < -4095) return `RW_ERR_${name.toUpperCase()}`;
   for (const [name, value] of Object.entries(osConstants.errno)) if (value === -code) return name;
   return `errno ${-code}`;
 }

@@ -82,6 +82,7 @@ struct rw_slot_ws {
     uint32_t last_ping_ms;
     uint32_t control_bytes;   /* pong bytes queued and not yet sent, at most */
     uint32_t dropped;         /* messages dropped since the last DROPPED event */
+    uint32_t message_turn;    /* the turn in which the host was last given a message, see ws.c */
     uint32_t reason_bytes;    /* once CLOSE_RECEIVED: message holds the reason */
     uint16_t close_code;      /* received or sent first */
     uint8_t mask[4];

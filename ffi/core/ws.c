@@ -43,7 +43,11 @@ static void drop_message(struct rw_core *core, struct rw_slot *slot) {
     ws->utf8_state = RW_UTF8_ACCEPT;
 }
 
-static void count_message(struct rw_core *core, uint64_t bytes) {
+/* Names the present turn; never 0. */
+static uint32_t turn_mark(const struct rw_core *core) { return (uint32_t)core->stats->turns | 1u << 31; }
+
+static void count_message(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
+    slot->as.ws.message_turn = turn_mark(core);
     RW_COUNT(core, ws_messages_in, 1);
     RW_COUNT(core, ws_bytes_in, bytes);
 }
@@ -74,7 +78,7 @@ static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
     }
     if (ws->message_opcode == RW_WS_OP_BINARY) event->flags |= RW_WS_BINARY;
     ws->flags &= (uint8_t)~RW_WS_MESSAGE_DUE;
-    count_message(core, bytes);
+    count_message(core, slot, bytes);
     drop_message(core, slot);
 }
 
@@ -154,7 +158,7 @@ static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct r
         rw_ws_fail(core, slot, 1007);
         return 0;
     }
-    count_message(core, bytes);
+    count_message(core, slot, bytes);
     return 1;
 }
 
@@ -260,6 +264,11 @@ static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const
             RW_COUNT(core, ws_pongs_in, 1);
             break;
         case RW_WS_OP_CLOSE:
+            if (slot->as.ws.message_turn == turn_mark(core)) {
+                /* The host has not seen the messages before it yet: its answers go out before ours to the close. */
+                rw_connection_mark_ready(core, slot);
+                return 0;
+            }
             on_close(core, slot, payload, payload_bytes);
             break;
         case RW_WS_OP_CONTINUATION:

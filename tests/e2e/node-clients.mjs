@@ -8,10 +8,17 @@ const Client = { ws: WsWebSocket, undici: UndiciWebSocket }[client];
 const lengths = [0, 1, 125, 126, 127, 1000, 65535, 65536, 65537, 1024 * 1024];
 
 function once(socket, type) {
-  return new Promise((resolve, reject) => {
-    socket.addEventListener(type, resolve, { once: true });
-    if (type !== 'error') socket.addEventListener('error', (event) => reject(event.error ?? new Error(event.message)), { once: true });
-  });
+  const { promise, resolve, reject } = withResolvers();
+  const failed = (event) => reject(event.error ?? new Error(event.message));
+  socket.addEventListener(type, resolve, { once: true });
+  socket.addEventListener('error', failed, { once: true });
+  return promise.finally(() => socket.removeEventListener('error', failed));
+}
+
+function withResolvers() {
+  const all = {};
+  all.promise = new Promise((resolve, reject) => Object.assign(all, { resolve, reject }));
+  return all;
 }
 
 async function open(path, ...options) {
@@ -61,15 +68,17 @@ async function burst() {
 }
 
 async function closes() {
-  const mine = await open('/echo');
-  mine.close(3001, 'I leave');
-  const bare = await open('/echo');
-  bare.close();
-  const theirs = await open('/goodbye');
-  theirs.send(JSON.stringify([4001, 'see you']));
-  const silent = await open('/goodbye');
-  silent.send('[]');
-  return { mine: await closeOf(mine), bare: await closeOf(bare), theirs: await closeOf(theirs), silent: await closeOf(silent) };
+  const after = async (path, act) => {
+    const socket = await open(path);
+    act(socket);
+    return closeOf(socket);
+  };
+  return {
+    mine: await after('/echo', (socket) => socket.close(3001, 'I leave')),
+    bare: await after('/echo', (socket) => socket.close()),
+    theirs: await after('/goodbye', (socket) => socket.send(JSON.stringify([4001, 'see you']))),
+    silent: await after('/goodbye', (socket) => socket.send('[]')),
+  };
 }
 
 async function wsOnly() {
