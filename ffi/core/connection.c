@@ -272,10 +272,10 @@ void rw_connection_flush_now(struct rw_core *core, struct rw_slot *slot) {
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
     ssize_t sent = sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     /* An error shows again at the next send through the ring, which ends the connection. */
-    if (sent > 0) {
-        after_sent(core, slot, (uint32_t)sent);
-        if (slot->out_unflushed > slot->out_bytes) slot->out_unflushed = slot->out_bytes;
-    }
+    if (sent > 0) after_sent(core, slot, (uint32_t)sent);
+    /* What is left now has met the kernel and was refused. */
+    slot->out_unflushed = 0;
+    note_backpressure(core, slot);
 }
 
 void rw_connection_flush_dirty(struct rw_core *core) {

@@ -37,7 +37,8 @@ void rw_http_open(struct rw_core *core, struct rw_slot *slot) {
 static void next_request(struct rw_core *core, struct rw_slot *slot) {
     begin_request(core, slot, 0);
     slot->deadline_ms = core->now_ms + core->limits.keep_alive_timeout_ms;
-    if (slot->input_bytes) {
+    /* A peer that has half-closed meanwhile sends no more requests: serving the ready list ends its connection. */
+    if (slot->input_bytes || slot->state.peer_closed) {
         rw_connection_mark_ready(core, slot);
     } else {
         rw_connection_arm_timer(core, slot, slot->deadline_ms);

@@ -42,7 +42,7 @@ static void setup_explain(int result, char *error, size_t error_bytes) {
         if (kernel_switch() > 0) {
             snprintf(error, error_bytes, "io_uring: forbidden by sysctl kernel.io_uring_disabled=%d (%s)", kernel_switch(), strerror(-result));
         } else {
-            snprintf(error, error_bytes, "io_uring: forbidden (%s), most likely by a seccomp profile; Docker's default one blocks it, docker/seccomp.json allows it", strerror(-result));
+            snprintf(error, error_bytes, "io_uring: forbidden (%s), most likely by a seccomp profile; Docker's default one blocks it: allow io_uring_setup, io_uring_enter and io_uring_register", strerror(-result));
         }
         break;
     case ENOMEM:

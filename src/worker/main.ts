@@ -20,8 +20,9 @@ import { Loop } from './loop.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
 import { setPublisher } from './publish.ts';
 
-/** How often the event loop's lag is measured, and whether draining is done. */
+/** How often the event loop's lag is measured. */
 const lagIntervalMs = 1000;
+/** The steps of draining. */
 const drainPollMs = 20;
 
 function statIndex(name: string): number {
@@ -125,24 +126,33 @@ function measureLag(core: Core): void {
   }, lagIntervalMs);
 }
 
-function drain(core: Core, code: number, overMs: number): void {
-  core.stopAccepting();
+function drain(core: Core, boot: WorkerBoot, code: number, overMs: number): void {
   core.drain(code, overMs);
-  setInterval(() => {
-    if (core.connections() > 0) return;
-    tell({ type: 'drained' });
-    process.exit(exitCodes.ok);
+  // Connections that are in the accept queue already are served; then the sockets close, so that later ones are refused and go elsewhere.
+  setTimeout(() => {
+    core.stopAccepting();
+    core.onQueued?.();
+    setTimeout(() => {
+      for (const { fd } of boot.listeners) native.fdClose(fd);
+    }, drainPollMs);
   }, drainPollMs);
+  setTimeout(() => {
+    setInterval(() => {
+      if (core.connections() > 0) return;
+      tell({ type: 'drained' });
+      process.exit(exitCodes.ok);
+    }, drainPollMs);
+  }, drainPollMs * 3);
   // The loop may be asleep: what the drain has queued goes out in the next turn.
   core.onQueued?.();
 }
 
-function listenToSupervisor(core: Core, log: Log): void {
+function listenToSupervisor(core: Core, boot: WorkerBoot, log: Log): void {
   let draining = false;
   process.on('message', (message: SupervisorMessage) => {
     if (message.type !== 'drain' || draining) return;
     draining = true;
-    drain(core, message.code, message.overMs);
+    drain(core, boot, message.code, message.overMs);
   });
   process.on('disconnect', () => {
     log.error('the supervisor is gone: this worker stops');
@@ -174,7 +184,7 @@ async function main(): Promise<void> {
   const core = createCore(boot, config, wakeFd);
   setPublisher(core);
   const frontends = createFrontends(core, config, log);
-  listenToSupervisor(core, log);
+  listenToSupervisor(core, boot, log);
   reportUncaught(core, log);
   for (const listener of boot.listeners) core.listen(listener.fd, listener.index);
   measureLag(core);
