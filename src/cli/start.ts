@@ -34,6 +34,8 @@ export async function start(options: StartOptions): Promise<number> {
     },
     (exitCode) => void supervisor.kill(exitCode),
   );
+  // A closed terminal, or `systemctl reload`: neither is a reason to drop every connection.
+  process.on('SIGHUP', () => log.warn('SIGHUP: this version does not reload its config; restart it to apply a change'));
   const exitCode = await supervisor.finished;
   ignoreSignals();
   if (exitCode === exitCodes.ok) log.info('stopped');
