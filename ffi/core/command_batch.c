@@ -21,7 +21,7 @@ static int32_t apply_http(struct rw_core *core, struct rw_slot *slot, const stru
             rw_http_respond_end(core, slot);
             return RW_OK;
         case RW_COMMAND_RESPOND_ABORT:
-            if (rw_http_awaits_response(slot)) rw_connection_terminate(core, slot);
+            rw_http_respond_abort(core, slot);
             return RW_OK;
         case RW_COMMAND_BODY_ACK:
             rw_http_body_ack(core, slot, command->arg0);
@@ -43,6 +43,7 @@ static int32_t apply_websocket(struct rw_core *core, struct rw_slot *slot, const
             rw_ws_send(core, slot, command->flags, data, bytes);
             return RW_OK;
         case RW_COMMAND_WS_CLOSE:
+            if (command->arg0 != 0 && !rw_ws_close_code_valid(command->arg0)) return RW_ERR_INVALID;
             rw_ws_close(core, slot, command->arg0, data, bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)bytes);
             return RW_OK;
         case RW_COMMAND_PING:

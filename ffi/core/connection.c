@@ -9,6 +9,7 @@
 #include "http.h"
 #include "ws.h"
 
+#define SEND_RETRY_MS RW_TIMER_TICK_MS
 /* A connection that is shut down on our side reads on so that the last bytes arrive (RFC 9112 §9.6), but not for ever. */
 #define FLUSH_HOLD_BYTES 65536u /* a held-back pipeline is sent all the same past this */
 
@@ -207,7 +208,7 @@ static void send_queued(struct rw_core *core, struct rw_slot *slot) {
     }
     slot->state.send_inflight = 1;
     slot->state.send_cancelled = 0;
-    slot->last_output_ms = core->now_ms;
+    if (!slot->state.send_refused) slot->last_output_ms = core->now_ms;
     /* A send that never completes is followed by nothing else that would look at the time. */
     rw_connection_arm_timer(core, slot, core->now_ms + core->limits.write_timeout_ms);
 }
@@ -253,6 +254,14 @@ void rw_connection_on_send(struct rw_core *core, const struct rw_completion *com
     }
     if (result > 0) after_sent(core, slot, (uint32_t)result);
     if (slot->state.phase == RW_PHASE_CLOSING) return;
+    slot->state.send_refused = result == -EAGAIN;
+    if (slot->state.send_refused) {
+        /* io_uring takes the end of the peer's stream for room to send (IO_POLL_UNMASK has EPOLLRDHUP), so a send to a half-closed peer
+         * that reads slowly never waits: sending again at once would spin. */
+        note_backpressure(core, slot);
+        rw_connection_arm_timer(core, slot, core->now_ms + SEND_RETRY_MS);
+        return;
+    }
     if (slot->out_bytes > slot->out_unflushed) {
         RW_COUNT(core, send_short, 1);
         note_backpressure(core, slot);
@@ -271,11 +280,13 @@ void rw_connection_flush_now(struct rw_core *core, struct rw_slot *slot) {
     uint32_t count = rw_outbox_peek(&core->outbox, slot, iov, RW_SEND_IOVECS_MAX);
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
     ssize_t sent = sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    uint32_t tried = 0;
+    for (uint32_t i = 0; i < count; i++) tried += (uint32_t)iov[i].iov_len;
     /* An error shows again at the next send through the ring, which ends the connection. */
     if (sent > 0) after_sent(core, slot, (uint32_t)sent);
-    /* What is left now has met the kernel and was refused. */
-    slot->out_unflushed = 0;
-    note_backpressure(core, slot);
+    int refused = sent < 0 || (uint32_t)sent < tried;
+    slot->out_unflushed = refused ? 0 : slot->out_bytes;
+    if (refused) note_backpressure(core, slot);
 }
 
 void rw_connection_flush_dirty(struct rw_core *core) {
@@ -450,6 +461,7 @@ void rw_connection_arm_timer(struct rw_core *core, struct rw_slot *slot, uint32_
 
 void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
     struct rw_slot *slot = rw_core_slot(core, index);
+    if (slot->state.send_refused && !slot->state.send_inflight) rw_connection_mark_dirty(core, slot);
     switch ((enum rw_phase)slot->state.phase) {
         case RW_PHASE_FREE:
         case RW_PHASE_CLOSING:
@@ -474,7 +486,7 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
         case RW_PHASE_OPEN:
             break;
     }
-    if (slot->state.send_inflight && slot->out_bytes) {
+    if ((slot->state.send_inflight || slot->state.send_refused) && slot->out_bytes) {
         uint32_t due = slot->last_output_ms + core->limits.write_timeout_ms;
         if (!rw_before(core->now_ms, due)) {
             RW_COUNT(core, timeouts_write, 1);

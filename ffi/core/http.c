@@ -1,6 +1,7 @@
 /* HTTP/1.1, receiving side, see http.h. */
 #include "http.h"
 
+#include <poll.h>
 #include <string.h>
 
 #include "connection.h"
@@ -75,6 +76,8 @@ void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
     unsigned paused = window_full || pipeline_full || backlog_full;
     if (slot->state.paused_by_core == paused) return;
     slot->state.paused_by_core = paused & 1u;
+    /* From here on only the clock asks whether the peer is still there. */
+    if (paused) rw_connection_arm_timer(core, slot, core->now_ms + core->limits.body_timeout_ms);
     if (slot->state.phase == RW_PHASE_OPEN) rw_connection_update_receive(core, slot);
 }
 
@@ -414,12 +417,21 @@ void rw_http_drain(struct rw_core *core, struct rw_slot *slot) {
     if (http->phase == RW_HTTP_IDLE && !slot->input_bytes) rw_connection_finish(core, slot);
 }
 
+/* A peer whose input is held back is not read from, so that its leaving goes unseen. It may have half-closed only: it counts as gone when
+ * nothing went either way for a body timeout. */
+static int is_gone(const struct rw_core *core, const struct rw_slot *slot) {
+    if (slot->state.send_inflight || slot->state.send_refused) return 0;
+    if (rw_before(core->now_ms, slot->last_output_ms + core->limits.body_timeout_ms)) return 0;
+    struct pollfd asked = {.fd = slot->fd, .events = POLLRDHUP};
+    return poll(&asked, 1, 0) > 0 && (asked.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
 static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
     uint32_t due = slot->deadline_ms;
     uint32_t after_output = slot->last_output_ms + HALF_CLOSED_GRACE_MS;
     if (rw_before(due, after_output)) due = after_output;
     /* What the kernel has not taken yet is judged by the write timeout. */
-    if (slot->state.send_inflight) due = core->now_ms + HALF_CLOSED_GRACE_MS;
+    if (slot->state.send_inflight || slot->state.send_refused) due = core->now_ms + HALF_CLOSED_GRACE_MS;
     if (rw_before(core->now_ms, due)) {
         rw_connection_arm_timer(core, slot, due);
     } else {
@@ -430,7 +442,13 @@ static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
 void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     if (http->phase == RW_HTTP_RECEIVED) {
-        if (slot->state.peer_closed) on_half_closed_timer(core, slot);
+        if (slot->state.peer_closed) {
+            on_half_closed_timer(core, slot);
+        } else if (slot->state.paused_by_core && is_gone(core, slot)) {
+            rw_connection_terminate(core, slot);
+        } else if (slot->state.paused_by_core) {
+            rw_connection_arm_timer(core, slot, core->now_ms + core->limits.body_timeout_ms);
+        }
         return;
     }
     if (rw_before(core->now_ms, slot->deadline_ms)) {
@@ -447,6 +465,10 @@ void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
             rw_http_refuse(core, slot, 408);
             break;
         case RW_HTTP_BODY:
+            if (http->body_received == http->body_mark && is_gone(core, slot)) {
+                rw_connection_terminate(core, slot);
+                break;
+            }
             if (slot->state.paused_by_core || slot->state.paused_by_host || slot->input_bytes || http->body_received - http->body_mark >= BODY_PROGRESS_BYTES) {
                 http->body_mark = http->body_received;
                 slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;

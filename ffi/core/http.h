@@ -60,6 +60,8 @@ void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw
 void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
 void rw_http_respond_chunk(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes);
 void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot);
+/* End the connection so that the client can tell that the response is not whole. */
+void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot);
 void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes);
 /* 101: the connection speaks WebSocket from the next byte on. */
 void rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, const uint8_t *headers, uint64_t bytes);

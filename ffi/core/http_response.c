@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "connection.h"
 #include "ws.h"
@@ -263,6 +264,17 @@ void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot) {
     if (http->flags & RW_X_CHUNKED_OUT && !(http->flags & RW_X_HEAD) && !write_body(core, slot, (const uint8_t *)"0\r\n\r\n", 5)) return;
     http->flags &= ~(uint32_t)(RW_X_DRAIN_WANTED | RW_X_DRAIN_DUE);
     rw_http_response_complete(core, slot);
+}
+
+void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot) {
+    uint32_t flags = slot->as.http.flags;
+    if (!rw_http_awaits_response(slot)) return;
+    if (flags & RW_X_BEGUN && !(flags & (RW_X_SIZED_OUT | RW_X_CHUNKED_OUT))) {
+        /* A body that ends with the connection looks whole when that ends in order (RFC 9112 §8): close(2) must reset it, see socket(7). */
+        struct linger reset = {.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    }
+    rw_connection_terminate(core, slot);
 }
 
 void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes) {

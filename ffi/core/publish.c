@@ -50,11 +50,11 @@ static rw_buffer frame_once(struct rw_core *core, uint32_t flags, const uint8_t 
 
 /* ret: 1 queued with a new reference, 0 queued without, -1 not queued */
 static int queue_frame(struct rw_core *core, struct rw_slot *slot, rw_buffer buffer, uint32_t offset, uint32_t bytes) {
+    if (slot->state.send_inflight) slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
     if (slot->state.send_inflight && bytes <= COPY_BYTES_MAX) {
         uint8_t *out = rw_outbox_reserve(&core->outbox, slot, bytes);
         if (!out) return -1;
         memcpy(out, rw_buffers_data(core->buffers, buffer) + offset, bytes);
-        slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
         return 0;
     }
     int32_t appended = rw_outbox_append(&core->outbox, slot, buffer, offset, bytes);

@@ -54,7 +54,8 @@ struct rw_slot_state {
     uint32_t counted : 1;         /* backpressure_connections counts it */
     uint32_t lingering : 1;       /* a linger deadline runs */
     uint32_t left_by_host : 1;    /* the host has closed or terminated it: it only hears of the end */
-    uint32_t reserved : 14;
+    uint32_t send_refused : 1;    /* the last send took nothing: it is tried again by the clock */
+    uint32_t reserved : 13;
 };
 
 struct rw_slot_http {

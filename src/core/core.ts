@@ -299,22 +299,10 @@ export class Core implements HttpCommands {
   }
 
   respondBegin(head: RequestHead, status: number, headers: string, length: number): void {
-    const offset = this.#room(headers.length);
-    this.#data.latin1Write(headers, offset, headers.length);
     const sized = length >= 0;
     const high = sized ? Math.floor(length / 0x1_0000_0000) & 0xffff : 0;
-    const flags = sized ? commandFlag.respondSized : 0;
-    this.#push(
-      commandType.respondBegin,
-      flags,
-      head.slot,
-      head.generation,
-      offset,
-      headers.length,
-      status | (high << 16),
-      sized ? length >>> 0 : 0,
-      head.request,
-    );
+    const low = sized ? length >>> 0 : 0;
+    this.#headerCommand(commandType.respondBegin, sized ? commandFlag.respondSized : 0, head, headers, status | (high << 16), low);
   }
 
   respondChunk(head: RequestHead, chunk: string | Uint8Array): number {
@@ -344,9 +332,7 @@ export class Core implements HttpCommands {
   }
 
   acceptUpgrade(head: RequestHead, headers: string, behavior: number): void {
-    const offset = this.#room(headers.length);
-    this.#data.latin1Write(headers, offset, headers.length);
-    this.#push(commandType.upgrade, 0, head.slot, head.generation, offset, headers.length, behavior, 0, head.request);
+    this.#headerCommand(commandType.upgrade, 0, head, headers, behavior, 0);
   }
 
   remoteAddress(connection: { readonly slot: number; readonly generation: number }): { address: string; port: number } | undefined {
@@ -516,6 +502,17 @@ export class Core implements HttpCommands {
     }
     const offset = this.#room(room);
     this.#push(type, flags, slot, generation, offset, this.#write(payload, offset, room), 0, 0, request);
+  }
+
+  /** A command whose data is a header block. */
+  #headerCommand(type: number, flags: number, head: RequestHead, headers: string, arg0: number, arg1: number): void {
+    if (headers.length > capacity.dataBytes) {
+      this.#sendLarge(type, flags, head.slot, head.generation, Buffer.from(headers, 'latin1'), arg0, arg1, head.request);
+      return;
+    }
+    const offset = this.#room(headers.length);
+    this.#data.latin1Write(headers, offset, headers.length);
+    this.#push(type, flags, head.slot, head.generation, offset, headers.length, arg0, arg1, head.request);
   }
 
   #push(

@@ -1,8 +1,9 @@
 /**
  * One WebSocket connection as handlers see it.
  *
- * Role: the object behind `Socket` (websocket.ts). Calls become commands of the core. There is one such object per connection, and it is
- * all that a connection costs in JavaScript, so it has few fields: what most sockets do not need lies in `extras`.
+ * Role: the object behind `Socket` (websocket.ts). Calls become commands of the core. There is one such object for each connection that a
+ * handler has seen, and it is all that a connection costs in JavaScript, so it has few fields: what most sockets do not need lies in
+ * `extras`.
  */
 import type { Core, Outcome } from './core.ts';
 import { ReceivedMessage, sendText } from './message.ts';

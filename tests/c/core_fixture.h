@@ -40,8 +40,9 @@ struct record {
 struct peer {
     int32_t fd;
     uint8_t used, closed, ended; /* closed: by the test; ended: the end of stream was read */
-    uint8_t *in;                 /* received and not yet looked at */
-    size_t in_bytes, in_capacity;
+    uint8_t *in;                 /* received and not yet looked at: in_bytes at in, within memory[0..capacity) */
+    uint8_t *memory;
+    size_t in_bytes, capacity;
     char head[4096];             /* of the last response */
 };
 
@@ -62,7 +63,8 @@ struct host {
 
 FIXTURE int host_is_sim(const struct host *host) { return host->backend == RW_BACKEND_SIM; }
 
-FIXTURE struct host *host_open_with(uint32_t backend, const struct rw_core_config *given) {
+/* sim_seed: with RW_BACKEND_SIM, how unkind the ring is; 0: obliging */
+FIXTURE struct host *host_open_seeded(uint32_t backend, const struct rw_core_config *given, uint64_t sim_seed) {
     struct rw_core_config config = *given;
     config.abi_version = RW_ABI_VERSION;
     config.backend = backend;
@@ -75,6 +77,14 @@ FIXTURE struct host *host_open_with(uint32_t backend, const struct rw_core_confi
     assert_non_null(core);
     struct host *host = calloc(1, sizeof *host);
     assert_non_null(host);
+    if (sim_seed) {
+        /* The config has no seed, and nothing is armed yet: another ring takes the place of the obliging one. */
+        struct rw_ring_config ring = {.backend = RW_BACKEND_SIM, .entries = config.ring_entries, .recv_buffers = config.recv_buffers,
+                                      .recv_buffer_bytes = config.recv_buffer_bytes, .wake_fd = -1, .sim_seed = sim_seed};
+        rw_ring_destroy(core->ring);
+        core->ring = rw_ring_sim_create(&ring, error, sizeof error);
+        assert_non_null(core->ring);
+    }
     host->core = core;
     host->backend = backend;
     rw_core_info(core, &host->info);
@@ -88,6 +98,8 @@ FIXTURE struct host *host_open_with(uint32_t backend, const struct rw_core_confi
     assert_int_equal(rw_core_listen(core, host->listener, 3), RW_OK);
     return host;
 }
+
+FIXTURE struct host *host_open_with(uint32_t backend, const struct rw_core_config *config) { return host_open_seeded(backend, config, 0); }
 
 FIXTURE void host_record(struct host *host, const struct rw_event *event, const uint8_t *payload) {
     if (host->log_count == host->log_capacity) {
@@ -143,13 +155,13 @@ FIXTURE void test_sleep_ms(uint32_t ms) {
     nanosleep(&pause, NULL);
 }
 
-/* Turns for so long, sleeping between them. */
+/* Time passes for the core, by moving its clock: no test has to wait for a deadline, and none fails because the machine was slow. In steps
+ * too short for the core to think that its host was blocked. */
 FIXTURE void host_pass_time(struct host *host, uint32_t ms) {
-    uint64_t end = test_now_ms() + ms;
-    do {
-        host_turn(host);
-        test_sleep_ms(4);
-    } while (test_now_ms() < end);
+    for (uint32_t passed = 0; passed < ms; passed += 400) {
+        host->core->clock_start_ms -= 400;
+        host_turns(host, 2);
+    }
 }
 
 FIXTURE struct record *host_poll(struct host *host) {
@@ -157,7 +169,7 @@ FIXTURE struct record *host_poll(struct host *host) {
     return host->log_at < host->log_count ? &host->log[host->log_at++] : NULL;
 }
 
-/* The next event, which must be of this type. Waits a while, also for a timer. */
+/* The next event, which must be of this type. */
 FIXTURE struct record *host_expect(struct host *host, enum rw_event_type type) {
     uint64_t end = test_now_ms() + 10000;
     for (uint32_t turn = 0; host->log_at == host->log_count && test_now_ms() < end; turn++) {
@@ -274,10 +286,13 @@ FIXTURE void peer_send_text(struct host *host, struct peer *peer, const char *te
 /* What has come is put behind peer->in. */
 FIXTURE void peer_pull(struct host *host, struct peer *peer) {
     for (;;) {
-        if (peer->in_capacity - peer->in_bytes < 65536) {
-            peer->in_capacity = peer->in_capacity * 2 + 131072;
-            peer->in = realloc(peer->in, peer->in_capacity);
-            assert_non_null(peer->in);
+        if (!peer->memory || peer->capacity - (size_t)(peer->in - peer->memory) - peer->in_bytes < 65536) {
+            peer->capacity = peer->in_bytes * 2 + 131072;
+            uint8_t *grown = malloc(peer->capacity);
+            assert_non_null(grown);
+            if (peer->in_bytes) memcpy(grown, peer->in, peer->in_bytes);
+            free(peer->memory);
+            peer->memory = peer->in = grown;
         }
         if (host_is_sim(host)) {
             size_t took = rw_sim_take(host->core->ring, peer->fd, peer->in + peer->in_bytes, 65536);
@@ -296,17 +311,19 @@ FIXTURE void peer_pull(struct host *host, struct peer *peer) {
 }
 
 FIXTURE void peer_wait_bytes(struct host *host, struct peer *peer, size_t count) {
+    uint64_t end = test_now_ms() + 10000;
     peer_pull(host, peer);
-    for (uint32_t turn = 0; peer->in_bytes < count && turn < TURNS_MAX && !peer->ended; turn++) {
+    for (uint32_t turn = 0; peer->in_bytes < count && !peer->ended && test_now_ms() < end; turn++) {
         host_turn(host);
         peer_pull(host, peer);
+        if (turn > 200) test_sleep_ms(1);
     }
     assert_true(peer->in_bytes >= count);
 }
 
 FIXTURE void peer_consume(struct peer *peer, size_t count) {
     assert_true(count <= peer->in_bytes);
-    memmove(peer->in, peer->in + count, peer->in_bytes - count);
+    peer->in += count;
     peer->in_bytes -= count;
 }
 
@@ -403,6 +420,12 @@ FIXTURE int peer_head_has(const struct peer *peer, const char *line) {
 #define WS_REQUEST \
     "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"
 
+#define FIN_TEXT 0x81
+#define FIN_BINARY 0x82
+#define FIN_CLOSE 0x88
+#define FIN_PING 0x89
+#define FIN_PONG 0x8A
+
 /* A client frame at out[0..14 + bytes). first: its first octet. ret: its length */
 FIXTURE size_t ws_client_frame(uint8_t *out, uint8_t first, const void *payload, size_t bytes) {
     static const uint8_t mask[4] = {0x37, 0xfa, 0x21, 0x3d};
@@ -489,7 +512,7 @@ FIXTURE void host_free(struct host *host) {
     if (!host_is_sim(host)) close(host->listener);
     for (uint32_t i = 0; i < HOST_PEERS_MAX; i++) {
         if (host->peers[i].used && !host->peers[i].closed && !host_is_sim(host)) close(host->peers[i].fd);
-        free(host->peers[i].in);
+        free(host->peers[i].memory);
     }
     for (size_t i = 0; i < host->log_count; i++) free(host->log[i].payload);
     free(host->log);
@@ -523,6 +546,20 @@ FIXTURE struct host *host_open(void **state, const struct rw_core_config *config
 }
 
 #define DEFAULTS (&(struct rw_core_config){0})
+#define PLAIN ((struct rw_behavior){0})
+FIXTURE uint8_t pattern_at(size_t i) { return (uint8_t)('a' + i % 23 + (i >> 10) % 3); }
+
+FIXTURE void fill_pattern(uint8_t *out, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) out[i] = pattern_at(i);
+}
+
+/* A host whose behavior 7 is this one. */
+FIXTURE struct host *ws_host(void **state, struct rw_behavior behavior) {
+    struct host *host = host_open(state, DEFAULTS);
+    host_behavior(host, 7, behavior);
+    return host;
+}
+
 #define ON_SIM(test) {#test " (sim)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_SIM}
 #define ON_EVERY_RING(test)                                                                       \
     ON_SIM(test), {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, \

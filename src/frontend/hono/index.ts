@@ -55,12 +55,8 @@ export class FetchFrontend implements HttpEvents {
     this.hook = options.upgrade;
   }
 
-  /** Requests that wait for a body, an answer or a stream. */
-  get pending(): number {
-    let count = 0;
-    for (const exchange of this.waiting.values()) for (let at: Exchange | undefined = exchange; at !== undefined; at = at.next) count += 1;
-    return count;
-  }
+  /** Requests that wait for a body, an answer or a stream. The worker's loop asks in every idle turn, so it is counted and not found out. */
+  pending = 0;
 
   onRequest(head: RequestHead): void {
     const url = requestUrl(head);
@@ -106,6 +102,7 @@ export class FetchFrontend implements HttpEvents {
   forget(exchange: Exchange): void {
     const { slot } = exchange.head;
     exchange.listed = false;
+    this.pending -= 1;
     const first = this.waiting.get(slot);
     if (first === exchange) {
       if (exchange.next === undefined) this.waiting.delete(slot);
@@ -125,6 +122,7 @@ export class FetchFrontend implements HttpEvents {
       first = this.waiting.get(slot);
     }
     exchange.listed = true;
+    this.pending += 1;
     exchange.next = first;
     this.waiting.set(slot, exchange);
   }

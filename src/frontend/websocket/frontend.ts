@@ -34,6 +34,8 @@ export interface RouteDefinition {
 
 interface SettledRoute extends Route {
   readonly settings: RouteSettings;
+  /** Tells it from a GatewaySocket. */
+  readonly generation: undefined;
 }
 
 export interface WebSocketFrontendOptions {
@@ -55,8 +57,11 @@ export class WebSocketFrontend implements WebSocketEvents {
   readonly #patterns: string[];
   readonly #router: Router<SettledRoute>;
   readonly #options: WebSocketFrontendOptions;
-  /** By slot; an entry is good while its generation is that of the slot. */
-  readonly #sockets: (GatewaySocket | undefined)[] = [];
+  /**
+   * By slot. A socket is good while its generation is that of the slot. A connection that no handler has seen yet has its route here
+   * instead of a socket of its own: what only listens and waits costs no object.
+   */
+  readonly #sockets: (GatewaySocket | SettledRoute | undefined)[] = [];
   /** Promises of handlers that have not settled: while there are some, the worker must give Bun its turns. */
   pending = 0;
 
@@ -65,7 +70,7 @@ export class WebSocketFrontend implements WebSocketEvents {
     this.#core = core;
     this.#options = options;
     this.#patterns = options.routes.map((route) => route.pattern ?? 'upgradeWebSocket');
-    this.#routes = options.routes.map(({ handler, settings }, index) => ({ core, index, handler, settings }));
+    this.#routes = options.routes.map(({ handler, settings }, index) => ({ core, index, handler, settings, generation: undefined }));
     for (const [index, route] of options.routes.entries()) core.setBehavior(index, behaviorOf(route));
     const routed = this.#routes.flatMap((route, index) => {
       const pattern = options.routes[index]?.pattern;
@@ -111,8 +116,9 @@ export class WebSocketFrontend implements WebSocketEvents {
 
   /** The client left while its handshake waited for an answer. */
   forget(slot: number): void {
-    const socket = this.#sockets[slot];
-    if (socket !== undefined && !this.#core.isOpen(slot, socket.generation)) this.#sockets[slot] = undefined;
+    const entry = this.#sockets[slot];
+    if (entry === undefined) return;
+    if (entry.generation === undefined || !this.#core.isOpen(slot, entry.generation)) this.#sockets[slot] = undefined;
   }
 
   // ---------------------------------------------------------------- events
@@ -133,6 +139,8 @@ export class WebSocketFrontend implements WebSocketEvents {
   }
 
   onOpen(slot: number, generation: number): void {
+    // Where there is a handler for it, `#accept` has made the socket.
+    if (this.#isUnseen(slot)) return;
     const socket = this.#find(slot, generation);
     if (socket === undefined) this.#core.terminate(slot, generation);
     else if (socket.route.handler.open !== undefined) this.#run(socket, 'open', () => socket.route.handler.open?.(socket));
@@ -142,7 +150,7 @@ export class WebSocketFrontend implements WebSocketEvents {
     const socket = this.#find(slot, generation);
     if (socket === undefined) return;
     this.#sockets[slot] = undefined;
-    this.#run(socket, 'close', () => socket.route.handler.close?.(socket, code, reason));
+    if (socket.route.handler.close !== undefined) this.#run(socket, 'close', () => socket.route.handler.close?.(socket, code, reason));
   }
 
   onDrain(slot: number, generation: number): void {
@@ -152,12 +160,14 @@ export class WebSocketFrontend implements WebSocketEvents {
 
   onPing(slot: number, generation: number, data: Uint8Array): void {
     const socket = this.#find(slot, generation);
-    if (socket !== undefined && !this.#core.hasLeft(slot)) this.#run(socket, 'ping', () => socket.route.handler.ping?.(socket, data.slice()));
+    if (socket !== undefined && !this.#core.hasLeft(slot))
+      this.#run(socket, 'ping', () => socket.route.handler.ping?.(socket, data.slice()));
   }
 
   onPong(slot: number, generation: number, data: Uint8Array): void {
     const socket = this.#find(slot, generation);
-    if (socket !== undefined && !this.#core.hasLeft(slot)) this.#run(socket, 'pong', () => socket.route.handler.pong?.(socket, data.slice()));
+    if (socket !== undefined && !this.#core.hasLeft(slot))
+      this.#run(socket, 'pong', () => socket.route.handler.pong?.(socket, data.slice()));
   }
 
   onDropped(slot: number, generation: number, count: number): void {
@@ -170,7 +180,8 @@ export class WebSocketFrontend implements WebSocketEvents {
   #accept(head: RequestHead, headers: string, route: SettledRoute, data: unknown, extras: SocketExtras | undefined): void {
     // The client may have left while a promise decided: its slot may be another's by now.
     if (!this.#core.isOpen(head.slot, head.generation)) return;
-    this.#sockets[head.slot] = new GatewaySocket(route, head.slot, head.generation, data, extras);
+    const mayWait = data === undefined && extras === undefined && route.handler.open === undefined;
+    this.#sockets[head.slot] = mayWait ? route : new GatewaySocket(route, head.slot, head.generation, data, extras);
     this.#core.acceptUpgrade(head, headers, route.index);
   }
 
@@ -209,8 +220,18 @@ export class WebSocketFrontend implements WebSocketEvents {
   // ---------------------------------------------------------------- handlers
 
   #find(slot: number, generation: number): GatewaySocket | undefined {
-    const socket = this.#sockets[slot];
-    return socket !== undefined && socket.generation === generation ? socket : undefined;
+    const entry = this.#sockets[slot];
+    if (entry === undefined) return undefined;
+    if (entry.generation !== undefined) return entry.generation === generation ? entry : undefined;
+    const socket = new GatewaySocket(entry, slot, generation, undefined, undefined);
+    this.#sockets[slot] = socket;
+    return socket;
+  }
+
+  /** Accepted, and no handler has been given a socket for it. */
+  #isUnseen(slot: number): boolean {
+    const entry = this.#sockets[slot];
+    return entry !== undefined && entry.generation === undefined;
   }
 
   #run(socket: GatewaySocket, event: string, call: () => unknown): void {

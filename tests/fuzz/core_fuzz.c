@@ -1,0 +1,373 @@
+/* Fuzzes the core as a whole on the simulated ring: the input is a program for a few peers and a host.
+ *
+ * Peers push raw bytes, well-formed requests and frames in random pieces, stop reading, half-close, reset; the host sends commands of every type with
+ * any contents to connections that live or have ended; time passes by moving the core's clock. Beyond the sanitizers it checks: OPEN and CLOSE come
+ * in pairs, nothing follows CLOSE, payloads lie within their area, and when all peers are gone everything has been given back. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+#include "ring_sim.h"
+#include "ringway.h"
+#include "ws_frame.h"
+
+enum { PEERS = 4, SLOTS = 6, DATA_MAX = 256, OPS_MAX = 400, END_TURNS = 4000 };
+
+#define CHECK(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "core_fuzz: %s does not hold (line %d)\n", #condition, __LINE__); \
+            abort(); \
+        } \
+    } while (0)
+
+struct input {
+    const uint8_t *at, *end;
+};
+
+struct fuzz {
+    struct rw_core *core;
+    struct rw_core_info info;
+    int32_t listener;
+    int32_t peers[PEERS]; /* -1: not connected */
+    uint8_t shut[PEERS];
+    uint32_t commands, data;
+    struct {
+        uint32_t generation, request;
+        uint8_t opened, closed;
+    } slots[SLOTS];
+};
+
+static uint8_t take(struct input *input) { return input->at < input->end ? *input->at++ : 0; }
+
+static uint32_t take_u32(struct input *input) {
+    uint32_t value = 0;
+    for (int i = 0; i < 4; i++) value = value << 8 | take(input);
+    return value;
+}
+
+/* Up to `most` bytes of the input. */
+static const uint8_t *take_bytes(struct input *input, size_t most, size_t *count) {
+    size_t left = (size_t)(input->end - input->at);
+    *count = most < left ? most : left;
+    const uint8_t *bytes = input->at;
+    input->at += *count;
+    return bytes;
+}
+
+/* ---------------------------------------------------------------- host */
+
+static void on_event(struct fuzz *fuzz, const struct rw_event *event) {
+    if (event->type == RW_EVENT_NONE) return;
+    CHECK(event->slot < SLOTS && event->generation);
+    if (event->flags & RW_EVENT_LARGE) {
+        const volatile uint8_t *bytes = (const uint8_t *)(uintptr_t)((uint64_t)event->arg1 << 32 | event->arg0);
+        if (event->bytes) (void)(bytes[0] + bytes[event->bytes - 1]); /* a sanitizer looks whether it is there */
+    } else {
+        CHECK(event->offset <= fuzz->info.payload_bytes && event->bytes <= fuzz->info.payload_bytes - event->offset);
+    }
+    if (fuzz->slots[event->slot].generation != event->generation) {
+        CHECK(fuzz->slots[event->slot].opened == fuzz->slots[event->slot].closed);
+        memset(&fuzz->slots[event->slot], 0, sizeof fuzz->slots[0]);
+        fuzz->slots[event->slot].generation = event->generation;
+    }
+    CHECK(!fuzz->slots[event->slot].closed);
+    switch (event->type) {
+        case RW_EVENT_REQUEST:
+            CHECK(!fuzz->slots[event->slot].opened);
+            fuzz->slots[event->slot].request = event->arg1 >> 16;
+            break;
+        case RW_EVENT_OPEN:
+            CHECK(!fuzz->slots[event->slot].opened);
+            fuzz->slots[event->slot].opened = 1;
+            break;
+        case RW_EVENT_CLOSE:
+            CHECK(fuzz->slots[event->slot].opened);
+            fuzz->slots[event->slot].closed = 1;
+            break;
+        case RW_EVENT_MESSAGE:
+        case RW_EVENT_PING:
+        case RW_EVENT_PONG:
+            CHECK(fuzz->slots[event->slot].opened);
+            break;
+        default:
+            break;
+    }
+}
+
+static void turn(struct fuzz *fuzz) {
+    uint32_t commands = fuzz->commands;
+    fuzz->commands = fuzz->data = 0;
+    int32_t count = rw_core_turn(fuzz->core, commands, 0);
+    CHECK(count >= 0 && (uint32_t)count <= fuzz->info.events_capacity);
+    for (int32_t i = 0; i < count; i++) on_event(fuzz, &((const struct rw_event *)(uintptr_t)fuzz->info.events)[i]);
+}
+
+static void command(struct fuzz *fuzz, struct rw_command record, const uint8_t *data, size_t bytes) {
+    if (fuzz->commands == fuzz->info.commands_capacity || bytes > fuzz->info.data_bytes - fuzz->data) {
+        (void)rw_core_flush(fuzz->core, fuzz->commands);
+        fuzz->commands = fuzz->data = 0;
+    }
+    if (!(record.flags & RW_COMMAND_FROM_EVENT)) {
+        record.offset = fuzz->data;
+        record.bytes = (uint32_t)bytes;
+        if (bytes) memcpy((uint8_t *)(uintptr_t)fuzz->info.data + fuzz->data, data, bytes);
+        fuzz->data += (uint32_t)bytes;
+    }
+    ((struct rw_command *)(uintptr_t)fuzz->info.commands)[fuzz->commands++] = record;
+}
+
+static struct rw_command about(const struct fuzz *fuzz, uint32_t slot, enum rw_command_type type) {
+    return (struct rw_command){.type = (uint16_t)type, .slot = slot, .generation = fuzz->slots[slot].generation, .request = fuzz->slots[slot].request};
+}
+
+/* Any command at all. */
+static void random_command(struct fuzz *fuzz, struct input *input) {
+    uint8_t flags = take(input);
+    struct rw_command record = about(fuzz, take(input) % SLOTS, take(input) % 20);
+    record.flags = (uint16_t)(flags & 0x1F);
+    record.arg0 = take(input);
+    record.arg1 = take(input);
+    if (flags & 0x20) record.arg0 = take_u32(input);
+    if (flags & 0x40) record.generation -= take(input);
+    if (flags & 0x80) {
+        record.flags |= RW_COMMAND_FROM_EVENT;
+        record.offset = take_u32(input) % (2u << 20);
+        record.bytes = take_u32(input) % 100000;
+        command(fuzz, record, NULL, 0);
+        return;
+    }
+    size_t count;
+    const uint8_t *bytes = take_bytes(input, take(input), &count);
+    command(fuzz, record, bytes, count);
+}
+
+/* What a sensible host does next. */
+static void sensible_command(struct fuzz *fuzz, struct input *input) {
+    uint8_t what = take(input);
+    uint32_t slot = take(input) % SLOTS;
+    static uint8_t large[70000];
+    size_t bytes = (size_t)take(input) * (what & 0x80 ? 270 : 3);
+    struct rw_command record;
+    switch (what % 10) {
+        case 0:
+        case 1:
+            record = about(fuzz, slot, RW_COMMAND_RESPOND);
+            record.arg0 = 200;
+            command(fuzz, record, large, bytes);
+            break;
+        case 2:
+            record = about(fuzz, slot, RW_COMMAND_RESPOND_BEGIN);
+            record.arg0 = 200;
+            record.arg1 = (uint32_t)bytes;
+            record.flags = what & 0x40 ? RW_RESPOND_SIZED : 0;
+            command(fuzz, record, NULL, 0);
+            break;
+        case 3:
+            command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_CHUNK), large, bytes);
+            break;
+        case 4:
+            command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_END), NULL, 0);
+            break;
+        case 5:
+            record = about(fuzz, slot, RW_COMMAND_UPGRADE);
+            record.arg0 = what & 1;
+            command(fuzz, record, NULL, 0);
+            break;
+        case 6:
+            command(fuzz, about(fuzz, slot, RW_COMMAND_SUBSCRIBE), (const uint8_t *)"abc", 1 + what % 3);
+            break;
+        case 7:
+            record = about(fuzz, slot, RW_COMMAND_PUBLISH);
+            record.arg0 = 1;
+            memcpy(large, "a", 1);
+            command(fuzz, record, large, bytes + 1);
+            break;
+        case 8:
+            command(fuzz, about(fuzz, slot, RW_COMMAND_SEND), large, bytes);
+            break;
+        default:
+            record = about(fuzz, slot, RW_COMMAND_BODY_ACK);
+            record.arg0 = (uint32_t)bytes;
+            command(fuzz, record, NULL, 0);
+            break;
+    }
+}
+
+/* ---------------------------------------------------------------- peers */
+
+static int is_pushable(const struct fuzz *fuzz, uint32_t peer) {
+    return fuzz->peers[peer] >= 0 && !fuzz->shut[peer] && !rw_sim_is_closed(fuzz->core->ring, fuzz->peers[peer]);
+}
+
+static void push_template(struct fuzz *fuzz, uint32_t peer, uint8_t which) {
+    static const char *const texts[] = {
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "5\r\nhello\r\n0\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
+        "PUT http://b/y HTTP/1.1\r\nHost: b\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+        "HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        "0123456789",
+    };
+    const char *text = texts[which % 8];
+    rw_sim_push(fuzz->core->ring, fuzz->peers[peer], text, strlen(text));
+}
+
+/* A frame whose header is right and whose payload is the input's, or many of one octet. */
+static void push_frame(struct fuzz *fuzz, uint32_t peer, struct input *input) {
+    static uint8_t frame[70100];
+    uint8_t first = take(input), repeat = take(input);
+    size_t count;
+    const uint8_t *payload = take_bytes(input, take(input) % 126, &count);
+    size_t bytes = repeat & 0x80 ? (size_t)repeat * 270 : count;
+    uint32_t header = rw_ws_encode_header(frame, RW_WS_OP_BINARY, 1, 0, bytes);
+    frame[0] = first;
+    frame[1] |= 0x80;
+    memset(frame + header, 0, 4); /* a mask of zeros is as good as any */
+    if (repeat & 0x80) {
+        memset(frame + header + 4, 'r', bytes);
+    } else if (count) {
+        memcpy(frame + header + 4, payload, count);
+    }
+    rw_sim_push(fuzz->core->ring, fuzz->peers[peer], frame, header + 4 + bytes);
+}
+
+static void peer_op(struct fuzz *fuzz, uint32_t peer, uint8_t op, struct input *input) {
+    struct rw_ring *ring = fuzz->core->ring;
+    if (fuzz->peers[peer] >= 0 && rw_sim_is_closed(ring, fuzz->peers[peer])) {
+        rw_sim_forget(ring, fuzz->peers[peer]);
+        fuzz->peers[peer] = -1;
+    }
+    if (fuzz->peers[peer] < 0) {
+        fuzz->peers[peer] = rw_sim_connect(ring, fuzz->listener);
+        fuzz->shut[peer] = 0;
+    }
+    size_t count;
+    const uint8_t *bytes;
+    switch (op) {
+        case 0:
+            bytes = take_bytes(input, take(input), &count);
+            if (is_pushable(fuzz, peer)) rw_sim_push(ring, fuzz->peers[peer], bytes, count);
+            break;
+        case 1:
+            op = take(input);
+            if (is_pushable(fuzz, peer)) push_template(fuzz, peer, op);
+            break;
+        case 2:
+            if (is_pushable(fuzz, peer)) push_frame(fuzz, peer, input);
+            break;
+        case 3:
+            op = take(input);
+            rw_sim_peer_window(ring, fuzz->peers[peer], op & 1 ? SIZE_MAX : (size_t)op * 16);
+            break;
+        case 4:
+            rw_sim_peer_shutdown(ring, fuzz->peers[peer]);
+            fuzz->shut[peer] = 1;
+            break;
+        default:
+            rw_sim_peer_reset(ring, fuzz->peers[peer]);
+            break;
+    }
+}
+
+/* ---------------------------------------------------------------- one run */
+
+static void behave(struct fuzz *fuzz, uint32_t index, uint8_t flags) {
+    struct rw_behavior behavior = {.max_payload_bytes = flags & 0x40 ? 100 : 80000, .max_backpressure_bytes = flags & 0x80 ? 1000 : 200000, .idle_timeout_ms = 5000,
+                                   .ping_interval_ms = 1000, .max_lifetime_ms = 20000, .close_timeout_ms = 1000, .flags = flags & 0x1F};
+    CHECK(rw_core_behavior(fuzz->core, index, &behavior) == RW_OK);
+}
+
+static void step(struct fuzz *fuzz, struct input *input) {
+    uint8_t op = take(input);
+    switch (op & 0x0F) {
+        case 0:
+        case 1:
+        case 2:
+        case 3:
+        case 4:
+        case 5:
+            peer_op(fuzz, (op >> 4) % PEERS, op & 0x0F, input);
+            break;
+        case 6:
+            random_command(fuzz, input);
+            break;
+        case 7:
+        case 8:
+            sensible_command(fuzz, input);
+            break;
+        case 9:
+            fuzz->core->clock_start_ms -= (uint64_t)(op >> 4) * 700; /* time passes */
+            turn(fuzz);
+            break;
+        case 10:
+            behave(fuzz, op >> 4 & 1, take(input));
+            break;
+        case 11:
+            if (op == 0xFB) rw_core_drain(fuzz->core, 1012, take(input));
+            break;
+        default:
+            for (uint32_t i = 0; i <= (op >> 4); i++) turn(fuzz);
+            break;
+    }
+}
+
+static void open_core(struct fuzz *fuzz, struct input *input) {
+    struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_SIM, .max_connections = SLOTS - 2, .ring_entries = 64,
+                                    .recv_buffers = 8, .recv_buffer_bytes = 64u << take(input) % 8, .sqpoll_cpu = -1, .wake_fd = -1, .inbox_fd_first = -1, .shm_fd = -1,
+                                    .body_window_bytes = 100, .response_high_water_bytes = 2000, .max_body_bytes_lo = 5000};
+    char error[128];
+    fuzz->core = rw_core_create(&config, error, sizeof error);
+    CHECK(fuzz->core);
+    struct rw_ring_config ring = {.backend = RW_BACKEND_SIM, .entries = 64, .recv_buffers = 8, .recv_buffer_bytes = config.recv_buffer_bytes, .wake_fd = -1,
+                                  .sim_seed = take(input)};
+    rw_ring_destroy(fuzz->core->ring);
+    fuzz->core->ring = rw_ring_sim_create(&ring, error, sizeof error);
+    rw_core_info(fuzz->core, &fuzz->info);
+    behave(fuzz, 0, take(input));
+    behave(fuzz, 1, take(input));
+    fuzz->listener = rw_sim_listen(fuzz->core->ring);
+    CHECK(rw_core_listen(fuzz->core, fuzz->listener, 0) == RW_OK);
+    for (uint32_t i = 0; i < PEERS; i++) fuzz->peers[i] = -1;
+}
+
+/* Everybody leaves: what is left then is a leak. */
+static void expect_nothing_left(struct fuzz *fuzz) {
+    struct rw_core *core = fuzz->core;
+    for (uint32_t i = 0; i < PEERS; i++) {
+        if (fuzz->peers[i] >= 0 && !rw_sim_is_closed(core->ring, fuzz->peers[i])) rw_sim_peer_reset(core->ring, fuzz->peers[i]);
+    }
+    for (uint32_t i = 0; i < SLOTS - 2; i++) command(fuzz, about(fuzz, i, RW_COMMAND_TERMINATE), NULL, 0);
+    for (uint32_t i = 0; i < END_TURNS && (i < 50 || core->pool.used); i++) {
+        if (core->accept_retry_ms) core->accept_retry_ms = core->now_ms;
+        if (i > 500) core->clock_start_ms -= 500; /* one that the host paused before it spoke ends by its deadlines */
+        turn(fuzz);
+    }
+    CHECK(core->pool.used == 0);
+    CHECK(core->stats->accepts == core->stats->closes);
+    CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 && core->stats->backpressure_connections == 0);
+    CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved == 0 && core->wheel.count == 0);
+    CHECK(core->dirty.count + core->ready.count + core->ending.count == 0);
+    CHECK(rw_topics_count(core->topics) == 0 && rw_sim_borrowed(core->ring) == 0);
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
+    CHECK(used == (core->publish_log ? 1 : 0));
+    for (uint32_t i = 0; i < SLOTS; i++) CHECK(fuzz->slots[i].opened == fuzz->slots[i].closed);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct input input = {data, data + size};
+    static struct fuzz fuzz;
+    memset(&fuzz, 0, sizeof fuzz);
+    open_core(&fuzz, &input);
+    int leave_quietly = (take(&input) & 7) != 0;
+    for (uint32_t i = 0; i < OPS_MAX && input.at < input.end; i++) step(&fuzz, &input);
+    if (leave_quietly) expect_nothing_left(&fuzz);
+    rw_core_destroy(fuzz.core);
+    return 0;
+}
