@@ -1,6 +1,6 @@
 /** One measurement of one workload on one server. */
 import { LoadClient, type LoadOptions } from './load-client.ts';
-import { cpuNs, pssBytes } from './process-tree.ts';
+import { cpuNs, memoryBytes } from './process-tree.ts';
 import type { Server } from './servers.ts';
 import { idleSockets, type Workload } from './workloads.ts';
 
@@ -23,8 +23,8 @@ export interface MeasureOptions {
 const warmupMs = 2000;
 /** Connections that are opened and closed before memory is read: what the first ones cost a server is not what each costs. */
 const warmupConnections = 500;
-/** Until a server has done what it does after many connections have come or gone. */
-const settleMs = 5000;
+/** Until a server has done what it does after many connections have come or gone: Bun collects garbage, and gives memory back, seconds later. */
+const settleMs = 15_000;
 const idleMs = 20_000;
 
 export function measure(workload: Workload, options: MeasureOptions): Promise<Measurement> {
@@ -76,10 +76,10 @@ async function measureMemory(_workload: Workload, options: MeasureOptions): Prom
   const { pid } = options.server;
   await holding(options, warmupConnections, async () => {});
   await Bun.sleep(settleMs);
-  const before = pssBytes(pid);
+  const before = memoryBytes(pid);
   const after = await holding(options, idleSockets.memory, async () => {
     await Bun.sleep(settleMs);
-    return pssBytes(pid);
+    return memoryBytes(pid);
   });
   return { value: (after - before) / idleSockets.memory };
 }

@@ -22,10 +22,15 @@ export function cpuNs(root: number): number {
   return sum;
 }
 
-/** Proportional set size of the tree: a page that several processes share counts once in the sum. */
-export function pssBytes(root: number): number {
+/**
+ * Proportional set size of the tree (a page that several processes share counts once in the sum), without the pages of files. Those are
+ * the program itself: their share of this tree changes whenever another process of the same program starts or ends, the bench among them.
+ */
+export function memoryBytes(root: number): number {
   let sum = 0;
-  for (const pid of treeOf(root)) sum += Number(/^Pss:\s+(\d+) kB$/m.exec(read(`/proc/${pid}/smaps_rollup`))?.[1] ?? 0) * 1024;
+  for (const pid of treeOf(root)) {
+    for (const [, kib] of read(`/proc/${pid}/smaps_rollup`).matchAll(/^Pss_(?:Anon|Shmem):\s+(\d+) kB$/gm)) sum += Number(kib) * 1024;
+  }
   return sum;
 }
 
