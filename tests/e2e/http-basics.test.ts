@@ -1,9 +1,12 @@
 /** HTTP/1.1 as clients use it: persistent connections, pipelining, methods, forms of the target, old versions, bodiless answers. */
-import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { type IncomingMessage, request as nodeRequest } from 'node:http';
 import { Client } from '../../node_modules/undici/index.js';
 import { forEachBackend, type Gateway, startGateway } from './gateway.ts';
 import { RawClient } from './raw-client.ts';
+
+// Only to end a test that hangs: `eventually` says more, and sooner.
+setDefaultTimeout(60_000);
 
 const config = `
   import { Hono } from 'hono';
@@ -108,7 +111,14 @@ forEachBackend('HTTP', (backend) => {
   });
 
   test('curl speaks HTTP/1.1 with it, several requests on one connection', async () => {
-    const child = Bun.spawn(['curl', '-s', '-w', '%{http_code} %{http_version} %{num_connects}\n', `${gateway.url}/sync/1`, `${gateway.url}/sync/2`]);
+    const child = Bun.spawn([
+      'curl',
+      '-s',
+      '-w',
+      '%{http_code} %{http_version} %{num_connects}\n',
+      `${gateway.url}/sync/1`,
+      `${gateway.url}/sync/2`,
+    ]);
     expect(await new Response(child.stdout).text()).toBe('sync 1200 1.1 1\nsync 2200 1.1 0\n');
   });
 
@@ -127,7 +137,9 @@ forEachBackend('HTTP', (backend) => {
     const client = await connect();
     for (const target of ['/sync/1', '/status/204', '/stream', '/nothing']) {
       const { date = '' } = (await client.exchange(get(target))).headers;
-      expect(date).toMatch(/^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d GMT$/);
+      expect(date).toMatch(
+        /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d GMT$/,
+      );
       expect(Math.abs(Date.parse(date) - Date.now())).toBeLessThan(60_000);
     }
     client.destroy();
@@ -137,12 +149,12 @@ forEachBackend('HTTP', (backend) => {
     const client = await connect();
     for (const code of [204, 304]) {
       const response = await client.exchange(get(`/status/${code}`));
-      expect([response.status, response.headers['content-length'], response.headers['transfer-encoding'], response.headers['x-code']]).toEqual([
-        code,
-        undefined,
-        undefined,
-        'yes',
-      ]);
+      expect([
+        response.status,
+        response.headers['content-length'],
+        response.headers['transfer-encoding'],
+        response.headers['x-code'],
+      ]).toEqual([code, undefined, undefined, 'yes']);
     }
     expect((await client.exchange(get('/sync/after'))).text).toBe('sync after');
     expect(client.received.length).toBe(0);
@@ -189,7 +201,11 @@ forEachBackend('HTTP', (backend) => {
   test('HTTP/1.0 gets a streamed body without chunks, ended by the close', async () => {
     const client = await connect();
     const response = await client.exchange('GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n');
-    expect([response.headers['transfer-encoding'], response.headers.connection, response.text]).toEqual([undefined, 'close', 'onetwothree']);
+    expect([response.headers['transfer-encoding'], response.headers.connection, response.text]).toEqual([
+      undefined,
+      'close',
+      'onetwothree',
+    ]);
     await client.closed();
   });
 
@@ -222,7 +238,9 @@ forEachBackend('HTTP', (backend) => {
 
   test('trailers are skipped, whatever they are', async () => {
     const client = await connect();
-    client.write('POST /text HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\n');
+    client.write(
+      'POST /text HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\n',
+    );
     client.write(get('/sync/2'));
     expect((await client.response()).text).toBe('got hi');
     expect((await client.response()).text).toBe('sync 2');

@@ -1,5 +1,5 @@
 /** Bodies, both ways: whole, streamed, larger than any buffer, and held back by whichever side is slow. */
-import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { createHash, randomFillSync } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,6 +8,9 @@ import { Readable } from 'node:stream';
 import { Client, request } from '../../node_modules/undici/index.js';
 import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
 import { RawClient } from './raw-client.ts';
+
+// Only to end a test that hangs: `eventually` says more, and sooner.
+setDefaultTimeout(60_000);
 
 const config = `
   import { createHash } from 'node:crypto';
@@ -125,9 +128,12 @@ forEachBackend('HTTP bodies', (backend) => {
   });
 
   test('curl uploads and downloads 20 MiB unchanged', async () => {
-    const child = Bun.spawn(['curl', '-s', '--data-binary', '@-', '-H', 'content-type: a/b', '-o', join(folder, 'back.bin'), `${gateway.url}/echo`], {
-      stdin: payload,
-    });
+    const child = Bun.spawn(
+      ['curl', '-s', '--data-binary', '@-', '-H', 'content-type: a/b', '-o', join(folder, 'back.bin'), `${gateway.url}/echo`],
+      {
+        stdin: payload,
+      },
+    );
     expect(await child.exited).toBe(0);
     expect(sha256(await Bun.file(join(folder, 'back.bin')).bytes())).toBe(sha256(payload));
   });
@@ -165,7 +171,10 @@ forEachBackend('HTTP bodies', (backend) => {
     expect([interim.status, interim.headers]).toEqual([100, {}]);
     expect((await client.exchange('hello')).text).toBe('hello');
     client.destroy();
-    const child = Bun.spawn(['curl', '-sv', '-H', 'Expect: 100-continue', '--data-binary', '@-', `${gateway.url}/whole`], { stdin: payload, stderr: 'pipe' });
+    const child = Bun.spawn(['curl', '-sv', '-H', 'Expect: 100-continue', '--data-binary', '@-', `${gateway.url}/whole`], {
+      stdin: payload,
+      stderr: 'pipe',
+    });
     const [answer, log] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
     expect(answer).toBe(sha256(payload));
     expect(log).toContain('< HTTP/1.1 100 Continue');
@@ -188,7 +197,9 @@ forEachBackend('HTTP bodies', (backend) => {
   test('a body announced as too long is refused with 413, without 100 and without the handler', async () => {
     const { calls } = await state();
     const client = await RawClient.connect(gateway);
-    const response = await client.exchange(`POST /counted HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: ${40 * mebibyte + 1}\r\n\r\n`);
+    const response = await client.exchange(
+      `POST /counted HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: ${40 * mebibyte + 1}\r\n\r\n`,
+    );
     expect([response.status, response.headers.connection]).toEqual([413, 'close']);
     expect((await client.closed()).length).toBe(0);
     expect((await state()).calls).toBe(calls);

@@ -1,10 +1,7 @@
 // Runs under Node, where `ws` and `undici` are themselves (Bun replaces both with its own client): node node-clients.mjs ws|undici URL
 // Echoes, closes and pings against the gateway's test routes, and prints what it saw as one line of JSON.
-import { WebSocket as UndiciWebSocket } from 'undici';
-import WsWebSocket from 'ws';
-
 const [, , client, url] = process.argv;
-const Client = { ws: WsWebSocket, undici: UndiciWebSocket }[client];
+const { WebSocket: Client } = await import(client);
 const lengths = [0, 1, 125, 126, 127, 1000, 65535, 65536, 65537, 1024 * 1024];
 
 function once(socket, type) {

@@ -96,7 +96,8 @@ export class RawClient {
   async response(method = 'GET'): Promise<RawResponse> {
     const parsed = await eventually('a whole response', () => {
       const found = parseResponse(this.received, method, this.isClosed);
-      if (found === undefined && this.isClosed) throw new Error(`closed within a response: ${JSON.stringify(this.received.toString('latin1').slice(0, 2000))}`);
+      if (found === undefined && this.isClosed)
+        throw new Error(`closed within a response: ${JSON.stringify(this.received.toString('latin1').slice(0, 2000))}`);
       return found;
     });
     this.#chunks = [this.received.subarray(parsed.bytes)];

@@ -1,7 +1,10 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { connect as dial } from 'node:net';
 import { forEachBackend, type Gateway, startGateway } from './gateway.ts';
 import { acceptOf, frame, handshake, handshakeKey, opcode, Wire } from './wire.ts';
+
+// Only ends a test that has failed: nothing here is measured in time.
+setDefaultTimeout(60_000);
 
 const config = `
 import { Hono } from 'hono';
@@ -108,8 +111,8 @@ forEachBackend('the opening handshake', (backend) => {
       'a key that is not base64': handshake('/echo', { 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZ*==' }),
       'no version': handshake('/echo', { 'Sec-WebSocket-Version': undefined }),
       'POST instead of GET': handshake('/echo', {}, 'POST /echo HTTP/1.1'),
-      'a body': handshake('/echo', { 'Content-Length': '5' }) + 'hello',
-      'a chunked body': handshake('/echo', { 'Transfer-Encoding': 'chunked' }) + '0\r\n\r\n',
+      'a body': `${handshake('/echo', { 'Content-Length': '5' })}hello`,
+      'a chunked body': `${handshake('/echo', { 'Transfer-Encoding': 'chunked' })}0\r\n\r\n`,
     };
     for (const [what, head] of Object.entries(malformed)) {
       const answer = await exchange(gateway.port, head);
@@ -155,7 +158,8 @@ forEachBackend('the opening handshake', (backend) => {
 
   test('may come one byte at a time', async () => {
     const wire = await Wire.connect(gateway.port);
-    for (const byte of Buffer.concat([Buffer.from(handshake('/echo')), frame(opcode.text, 'slow')])) await wire.writeAll(Buffer.from([byte]));
+    for (const byte of Buffer.concat([Buffer.from(handshake('/echo')), frame(opcode.text, 'slow')]))
+      await wire.writeAll(Buffer.from([byte]));
     expect(await wire.head()).toStartWith('HTTP/1.1 101 ');
     expect(String((await wire.frame())?.payload)).toBe('slow');
     wire.destroy();

@@ -1,6 +1,9 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
 import { closePayload, frame, opcode, residentBytes, Wire } from './wire.ts';
+
+// Only ends a test that has failed: nothing here is measured in time.
+setDefaultTimeout(60_000);
 
 const config = `
 import { defineGateway } from 'ringway';
@@ -110,7 +113,9 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
     expect((await residentBytes(worker)) - before).toBeLessThan(16 * 1024 * 1024);
     for (const wire of wires) wire.destroy();
     expect(await closedWith([frame(opcode.text, '', { claim: 1001n })], '/small')).toBe(1009);
-    expect(await closedWith([frame(opcode.text, 'x'.repeat(1000), { fin: false }), frame(0, '', { fin: false, claim: 1n })], '/small')).toBe(1009);
+    expect(
+      await closedWith([frame(opcode.text, 'x'.repeat(1000), { fin: false }), frame(0, '', { fin: false, claim: 1n })], '/small'),
+    ).toBe(1009);
   });
 
   test('takes a claimed length for nothing until the bytes come', async () => {
@@ -135,64 +140,71 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
     wire.destroy();
   });
 
-  test(
-    'takes 65,536 fragments a message, and a million of one byte or none, in linear time and bounded memory',
-    async () => {
-      const before = await residentBytes(worker);
-      const many = async (payload: string, count: number) => {
-        const wire = await Wire.open(gateway.port, '/length');
-        const thousand = Buffer.concat(Array.from({ length: 1024 }, () => frame(opcode.continuation, payload, { fin: false })));
-        await wire.writeAll(frame(opcode.binary, payload, { fin: false }));
-        for (let sent = 0; sent < count; sent += 1024) await wire.writeAll(thousand);
-        await wire.writeAll(frame(opcode.continuation, payload));
-        const answer = await wire.frame();
-        wire.destroy();
-        return String(answer?.payload);
-      };
-      expect(await many('x', 65536)).toBe(String(65536 + 2));
-      expect(await many('', 1024 * 1024)).toBe('0');
-      expect(await many('x', 1024 * 1024)).toBe(String(1024 * 1024 + 2));
-      expect((await residentBytes(worker)) - before).toBeLessThan(64 * 1024 * 1024);
-    },
-    60_000,
-  );
-
-  test(
-    'answers floods of pings without growing when nobody reads the pongs, and serves others meanwhile',
-    async () => {
-      const before = await residentBytes(worker);
-      const wire = await Wire.open(gateway.port, '/echo');
-      wire.socket.pause();
-      const flood = Buffer.concat(Array.from({ length: 1000 }, () => frame(opcode.ping, 'x'.repeat(125))));
-      // 26 MB of pongs: more than the buffers of both sockets hold, so most must be dropped.
-      const dropped = () => gateway.metric('ringway_messages_dropped_total', { reason: 'control' });
-      const other = await Wire.open(gateway.port, '/echo');
-      for (let i = 0; i < 400 && (i < 200 || (await dropped()) === 0); i++) {
-        await wire.writeAll(flood);
-        if (i % 50 !== 0) continue;
-        other.write(frame(opcode.text, `still ${i}`));
-        expect(String((await other.frame())?.payload)).toBe(`still ${i}`);
-      }
-      expect(await dropped()).toBeGreaterThan(0);
-      expect(await gateway.metric('ringway_backpressure_bytes')).toBeLessThan(1024 * 1024);
-      expect((await residentBytes(worker)) - before).toBeLessThan(32 * 1024 * 1024);
-      // Pongs that nobody asked for are only counted.
-      for (let i = 0; i < 20; i++) await other.writeAll(Buffer.concat(Array.from({ length: 1000 }, () => frame(opcode.pong, 'x'))));
-      other.write(frame(opcode.text, 'done'));
-      expect(String((await other.frame())?.payload)).toBe('done');
-      expect(await gateway.metric('ringway_websocket_pongs_received_total')).toBeGreaterThanOrEqual(20_000);
-      // Reading again, the latest pings are answered.
-      wire.socket.resume();
-      await eventually('the pongs that were queued arrive', () => wire.received.length > 10_000);
+  test('takes 65,536 fragments a message, and a million of one byte or none, in linear time and bounded memory', async () => {
+    const before = await residentBytes(worker);
+    const many = async (payload: string, count: number) => {
+      const wire = await Wire.open(gateway.port, '/length');
+      const thousand = Buffer.concat(Array.from({ length: 1024 }, () => frame(opcode.continuation, payload, { fin: false })));
+      await wire.writeAll(frame(opcode.binary, payload, { fin: false }));
+      for (let sent = 0; sent < count; sent += 1024) await wire.writeAll(thousand);
+      await wire.writeAll(frame(opcode.continuation, payload));
+      const answer = await wire.frame();
       wire.destroy();
-      other.destroy();
-    },
-    60_000,
-  );
+      return String(answer?.payload);
+    };
+    expect(await many('x', 65536)).toBe(String(65536 + 2));
+    expect(await many('', 1024 * 1024)).toBe('0');
+    expect(await many('x', 1024 * 1024)).toBe(String(1024 * 1024 + 2));
+    expect((await residentBytes(worker)) - before).toBeLessThan(64 * 1024 * 1024);
+  }, 60_000);
+
+  test('answers floods of pings without growing when nobody reads the pongs, and serves others meanwhile', async () => {
+    const before = await residentBytes(worker);
+    const wire = await Wire.open(gateway.port, '/echo');
+    wire.socket.pause();
+    const flood = Buffer.concat(Array.from({ length: 1000 }, () => frame(opcode.ping, 'x'.repeat(125))));
+    // 26 MB of pongs: more than the buffers of both sockets hold, so most must be dropped.
+    const dropped = () => gateway.metric('ringway_messages_dropped_total', { reason: 'control' });
+    const other = await Wire.open(gateway.port, '/echo');
+    for (let i = 0; i < 400 && (i < 200 || (await dropped()) === 0); i++) {
+      await wire.writeAll(flood);
+      if (i % 50 !== 0) continue;
+      other.write(frame(opcode.text, `still ${i}`));
+      expect(String((await other.frame())?.payload)).toBe(`still ${i}`);
+    }
+    expect(await dropped()).toBeGreaterThan(0);
+    expect(await gateway.metric('ringway_backpressure_bytes')).toBeLessThan(1024 * 1024);
+    expect((await residentBytes(worker)) - before).toBeLessThan(32 * 1024 * 1024);
+    // Pongs that nobody asked for are only counted.
+    for (let i = 0; i < 20; i++) await other.writeAll(Buffer.concat(Array.from({ length: 1000 }, () => frame(opcode.pong, 'x'))));
+    other.write(frame(opcode.text, 'done'));
+    expect(String((await other.frame())?.payload)).toBe('done');
+    expect(await gateway.metric('ringway_websocket_pongs_received_total')).toBeGreaterThanOrEqual(20_000);
+    // Reading again, the latest pings are answered.
+    wire.socket.resume();
+    await eventually('the pongs that were queued arrive', () => wire.received.length > 10_000);
+    wire.destroy();
+    other.destroy();
+  }, 60_000);
 
   test('closes with 1007 at the first octet that is not UTF-8, before the message ends', async () => {
     // Each ends with the first octet that no valid text can have there (RFC 3629 §4).
-    const bad = ['80', 'bf', 'c0', 'c1', 'f5', 'ff', 'c328', 'e080', 'e28228', 'eda0', 'f08f', 'f490', 'f0288c', 'f09f98 28'.replace(' ', '')];
+    const bad = [
+      '80',
+      'bf',
+      'c0',
+      'c1',
+      'f5',
+      'ff',
+      'c328',
+      'e080',
+      'e28228',
+      'eda0',
+      'f08f',
+      'f490',
+      'f0288c',
+      'f09f98 28'.replace(' ', ''),
+    ];
     for (const hex of bad) {
       const octets = Buffer.from(hex, 'hex');
       const text = Buffer.concat([Buffer.from('κόσμε '), octets]);

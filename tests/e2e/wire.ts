@@ -5,7 +5,9 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
-import { eventually } from './gateway.ts';
+
+/** Only ends a test that has failed. */
+const patienceMs = 20_000;
 
 export const opcode = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const;
 
@@ -60,7 +62,11 @@ export function closePayload(code: number, reason: string | Uint8Array = ''): Bu
 export const handshakeKey = 'dGhlIHNhbXBsZSBub25jZQ==';
 
 /** The head of a handshake; `fields` replace those of a correct one, undefined leaves one out. */
-export function handshake(path: string, fields: Readonly<Record<string, string | undefined>> = {}, requestLine = `GET ${path} HTTP/1.1`): string {
+export function handshake(
+  path: string,
+  fields: Readonly<Record<string, string | undefined>> = {},
+  requestLine = `GET ${path} HTTP/1.1`,
+): string {
   const all: Record<string, string | undefined> = {
     Host: 'localhost',
     Upgrade: 'websocket',
@@ -81,8 +87,9 @@ export function acceptOf(key: string): string {
 /** A TCP connection that keeps all it receives. */
 export class Wire {
   readonly socket: Socket;
-  #received = Buffer.alloc(0);
+  #received: Buffer = Buffer.alloc(0);
   #chunks: Buffer[] = [];
+  readonly #waiting: (() => void)[] = [];
   /** Bytes received so far, those of the answer's head included. */
   receivedBytes = 0;
   /** The connection has ended: by a proper end, or an error such as ECONNRESET. */
@@ -93,16 +100,31 @@ export class Wire {
     socket.on('data', (chunk: Buffer) => {
       this.receivedBytes += chunk.length;
       this.#chunks.push(chunk);
+      this.#notify();
     });
-    socket.on('end', () => {
-      this.ended ??= 'end';
-    });
-    socket.on('error', (error: NodeJS.ErrnoException) => {
-      this.ended ??= error.code ?? String(error);
-    });
-    socket.on('close', () => {
-      this.ended ??= 'close';
-    });
+    const ends = (how: string) => {
+      this.ended ??= how;
+      this.#notify();
+    };
+    socket.on('end', () => ends('end'));
+    socket.on('error', (error: NodeJS.ErrnoException) => ends(error.code ?? String(error)));
+    socket.on('close', () => ends('close'));
+  }
+
+  #notify(): void {
+    for (const notify of this.#waiting.splice(0)) notify();
+  }
+
+  /** Look again whenever something has come, until there is what is looked for. */
+  async #until<Value>(what: string, check: () => Value | undefined): Promise<Value> {
+    for (;;) {
+      const value = check();
+      if (value !== undefined) return value;
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      this.#waiting.push(resolve);
+      const timer = setTimeout(() => reject(new Error(`did not come within ${patienceMs} ms: ${what}`)), patienceMs);
+      await promise.finally(() => clearTimeout(timer));
+    }
   }
 
   static async connect(port: number): Promise<Wire> {
@@ -143,7 +165,7 @@ export class Wire {
 
   /** Take the head of an HTTP answer. */
   async head(): Promise<string> {
-    const end = await eventually('the head of an answer', () => {
+    const end = await this.#until('the head of an answer', () => {
       const at = this.received.indexOf('\r\n\r\n');
       if (at >= 0) return at + 4;
       if (this.ended !== undefined) throw new Error(`the connection ended (${this.ended}) before an answer: ${this.received}`);
@@ -154,12 +176,8 @@ export class Wire {
 
   /** Take the next frame; undefined when the connection has ended without one. */
   async frame(): Promise<Frame | undefined> {
-    let result: Frame | undefined;
-    await eventually('a frame, or the end', () => {
-      result = this.#takeFrame();
-      return result !== undefined || this.ended !== undefined;
-    });
-    return result ?? this.#takeFrame();
+    const next = await this.#until('a frame, or the end', () => this.#takeFrame() ?? this.ended);
+    return typeof next === 'string' ? this.#takeFrame() : next;
   }
 
   /** Take every frame until the connection has ended. */
@@ -183,7 +201,7 @@ export class Wire {
   }
 
   async end(): Promise<string> {
-    return eventually('the connection ends', () => this.ended);
+    return this.#until('the connection ends', () => this.ended);
   }
 
   /** Close with RST instead of FIN, as a client that crashes does. */
