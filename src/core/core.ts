@@ -46,6 +46,9 @@ const leftByHost = slotStateMask.leftByHost;
 /** Payloads from here on are sent at once, so that the caller learns whether they were taken. */
 const eagerBytes = 16384;
 
+/** Longest head of a frame that a server sends (RFC 6455 §5.2). */
+const frameHeadBytes = 10;
+
 /** Index of the counter that tells whether a send was dropped. */
 const dropsBackpressure = statsLayout.fields.findIndex((field) => field.name === 'drops_backpressure');
 
@@ -106,11 +109,19 @@ export class Core implements HttpCommands {
   readonly #recordWords = new Uint32Array(this.#record.buffer);
   #count = 0;
   #used = 0;
+  /** Counts how often commands were applied; what a slot notes as queued belongs to one such stretch. Wraps. */
+  #stretch = 1;
+  /** Bytes queued in this stretch that may go to any connection: publishes and pings. */
+  #queuedForAny = 0;
+  /** Up to here a connection that keeps up takes what is queued for it, whatever its behavior. */
+  #certainBytes = eagerBytes;
   /** Counts batches; wraps like the u32 it is compared with. A payload offset is good as long as this stays. */
   batch = 1;
   /** Called when a command is queued after a turn has ended: someone must run the next one. */
   onQueued: (() => void) | undefined;
   #inTurn = false;
+  /** Called when an event handler throws, which is a defect of a frontend: those catch what their own handlers throw. */
+  onHandlerError: (error: unknown) => void = reportError;
   /** The payload area, for decoding text. */
   readonly payload: Buffer;
   /** The same memory; not a Buffer, whose slice() does not copy. */
@@ -148,6 +159,8 @@ export class Core implements HttpCommands {
 
   setBehavior(index: number, options: BehaviorOptions): void {
     coreCalls.behavior(this.#core, index, encodeBehavior(options));
+    // A unit of a string takes up to three bytes in UTF-8.
+    this.#certainBytes = Math.min(this.#certainBytes, Math.floor(options.maxBackpressureBytes / 3));
   }
 
   /** Accept from the listening socket `fd`; `index` comes back in request heads. */
@@ -182,8 +195,7 @@ export class Core implements HttpCommands {
   /** Hand over the queued commands, take the next events. ret: how many */
   turn(waitUs: number): number {
     const count = this.#count;
-    this.#count = 0;
-    this.#used = 0;
+    this.#begin();
     this.batch = (this.batch + 1) >>> 0;
     return coreCalls.turn(this.#core, count, waitUs);
   }
@@ -196,8 +208,15 @@ export class Core implements HttpCommands {
   flush(): void {
     if (this.#count === 0) return;
     coreCalls.flush(this.#core, this.#count);
+    this.#begin();
+  }
+
+  /** All commands are with the core: both areas are free. */
+  #begin(): void {
     this.#count = 0;
     this.#used = 0;
+    this.#queuedForAny = 0;
+    this.#stretch = (this.#stretch + 1) >>> 0;
   }
 
   /** ret: milliseconds until the core has something to do, -1 never, -2 it has already */
@@ -209,69 +228,82 @@ export class Core implements HttpCommands {
     coreCalls.wake(this.#core);
   }
 
-  /** Give events [0..count) to their handlers. */
+  /** Give events [0..count) to their handlers. One that throws is reported, and the events after its own are still given. */
   dispatch(count: number, http: HttpEvents, websocket: WebSocketEvents): void {
     this.#inTurn = true;
-    const words = this.#events;
-    for (let at = 0, end = count * eventWords; at < end; at += eventWords) {
-      const head = words[at] as number;
-      const flags = head >>> 16;
-      const slot = words[at + 1] as number;
-      const generation = words[at + 2] as number;
-      const offset = words[at + 3] as number;
-      const bytes = words[at + 4] as number;
-      const arg0 = words[at + 5] as number;
-      const arg1 = words[at + 6] as number;
-      switch (head & 0xffff) {
-        case eventType.message: {
-          const large = flags & eventFlag.large ? largePayload(arg0, arg1, bytes) : undefined;
-          websocket.onMessage(slot, generation, (flags & eventFlag.wsBinary) !== 0, offset, bytes, large);
-          break;
+    let next = 0;
+    try {
+      while (next < count) {
+        try {
+          while (next < count) this.#deliver(next++ * eventWords, http, websocket);
+        } catch (error) {
+          this.onHandlerError(error);
         }
-        case eventType.request:
-          http.onRequest({
-            slot,
-            generation,
-            request: arg1 >>> 16,
-            listener: words[at + 7] as number,
-            flags,
-            method: arg1 & 0xffff,
-            raw: this.payload.latin1Slice(offset, offset + bytes),
-            hostBytes: arg0 >>> 16,
-            targetBytes: arg0 & 0xffff,
-          });
-          break;
-        case eventType.body:
-          http.onBody(slot, arg1 >>> 16, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
-          break;
-        case eventType.abort:
-          http.onAbort(slot, arg1 >>> 16);
-          break;
-        case eventType.responseDrain:
-          http.onResponseDrain(slot, arg1 >>> 16);
-          break;
-        case eventType.open:
-          websocket.onOpen(slot, generation);
-          break;
-        case eventType.close:
-          websocket.onClose(slot, generation, arg0, bytes === 0 ? '' : this.payload.utf8Slice(offset, offset + bytes));
-          break;
-        case eventType.wsDrain:
-          websocket.onDrain(slot, generation);
-          break;
-        case eventType.ping:
-          websocket.onPing(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
-          break;
-        case eventType.pong:
-          websocket.onPong(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
-          break;
-        case eventType.dropped:
-          websocket.onDropped(slot, generation, arg0);
-          break;
-        default: // NONE: a place the core reserved and did not need
       }
+    } finally {
+      this.#inTurn = false;
     }
-    this.#inTurn = false;
+  }
+
+  /** Give the event at words[at..] to its handler. */
+  #deliver(at: number, http: HttpEvents, websocket: WebSocketEvents): void {
+    const words = this.#events;
+    const head = words[at] as number;
+    const flags = head >>> 16;
+    const slot = words[at + 1] as number;
+    const generation = words[at + 2] as number;
+    const offset = words[at + 3] as number;
+    const bytes = words[at + 4] as number;
+    const arg0 = words[at + 5] as number;
+    const arg1 = words[at + 6] as number;
+    switch (head & 0xffff) {
+      case eventType.message: {
+        const large = flags & eventFlag.large ? largePayload(arg0, arg1, bytes) : undefined;
+        websocket.onMessage(slot, generation, (flags & eventFlag.wsBinary) !== 0, offset, bytes, large);
+        break;
+      }
+      case eventType.request:
+        http.onRequest({
+          slot,
+          generation,
+          request: arg1 >>> 16,
+          listener: words[at + 7] as number,
+          flags,
+          method: arg1 & 0xffff,
+          raw: this.payload.latin1Slice(offset, offset + bytes),
+          hostBytes: arg0 >>> 16,
+          targetBytes: arg0 & 0xffff,
+        });
+        break;
+      case eventType.body:
+        http.onBody(slot, arg1 >>> 16, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
+        break;
+      case eventType.abort:
+        http.onAbort(slot, arg1 >>> 16);
+        break;
+      case eventType.responseDrain:
+        http.onResponseDrain(slot, arg1 >>> 16);
+        break;
+      case eventType.open:
+        websocket.onOpen(slot, generation);
+        break;
+      case eventType.close:
+        websocket.onClose(slot, generation, arg0, bytes === 0 ? '' : this.payload.utf8Slice(offset, offset + bytes));
+        break;
+      case eventType.wsDrain:
+        websocket.onDrain(slot, generation);
+        break;
+      case eventType.ping:
+        websocket.onPing(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
+        break;
+      case eventType.pong:
+        websocket.onPong(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
+        break;
+      case eventType.dropped:
+        websocket.onDropped(slot, generation, arg0);
+        break;
+      default: // NONE: a place the core reserved and did not need
+    }
   }
 
   // ---------------------------------------------------------------- HTTP commands
@@ -354,8 +386,8 @@ export class Core implements HttpCommands {
   /** Bytes queued for this connection, those of the present batch included. */
   buffered(slot: number, generation: number): number {
     if (!this.#isOpen(slot, generation)) return 0;
-    const base = slot * slotWords;
-    return (this.#slots[base + slotOutBytes] as number) + this.#queued(base);
+    this.flush();
+    return this.#isOpen(slot, generation) ? (this.#slots[slot * slotWords + slotOutBytes] as number) : 0;
   }
 
   /** Queue a message; `flags` are RW_SEND_*. */
@@ -389,6 +421,7 @@ export class Core implements HttpCommands {
 
   ping(slot: number, generation: number, data: Payload): void {
     this.#payloadCommand(commandType.ping, 0, slot, generation, data, 0);
+    this.#queuedForAny += data.length + frameHeadBytes;
   }
 
   close(slot: number, generation: number, code: number, reason: string): void {
@@ -422,12 +455,14 @@ export class Core implements HttpCommands {
   }
 
   isSubscribed(slot: number, generation: number, topic: string): boolean {
+    if (topic === '') return false;
     this.flush();
     return coreCalls.isSubscribed(this.#core, slot, generation, Buffer.from(topic));
   }
 
   /** Subscribers of a topic on this worker. */
   subscribers(topic: string): number {
+    if (topic === '') return 0;
     this.flush();
     return coreCalls.subscribers(this.#core, Buffer.from(topic));
   }
@@ -446,6 +481,7 @@ export class Core implements HttpCommands {
     const topicBytes = this.#data.utf8Write(topic, offset, topicRoom);
     const payloadBytes = this.#write(payload, offset + topicBytes, payloadRoom);
     this.#push(commandType.publish, flags, exceptSlot, exceptGeneration, offset, topicBytes + payloadBytes, topicBytes, 0, 0);
+    this.#queuedForAny += payload.length + frameHeadBytes;
   }
 
   // ---------------------------------------------------------------- queueing
@@ -455,21 +491,19 @@ export class Core implements HttpCommands {
     return this.#slots[base + slotGeneration] === generation && ((this.#slots[base + slotState] as number) & phaseMask) === phaseOpen;
   }
 
-  /** Bytes queued for a connection in the present batch; kept in its slot, so that it costs no JS memory. */
-  #queued(base: number): number {
-    return this.#slots[base + slotHostWord] === this.batch ? (this.#slots[base + slotHostWord + 1] as number) : 0;
-  }
-
   /**
    * Is there a doubt whether the core will take this send? While a connection keeps up there is none and the answer is 'sent'
    * without a call; with backpressure, or much queued within a tick, the commands are applied at once and the core is asked.
+   * What is queued for a connection is noted in its slot, so that it costs no JS memory.
    */
-  #mustSendExactly(slot: number, bytes: number): boolean {
+  #mustSendExactly(slot: number, length: number): boolean {
     const base = slot * slotWords;
     const slots = this.#slots;
-    const queued = this.#queued(base) + bytes;
-    if ((slots[base + slotOutBytes] as number) !== (slots[base + slotOutUnflushed] as number) || queued > eagerBytes) return true;
-    slots[base + slotHostWord] = this.batch;
+    const before = slots[base + slotHostWord] === this.#stretch ? (slots[base + slotHostWord + 1] as number) : 0;
+    const queued = before + length + frameHeadBytes;
+    const applied = slots[base + slotOutBytes] as number;
+    if (applied !== slots[base + slotOutUnflushed] || applied + this.#queuedForAny + queued > this.#certainBytes) return true;
+    slots[base + slotHostWord] = this.#stretch;
     slots[base + slotHostWord + 1] = queued;
     return false;
   }
@@ -557,6 +591,7 @@ export class Core implements HttpCommands {
     request: number,
   ): void {
     this.flush();
+    if (!this.#inTurn) this.onQueued?.();
     const words = this.#recordWords;
     words[0] = type | (flags << 16);
     words[1] = slot;

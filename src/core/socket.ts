@@ -83,7 +83,7 @@ export class GatewaySocket implements Socket {
     if (code === undefined) {
       if (reason !== '') throw new SocketArgumentError('a close reason needs a code: write close(1000, reason)');
     } else if (!isCloseCode(code)) {
-      throw new SocketArgumentError(`close code ${code} may not be sent: write 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999`);
+      throw new SocketArgumentError(`close code ${code} may not be sent: write 1000 to 1003, 1007 to 1014, or 3000 to 4999`);
     }
     if (Buffer.byteLength(reason) > 123)
       throw new SocketArgumentError('a close reason may have at most 123 bytes of UTF-8 (RFC 6455 §5.5)');
@@ -105,6 +105,7 @@ export class GatewaySocket implements Socket {
   }
 
   isSubscribed(topic: string): boolean {
+    checkTopic(topic);
     return this.route.core.isSubscribed(this.slot, this.generation, topic);
   }
 
@@ -135,9 +136,7 @@ export function publish(core: Core, topic: string, message: Sendable, exceptSlot
 
 /** RFC 6455 §7.4: what an endpoint may send. */
 function isCloseCode(code: number): boolean {
-  return (
-    (code >= 3000 && code <= 4999) || (code >= 1007 && code <= 1014) || code === 1000 || code === 1001 || code === 1002 || code === 1003
-  );
+  return Number.isInteger(code) && ((code >= 3000 && code <= 4999) || (code >= 1007 && code <= 1014) || (code >= 1000 && code <= 1003));
 }
 
 const topicBytesMax = 1024;

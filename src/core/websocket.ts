@@ -31,7 +31,7 @@ export interface Socket<Data = unknown> {
   readonly remoteAddress: string;
   send(message: Message | string | ArrayBuffer | ArrayBufferView): SendResult;
   ping(data?: string | Uint8Array): void;
-  /** Start the close handshake. code: 1000, 1001, 1003, 1007–1014 or 3000–4999; reason: at most 123 bytes of UTF-8. */
+  /** Start the close handshake. code: 1000–1003, 1007–1014 or 3000–4999; reason: at most 123 bytes of UTF-8. */
   close(code?: number, reason?: string): void;
   /** End the connection at once, discarding what is queued. */
   terminate(): void;

@@ -44,6 +44,7 @@ export class Loop {
   #lastEvent = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timerDue = Number.POSITIVE_INFINITY;
+  #wakes: { cancel(): Promise<void> } | undefined;
   readonly #visit = () => this.#onVisit();
 
   constructor(options: LoopOptions) {
@@ -54,12 +55,13 @@ export class Loop {
     options.core.onQueued = () => this.#schedule();
   }
 
-  /** Run until `stop`. Resolves when the wake descriptor ends, which is when the process does. */
+  /** Run until `stop`; then the wake descriptor is not read any more. */
   async run(): Promise<void> {
     this.#schedule();
-    const reader = Bun.file(this.#options.wakeFd).stream().getReader();
+    const wakes = Bun.file(this.#options.wakeFd).stream().getReader();
+    this.#wakes = wakes;
     while (!this.#stopped) {
-      const { done } = await reader.read();
+      const { done } = await wakes.read();
       if (done) break;
       if (this.#asleep) this.#onVisit();
     }
@@ -68,6 +70,7 @@ export class Loop {
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    void this.#wakes?.cancel();
   }
 
   #schedule(): void {

@@ -18,18 +18,19 @@ function valuesOf(head: RequestHead, name: string): string[] {
  */
 export function checkOrigin(head: RequestHead, allowed: 'any' | 'same-host' | readonly string[]): string | undefined {
   if (allowed === 'any') return undefined;
-  const [origin] = valuesOf(head, 'origin');
-  if (origin === undefined) return undefined;
+  // More than one is against RFC 6454 §7.3; then each must be allowed, so that it does not matter which one the client means.
+  const origins = valuesOf(head, 'origin');
   if (allowed === 'same-host') {
-    const host = head.raw.slice(0, head.hostBytes).toLowerCase();
-    return URL.parse(origin)?.host === hostOf(host) ? undefined : 'Forbidden: the page is not of this host';
+    const host = hostOf(head.raw.slice(0, head.hostBytes));
+    const isSame = (origin: string) => host !== '' && hostOf(URL.parse(origin)?.host ?? '') === host;
+    return origins.every(isSame) ? undefined : 'Forbidden: the page is not of this host';
   }
-  return allowed.includes(origin) ? undefined : 'Forbidden: origin not allowed';
+  return origins.every((origin) => allowed.includes(origin)) ? undefined : 'Forbidden: origin not allowed';
 }
 
-/** A Host value as a URL writes it: without the port that is the default anyway. */
+/** A host and port as a URL writes them, without a port that is the default of http or https: the scheme that the page used is not known. */
 function hostOf(host: string): string {
-  return URL.parse(`http://${host}/`)?.host.replace(/:443$/, '') ?? host;
+  return URL.parse(`http://${host}/`)?.host.replace(/:443$/, '') ?? '';
 }
 
 /** The first of `spoken` that the client offers (RFC 6455 §4.2.2), or ''. */

@@ -48,11 +48,13 @@ function compare(a: readonly PatternSegment[], b: readonly PatternSegment[]): nu
     const difference = rank[(a[i] as PatternSegment).kind] - rank[(b[i] as PatternSegment).kind];
     if (difference !== 0) return difference;
   }
-  return b.length - a.length;
+  // Both match only when the longer one ends in a '*' that takes nothing: the other says it more exactly.
+  return a.length - b.length;
 }
 
 function matchSegments(pattern: readonly PatternSegment[], path: readonly string[]): Record<string, string> | undefined {
-  const params: Record<string, string> = {};
+  // Without a prototype: parameters may be named as its members are.
+  const params: Record<string, string> = Object.create(null);
   for (const [index, segment] of pattern.entries()) {
     if (segment.kind === 'rest') return params;
     const text = path[index];
