@@ -19,7 +19,7 @@ export interface Message {
 
 export type SendResult = 'sent' | 'backpressure' | 'dropped' | 'closed';
 
-/** One WebSocket connection. The same object for all its events; may be kept; calls after it closed do nothing and answer so. */
+/** One WebSocket connection. The same object for all its events; may be kept; calls after it closed do nothing and answer so, but for `publish`. */
 export interface Socket<Data = unknown> {
   data: Data;
   /** Parameters of the route, `:name` by name. */
@@ -38,7 +38,7 @@ export interface Socket<Data = unknown> {
   subscribe(topic: string): void;
   unsubscribe(topic: string): void;
   isSubscribed(topic: string): boolean;
-  /** Publish to every subscriber of the topic but this socket, on every worker and node. */
+  /** Publish to every subscriber of the topic but this socket, on every worker and node. Works after it closed too, to say that it left. */
   publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): void;
   /** Stop receiving, so that TCP pushes back on the client. */
   pause(): void;

@@ -111,9 +111,14 @@ describe('defaults', () => {
     expect([limits.maxConnections, io.ringEntries, io.receiveBuffers, io.receiveBufferBytes]).toEqual(
       ['CONNECTIONS', 'RING_ENTRIES', 'RECV_BUFFERS', 'RECV_BUFFER_BYTES'].map((name) => limit(`${name}_DEFAULT`)),
     );
-    expect([ranges.connections[1], ranges.headBytes[1], ranges.headers[1], ranges.workers[1], listenersMax, websocketRoutesMax + 1]).toEqual(
-      ['CONNECTIONS', 'HEAD_BYTES', 'HEADER_COUNT', 'WORKERS', 'LISTENERS', 'BEHAVIORS'].map((name) => limit(`${name}_MAX`)),
-    );
+    expect([
+      ranges.connections[1],
+      ranges.headBytes[1],
+      ranges.headers[1],
+      ranges.workers[1],
+      listenersMax,
+      websocketRoutesMax + 1,
+    ]).toEqual(['CONNECTIONS', 'HEAD_BYTES', 'HEADER_COUNT', 'WORKERS', 'LISTENERS', 'BEHAVIORS'].map((name) => limit(`${name}_MAX`)));
   });
 
   test('pings come often enough for a short idle timeout', () => {

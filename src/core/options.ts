@@ -1,0 +1,72 @@
+/**
+ * What a core and its behaviors are set up with, and the records of that.
+ * Role: pure; TypeScript's names and units onto `struct rw_core_config` and `struct rw_behavior`. Up: core.ts. Down: ffi/layout.ts.
+ */
+import { abiVersion, backend, behaviorFlag, behaviorLayout, coreConfigLayout } from '../../ffi/layout.ts';
+
+export type BackendName = 'io_uring' | 'epoll';
+
+/** What to set up; times in milliseconds, sizes in bytes, as in `struct rw_core_config`. Missing numbers mean the core's defaults. */
+export interface CoreOptions {
+  readonly backend: 'auto' | BackendName;
+  readonly wakeFd: number;
+  readonly inboxFdFirst: number;
+  readonly shmFd: number;
+  readonly workerIndex: number;
+  readonly workerCount: number;
+  readonly numbers: Partial<Record<Exclude<keyof typeof coreConfigLayout, 'bytes'>, number>>;
+  readonly maxBodyBytes?: number;
+}
+
+export interface BehaviorOptions {
+  readonly maxPayloadBytes: number;
+  readonly maxBackpressureBytes: number;
+  readonly idleTimeoutMs: number;
+  readonly pingIntervalMs: number;
+  readonly maxLifetimeMs: number;
+  readonly closeTimeoutMs: number;
+  readonly closeOnBackpressure: boolean;
+  readonly wantsPing: boolean;
+  readonly wantsPong: boolean;
+  readonly wantsDropped: boolean;
+  readonly wantsDrain: boolean;
+}
+
+export function encodeConfig(options: CoreOptions): Uint8Array {
+  const record = new Uint8Array(coreConfigLayout.bytes);
+  const view = new DataView(record.buffer);
+  const { bytes: _bytes, ...fields } = coreConfigLayout;
+  for (const [name, offset] of Object.entries(fields))
+    view.setUint32(offset, (options.numbers[name as keyof typeof fields] ?? 0) >>> 0, true);
+  const backends = { auto: backend.auto, io_uring: backend.ioUring, epoll: backend.epoll };
+  view.setUint32(coreConfigLayout.abiVersion, abiVersion, true);
+  view.setUint32(coreConfigLayout.backend, backends[options.backend], true);
+  view.setInt32(coreConfigLayout.wakeFd, options.wakeFd, true);
+  view.setInt32(coreConfigLayout.inboxFdFirst, options.inboxFdFirst, true);
+  view.setInt32(coreConfigLayout.shmFd, options.shmFd, true);
+  view.setUint32(coreConfigLayout.workerIndex, options.workerIndex, true);
+  view.setUint32(coreConfigLayout.workerCount, options.workerCount, true);
+  const body = options.maxBodyBytes ?? 0;
+  view.setUint32(coreConfigLayout.maxBodyBytesLo, body >>> 0, true);
+  view.setUint32(coreConfigLayout.maxBodyBytesHi, Math.floor(body / 0x1_0000_0000), true);
+  return record;
+}
+
+export function encodeBehavior(options: BehaviorOptions): Uint8Array {
+  const record = new Uint8Array(behaviorLayout.bytes);
+  const view = new DataView(record.buffer);
+  view.setUint32(behaviorLayout.maxPayloadBytes, options.maxPayloadBytes, true);
+  view.setUint32(behaviorLayout.maxBackpressureBytes, options.maxBackpressureBytes, true);
+  view.setUint32(behaviorLayout.idleTimeoutMs, options.idleTimeoutMs, true);
+  view.setUint32(behaviorLayout.pingIntervalMs, options.pingIntervalMs, true);
+  view.setUint32(behaviorLayout.maxLifetimeMs, options.maxLifetimeMs, true);
+  view.setUint32(behaviorLayout.closeTimeoutMs, options.closeTimeoutMs, true);
+  let flags = 0;
+  if (options.closeOnBackpressure) flags |= behaviorFlag.closeOnBackpressure;
+  if (options.wantsPing) flags |= behaviorFlag.wantsPing;
+  if (options.wantsPong) flags |= behaviorFlag.wantsPong;
+  if (options.wantsDropped) flags |= behaviorFlag.wantsDropped;
+  if (options.wantsDrain) flags |= behaviorFlag.wantsDrain;
+  view.setUint32(behaviorLayout.flags, flags, true);
+  return record;
+}

@@ -1,0 +1,206 @@
+import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
+import { readdirSync } from 'node:fs';
+import { native, type SharedStats } from '../../ffi/bindings.ts';
+import { statsLayout } from '../../ffi/layout.ts';
+import type { BackendName, BehaviorOptions } from '../../src/core/core.ts';
+import { Loop } from '../../src/worker/loop.ts';
+import { frame, opcode, Wire } from '../e2e/wire.ts';
+import { backends, LiveCore } from './fixtures/live-core.ts';
+
+let live: LiveCore;
+let loop: Loop;
+let running: Promise<void>;
+let shmFd: number;
+let stats: SharedStats;
+let pending: number;
+
+function counter(name: string): number {
+  return Number(stats.read(0)[statsLayout.fields.findIndex((field) => field.name === name)]);
+}
+
+async function eventually<Value>(what: string, check: () => Value | false | undefined): Promise<Value> {
+  for (const end = Date.now() + 4000; Date.now() < end; await Bun.sleep(1)) {
+    const value = check();
+    if (value !== undefined && value !== false) return value;
+  }
+  throw new Error(`did not happen within 4000 ms: ${what}`);
+}
+
+/** Wait until the loop sleeps: it has gone to sleep, and no turn follows. */
+async function asleep(): Promise<void> {
+  let turns = -1;
+  await eventually('the loop sleeps', () => {
+    const before = turns;
+    turns = counter('turns');
+    return counter('sleeps') > 0 && turns === before;
+  });
+}
+
+/** Wait until nothing has happened for a while. */
+async function settled(): Promise<void> {
+  for (let turns = -1; turns !== counter('turns'); await Bun.sleep(120)) turns = counter('turns');
+}
+
+/** Echoes what it gets; 64 messages are always on their way. Its argument is where. */
+const floodingClient = `
+  const socket = new WebSocket(process.argv.at(-1));
+  socket.onopen = () => { for (let at = 0; at < 64; at++) socket.send('x'.repeat(20)); };
+  socket.onmessage = (event) => socket.send(event.data);
+`;
+
+function begin(backend: BackendName, behavior: Partial<BehaviorOptions> = {}): void {
+  shmFd = native.shmCreate(1, 65536);
+  stats = native.shmMap(shmFd);
+  live = new LiveCore(backend, { behavior, core: { shmFd } });
+  pending = 0;
+  const { core, http, websocket, wakeFd } = live;
+  loop = new Loop({ core, http, websocket, wakeFd, pending: () => pending });
+  running = loop.run();
+}
+
+async function end(): Promise<void> {
+  loop.stop();
+  await running;
+  live.destroy();
+  stats.unmap();
+  native.fdClose(shmFd);
+}
+
+afterEach(end);
+
+async function open(): Promise<Wire> {
+  const before = live.log.length;
+  const wire = live.keep(await Wire.open(live.port, '/'));
+  await eventually('the open event', () => live.log.length > before);
+  return wire;
+}
+
+for (const backend of backends) {
+  describe(`Loop on ${backend}`, () => {
+    beforeEach(() => begin(backend));
+
+    test('a packet wakes it from its sleep', async () => {
+      live.onMessage = (socket, message) => socket.send(message);
+      const wire = await open();
+      for (const text of ['one', 'two']) {
+        await asleep();
+        wire.write(frame(opcode.text, text));
+        expect((await wire.frame())?.payload.toString()).toBe(text);
+      }
+    });
+
+    test('a command queued from a timer wakes it, also one larger than the data area, and when promises are pending', async () => {
+      const wire = await open();
+      for (pending = 0; pending < 2; pending++) {
+        for (const bytes of [1, 100_000, 2_000_000]) {
+          await asleep();
+          setTimeout(() => live.sockets[0]?.send(new Uint8Array(bytes)), 1);
+          expect((await wire.frame())?.payload.length).toBe(bytes);
+        }
+      }
+    });
+
+    test('idle, with connections open, it takes no turn at all', async () => {
+      await open();
+      await open();
+      // Deadlines of the handshakes, which are over, are still let pass.
+      await settled();
+      const before = [counter('turns'), counter('sleeps')];
+      await Bun.sleep(100);
+      expect([counter('turns'), counter('sleeps')]).toEqual(before);
+    });
+
+    test('timers and fetch work while a client in another process never stops to send', async () => {
+      let echoed = 0;
+      live.onMessage = (socket, message) => {
+        echoed++;
+        socket.send(message);
+      };
+      const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: () => new Response('fetched') });
+      const client = Bun.spawn([process.execPath, '-e', floodingClient, `ws://127.0.0.1:${live.port}/`], {
+        stdio: ['ignore', 'ignore', 'ignore'],
+      });
+      await eventually('traffic', () => echoed > 100);
+      for (let at = 0; at < 10; at++) {
+        const before = echoed;
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        expect(await (await fetch(server.url)).text()).toBe('fetched');
+        await eventually('traffic goes on', () => echoed > before);
+      }
+      client.kill('SIGKILL');
+      await client.exited;
+      await server.stop(true);
+    });
+
+    test('a handler that throws out of dispatch does not stop it', async () => {
+      const reported: unknown[] = [];
+      live.core.onHandlerError = (error) => reported.push(error);
+      const thrown = new Error('boom');
+      live.onMessage = (socket, message) => {
+        if (message.text() === 'throw') throw thrown;
+        socket.send(message);
+      };
+      const wire = await open();
+      for (let round = 0; round < 3; round++) {
+        wire.write(Buffer.concat([frame(opcode.text, 'throw'), frame(opcode.text, 'same batch')]));
+        expect((await wire.frame())?.payload.toString()).toBe('same batch');
+        await asleep();
+        wire.write(frame(opcode.text, 'after its sleep'));
+        expect((await wire.frame())?.payload.toString()).toBe('after its sleep');
+      }
+      expect(reported).toEqual([thrown, thrown, thrown]);
+    });
+
+    test('answers of handlers that await something settled go out in the same visit', async () => {
+      live.onMessage = async (socket, message) => {
+        message.detach();
+        for (let at = 0; at < 5; at++) await undefined;
+        socket.send(message);
+      };
+      const wire = await open();
+      await asleep();
+      wire.write(frame(opcode.text, 'async'));
+      expect((await wire.frame())?.payload.toString()).toBe('async');
+    });
+
+    test('after stop it takes no turn and reads its descriptor no more', async () => {
+      const wire = await open();
+      await asleep();
+      loop.stop();
+      await running;
+      const before = counter('turns');
+      wire.write(frame(opcode.text, 'x'));
+      live.sockets[0]?.send('y');
+      native.eventfdSignal(live.wakeFd);
+      await Bun.sleep(20);
+      expect(counter('turns')).toBe(before);
+    });
+  });
+
+  describe(`Loop with timers of the core on ${backend}`, () => {
+    test('a timer that is due wakes it: pings go out while nothing else happens', async () => {
+      begin(backend, { pingIntervalMs: 100 });
+      const wire = await open();
+      await asleep();
+      expect((await wire.frame())?.opcode).toBe(opcode.ping);
+      expect((await wire.frame())?.opcode).toBe(opcode.ping);
+    });
+
+    test('it gives back its descriptors', async () => {
+      begin(backend);
+      await open();
+      await end();
+      await Bun.sleep(5);
+      const before = readdirSync('/proc/self/fd').length;
+      for (let at = 0; at < 3; at++) {
+        begin(backend);
+        await open();
+        await asleep();
+        await end();
+        await Bun.sleep(5);
+      }
+      expect(readdirSync('/proc/self/fd').length).toBe(before);
+      begin(backend);
+    });
+  });
+}
