@@ -4,6 +4,7 @@
  * Role: events of the core → handlers. Up: handlers in gateway.config.ts, and Hono's through `honoWebSocketHandler`.
  * Down: core/socket.ts. A handler that throws or rejects is reported, and its socket closes with 1011; the worker lives.
  */
+import type { WebSocketSettings } from '../../config/resolve.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { ReceivedMessage } from '../../core/message.ts';
@@ -13,27 +14,15 @@ import { encodeHeaders } from '../hono/header-block.ts';
 import { checkOrigin, chooseProtocol } from './handshake.ts';
 import { Router } from './router.ts';
 
-/** Effective settings of a route; times in seconds. */
-export interface RouteSettings {
-  readonly protocols: readonly string[];
-  readonly origins: 'any' | 'same-host' | readonly string[];
-  readonly maxPayloadBytes: number;
-  readonly maxBackpressureBytes: number;
-  readonly onBackpressure: 'drop' | 'close';
-  readonly idleTimeout: number;
-  readonly pingInterval: number;
-  readonly maxLifetime: number;
-}
-
 export interface RouteDefinition {
   /** undefined: not reached by path, but by index (Hono's sockets). */
   readonly pattern: string | undefined;
   readonly handler: WebSocketHandler<unknown>;
-  readonly settings: RouteSettings;
+  readonly settings: WebSocketSettings;
 }
 
 interface SettledRoute extends Route {
-  readonly settings: RouteSettings;
+  readonly settings: WebSocketSettings;
   /** Tells it from a GatewaySocket. */
   readonly generation: undefined;
 }
