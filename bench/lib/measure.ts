@@ -25,7 +25,8 @@ const warmupMs = 2000;
 const warmupConnections = 500;
 /** Until a server has done what it does after many connections have come or gone: Bun collects garbage, and gives memory back, seconds later. */
 const settleMs = 15_000;
-const idleMs = 20_000;
+/** A whole ping interval of the example, so that every socket is pinged once within the window and no more. */
+const idleMs = 30_000;
 
 export function measure(workload: Workload, options: MeasureOptions): Promise<Measurement> {
   switch (workload.kind) {

@@ -71,7 +71,7 @@ export const workloads: readonly Workload[] = [
   },
   {
     name: 'idle',
-    title: 'CPU with 10,000 idle WebSockets, 20 s',
+    title: 'CPU with 10,000 idle WebSockets, 30 s',
     kind: 'idle',
     load: idle(idleSockets.idle),
     protocol: 'websocket',
