@@ -53,7 +53,7 @@
     X(RW_REQUEST_AUTHORITY, "requestAuthority") X(RW_BODY_END, "bodyEnd") X(RW_WS_BINARY, "wsBinary")
 
 #define COMMAND_FLAGS(X)                                                                                       \
-    X(RW_COMMAND_FROM_EVENT, "fromEvent") X(RW_COMMAND_POINTER, "pointer") X(RW_SEND_TEXT, "sendText")         \
+    X(RW_COMMAND_FROM_EVENT, "fromEvent") X(RW_SEND_TEXT, "sendText")         \
     X(RW_SEND_FIRST, "sendFirst") X(RW_SEND_CONTINUE, "sendContinue") X(RW_SEND_LAST, "sendLast")              \
     X(RW_RESPOND_SIZED, "respondSized") X(RW_RESPOND_CLOSE, "respondClose")
 

@@ -91,7 +91,6 @@ export const commandType = {
 /** enum rw_command_flag: bits of rw_command.flags; which of them apply depends on the type */
 export const commandFlag = {
   fromEvent: 32768,
-  pointer: 16384,
   sendText: 1,
   sendFirst: 2,
   sendContinue: 4,
@@ -226,7 +225,7 @@ export const slotLayout = {
 /** Bits of rw_slot.state */
 export const slotStateMask = {
   phase: 7,
-  leftByHost: 131072,
+  leftByHost: 65536,
 } as const;
 
 /** struct rw_stats: every field is a u64, and named as in C */

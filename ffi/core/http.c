@@ -20,23 +20,22 @@
 
 /* ------------------------------------------------------------------ between requests */
 
-static void begin_request(struct rw_core *core, struct rw_slot *slot, uint32_t keep_flags) {
+static void begin_request(struct rw_slot *slot, uint32_t keep_flags) {
     struct rw_slot_http *http = &slot->as.http;
     uint16_t request = http->request;
     memset(http, 0, sizeof *http);
     http->request = request;
     http->flags = keep_flags;
-    (void)core;
 }
 
 void rw_http_open(struct rw_core *core, struct rw_slot *slot) {
-    begin_request(core, slot, RW_X_FIRST);
+    begin_request(slot, RW_X_FIRST);
     slot->deadline_ms = core->now_ms + core->limits.head_timeout_ms;
     rw_connection_arm_timer(core, slot, slot->deadline_ms);
 }
 
 static void next_request(struct rw_core *core, struct rw_slot *slot) {
-    begin_request(core, slot, 0);
+    begin_request(slot, 0);
     slot->deadline_ms = core->now_ms + core->limits.keep_alive_timeout_ms;
     /* A peer that has half-closed meanwhile sends no more requests: serving the ready list ends its connection. */
     if (slot->input_bytes || slot->state.peer_closed) {

@@ -52,10 +52,9 @@ struct rw_slot_state {
     uint32_t peer_closed : 1;     /* end of stream seen */
     uint32_t recv_starved : 1;    /* recv ended for want of buffers: re-arm */
     uint32_t counted : 1;         /* backpressure_connections counts it */
-    uint32_t lingering : 1;       /* a linger deadline runs */
     uint32_t left_by_host : 1;    /* the host has closed or terminated it: it only hears of the end */
     uint32_t send_refused : 1;    /* the last send took nothing: it is tried again by the clock */
-    uint32_t reserved : 13;
+    uint32_t reserved : 14;
 };
 
 struct rw_slot_http {
@@ -111,16 +110,15 @@ struct rw_slot {
     uint8_t listener;
     uint8_t behavior;
     uint16_t reserved0;
-    uint32_t input_paused_bytes;
-    uint32_t reserved1;
+    uint32_t reserved1[2];
     /* line 1 */
     struct rw_timer_node timer;
     uint32_t pool_next;       /* free list: index + 1 */
     uint32_t subscriptions;   /* head of the list in topics */
     uint32_t opened_ms;
-    uint32_t ready_next;
+    uint32_t reserved2;
     uint64_t host_word;       /* for the host: nothing here reads it */
-    uint32_t reserved2[6];
+    uint32_t reserved3[6];
     /* lines 2-3 */
     union {
         struct rw_slot_http http;

@@ -253,7 +253,6 @@ struct rw_command {
 
 enum rw_command_flag {
     RW_COMMAND_FROM_EVENT = 1u << 15, /* data lies in the payload area of the present event batch */
-    RW_COMMAND_POINTER = 1u << 14,    /* only in rw_core_command(): data lies at its `data` argument */
     RW_SEND_TEXT = 1u << 0,           /* opcode text; else binary */
     RW_SEND_FIRST = 1u << 1,          /* first of several fragments (FIN clear) */
     RW_SEND_CONTINUE = 1u << 2,       /* a fragment after the first (opcode 0) */

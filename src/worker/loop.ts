@@ -29,8 +29,6 @@ export interface LoopOptions {
   readonly wakeFd: number;
   /** Promises of handlers that have not settled. */
   pending(): number;
-  /** Called after each visit, with its length in milliseconds. */
-  onVisit?(ms: number): void;
 }
 
 export class Loop {
@@ -104,7 +102,6 @@ export class Loop {
         idle = true;
       }
     }
-    this.#options.onVisit?.(now - began);
     if (!idle || now - this.#lastEvent < this.#awakeFor()) this.#schedule();
     else this.#sleep();
   }

@@ -3,8 +3,9 @@
  * holding it to the rules of HttpCommands.
  */
 
+import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'bun:test';
 import { type HttpCommands, methodNames, type RequestHead } from '../../src/core/http.ts';
-import { type ErrorContext, FetchFrontend, type FetchFrontendOptions } from '../../src/frontend/hono/index.ts';
+import { type ErrorContext, FetchFrontend, type FetchFrontendOptions, installLightGlobals } from '../../src/frontend/hono/index.ts';
 
 export const flags = { hasBody: 1, upgrade: 2, tls: 4, http10: 8, asterisk: 16, authority: 32 } as const;
 
@@ -223,4 +224,24 @@ export class FakeCore implements HttpCommands {
 /** Let promises, streams and immediates that are under way come to rest. */
 export async function settle(): Promise<void> {
   for (let turn = 0; turn < 4; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** For a test file: the light globals while it runs, and after each test no rejection that nobody handled. */
+export function withLightGlobals(): void {
+  let restore: () => void;
+  const unhandled: unknown[] = [];
+  const note = (error: unknown) => unhandled.push(error);
+  beforeAll(() => {
+    restore = installLightGlobals();
+    process.on('unhandledRejection', note);
+  });
+  afterAll(() => {
+    restore();
+    process.off('unhandledRejection', note);
+  });
+  beforeEach(() => void unhandled.splice(0));
+  afterEach(async () => {
+    await settle();
+    expect(unhandled).toEqual([]);
+  });
 }

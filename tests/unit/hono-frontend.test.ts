@@ -1,23 +1,7 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test';
-import { installLightGlobals } from '../../src/frontend/hono/index.ts';
-import { FakeCore, flags, settle } from './hono-fake-core.ts';
+import { describe, expect, test } from 'bun:test';
+import { FakeCore, flags, settle, withLightGlobals } from './hono-fake-core.ts';
 
-let restore: () => void;
-const unhandled: unknown[] = [];
-const note = (error: unknown) => unhandled.push(error);
-beforeAll(() => {
-  restore = installLightGlobals();
-  process.on('unhandledRejection', note);
-});
-afterAll(() => {
-  restore();
-  process.off('unhandledRejection', note);
-});
-beforeEach(() => void unhandled.splice(0));
-afterEach(async () => {
-  await settle();
-  expect(unhandled).toEqual([]);
-});
+withLightGlobals();
 
 const chunk = (text: string) => new TextEncoder().encode(text);
 
