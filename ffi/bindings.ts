@@ -8,7 +8,7 @@ import { CString, dlopen, FFIType, type Pointer, ptr, toArrayBuffer } from 'bun:
 import { existsSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { join } from 'node:path';
-import { abiVersion, result, statsLayout } from './layout.ts';
+import { abiVersion, result, statsLayout, tlsOptionsLayout } from './layout.ts';
 
 const { i32, u32, u64, ptr: pointer } = FFIType;
 
@@ -24,7 +24,12 @@ const { symbols } = dlopen(libraryPath(), {
   rw_core_destroy: { args: [pointer], returns: FFIType.void },
   rw_core_info: { args: [pointer, pointer], returns: FFIType.void },
   rw_core_behavior: { args: [pointer, u32, pointer], returns: i32 },
-  rw_core_listen: { args: [pointer, i32, u32], returns: i32 },
+  rw_core_listen: { args: [pointer, i32, u32, u32], returns: i32 },
+  rw_core_listener_flags: { args: [pointer, u32, u32], returns: i32 },
+  rw_core_unlisten: { args: [pointer, u32], returns: i32 },
+  rw_core_terminate_listener: { args: [pointer, u32], returns: i32 },
+  rw_core_listener_tls: { args: [pointer, u32, pointer, pointer, u64], returns: i32 },
+  rw_core_server_name: { args: [pointer, u32, pointer, u32, pointer, pointer, u64], returns: i32 },
   rw_core_stop_accepting: { args: [pointer], returns: FFIType.void },
   rw_core_drain: { args: [pointer, u32, u32], returns: FFIType.void },
   rw_core_turn: { args: [pointer, u32, u32], returns: i32 },
@@ -33,6 +38,9 @@ const { symbols } = dlopen(libraryPath(), {
   rw_core_sleep: { args: [pointer], returns: i32 },
   rw_core_wake: { args: [pointer], returns: FFIType.void },
   rw_core_remote_address: { args: [pointer, u32, u32, pointer, u32, pointer], returns: i32 },
+  rw_core_peer: { args: [pointer, u32, u32, u32, pointer, pointer], returns: i32 },
+  rw_core_topics: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
+  rw_core_topic_wanted: { args: [pointer, pointer, u32], returns: i32 },
   rw_core_subscribers: { args: [pointer, pointer, u32], returns: u32 },
   rw_core_connections: { args: [pointer], returns: u32 },
   rw_core_is_subscribed: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
@@ -131,6 +139,51 @@ export const native = {
   },
 } as const;
 
+/** What a TLS listener or server name is given; paths of PEM files. As `struct rw_tls_options`. */
+export interface TlsFiles {
+  readonly keyFile?: string | undefined;
+  readonly certFile?: string | undefined;
+  readonly caFile?: string | undefined;
+  readonly passphrase?: string | undefined;
+  readonly dhParamsFile?: string | undefined;
+  readonly ciphers?: string | undefined;
+  /** 0x0303 (TLS 1.2) or 0x0304 (TLS 1.3); 0: the core's default. */
+  readonly minVersion?: number | undefined;
+  /** `RW_TLS_*` bits. */
+  readonly flags?: number | undefined;
+}
+
+/** Certificates could not be used; the message names the file and what is wrong with it. */
+export class TlsError extends Error {
+  readonly code = 'RW_TLS';
+}
+
+/** Call with the options as the C struct, whose strings live until the call returns; throws TlsError with the core's own words. */
+function withTlsOptions(files: TlsFiles, call: (record: Pointer, error: Pointer, errorBytes: number) => number): void {
+  const record = new BigUint64Array(tlsOptionsLayout.bytes / 8);
+  const words = new Uint32Array(record.buffer);
+  const strings: Uint8Array[] = [];
+  const put = (offset: number, text: string | undefined) => {
+    if (text === undefined) return;
+    const bytes = cString(text);
+    strings.push(bytes);
+    record[offset / 8] = BigInt(ptr(bytes));
+  };
+  put(tlsOptionsLayout.keyFile, files.keyFile);
+  put(tlsOptionsLayout.certFile, files.certFile);
+  put(tlsOptionsLayout.caFile, files.caFile);
+  put(tlsOptionsLayout.passphrase, files.passphrase);
+  put(tlsOptionsLayout.dhParamsFile, files.dhParamsFile);
+  put(tlsOptionsLayout.ciphers, files.ciphers);
+  words[tlsOptionsLayout.minVersion / 4] = files.minVersion ?? 0;
+  words[tlsOptionsLayout.flags / 4] = files.flags ?? 0;
+  const error = new Uint8Array(512);
+  const code = call(ptr(record), ptr(error), error.length);
+  // Read after the call: until here the strings are in use.
+  if (code < 0)
+    throw new TlsError(new CString(ptr(error)).toString() || `TLS options refused: ${errorName(code)} (${strings.length} given)`);
+}
+
 /** Names the core in every call; opaque. */
 export type CoreHandle = Pointer;
 
@@ -148,7 +201,20 @@ export const coreCalls = {
   info: (core: CoreHandle, out: Uint8Array): void => symbols.rw_core_info(core, ptr(out)),
   behavior: (core: CoreHandle, index: number, record: Uint8Array): number =>
     check('behavior refused', symbols.rw_core_behavior(core, index, ptr(record))),
-  listen: (core: CoreHandle, fd: number, index: number): number => check('cannot accept', symbols.rw_core_listen(core, fd, index)),
+  listen: (core: CoreHandle, fd: number, index: number, flags: number): number =>
+    check('cannot accept', symbols.rw_core_listen(core, fd, index, flags)),
+  listenerFlags: (core: CoreHandle, index: number, flags: number): number =>
+    check('listener flags refused', symbols.rw_core_listener_flags(core, index, flags)),
+  unlisten: (core: CoreHandle, index: number): number => check('cannot stop accepting', symbols.rw_core_unlisten(core, index)),
+  terminateListener: (core: CoreHandle, index: number): number => symbols.rw_core_terminate_listener(core, index),
+  listenerTls: (core: CoreHandle, index: number, files: TlsFiles): void =>
+    withTlsOptions(files, (record, error, bytes) => symbols.rw_core_listener_tls(core, index, record, error, bytes)),
+  serverName(core: CoreHandle, index: number, name: string, context: number, files: TlsFiles | undefined): void {
+    const cName = cString(name);
+    if (files === undefined) symbols.rw_core_server_name(core, index, ptr(cName), context, null, null, 0);
+    else
+      withTlsOptions(files, (record, error, bytes) => symbols.rw_core_server_name(core, index, ptr(cName), context, record, error, bytes));
+  },
   stopAccepting: symbols.rw_core_stop_accepting,
   drain: symbols.rw_core_drain,
   turn: symbols.rw_core_turn,
@@ -163,6 +229,24 @@ export const coreCalls = {
     const length = symbols.rw_core_remote_address(core, slot, generation, ptr(out), out.length, ptr(port));
     return length > 0 ? { address: Buffer.from(out.buffer, 0, length).latin1Slice(0, length), port: port[0] ?? 0 } : undefined;
   },
+  /** The peer's address in network order: 4 or 16 bytes; empty for a Unix socket or when no proxy told one; undefined once it is gone. */
+  peer(core: CoreHandle, slot: number, generation: number, proxied: boolean): { address: Uint8Array; port: number } | undefined {
+    const out = new Uint8Array(16);
+    const port = new Uint32Array(1);
+    const length = symbols.rw_core_peer(core, slot, generation, proxied ? 1 : 0, ptr(out), ptr(port));
+    return length < 0 ? undefined : { address: out.slice(0, length), port: port[0] ?? 0 };
+  },
+  /** The topics of a connection as u16 lengths and names, or undefined once it is gone. */
+  topics(core: CoreHandle, slot: number, generation: number): Uint8Array | undefined {
+    let out = new Uint8Array(4096);
+    let needed = symbols.rw_core_topics(core, slot, generation, ptr(out), out.length);
+    if (needed > out.length) {
+      out = new Uint8Array(needed);
+      needed = symbols.rw_core_topics(core, slot, generation, ptr(out), out.length);
+    }
+    return needed < 0 ? undefined : out.subarray(0, needed);
+  },
+  topicWanted: (core: CoreHandle, topic: Uint8Array): boolean => symbols.rw_core_topic_wanted(core, ptr(topic), topic.length) > 0,
   subscribers: (core: CoreHandle, topic: Uint8Array): number => symbols.rw_core_subscribers(core, ptr(topic), topic.length),
   isSubscribed: (core: CoreHandle, slot: number, generation: number, topic: Uint8Array): boolean =>
     symbols.rw_core_is_subscribed(core, slot, generation, ptr(topic), topic.length) > 0,

@@ -18,14 +18,14 @@
 #define EVENT_TYPES(X)                                                                                         \
     X(RW_EVENT_NONE) X(RW_EVENT_REQUEST) X(RW_EVENT_BODY) X(RW_EVENT_ABORT) X(RW_EVENT_RESPONSE_DRAIN)         \
     X(RW_EVENT_OPEN) X(RW_EVENT_MESSAGE) X(RW_EVENT_CLOSE) X(RW_EVENT_WS_DRAIN) X(RW_EVENT_PING)               \
-    X(RW_EVENT_PONG) X(RW_EVENT_DROPPED)
+    X(RW_EVENT_PONG) X(RW_EVENT_DROPPED) X(RW_EVENT_CONNECT) X(RW_EVENT_DISCONNECT) X(RW_EVENT_SERVER_NAME)
 
 #define COMMAND_TYPES(X)                                                                                       \
     X(RW_COMMAND_NONE) X(RW_COMMAND_RESPOND) X(RW_COMMAND_RESPOND_BEGIN) X(RW_COMMAND_RESPOND_CHUNK)           \
     X(RW_COMMAND_RESPOND_END) X(RW_COMMAND_RESPOND_ABORT) X(RW_COMMAND_BODY_ACK) X(RW_COMMAND_UPGRADE)         \
     X(RW_COMMAND_SEND) X(RW_COMMAND_WS_CLOSE) X(RW_COMMAND_PING) X(RW_COMMAND_SUBSCRIBE)                       \
     X(RW_COMMAND_UNSUBSCRIBE) X(RW_COMMAND_PUBLISH) X(RW_COMMAND_PAUSE) X(RW_COMMAND_RESUME)                   \
-    X(RW_COMMAND_TERMINATE)
+    X(RW_COMMAND_TERMINATE) X(RW_COMMAND_RESPOND_TRY) X(RW_COMMAND_SERVER_NAME)
 
 #define METHODS(X)                                                                                             \
     X(RW_METHOD_OTHER) X(RW_METHOD_GET) X(RW_METHOD_HEAD) X(RW_METHOD_POST) X(RW_METHOD_PUT)                   \
@@ -35,9 +35,19 @@
 
 #define BEHAVIOR_FLAGS(X)                                                                                      \
     X(RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE) X(RW_BEHAVIOR_WANTS_PING) X(RW_BEHAVIOR_WANTS_PONG)                   \
-    X(RW_BEHAVIOR_WANTS_DROPPED) X(RW_BEHAVIOR_WANTS_DRAIN)
+    X(RW_BEHAVIOR_WANTS_DROPPED) X(RW_BEHAVIOR_WANTS_DRAIN) X(RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD)
 
 #define LISTEN_FLAGS(X) X(RW_LISTEN_IPV6_ONLY) X(RW_LISTEN_EXCLUSIVE)
+
+#define LISTENER_FLAGS(X) X(RW_LISTENER_WANTS_CONNECT) X(RW_LISTENER_WANTS_SERVER_NAME) X(RW_LISTENER_PROXY_PROTOCOL)
+
+#define TLS_FLAGS(X) X(RW_TLS_LOW_MEMORY)
+
+#define CLOSE_CAUSES(X)                                                                                        \
+    X(RW_CLOSE_BY_HOST) X(RW_CLOSE_BY_PEER) X(RW_CLOSE_PEER_GONE) X(RW_CLOSE_PROTOCOL_ERROR)                   \
+    X(RW_CLOSE_INVALID_UTF8) X(RW_CLOSE_TOO_BIG) X(RW_CLOSE_INVALID_DEFLATE) X(RW_CLOSE_IDLE)                  \
+    X(RW_CLOSE_BACKPRESSURE) X(RW_CLOSE_LIFETIME) X(RW_CLOSE_WRITE_TIMEOUT) X(RW_CLOSE_DRAIN)                  \
+    X(RW_CLOSE_NO_MEMORY)
 
 #define SLOT_PHASES(X)                                                                                         \
     X(RW_PHASE_FREE) X(RW_PHASE_OPEN) X(RW_PHASE_FINISHING) X(RW_PHASE_LINGERING) X(RW_PHASE_CLOSING)
@@ -50,12 +60,16 @@
     X(RW_EVENT_LARGE, "large") X(RW_REQUEST_HAS_BODY, "requestHasBody")                                        \
     X(RW_REQUEST_UPGRADE, "requestUpgrade") X(RW_REQUEST_TLS, "requestTls")                                    \
     X(RW_REQUEST_HTTP10, "requestHttp10") X(RW_REQUEST_ASTERISK, "requestAsterisk")                            \
-    X(RW_REQUEST_AUTHORITY, "requestAuthority") X(RW_BODY_END, "bodyEnd") X(RW_WS_BINARY, "wsBinary")
+    X(RW_REQUEST_AUTHORITY, "requestAuthority") X(RW_BODY_END, "bodyEnd") X(RW_WS_BINARY, "wsBinary")     \
+    X(RW_DROPPED_PAYLOAD, "droppedPayload")
 
 #define COMMAND_FLAGS(X)                                                                                       \
     X(RW_COMMAND_FROM_EVENT, "fromEvent") X(RW_SEND_TEXT, "sendText")         \
     X(RW_SEND_FIRST, "sendFirst") X(RW_SEND_CONTINUE, "sendContinue") X(RW_SEND_LAST, "sendLast")              \
-    X(RW_RESPOND_SIZED, "respondSized") X(RW_RESPOND_CLOSE, "respondClose")
+    X(RW_SEND_COMPRESS, "sendCompress") X(RW_SEND_OWN, "sendOwn")                                              \
+    X(RW_RESPOND_SIZED, "respondSized") X(RW_RESPOND_CLOSE, "respondClose")                                    \
+    X(RW_RESPOND_STATUS_TEXT, "respondStatusText") X(RW_RESPOND_NO_LENGTH, "respondNoLength")                  \
+    X(RW_UPGRADE_QUIET, "upgradeQuiet")
 
 #define EVENT_FIELDS(X, R) \
     X(R, type) X(R, flags) X(R, slot) X(R, generation) X(R, offset) X(R, bytes) X(R, arg0) X(R, arg1) X(R, listener)
@@ -65,7 +79,11 @@
 
 #define BEHAVIOR_FIELDS(X, R)                                                                                  \
     X(R, max_payload_bytes) X(R, max_backpressure_bytes) X(R, idle_timeout_ms) X(R, ping_interval_ms)          \
-    X(R, max_lifetime_ms) X(R, close_timeout_ms) X(R, flags) X(R, reserved)
+    X(R, max_lifetime_ms) X(R, close_timeout_ms) X(R, flags) X(R, deflate) X(R, deflate_min_bytes)
+
+#define TLS_OPTIONS_FIELDS(X, R)                                                                               \
+    X(R, key_file) X(R, cert_file) X(R, ca_file) X(R, passphrase) X(R, dh_params_file) X(R, ciphers)           \
+    X(R, min_version) X(R, flags)
 
 #define CORE_CONFIG_FIELDS(X, R)                                                                               \
     X(R, abi_version) X(R, backend) X(R, max_connections) X(R, ring_entries) X(R, recv_buffers)                \
@@ -79,7 +97,7 @@
     X(R, events) X(R, payload) X(R, commands) X(R, data) X(R, slots) X(R, stats) X(R, events_capacity)         \
     X(R, payload_bytes) X(R, commands_capacity) X(R, data_bytes) X(R, backend) X(R, max_connections)
 
-/* Of the slot the host reads only these, to answer without a call. */
+/* Of the slot the host reads only these, to answer without a call; held_bytes, which lies in the union, of WebSockets alone. */
 #define SLOT_FIELDS(X, R) X(R, generation) X(R, state) X(R, out_bytes) X(R, out_unflushed) X(R, host_word)
 
 /* ------------------------------------------------------------------ are the lists complete? */
@@ -97,6 +115,9 @@ ENUM_IS_LISTED(method_is_listed, rw_method, METHODS, CASE)
 ENUM_IS_LISTED(backend_is_listed, rw_backend, BACKENDS, CASE)
 ENUM_IS_LISTED(behavior_flag_is_listed, rw_behavior_flag, BEHAVIOR_FLAGS, CASE)
 ENUM_IS_LISTED(listen_flag_is_listed, rw_listen_flag, LISTEN_FLAGS, CASE)
+ENUM_IS_LISTED(listener_flag_is_listed, rw_listener_flag, LISTENER_FLAGS, CASE)
+ENUM_IS_LISTED(tls_flag_is_listed, rw_tls_flag, TLS_FLAGS, CASE)
+ENUM_IS_LISTED(close_cause_is_listed, rw_close_cause, CLOSE_CAUSES, CASE)
 ENUM_IS_LISTED(phase_is_listed, rw_phase, SLOT_PHASES, CASE)
 ENUM_IS_LISTED(result_is_listed, rw_result, RESULTS, CASE_AS)
 
@@ -105,6 +126,7 @@ ENUM_IS_LISTED(result_is_listed, rw_result, RESULTS, CASE_AS)
 RECORD_IS_LISTED(rw_event, EVENT_FIELDS);
 RECORD_IS_LISTED(rw_command, COMMAND_FIELDS);
 RECORD_IS_LISTED(rw_behavior, BEHAVIOR_FIELDS);
+RECORD_IS_LISTED(rw_tls_options, TLS_OPTIONS_FIELDS);
 RECORD_IS_LISTED(rw_core_config, CORE_CONFIG_FIELDS);
 RECORD_IS_LISTED(rw_core_info, CORE_INFO_FIELDS);
 
@@ -179,6 +201,9 @@ static void print_constants(void) {
     end();
     PRINT_ENUM("enum rw_behavior_flag", "behaviorFlag", "RW_BEHAVIOR_", BEHAVIOR_FLAGS, behavior_flag_is_listed, RW_BEHAVIOR_WANTS_PING);
     PRINT_ENUM("enum rw_listen_flag", "listenFlag", "RW_LISTEN_", LISTEN_FLAGS, listen_flag_is_listed, RW_LISTEN_EXCLUSIVE);
+    PRINT_ENUM("enum rw_listener_flag", "listenerFlag", "RW_LISTENER_", LISTENER_FLAGS, listener_flag_is_listed, RW_LISTENER_WANTS_CONNECT);
+    PRINT_ENUM("enum rw_tls_flag", "tlsFlag", "RW_TLS_", TLS_FLAGS, tls_flag_is_listed, RW_TLS_LOW_MEMORY);
+    PRINT_ENUM("enum rw_close_cause", "closeCause", "RW_CLOSE_", CLOSE_CAUSES, close_cause_is_listed, RW_CLOSE_BY_HOST);
     PRINT_ENUM("enum rw_phase: rw_slot.state & slotStateMask.phase", "slotPhase", "RW_PHASE_", SLOT_PHASES, phase_is_listed, RW_PHASE_FREE);
 }
 
@@ -197,14 +222,24 @@ static void print_slot_state(void) {
     end();
 }
 
+static void print_slot(void) {
+    begin("struct rw_slot, as far as the host reads it; heldBytes only of a WebSocket", "slotLayout");
+    const char *bytes_key = "";
+    entry("bytes", (int64_t)sizeof(struct rw_slot));
+    SLOT_FIELDS(PRINT_FIELD, rw_slot)
+    entry("heldBytes", (int64_t)offsetof(struct rw_slot, as.ws.held_bytes));
+    end();
+    print_slot_state();
+}
+
 static void print_records(void) {
     PRINT_RECORD("struct rw_event; payloadBytes is its field `bytes`", "eventLayout", rw_event, EVENT_FIELDS, "payloadBytes");
     PRINT_RECORD("struct rw_command; dataBytes is its field `bytes`", "commandLayout", rw_command, COMMAND_FIELDS, "dataBytes");
     PRINT_RECORD("struct rw_behavior", "behaviorLayout", rw_behavior, BEHAVIOR_FIELDS, "");
+    PRINT_RECORD("struct rw_tls_options; the first six are addresses", "tlsOptionsLayout", rw_tls_options, TLS_OPTIONS_FIELDS, "");
     PRINT_RECORD("struct rw_core_config", "coreConfigLayout", rw_core_config, CORE_CONFIG_FIELDS, "");
     PRINT_RECORD("struct rw_core_info; the first six are u64", "coreInfoLayout", rw_core_info, CORE_INFO_FIELDS, "");
-    PRINT_RECORD("struct rw_slot, as far as the host reads it", "slotLayout", rw_slot, SLOT_FIELDS, "");
-    print_slot_state();
+    print_slot();
 }
 
 static void print_stats_field(const char *kind, const char *field, size_t offset) {
@@ -228,6 +263,7 @@ static void print_capacity(void) {
     begin("Sizes of the batches, in records and bytes", "capacity");
     entry("eventsCapacity", RW_EVENTS_CAPACITY);
     entry("payloadBytes", RW_PAYLOAD_BYTES);
+    entry("lendBytes", RW_LEND_BYTES);
     entry("commandsCapacity", RW_COMMANDS_CAPACITY);
     entry("dataBytes", RW_DATA_BYTES);
     end();

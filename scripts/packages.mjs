@@ -17,6 +17,8 @@ const packages = [
   { name: 'libc6-dev', why: 'headers of the C library', from: 'start', present: () => existsSync('/usr/include/stdio.h') },
   { name: 'make', why: 'builds the C core', from: 'start', present: () => onPath('make') },
   { name: 'liburing-dev', why: 'io_uring, linked statically', from: 'start', present: () => existsSync('/usr/include/liburing.h') },
+  { name: 'libssl-dev', why: 'TLS, linked statically', from: 'start', present: () => existsSync('/usr/include/openssl/ssl.h') },
+  { name: 'zlib1g-dev', why: 'compression, linked statically', from: 'start', present: () => existsSync('/usr/include/zlib.h') },
   { name: 'libcmocka-dev', why: 'unit tests of the C core', from: 'check', present: () => existsSync('/usr/include/cmocka.h') },
   { name: 'clang-19', why: 'fuzzing of the C core', from: 'check', present: () => onPath('clang-19') },
   {

@@ -3,6 +3,7 @@
 
 #include "connection.h"
 #include "http.h"
+#include "tls.h"
 #include "ws.h"
 
 static int32_t apply_http(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
@@ -18,6 +19,7 @@ static int32_t apply_http(struct rw_core *core, struct rw_slot *slot, const stru
             rw_http_respond_chunk(core, slot, data, bytes);
             return RW_OK;
         case RW_COMMAND_RESPOND_END:
+            if (command->flags & RW_RESPOND_CLOSE && rw_http_awaits_response(slot)) slot->as.http.flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
             rw_http_respond_end(core, slot);
             return RW_OK;
         case RW_COMMAND_RESPOND_ABORT:
@@ -26,10 +28,10 @@ static int32_t apply_http(struct rw_core *core, struct rw_slot *slot, const stru
         case RW_COMMAND_BODY_ACK:
             rw_http_body_ack(core, slot, command->arg0);
             return RW_OK;
+        case RW_COMMAND_RESPOND_TRY:
+            return rw_http_respond_try(core, slot, data, bytes);
         case RW_COMMAND_UPGRADE:
-            if (command->arg0 >= RW_BEHAVIORS_MAX) return RW_ERR_INVALID;
-            rw_http_upgrade(core, slot, command->arg0, data, bytes);
-            return RW_OK;
+            return rw_http_upgrade(core, slot, command, data, bytes);
         default:
             return RW_ERR_INVALID;
     }
@@ -55,8 +57,10 @@ static int32_t apply_websocket(struct rw_core *core, struct rw_slot *slot, const
             return RW_OK;
         case RW_COMMAND_SUBSCRIBE:
             if (!rw_ws_can_send(slot)) return RW_ERR_STALE;
+            if (bytes > RW_TOPIC_BYTES_MAX) return RW_ERR_INVALID;
             return rw_topics_subscribe(core->topics, index, &slot->subscriptions, data, (uint32_t)bytes);
         case RW_COMMAND_UNSUBSCRIBE:
+            if (bytes > RW_TOPIC_BYTES_MAX) return 0;
             return rw_topics_unsubscribe(core->topics, index, &slot->subscriptions, data, (uint32_t)bytes);
         default:
             return RW_ERR_INVALID;
@@ -75,24 +79,23 @@ static int32_t apply_publish(struct rw_core *core, const struct rw_command *comm
 int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
     if (command->type == RW_COMMAND_PUBLISH) return apply_publish(core, command, data, bytes);
     struct rw_slot *slot = rw_slot_pool_get(&core->pool, command->slot, command->generation);
-    if (!slot || slot->state.phase != RW_PHASE_OPEN) return RW_ERR_STALE;
+    /* Topics can be left until the slot is released: whoever hears of the end may not want to be counted any more. */
+    if (!slot || (slot->state.phase != RW_PHASE_OPEN && command->type != RW_COMMAND_UNSUBSCRIBE)) return RW_ERR_STALE;
     switch ((enum rw_command_type)command->type) {
         case RW_COMMAND_PAUSE:
         case RW_COMMAND_RESUME:
             if (slot->state.paused_by_host && command->type == RW_COMMAND_RESUME) {
                 /* Nothing was read meanwhile, so the peer was not silent: its idle time begins now. */
                 slot->last_input_ms = core->now_ms;
+                if (slot->state.protocol == RW_PROTOCOL_HTTP) rw_http_on_resume(core, slot);
                 rw_connection_arm_timer(core, slot, core->now_ms);
             }
             slot->state.paused_by_host = command->type == RW_COMMAND_PAUSE;
             rw_connection_update_receive(core, slot);
-            if (!slot->state.paused_by_host && slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
-                /* The idle time of a paused socket does not count; from here on it does again. */
-                slot->last_input_ms = core->now_ms;
-                rw_connection_arm_timer(core, slot, core->now_ms);
-            }
             if (!slot->state.paused_by_host && (slot->input_bytes || slot->state.peer_closed)) rw_connection_mark_ready(core, slot);
             return RW_OK;
+        case RW_COMMAND_SERVER_NAME:
+            return rw_tls_answer_name(core, slot);
         case RW_COMMAND_TERMINATE:
             slot->state.left_by_host = 1;
             rw_connection_terminate(core, slot);
@@ -113,7 +116,9 @@ void rw_command_batch_apply(struct rw_core *core, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         const struct rw_command *command = &core->commands[i];
         int from_event = (command->flags & RW_COMMAND_FROM_EVENT) != 0;
-        uint32_t area_bytes = from_event ? RW_PAYLOAD_BYTES : RW_DATA_BYTES;
+        uint32_t area_bytes = from_event ? RW_PAYLOAD_BYTES + RW_LEND_BYTES : RW_DATA_BYTES;
+        /* Its result says what was taken, and a batch has none. */
+        if (command->type == RW_COMMAND_RESPOND_TRY) continue;
         if (command->offset > area_bytes || command->bytes > area_bytes - command->offset) continue;
         (void)rw_command_apply(core, command, (from_event ? core->events.payload : core->data) + command->offset, command->bytes);
     }

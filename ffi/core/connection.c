@@ -3,15 +3,13 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "event_batch.h"
 #include "http.h"
+#include "listener.h"
+#include "proxy.h"
+#include "tls.h"
 #include "ws.h"
-
-#define SEND_RETRY_MS RW_TIMER_TICK_MS
-/* A connection that is shut down on our side reads on so that the last bytes arrive (RFC 9112 §9.6), but not for ever. */
-#define FLUSH_HOLD_BYTES 65536u /* a held-back pipeline is sent all the same past this */
 
 /* ------------------------------------------------------------------ lists */
 
@@ -71,6 +69,7 @@ int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const ui
     if (len == 0) return RW_OK;
     size_t needed = (size_t)slot->input_bytes + len;
     if (needed > UINT32_MAX / 2) {
+        rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
         rw_connection_terminate(core, slot);
         return -ENOMEM;
     }
@@ -78,6 +77,7 @@ int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const ui
         /* Past the first buffer, twice the room, so that appending is linear. */
         rw_buffer grown = rw_buffers_acquire(core->buffers, slot->input_bytes ? needed + needed / 2 : needed);
         if (!grown) {
+            rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
             rw_connection_terminate(core, slot);
             return -ENOMEM;
         }
@@ -106,6 +106,11 @@ void rw_connection_unstash(struct rw_core *core, struct rw_slot *slot, uint32_t 
 
 /* Give the protocol what is kept, as far as it can take it now. */
 static void serve_input(struct rw_core *core, struct rw_slot *slot) {
+    if (slot->preface != RW_PREFACE_NONE) return; /* what is kept is a part of it */
+    if (slot->tls && !rw_tls_is_open(slot->tls)) {
+        rw_tls_serve(core, slot); /* and what is kept is ciphertext */
+        return;
+    }
     if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
         rw_ws_serve(core, slot);
     } else {
@@ -113,10 +118,8 @@ static void serve_input(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
-static void on_bytes(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
-    RW_COUNT(core, bytes_in, len);
-    slot->last_input_ms = core->now_ms;
-    if (slot->state.phase != RW_PHASE_OPEN) return;
+void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
+    assert(slot->state.phase == RW_PHASE_OPEN);
     if (slot->input_bytes || slot->state.paused_by_host) {
         if (rw_connection_stash(core, slot, bytes, len) == RW_OK) serve_input(core, slot);
         return;
@@ -128,7 +131,47 @@ static void on_bytes(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes,
     if (slot->state.protocol == RW_PROTOCOL_HTTP) rw_http_update_pause(core, slot);
 }
 
-static void on_end_of_stream(struct rw_core *core, struct rw_slot *slot) {
+static void on_bytes(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
+    if (slot->state.phase != RW_PHASE_OPEN) return;
+    if (!slot->tls) {
+        rw_connection_on_plain(core, slot, bytes, len);
+    } else if (!slot->state.peer_closed) { /* nothing counts behind close_notify (RFC 8446 §6.1) */
+        rw_tls_input(core, slot, bytes, len);
+    }
+}
+
+/* A PROXY header may come first, whole or in parts, and before TLS. What of the input is not a part of it goes on. */
+static void on_preface(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
+    uint32_t before = slot->input_bytes;
+    if (before && rw_connection_stash(core, slot, bytes, len) != RW_OK) return;
+    struct rw_proxy_source source;
+    int32_t result = before ? rw_proxy_parse(rw_connection_input(core, slot), slot->input_bytes, &source) : rw_proxy_parse(bytes, len, &source);
+    if (result == RW_PROXY_MALFORMED) {
+        rw_connection_terminate(core, slot);
+    } else if (result == 0) {
+        if (!before) (void)rw_connection_stash(core, slot, bytes, len);
+    } else if (result > 0) {
+        assert((uint32_t)result > before);
+        uint32_t used = (uint32_t)result - before;
+        memcpy(slot->proxied_address, source.address, sizeof slot->proxied_address);
+        slot->proxied_port = source.port;
+        slot->proxied_bytes = source.address_bytes;
+        slot->preface = RW_PREFACE_NONE;
+        rw_connection_unstash(core, slot, slot->input_bytes);
+        if (len > used) on_bytes(core, slot, bytes + used, len - used);
+    } else {
+        /* The client's own bytes. Those before this piece were too few to tell. */
+        uint8_t first[RW_PROXY_DECISION_BYTES];
+        assert(before < sizeof first);
+        if (before) memcpy(first, rw_connection_input(core, slot), before);
+        rw_connection_unstash(core, slot, slot->input_bytes);
+        slot->preface = RW_PREFACE_NONE;
+        if (before) on_bytes(core, slot, first, before);
+        on_bytes(core, slot, bytes, len);
+    }
+}
+
+void rw_connection_on_end_of_stream(struct rw_core *core, struct rw_slot *slot) {
     slot->state.peer_closed = 1;
     if (slot->state.phase == RW_PHASE_OPEN) {
         /* A peer that sends its last request and half-closes is served when the answer is ready within this turn: so decide in the next. */
@@ -147,9 +190,15 @@ void rw_connection_on_recv(struct rw_core *core, const struct rw_completion *com
     }
     int32_t result = completion->result;
     if (result > 0) {
-        on_bytes(core, slot, completion->data, (uint32_t)result);
+        RW_COUNT(core, bytes_in, result);
+        slot->last_input_ms = core->now_ms;
+        if (slot->preface != RW_PREFACE_NONE && slot->state.phase == RW_PHASE_OPEN) {
+            on_preface(core, slot, completion->data, (uint32_t)result);
+        } else {
+            on_bytes(core, slot, completion->data, (uint32_t)result);
+        }
     } else if (result == 0) {
-        on_end_of_stream(core, slot);
+        rw_connection_on_end_of_stream(core, slot);
     } else if (result == -ENOBUFS) {
         RW_COUNT(core, recv_no_buffers, 1);
         if (!slot->state.recv_armed && slot->state.phase != RW_PHASE_CLOSING) {
@@ -158,6 +207,7 @@ void rw_connection_on_recv(struct rw_core *core, const struct rw_completion *com
         }
     } else if (result != -ECANCELED && result != -EINTR && result != -EAGAIN) {
         slot->state.peer_closed = 1;
+        rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
         rw_connection_terminate(core, slot);
     }
     if (completion->flags & RW_COMPLETION_BUFFER) rw_ring_buffer_return(core->ring, completion->buffer_id);
@@ -173,144 +223,6 @@ void rw_connection_feed_starved(struct rw_core *core) {
         core->starved--;
         if (slot->state.phase != RW_PHASE_FREE) rw_connection_update_receive(core, slot);
     }
-}
-
-/* ------------------------------------------------------------------ send */
-
-static void note_backpressure(struct rw_core *core, struct rw_slot *slot) {
-    unsigned waiting = slot->out_bytes > 0;
-    if (slot->state.counted == waiting) return;
-    slot->state.counted = waiting & 1u;
-    uint64_t now = core->stats->backpressure_connections;
-    RW_GAUGE(core, backpressure_connections, waiting ? now + 1 : now - 1);
-}
-
-static void after_sent(struct rw_core *core, struct rw_slot *slot, uint32_t bytes) {
-    rw_outbox_consume(&core->outbox, slot, bytes);
-    slot->last_output_ms = core->now_ms;
-    RW_COUNT(core, bytes_out, bytes);
-    /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers to pings. */
-    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET && slot->as.ws.control_bytes > slot->out_bytes) slot->as.ws.control_bytes = slot->out_bytes;
-    if (slot->state.counted) note_backpressure(core, slot);
-}
-
-static void send_queued(struct rw_core *core, struct rw_slot *slot) {
-    struct iovec iov[RW_SEND_IOVECS_MAX];
-    uint32_t count = rw_outbox_peek(&core->outbox, slot, iov, RW_SEND_IOVECS_MAX);
-    if (count == 0) return;
-    uint32_t tried = 0;
-    for (uint32_t i = 0; i < count; i++) tried += (uint32_t)iov[i].iov_len;
-    slot->out_unflushed = slot->out_bytes - tried;
-    int32_t sent = rw_ring_send(core->ring, slot->fd, rw_user_data(RW_OP_SEND, slot->generation, rw_core_index(core, slot)), iov, count);
-    if (sent < 0) {
-        rw_connection_terminate(core, slot);
-        return;
-    }
-    slot->state.send_inflight = 1;
-    slot->state.send_cancelled = 0;
-    if (!slot->state.send_refused) slot->last_output_ms = core->now_ms;
-    /* A send that never completes is followed by nothing else that would look at the time. */
-    rw_connection_arm_timer(core, slot, core->now_ms + core->limits.write_timeout_ms);
-}
-
-/* All is sent: what waited for that happens now. */
-static void on_drained(struct rw_core *core, struct rw_slot *slot) {
-    switch ((enum rw_phase)slot->state.phase) {
-        case RW_PHASE_OPEN:
-            if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
-                rw_ws_on_drained(core, slot);
-            } else {
-                rw_http_on_drained(core, slot);
-            }
-            break;
-        case RW_PHASE_FINISHING:
-            (void)shutdown(slot->fd, SHUT_WR);
-            slot->state.phase = RW_PHASE_LINGERING;
-            slot->deadline_ms = core->now_ms + core->limits.linger_timeout_ms;
-            if (slot->state.peer_closed) {
-                rw_connection_terminate(core, slot);
-                break;
-            }
-            rw_connection_arm_timer(core, slot, slot->deadline_ms);
-            rw_connection_update_receive(core, slot);
-            break;
-        case RW_PHASE_LINGERING:
-        case RW_PHASE_CLOSING:
-        case RW_PHASE_FREE:
-            break;
-    }
-}
-
-void rw_connection_on_send(struct rw_core *core, const struct rw_completion *completion) {
-    struct rw_slot *slot = rw_core_slot(core, rw_user_data_index(completion->user_data));
-    assert((slot->generation & 0xFFFFFFu) == rw_user_data_generation(completion->user_data) && slot->state.send_inflight);
-    slot->state.send_inflight = 0;
-    slot->state.send_cancelled = 0;
-    int32_t result = completion->result;
-    if (result < 0 && result != -EAGAIN && result != -EINTR) {
-        /* -ECANCELED only follows terminate, which has set CLOSING. */
-        if (slot->state.phase != RW_PHASE_CLOSING) rw_connection_terminate(core, slot);
-        return;
-    }
-    if (result > 0) after_sent(core, slot, (uint32_t)result);
-    if (slot->state.phase == RW_PHASE_CLOSING) return;
-    slot->state.send_refused = result == -EAGAIN;
-    if (slot->state.send_refused) {
-        /* io_uring takes the end of the peer's stream for room to send (IO_POLL_UNMASK has EPOLLRDHUP), so a send to a half-closed peer
-         * that reads slowly never waits: sending again at once would spin. */
-        note_backpressure(core, slot);
-        rw_connection_arm_timer(core, slot, core->now_ms + SEND_RETRY_MS);
-        return;
-    }
-    if (slot->out_bytes > slot->out_unflushed) {
-        RW_COUNT(core, send_short, 1);
-        note_backpressure(core, slot);
-        rw_connection_arm_timer(core, slot, core->now_ms + core->limits.write_timeout_ms);
-    }
-    if (slot->out_bytes) {
-        rw_connection_mark_dirty(core, slot);
-    } else {
-        on_drained(core, slot);
-    }
-}
-
-void rw_connection_flush_now(struct rw_core *core, struct rw_slot *slot) {
-    if (slot->state.send_inflight || slot->out_bytes == 0 || slot->state.phase == RW_PHASE_CLOSING) return;
-    struct iovec iov[RW_SEND_IOVECS_MAX];
-    uint32_t count = rw_outbox_peek(&core->outbox, slot, iov, RW_SEND_IOVECS_MAX);
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
-    ssize_t sent = sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    uint32_t tried = 0;
-    for (uint32_t i = 0; i < count; i++) tried += (uint32_t)iov[i].iov_len;
-    /* An error shows again at the next send through the ring, which ends the connection. */
-    if (sent > 0) after_sent(core, slot, (uint32_t)sent);
-    int refused = sent < 0 || (uint32_t)sent < tried;
-    slot->out_unflushed = refused ? 0 : slot->out_bytes;
-    if (refused) note_backpressure(core, slot);
-}
-
-void rw_connection_flush_dirty(struct rw_core *core) {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < core->dirty.count; i++) {
-        uint32_t index = core->dirty.items[i];
-        struct rw_slot *slot = rw_core_slot(core, index);
-        if (slot->state.ready && !slot->state.peer_closed && slot->out_bytes < FLUSH_HOLD_BYTES && slot->state.phase == RW_PHASE_OPEN) {
-            core->dirty.items[kept++] = index;
-            continue;
-        }
-        slot->state.dirty = 0;
-        if (slot->state.phase == RW_PHASE_CLOSING || slot->state.phase == RW_PHASE_FREE) continue;
-        if (slot->state.send_inflight) {
-            /* The kernel has not taken the last send: its completion marks the slot dirty again. */
-            rw_connection_arm_timer(core, slot, slot->last_output_ms + core->limits.write_timeout_ms);
-            note_backpressure(core, slot);
-        } else if (slot->out_bytes) {
-            send_queued(core, slot);
-        } else {
-            on_drained(core, slot);
-        }
-    }
-    core->dirty.count = kept;
 }
 
 /* ------------------------------------------------------------------ begin and end */
@@ -333,6 +245,24 @@ static int32_t lists_reserve(struct rw_core *core) {
     return RW_OK;
 }
 
+static void tell_connect(struct rw_core *core, struct rw_slot *slot) {
+    if (!(core->listeners[slot->listener].flags & RW_LISTENER_WANTS_CONNECT)) return;
+    struct rw_event *event = rw_event_add(core, slot, RW_EVENT_CONNECT, 0, NULL);
+    assert(event && "a completion is only taken while the batch has room");
+    event->listener = slot->listener;
+    slot->state.connect_told = 1;
+}
+
+/* ret: 1 the host knows that the slot is gone, 0 the batch is full */
+static int disconnect_told(struct rw_core *core, struct rw_slot *slot) {
+    if (!slot->state.connect_told) return 1;
+    struct rw_event *event = rw_event_add(core, slot, RW_EVENT_DISCONNECT, 0, NULL);
+    if (!event) return 0;
+    event->listener = slot->listener;
+    slot->state.connect_told = 0;
+    return 1;
+}
+
 void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
     struct rw_slot *slot = lists_reserve(core) == RW_OK ? rw_slot_pool_acquire(&core->pool) : NULL;
     if (!slot) {
@@ -340,8 +270,17 @@ void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
         rw_ring_close(core->ring, fd);
         return;
     }
+    if (core->listeners[listener].tls && rw_tls_accept(slot, core->listeners[listener].tls) != RW_OK) {
+        RW_COUNT(core, refused_memory, 1);
+        rw_slot_pool_release(&core->pool, slot);
+        rw_ring_close(core->ring, fd);
+        return;
+    }
     slot->fd = fd;
     slot->listener = (uint8_t)listener;
+    slot->listener_generation = core->listeners[listener].generation;
+    core->listeners[listener].connections++;
+    if (core->listeners[listener].flags & RW_LISTENER_PROXY_PROTOCOL) slot->preface = RW_PREFACE_PROXY;
     slot->state.phase = RW_PHASE_OPEN;
     slot->state.protocol = RW_PROTOCOL_HTTP;
     slot->opened_ms = core->now_ms;
@@ -349,6 +288,7 @@ void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
     slot->last_output_ms = core->now_ms;
     RW_COUNT(core, accepts, 1);
     RW_GAUGE(core, connections_http, core->stats->connections_http + 1);
+    tell_connect(core, slot);
     rw_http_open(core, slot);
     recv_arm(core, slot);
 }
@@ -361,6 +301,20 @@ void rw_connection_finish(struct rw_core *core, struct rw_slot *slot) {
     rw_connection_arm_timer(core, slot, slot->deadline_ms);
     rw_connection_mark_dirty(core, slot);
     rw_connection_update_receive(core, slot);
+}
+
+static int host_told(struct rw_core *core, struct rw_slot *slot) {
+    return slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_tell_closed(core, slot) : rw_http_tell_closed(core, slot);
+}
+
+void rw_connection_fail(struct rw_core *core, struct rw_slot *slot) {
+    if (slot->state.phase != RW_PHASE_OPEN) return;
+    rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
+    (void)host_told(core, slot); /* at once, if the batch has room, and else when the slot ends */
+    if (slot->tls) rw_tls_forget_plain(slot->tls);
+    rw_outbox_clear(&core->outbox, slot);
+    rw_connection_note_backpressure(core, slot);
+    rw_connection_finish(core, slot);
 }
 
 void rw_connection_terminate(struct rw_core *core, struct rw_slot *slot) {
@@ -387,8 +341,9 @@ void rw_connection_terminate(struct rw_core *core, struct rw_slot *slot) {
 
 /* The kernel has let go and the host knows: the descriptor and the slot may be used again. */
 static void release(struct rw_core *core, struct rw_slot *slot) {
+    rw_tls_release(core, slot);
     rw_outbox_clear(&core->outbox, slot);
-    note_backpressure(core, slot);
+    rw_connection_note_backpressure(core, slot);
     rw_ring_close(core->ring, slot->fd);
     slot->fd = -1;
     if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
@@ -397,15 +352,12 @@ static void release(struct rw_core *core, struct rw_slot *slot) {
     } else {
         RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
     }
+    if (rw_listener_is_of(core, slot)) core->listeners[slot->listener].connections--;
     RW_COUNT(core, closes, 1);
     rw_timer_wheel_cancel(&core->wheel, rw_core_index(core, slot));
     rw_slot_pool_release(&core->pool, slot);
     /* Room for a descriptor: listeners that ran out may go on at once. */
     if (core->accept_retry_ms) core->accept_retry_ms = core->now_ms;
-}
-
-static int host_told(struct rw_core *core, struct rw_slot *slot) {
-    return slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_tell_closed(core, slot) : rw_http_tell_closed(core, slot);
 }
 
 void rw_connection_finish_ending(struct rw_core *core) {
@@ -415,7 +367,7 @@ void rw_connection_finish_ending(struct rw_core *core) {
         struct rw_slot *slot = rw_core_slot(core, index);
         /* On the other lists a slot must not stay when it changes hands. */
         int quiet = !slot->state.recv_armed && !slot->state.send_inflight && !slot->state.dirty && !slot->state.ready;
-        if (host_told(core, slot) && quiet) {
+        if (host_told(core, slot) && disconnect_told(core, slot) && quiet) {
             slot->state.doomed = 0;
             release(core, slot);
         } else {
@@ -459,6 +411,16 @@ void rw_connection_arm_timer(struct rw_core *core, struct rw_slot *slot, uint32_
     rw_timer_wheel_schedule(&core->wheel, rw_core_index(core, slot), at);
 }
 
+/* A handshake has the time of a request head; nothing can be said to a peer that did not finish it. */
+static void on_handshake_timer(struct rw_core *core, struct rw_slot *slot) {
+    if (rw_before(core->now_ms, slot->deadline_ms)) {
+        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+        return;
+    }
+    RW_COUNT(core, timeouts_head, 1);
+    rw_connection_terminate(core, slot);
+}
+
 void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
     struct rw_slot *slot = rw_core_slot(core, index);
     if (slot->state.send_refused && !slot->state.send_inflight) rw_connection_mark_dirty(core, slot);
@@ -486,16 +448,19 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
         case RW_PHASE_OPEN:
             break;
     }
-    if ((slot->state.send_inflight || slot->state.send_refused) && slot->out_bytes) {
+    if ((slot->state.send_inflight || slot->state.send_refused) && rw_connection_has_output(slot)) {
         uint32_t due = slot->last_output_ms + core->limits.write_timeout_ms;
         if (!rw_before(core->now_ms, due)) {
             RW_COUNT(core, timeouts_write, 1);
+            rw_ws_note_cause(slot, RW_CLOSE_WRITE_TIMEOUT);
             rw_connection_terminate(core, slot);
             return;
         }
         rw_connection_arm_timer(core, slot, due);
     }
-    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
+    if (slot->tls && rw_tls_is_shaking_hands(slot->tls)) {
+        on_handshake_timer(core, slot);
+    } else if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
         rw_ws_on_timer(core, slot);
     } else {
         rw_http_on_timer(core, slot);

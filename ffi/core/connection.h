@@ -5,6 +5,8 @@
  *   OPEN ──finish──> FINISHING ──all sent──> LINGERING ──peer closed──> CLOSING ──quiet and told──> slot free
  *     └────────────────────── terminate ─────────────────────────────────^
  *
+ * Split: connection.c receives, begins and ends; connection_send.c sends.
+ *
  * Invariants: at most one send in flight; the slot goes back to the pool only when the last completion of its recv and of its send has come
  * (ring.h: "the last completion") and the host has been told; the protocol is never called after OPEN. */
 #ifndef RW_CONNECTION_H
@@ -38,6 +40,9 @@ void rw_connection_mark_ready(struct rw_core *core, struct rw_slot *slot);
 /* Send at once, outside the ring, as much as the kernel takes: gives a burst of sends within one tick the room of the socket buffer
  * before it counts as backpressure. Does nothing while a send is in flight. */
 void rw_connection_flush_now(struct rw_core *core, struct rw_slot *slot);
+/* The same, and behind what is queued bytes[0..len), which are not: whatever the kernel does not take stays with the caller.
+ * ret: how many of them it took; 0 too when a send is in flight or the connection is encrypted */
+uint64_t rw_connection_send_now(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, uint64_t len);
 /* No more input is served; what is queued goes out, then the connection ends in order. */
 void rw_connection_finish(struct rw_core *core, struct rw_slot *slot);
 /* End at once; what is queued is lost. */
@@ -46,10 +51,21 @@ void rw_connection_terminate(struct rw_core *core, struct rw_slot *slot);
 void rw_connection_update_receive(struct rw_core *core, struct rw_slot *slot);
 /* Make sure that the timer of the slot fires at due_ms (core clock) or before; on_timer works out the rest. */
 void rw_connection_arm_timer(struct rw_core *core, struct rw_slot *slot, uint32_t due_ms);
+/* bytes[0..len) for the protocol of an OPEN slot, which may change them; as they came, or decrypted. */
+void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len);
+/* The peer sends no more: FIN, or close_notify. */
+void rw_connection_on_end_of_stream(struct rw_core *core, struct rw_slot *slot);
+/* The peer cannot be understood any more: the host is told, queued plain bytes are lost, what TLS has to say goes out, then the end. */
+void rw_connection_fail(struct rw_core *core, struct rw_slot *slot);
 /* Keep bytes[0..len) for later, behind what is kept already. ret: RW_OK or -ENOMEM (the connection is then terminated) */
 int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len);
 /* Drop `bytes` from the front of what is kept. */
 void rw_connection_unstash(struct rw_core *core, struct rw_slot *slot, uint32_t bytes);
+
+/* Something waits to be sent or is being sent: plain bytes, or what TLS has to say. */
+int rw_connection_has_output(const struct rw_slot *slot);
+/* backpressure_connections counts the slot, or does not, by what is queued. */
+void rw_connection_note_backpressure(struct rw_core *core, struct rw_slot *slot);
 
 static inline const uint8_t *rw_connection_input(const struct rw_core *core, const struct rw_slot *slot) {
     return rw_buffers_data(core->buffers, slot->input) + slot->input_offset;

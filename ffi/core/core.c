@@ -14,9 +14,12 @@
 
 #include "command_batch.h"
 #include "connection.h"
+#include "deflate.h"
+#include "dropped.h"
 #include "event_batch.h"
 #include "http.h"
 #include "listener.h"
+#include "tls.h"
 #include "ws.h"
 
 #define NODE_MESSAGES_PER_TURN 1024u
@@ -98,6 +101,8 @@ static void read_limits(struct rw_core *core, const struct rw_core_config *confi
     limits->linger_timeout_ms = or_default(config->linger_timeout_ms, RW_LINGER_TIMEOUT_MS_DEFAULT);
     limits->response_high_water_bytes = or_default(config->response_high_water_bytes, RW_RESPONSE_HIGH_WATER_BYTES_DEFAULT);
     limits->body_window_bytes = or_default(config->body_window_bytes, RW_BODY_WINDOW_BYTES_DEFAULT);
+    /* A body may pass its window by one piece, and the count of what is not acknowledged has 32 bits. */
+    if (limits->body_window_bytes > RW_BODY_WINDOW_BYTES_MAX) limits->body_window_bytes = RW_BODY_WINDOW_BYTES_MAX;
 }
 
 static const char *config_mistake(const struct rw_core_config *config) {
@@ -117,7 +122,7 @@ static int32_t open_shared(struct rw_core *core, const struct rw_core_config *co
         memset(core->private_stats, 0, sizeof *core->private_stats);
         core->stats = core->private_stats;
         uint64_t seed;
-        if (getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed) rw_topics_seed(seed);
+        if (getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed) rw_topics_seed_first(seed);
         return RW_OK;
     }
     core->shm_address = rw_shm_map(config->shm_fd);
@@ -167,7 +172,12 @@ static void free_core(struct rw_core *core) {
     if (core->bus) rw_node_bus_destroy(core->bus);
     if (core->ring) rw_ring_destroy(core->ring);
     if (core->topics) rw_topics_destroy(core->topics);
+    for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) rw_tls_listener_release(core->listeners[i].tls);
+    rw_tls_shared_destroy(core->tls);
     if (core->publish_log) rw_buffers_release(core->buffers, core->publish_log);
+    if (core->deflated_log) rw_buffers_release(core->buffers, core->deflated_log);
+    rw_dropped_destroy(core);
+    rw_deflate_destroy(core);
     if (core->buffers) {
         rw_event_batch_destroy(&core->events, core->buffers);
         rw_outbox_destroy(&core->outbox);
@@ -265,6 +275,7 @@ int32_t rw_core_behavior(struct rw_core *core, uint32_t index, const struct rw_b
 /* ------------------------------------------------------------------ drain */
 
 static void close_for_drain(struct rw_core *core, struct rw_slot *slot) {
+    rw_ws_note_cause(slot, RW_CLOSE_DRAIN);
     rw_ws_close(core, slot, core->drain.code, NULL, 0);
     core->drain.closed++;
 }
@@ -408,6 +419,7 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     rw_connection_flush_dirty(core);
     if (core->bus) (void)rw_node_bus_flush(core->bus);
     rw_publish_end_tick(core);
+    rw_dropped_tell(core);
     rw_connection_serve_ready(core);
     int caught_up = take_completions(core, wait_us);
     rw_connection_feed_starved(core);
@@ -483,6 +495,57 @@ int32_t rw_core_remote_address(const struct rw_core *core, uint32_t slot_index, 
         return 0;
     }
     return inet_ntop(family, host, out, bytes) ? (int32_t)strlen(out) : -errno;
+}
+
+int32_t rw_core_peer(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint32_t proxied, uint8_t *out, uint32_t *port) {
+    const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
+    *port = 0;
+    if (!slot || slot->fd < 0) return RW_ERR_STALE;
+    if (proxied) {
+        *port = slot->proxied_port;
+        memcpy(out, slot->proxied_address, slot->proxied_bytes);
+        return slot->proxied_bytes;
+    }
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    /* A peer that has reset the connection has no address any more (ENOTCONN). */
+    if (getpeername(slot->fd, (struct sockaddr *)&address, &length) < 0) return 0;
+    if (address.ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)&address;
+        memcpy(out, &in->sin_addr, 4);
+        *port = ntohs(in->sin_port);
+        return 4;
+    }
+    if (address.ss_family != AF_INET6) return 0;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address;
+    memcpy(out, &in6->sin6_addr, 16);
+    *port = ntohs(in6->sin6_port);
+    return 16;
+}
+
+int32_t rw_core_topics(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint8_t *out, uint32_t bytes) {
+    const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
+    if (!slot) return RW_ERR_STALE;
+    uint64_t needed = 0;
+    uint32_t used = 0;
+    uint32_t cursor = slot->subscriptions;
+    const uint8_t *name;
+    uint32_t name_bytes;
+    while (rw_topics_next_of_slot(core->topics, &cursor, &name, &name_bytes)) {
+        needed += sizeof(uint16_t) + name_bytes;
+        if (needed > bytes) continue;
+        uint16_t length = (uint16_t)name_bytes;
+        memcpy(out + used, &length, sizeof length);
+        memcpy(out + used + sizeof length, name, name_bytes);
+        used = (uint32_t)needed;
+    }
+    return needed > INT32_MAX ? INT32_MAX : (int32_t)needed;
+}
+
+int32_t rw_core_topic_wanted(const struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes) {
+    uint64_t hash = rw_topics_hash(topic, topic_bytes);
+    if (rw_topics_find(core->topics, topic, topic_bytes, hash)) return 1;
+    return core->bus && rw_node_bus_wanted(core->bus, hash);
 }
 
 uint32_t rw_core_subscribers(const struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes) {

@@ -36,9 +36,14 @@ struct rw_slot_list {
 
 struct rw_listener {
     int32_t fd;
-    uint8_t used;
+    uint8_t used;                  /* the index is taken: until the last completion of the accept, also after unlisten */
     uint8_t armed;
-    uint8_t stopped;
+    uint8_t stopped;               /* accepts no more */
+    uint8_t unlistened;            /* by rw_core_unlisten(): `fd` is not ours to use any more */
+    uint32_t generation;           /* grows with each use of the index */
+    uint32_t connections;          /* open, accepted in this generation */
+    uint32_t flags;                /* enum rw_listener_flag */
+    struct rw_tls_listener *tls;   /* NULL: plain, see tls.h */
 };
 
 struct rw_event_batch {
@@ -105,6 +110,11 @@ struct rw_core {
     uint32_t last_turn_ms;
     rw_buffer publish_log;    /* frames of this tick's publishes, one after the other */
     uint32_t publish_log_used;
+    struct rw_tls_shared *tls; /* NULL: no listener has spoken TLS yet, see tls.h */
+    rw_buffer deflated_log;   /* the same for compressed ones, so that each kind lies in one piece */
+    uint32_t deflated_log_used;
+    struct rw_deflate *deflate; /* streams shared by all connections, see deflate.h; NULL: not needed yet */
+    struct rw_dropped *dropped; /* see dropped.h; NULL: not needed yet */
     struct rw_listener listeners[RW_LISTENERS_MAX];
     struct rw_behavior behaviors[RW_BEHAVIORS_MAX];
     struct rw_http_head head; /* scratch of http.c */

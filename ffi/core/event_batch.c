@@ -12,7 +12,7 @@ static void *map_area(size_t bytes) {
 
 int32_t rw_event_batch_init(struct rw_event_batch *batch) {
     batch->records = map_area(sizeof(struct rw_event) * RW_EVENTS_CAPACITY);
-    batch->payload = map_area(RW_PAYLOAD_BYTES);
+    batch->payload = map_area(RW_PAYLOAD_BYTES + RW_LEND_BYTES);
     return batch->records && batch->payload ? RW_OK : -ENOMEM;
 }
 
@@ -25,7 +25,7 @@ void rw_event_batch_destroy(struct rw_event_batch *batch, struct rw_buffers *buf
     release_held(batch, buffers);
     free(batch->held);
     if (batch->records) munmap(batch->records, sizeof(struct rw_event) * RW_EVENTS_CAPACITY);
-    if (batch->payload) munmap(batch->payload, RW_PAYLOAD_BYTES);
+    if (batch->payload) munmap(batch->payload, RW_PAYLOAD_BYTES + RW_LEND_BYTES);
 }
 
 void rw_event_batch_begin(struct rw_core *core) {

@@ -6,6 +6,7 @@
 
 #include "connection.h"
 #include "event_batch.h"
+#include "tls.h"
 #include "ws_handshake.h"
 
 #define PIPELINE_HOLD_BYTES 16384u
@@ -157,7 +158,7 @@ static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_
     event->flags = (uint16_t)event_flags;
     event->arg0 = (uint32_t)head->host.bytes << 16 | target_bytes;
     event->arg1 = (uint32_t)slot->as.http.request << 16 | head->method;
-    event->listener = slot->listener;
+    event->listener = slot->listener | (uint32_t)slot->server_context << 8;
     return 1;
 }
 
@@ -235,6 +236,7 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
         return 0;
     }
     if (head->flags & RW_HTTP_CHUNKED || head->content_length > 0) event_flags |= RW_REQUEST_HAS_BODY;
+    if (slot->tls) event_flags |= RW_REQUEST_TLS;
     if (head->flags & RW_HTTP_10) event_flags |= RW_REQUEST_HTTP10;
     if (head->flags & RW_HTTP_ASTERISK) event_flags |= RW_REQUEST_ASTERISK;
     if (head->flags & RW_HTTP_AUTHORITY) event_flags |= RW_REQUEST_AUTHORITY;
@@ -413,7 +415,9 @@ void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
 void rw_http_drain(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
-    if (http->phase == RW_HTTP_IDLE && !slot->input_bytes) rw_connection_finish(core, slot);
+    /* Whoever has said the first words of TLS has a request to make. */
+    int comes = slot->input_bytes || (slot->tls && rw_tls_is_shaking_hands(slot->tls));
+    if (http->phase == RW_HTTP_IDLE && !comes) rw_connection_finish(core, slot);
 }
 
 /* A peer whose input is held back is not read from, so that its leaving goes unseen. It may have half-closed only: it counts as gone when
@@ -421,8 +425,18 @@ void rw_http_drain(struct rw_core *core, struct rw_slot *slot) {
 static int is_gone(const struct rw_core *core, const struct rw_slot *slot) {
     if (slot->state.send_inflight || slot->state.send_refused) return 0;
     if (rw_before(core->now_ms, slot->last_output_ms + core->limits.body_timeout_ms)) return 0;
-    struct pollfd asked = {.fd = slot->fd, .events = POLLRDHUP};
-    return poll(&asked, 1, 0) > 0 && (asked.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+    /* What the host has paused may have come whole, and its end with it: only a reset tells then. */
+    short events = slot->state.paused_by_host ? 0 : POLLRDHUP;
+    struct pollfd asked = {.fd = slot->fd, .events = events};
+    return poll(&asked, 1, 0) > 0 && (asked.revents & (events | POLLHUP | POLLERR)) != 0;
+}
+
+void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (http->phase != RW_HTTP_BODY) return;
+    http->body_mark = http->body_received;
+    slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
+    rw_connection_arm_timer(core, slot, slot->deadline_ms);
 }
 
 static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {

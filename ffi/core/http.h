@@ -41,6 +41,8 @@ void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot);
 void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot);
 /* ret: 1 the host knows that nothing more comes for the present request (or there is none), 0 the batch is full */
 int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot);
+/* The host lets a paused connection go on: its deadlines begin anew. */
+void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot);
 /* Close idle connections, mark the others to close after their response. */
 void rw_http_drain(struct rw_core *core, struct rw_slot *slot);
 /* Answer `status` from the core and close. */
@@ -59,12 +61,15 @@ static inline int rw_http_awaits_response(const struct rw_slot *slot) {
 void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
 void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
 void rw_http_respond_chunk(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes);
+/* Accept of data[0..bytes) what the kernel takes at once and RW_RESPOND_TRY_WINDOW_BYTES of queue hold.
+ * ret: bytes accepted | RW_ERR_INVALID: no sized response is under way, or more than its length (which ends the connection) | RW_ERR_STALE */
+int32_t rw_http_respond_try(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes);
 void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot);
 /* End the connection so that the client can tell that the response is not whole. */
 void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot);
 void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes);
-/* 101: the connection speaks WebSocket from the next byte on. */
-void rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, const uint8_t *headers, uint64_t bytes);
+/* 101: the connection speaks WebSocket from the next byte on. ret: RW_OK, RW_ERR_INVALID, or RW_ERR_STALE: no handshake waits */
+int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
 /* A whole response of the core's own, text/plain, closing. extra: more header lines or "". */
 void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *extra);
 void rw_http_write_continue(struct rw_core *core, struct rw_slot *slot);

@@ -6,10 +6,12 @@
 #include <sys/socket.h>
 
 #include "connection.h"
+#include "deflate.h"
 #include "ws.h"
 #include "ws_handshake.h"
 
-/* "HTTP/1.1 200 " + reason + CRLF, Content-Length with 20 digits, Connection, Date: fits whatever the values are. */
+/* "HTTP/1.1 200 " + reason + CRLF, Connection, Date, Content-Length with 20 digits: fits whatever the values are. A status given as text has
+ * its own length on top. */
 #define FRAMING_BYTES_MAX 256u
 /* Bodies up to this are copied behind their head, so that both are one contiguous send. */
 #define INLINE_BODY_BYTES 16384u
@@ -107,6 +109,41 @@ static uint8_t *put_status_line(uint8_t *out, uint32_t status) {
     return put_text(out, "\r\n");
 }
 
+/* What the data of RESPOND and RESPOND_BEGIN begins with. */
+struct status {
+    uint32_t number;
+    const uint8_t *text; /* NULL: the number and its own reason */
+    uint32_t text_bytes;
+};
+
+/* Take the status off the front of the data. ret: bytes taken, -1: the data is shorter than it says */
+static int32_t read_status(struct status *status, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+    *status = (struct status){.number = command->arg0 & 0xFFFFu};
+    if (!(command->flags & RW_RESPOND_STATUS_TEXT)) return 0;
+    if (bytes < 1 || bytes - 1 < data[0]) return -1;
+    /* A control character could end the line early, and with it who decides what is framing: then the number speaks (RFC 9112 §4). */
+    int printable = data[0] > 0;
+    for (uint32_t i = 1; i <= data[0]; i++) printable &= data[i] == '\t' || (data[i] >= 0x20 && data[i] != 0x7F);
+    if (printable) {
+        status->text = data + 1;
+        status->text_bytes = data[0];
+    }
+    return 1 + data[0];
+}
+
+static uint8_t *put_status(uint8_t *out, const struct status *status) {
+    if (!status->text) return put_status_line(out, status->number);
+    out = put_text(out, "HTTP/1.1 ");
+    out = put_bytes(out, status->text, status->text_bytes);
+    return put_text(out, "\r\n");
+}
+
+static uint8_t *put_length(uint8_t *out, uint64_t bytes) {
+    out = put_text(out, "Content-Length: ");
+    out = put_decimal(out, bytes);
+    return put_text(out, "\r\n");
+}
+
 static uint8_t *put_date(const struct rw_core *core, uint8_t *out) {
     out = put_text(out, "Date: ");
     out = put_bytes(out, (const uint8_t *)core->date, 29);
@@ -158,68 +195,69 @@ static int write_body(struct rw_core *core, struct rw_slot *slot, const uint8_t 
 
 void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
     struct rw_slot_http *http = &slot->as.http;
-    if (!expects(slot, command) || http->flags & RW_X_BEGUN || command->arg1 > bytes) return;
-    uint32_t status = command->arg0;
-    const uint8_t *body = data + command->arg1;
-    uint64_t body_bytes = bytes - command->arg1;
+    struct status status;
+    int32_t status_bytes = read_status(&status, command, data, bytes);
+    if (!expects(slot, command) || http->flags & RW_X_BEGUN || status_bytes < 0 || command->arg1 > bytes - (uint64_t)status_bytes) return;
+    const uint8_t *headers = data + status_bytes;
+    const uint8_t *body = headers + command->arg1;
+    uint64_t body_bytes = bytes - (uint64_t)status_bytes - command->arg1;
+    int bodiless = is_bodiless(status.number);
     int head_only = (http->flags & RW_X_HEAD) != 0;
-    uint64_t here = head_only || is_bodiless(status) || body_bytes > INLINE_BODY_BYTES ? 0 : body_bytes;
-    uint64_t room = FRAMING_BYTES_MAX + command->arg1 + here;
+    /* The length of what GET would have sent is not known here when a HEAD handler gave no body (RFC 9110 §9.3.2). */
+    int unsized = body_bytes == 0 && (head_only || command->flags & RW_RESPOND_NO_LENGTH);
+    /* Without a length the body of any other response ends with the connection (RFC 9112 §6.3). */
+    if (unsized && !head_only && !bodiless) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+    uint64_t here = head_only || bodiless || body_bytes > INLINE_BODY_BYTES ? 0 : body_bytes;
+    uint64_t room = FRAMING_BYTES_MAX + status.text_bytes + command->arg1 + here;
     uint8_t *start = reserve(core, slot, room);
     if (!start) return;
-    uint8_t *out = put_status_line(start, status);
-    out = put_bytes(out, data, command->arg1);
-    /* The length of what GET would have sent is not known here when a HEAD handler gave no body (RFC 9110 §9.3.2). */
-    if (!is_bodiless(status) && !(head_only && body_bytes == 0)) {
-        out = put_text(out, "Content-Length: ");
-        out = put_decimal(out, body_bytes);
-        out = put_text(out, "\r\n");
-    }
+    uint8_t *out = put_status(start, &status);
+    out = put_bytes(out, headers, command->arg1);
     out = put_connection(core, slot, out, command->flags);
     out = put_date(core, out);
+    if (!bodiless && !unsized) out = put_length(out, body_bytes);
     out = put_text(out, "\r\n");
     out = put_bytes(out, body, (size_t)here);
     commit(core, slot, start, out, room);
     http->flags |= RW_X_BEGUN;
     http->flags &= ~(uint32_t)RW_X_CONTINUE;
-    count_status(core, status);
-    if (!head_only && !is_bodiless(status) && body_bytes > here && !write_body(core, slot, body, body_bytes)) return;
+    count_status(core, status.number);
+    if (!head_only && !bodiless && body_bytes > here && !write_body(core, slot, body, body_bytes)) return;
     rw_http_response_complete(core, slot);
 }
 
 void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
     struct rw_slot_http *http = &slot->as.http;
-    if (!expects(slot, command) || http->flags & RW_X_BEGUN) return;
-    uint32_t status = command->arg0 & 0xFFFFu;
+    struct status status;
+    int32_t status_bytes = read_status(&status, command, data, bytes);
+    if (!expects(slot, command) || http->flags & RW_X_BEGUN || status_bytes < 0) return;
     uint64_t length = (uint64_t)(command->arg0 >> 16) << 32 | command->arg1;
-    int sized = (command->flags & RW_RESPOND_SIZED) != 0;
-    uint64_t room = FRAMING_BYTES_MAX + bytes;
-    uint8_t *start = reserve(core, slot, room);
-    if (!start) return;
-    uint8_t *out = put_status_line(start, status);
-    out = put_bytes(out, data, (size_t)bytes);
-    if (is_bodiless(status)) {
-        sized = 1;
-        length = 0;
-    } else if (sized) {
-        out = put_text(out, "Content-Length: ");
-        out = put_decimal(out, length);
-        out = put_text(out, "\r\n");
+    int bodiless = is_bodiless(status.number);
+    int sized = bodiless || (command->flags & RW_RESPOND_SIZED) != 0;
+    if (bodiless) length = 0;
+    if (sized) {
+        http->flags |= RW_X_SIZED_OUT;
     } else if (http->flags & RW_X_HTTP10) {
         http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE; /* no chunked in HTTP/1.0: the body ends with the connection */
     } else {
-        out = put_text(out, "Transfer-Encoding: chunked\r\n");
         http->flags |= RW_X_CHUNKED_OUT;
     }
-    if (sized) http->flags |= RW_X_SIZED_OUT;
     http->response_remaining = sized && !(http->flags & RW_X_HEAD) ? length : 0;
+    uint64_t header_bytes = bytes - (uint64_t)status_bytes;
+    uint64_t room = FRAMING_BYTES_MAX + status.text_bytes + header_bytes;
+    uint8_t *start = reserve(core, slot, room);
+    if (!start) return;
+    uint8_t *out = put_status(start, &status);
+    out = put_bytes(out, data + status_bytes, (size_t)header_bytes);
     out = put_connection(core, slot, out, command->flags);
     out = put_date(core, out);
+    if (sized && !bodiless) out = put_length(out, length);
+    if (http->flags & RW_X_CHUNKED_OUT) out = put_text(out, "Transfer-Encoding: chunked\r\n");
     out = put_text(out, "\r\n");
     commit(core, slot, start, out, room);
     http->flags |= RW_X_BEGUN;
     http->flags &= ~(uint32_t)RW_X_CONTINUE;
-    count_status(core, status);
+    count_status(core, status.number);
 }
 
 static int chunk_is_welcome(const struct rw_slot_http *http) {
@@ -254,6 +292,45 @@ void rw_http_respond_chunk(struct rw_core *core, struct rw_slot *slot, const uin
     }
 }
 
+static uint32_t try_room(const struct rw_slot *slot) {
+    return slot->out_bytes < RW_RESPOND_TRY_WINDOW_BYTES ? RW_RESPOND_TRY_WINDOW_BYTES - slot->out_bytes : 0;
+}
+
+/* What fits the window is queued and goes out with everything else of this tick; only for more is the kernel asked at once.
+ * ret: bytes accepted, -1: the connection is at its end */
+static int64_t offer(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
+    uint64_t accepted = 0;
+    uint64_t kept;
+    do {
+        if (bytes - accepted > try_room(slot)) accepted += rw_connection_send_now(core, slot, data + accepted, bytes - accepted);
+        kept = bytes - accepted < try_room(slot) ? bytes - accepted : try_room(slot);
+        if (kept && !write_body(core, slot, data + accepted, kept)) return -1;
+        accepted += kept;
+        /* Encrypted output goes through the queue: as long as the kernel takes it, there is room for more. */
+    } while (slot->tls && kept && accepted < bytes);
+    slot->as.http.response_remaining -= accepted;
+    return (int64_t)accepted;
+}
+
+int32_t rw_http_respond_try(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (!rw_http_awaits_response(slot) || http->flags & RW_X_ANSWERED_BY_CORE) return RW_ERR_STALE;
+    if (!(http->flags & RW_X_SIZED_OUT)) return RW_ERR_INVALID;
+    if (!(http->flags & RW_X_HEAD) && bytes > http->response_remaining) {
+        rw_connection_terminate(core, slot); /* as a chunk past Content-Length */
+        return RW_ERR_INVALID;
+    }
+    /* The answer to HEAD has no body: it is taken and not sent. */
+    uint64_t most = bytes < INT32_MAX ? bytes : INT32_MAX;
+    int64_t accepted = http->flags & RW_X_HEAD ? (int64_t)most : offer(core, slot, data, most);
+    if (accepted < 0) return RW_ERR_STALE;
+    if ((uint64_t)accepted < bytes) {
+        http->flags |= RW_X_DRAIN_WANTED;
+        rw_connection_mark_dirty(core, slot);
+    }
+    return (int32_t)accepted;
+}
+
 void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     if (!chunk_is_welcome(http)) return;
@@ -285,23 +362,35 @@ void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes
     if (slot->input_bytes && !slot->state.paused_by_core) rw_connection_mark_ready(core, slot);
 }
 
-void rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, const uint8_t *headers, uint64_t bytes) {
+int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
     struct rw_slot_http *http = &slot->as.http;
-    if (!(http->flags & RW_X_UPGRADE) || http->phase != RW_HTTP_RECEIVED || http->flags & RW_X_BEGUN) return;
-    uint64_t room = FRAMING_BYTES_MAX + bytes;
+    uint32_t behavior = command->arg0 & (RW_BEHAVIORS_MAX - 1);
+    uint32_t leading_bytes = command->arg0 >> 8;
+    uint32_t offer_bytes = command->arg1;
+    if ((uint64_t)offer_bytes + leading_bytes > bytes) return RW_ERR_INVALID;
+    if (!(http->flags & RW_X_UPGRADE) || http->phase != RW_HTTP_RECEIVED || http->flags & (RW_X_BEGUN | RW_X_ANSWERED_BY_CORE)) return RW_ERR_STALE;
+    const uint8_t *leading = data + offer_bytes;
+    const uint8_t *trailing = leading + leading_bytes;
+    uint64_t room = FRAMING_BYTES_MAX + RW_DEFLATE_HEADER_BYTES_MAX + bytes;
     uint8_t *start = reserve(core, slot, room);
-    if (!start) return;
-    uint8_t *out = put_text(start, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
+    if (!start) return RW_ERR_STALE;
+    uint8_t *out = put_text(start, "HTTP/1.1 101 Switching Protocols\r\n");
+    out = put_bytes(out, leading, leading_bytes);
+    out = put_text(out, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
     char accept[RW_WS_ACCEPT_BYTES];
     rw_ws_accept(http->ws_accept_key, accept);
     out = put_bytes(out, (const uint8_t *)accept, RW_WS_ACCEPT_BYTES);
     out = put_text(out, "\r\n");
-    out = put_bytes(out, headers, (size_t)bytes);
+    out = put_bytes(out, trailing, (size_t)(bytes - offer_bytes - leading_bytes));
+    struct rw_deflate_terms deflate;
+    out = rw_deflate_answer(core, behavior, data, offer_bytes, &deflate, out);
     out = put_date(core, out);
     out = put_text(out, "\r\n");
     commit(core, slot, start, out, room);
     count_status(core, 101);
-    rw_ws_open(core, slot, behavior);
+    rw_ws_open(core, slot, behavior, command->flags & RW_UPGRADE_QUIET);
+    rw_deflate_keep(slot, &deflate);
+    return RW_OK;
 }
 
 void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *extra) {
@@ -310,11 +399,11 @@ void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t 
     uint8_t *start = reserve(core, slot, room);
     if (!start) return;
     uint8_t *out = put_status_line(start, status);
-    out = put_text(out, "Content-Type: text/plain\r\nContent-Length: ");
-    out = put_decimal(out, strlen(reason));
-    out = put_text(out, "\r\nConnection: close\r\n");
+    out = put_text(out, "Content-Type: text/plain\r\n");
     out = put_text(out, extra);
+    out = put_text(out, "Connection: close\r\n");
     out = put_date(core, out);
+    out = put_length(out, strlen(reason));
     out = put_text(out, "\r\n");
     out = put_text(out, reason);
     commit(core, slot, start, out, room);

@@ -21,6 +21,9 @@
 /* One event batch: 4096 records of 32 bytes, and 1 MiB of payload that is written from its start every turn. */
 #define RW_EVENTS_CAPACITY 4096u
 #define RW_PAYLOAD_BYTES (1u << 20)
+/* Behind the payload, in the same mapping: for the host, which copies short payloads there under objects that it uses again. Nothing here
+ * writes to it, but commands may name it as they name the payload. */
+#define RW_LEND_BYTES (1u << 20)
 #define RW_COMMANDS_CAPACITY 4096u
 #define RW_DATA_BYTES (1u << 20)
 #define RW_EVENT_LARGE_BYTES 65536u /* payloads above this are handed over in place, not copied into the payload area */
@@ -32,7 +35,9 @@
 #define RW_HEADER_COUNT_MAX 256u
 #define RW_BODY_BYTES_DEFAULT ((uint64_t)64 << 20)
 #define RW_BODY_WINDOW_BYTES_DEFAULT (256u << 10)
+#define RW_BODY_WINDOW_BYTES_MAX (1u << 30)
 #define RW_RESPONSE_HIGH_WATER_BYTES_DEFAULT (256u << 10)
+#define RW_RESPOND_TRY_WINDOW_BYTES 16384u /* of RESPOND_TRY, queued on top of what the kernel takes at once */
 #define RW_CHUNK_EXTENSION_BYTES_MAX 1024u /* per message; more is an attack (RFC 9112 §7.1.1) */
 #define RW_TRAILER_BYTES_MAX 8192u
 

@@ -229,6 +229,13 @@ static int send_to(struct rw_node_bus *bus, uint32_t worker, const struct rw_nod
     return 1;
 }
 
+int rw_node_bus_wanted(const struct rw_node_bus *bus, uint64_t topic_hash) {
+    const uint32_t cell = (uint32_t)(topic_hash % RW_INTEREST_CELLS);
+    for (uint32_t w = 0; w < bus->shm->worker_count; w++)
+        if (w != bus->worker && atomic_load_explicit(&rw_shm_interest(bus->shm, w)[cell], memory_order_relaxed) != 0) return 1;
+    return 0;
+}
+
 uint32_t rw_node_bus_publish(struct rw_node_bus *bus, const struct rw_node_message *message) {
     if (message->topic_bytes > RW_TOPIC_BYTES_MAX) return 0; /* no topic of that length can have a subscriber */
     const uint32_t cell = (uint32_t)(message->topic_hash % RW_INTEREST_CELLS);

@@ -40,6 +40,9 @@ void rw_node_bus_interest(struct rw_node_bus *bus, uint64_t topic_hash, int inte
 /* Queue a message for every other live worker with interest. ret: to how many it went (rings or outboxes) */
 uint32_t rw_node_bus_publish(struct rw_node_bus *bus, const struct rw_node_message *message);
 
+/* ret: 1 another worker may have subscribers of the topic, 0 none has */
+int rw_node_bus_wanted(const struct rw_node_bus *bus, uint64_t topic_hash);
+
 /* Hand over up to `max` messages that arrived (borrowed for the call), each sender in turn. ret: how many; *more: 1 when some are left */
 uint32_t rw_node_bus_receive(struct rw_node_bus *bus, uint32_t max, void (*deliver)(void *context, const struct rw_node_message *message), void *context, int *more);
 

@@ -1,75 +1,148 @@
 /* Fan-out: one message to all subscribers of a topic, see ws.h.
  *
- * Role: topics → outboxes. Up: command_batch, core (messages of other workers). Down: outbox, node_bus.
+ * Role: topics → outboxes. Up: command_batch, core (messages of other workers). Down: outbox, deflate, node_bus.
  *
  * A message is framed once, at the end of the publish log, a refcounted buffer; every subscriber's queue gets a reference:
  *
  *   log     [frame 1][frame 2][frame 3]…
  *   socket  └─────── one segment ──────┘   frames that follow each other in the log merge, so a burst is one contiguous send
  *
+ * Compressed frames have a log of their own. A message is compressed on its own, at most once for each window size that clients have agreed to, and
+ * only when one of them is there; one that fits the smallest window is the same for all of them. A client that keeps its window gets the same
+ * frame, and our compressor for it begins anew with its next message.
  * A socket that is already waiting for its peer gets a copy instead of a small frame: else a slow reader would keep whole logs alive. */
 #include <string.h>
 
 #include "connection.h"
+#include "deflate.h"
 #include "ws.h"
 
 #define LOG_BYTES 16384u
 #define COPY_BYTES_MAX 4096u
 
-/* The frame at the end of the log, or in a buffer of its own when it is large. ret: RW_BUFFER_NONE when memory is exhausted */
-static rw_buffer frame_once(struct rw_core *core, uint32_t flags, const uint8_t *payload, uint64_t bytes, uint32_t *offset, uint32_t *frame_bytes) {
+/* One form of the message: as it is, or compressed for a window. */
+struct form {
+    rw_buffer buffer;    /* RW_BUFFER_NONE: not made yet */
+    uint32_t offset, bytes;
+    uint32_t references; /* of queues, to be taken when all have been served */
+    uint8_t failed;      /* it cannot be made: memory is short */
+    uint8_t deflated;
+};
+
+struct publication {
+    struct rw_ws_message message;
+    struct form plain;
+    struct form deflated[RW_DEFLATE_WINDOW_MAX + 1]; /* by window */
+};
+
+/* ------------------------------------------------------------------ the log */
+
+/* A frame at the end of the log, or in a buffer of its own when it is large. ret: 0 out of memory */
+static int write_frame(struct rw_core *core, struct form *form, uint8_t opcode, const uint8_t *payload, uint64_t bytes) {
     uint64_t needed = bytes + 10;
-    if (needed > UINT32_MAX / 4) return RW_BUFFER_NONE;
-    rw_buffer buffer;
+    if (needed > UINT32_MAX / 4) return 0;
+    rw_buffer *log = form->deflated ? &core->deflated_log : &core->publish_log;
+    uint32_t *log_used = form->deflated ? &core->deflated_log_used : &core->publish_log_used;
     int own = needed > LOG_BYTES / 2;
     if (own) {
-        buffer = rw_buffers_acquire(core->buffers, (size_t)needed);
-        if (!buffer) return RW_BUFFER_NONE;
-        *offset = 0;
+        form->buffer = rw_buffers_acquire(core->buffers, (size_t)needed);
+        form->offset = 0;
     } else {
-        if (core->publish_log && LOG_BYTES - core->publish_log_used < needed) {
-            rw_buffers_release(core->buffers, core->publish_log);
-            core->publish_log = RW_BUFFER_NONE;
+        if (*log && LOG_BYTES - *log_used < needed) {
+            rw_buffers_release(core->buffers, *log);
+            *log = RW_BUFFER_NONE;
         }
-        if (!core->publish_log) {
-            core->publish_log = rw_buffers_acquire(core->buffers, LOG_BYTES);
-            core->publish_log_used = 0;
-            if (!core->publish_log) return RW_BUFFER_NONE;
+        if (!*log) {
+            *log = rw_buffers_acquire(core->buffers, LOG_BYTES);
+            *log_used = 0;
         }
-        buffer = core->publish_log;
-        *offset = core->publish_log_used;
-        rw_buffers_retain(core->buffers, buffer, 1);
+        form->buffer = *log;
+        form->offset = *log_used;
+        if (form->buffer) rw_buffers_retain(core->buffers, form->buffer, 1);
     }
-    uint8_t *out = rw_buffers_data(core->buffers, buffer) + *offset;
-    uint32_t header = rw_ws_encode_header(out, flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY, 1, 0, bytes);
+    if (!form->buffer) return 0;
+    uint8_t *out = rw_buffers_data(core->buffers, form->buffer) + form->offset;
+    uint32_t header = rw_ws_encode_header(out, opcode, 1, form->deflated, bytes);
     if (bytes) memcpy(out + header, payload, (size_t)bytes);
-    *frame_bytes = header + (uint32_t)bytes;
-    if (!own) core->publish_log_used += *frame_bytes;
-    return buffer;
+    form->bytes = header + (uint32_t)bytes;
+    if (!own) *log_used += form->bytes;
+    return 1;
 }
 
-/* ret: 1 queued with a new reference, 0 queued without, -1 not queued */
-static int queue_frame(struct rw_core *core, struct rw_slot *slot, rw_buffer buffer, uint32_t offset, uint32_t bytes) {
-    if (slot->state.send_inflight) slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
-    if (slot->state.send_inflight && bytes <= COPY_BYTES_MAX) {
-        uint8_t *out = rw_outbox_reserve(&core->outbox, slot, bytes);
-        if (!out) return -1;
-        memcpy(out, rw_buffers_data(core->buffers, buffer) + offset, bytes);
+static uint8_t opcode_of(const struct rw_ws_message *message) { return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY; }
+
+static struct form *plain_form(struct rw_core *core, struct publication *publication) {
+    struct form *form = &publication->plain;
+    const struct rw_ws_message *message = &publication->message;
+    if (!form->buffer && !form->failed) form->failed = !write_frame(core, form, opcode_of(message), message->payload, message->bytes);
+    return form->failed ? NULL : form;
+}
+
+static struct form *deflated_form(struct rw_core *core, struct publication *publication, uint32_t client_window) {
+    const struct rw_ws_message *message = &publication->message;
+    uint32_t window = rw_deflate_window(client_window, message->bytes);
+    struct form *form = &publication->deflated[window];
+    if (!form->buffer && !form->failed) {
+        rw_buffer deflated = RW_BUFFER_NONE;
+        int64_t bytes = rw_deflate_alone(core, window, message->payload, message->bytes, &deflated);
+        form->deflated = 1;
+        form->failed = bytes < 0 || !write_frame(core, form, opcode_of(message), rw_buffers_data(core->buffers, deflated), (uint64_t)bytes);
+        if (deflated) rw_buffers_release(core->buffers, deflated);
+    }
+    return form->failed ? NULL : form;
+}
+
+/* The form for this subscriber. ret: NULL when memory is short */
+static struct form *form_for(struct rw_core *core, struct publication *publication, const struct rw_slot *slot) {
+    struct form *form = NULL;
+    if (rw_deflate_wanted(core, slot, publication->message.flags, publication->message.bytes)) {
+        form = deflated_form(core, publication, slot->as.ws.deflate_window);
+    }
+    return form ? form : plain_form(core, publication);
+}
+
+static void release_form(struct rw_core *core, struct form *form) {
+    if (!form->buffer) return;
+    if (form->references) rw_buffers_retain(core->buffers, form->buffer, form->references);
+    rw_buffers_release(core->buffers, form->buffer);
+}
+
+/* ------------------------------------------------------------------ delivering */
+
+/* ret: 1 queued, 0 not: the connection is terminated */
+static int queue_form(struct rw_core *core, struct rw_slot *slot, struct form *form) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    const uint8_t *frame = rw_buffers_data(core->buffers, form->buffer) + form->offset;
+    /* It will be in the client's window, and is not in ours. */
+    if (form->deflated && ws->deflate_flags & RW_WS_DEFLATE_TAKEOVER) ws->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
+    if (rw_ws_must_hold(slot)) return rw_ws_hold(core, slot, frame, form->bytes);
+    if (slot->state.send_inflight) ws->flags |= RW_WS_DRAIN_WANTED;
+    int queued;
+    if (slot->state.send_inflight && form->bytes <= COPY_BYTES_MAX) {
+        uint8_t *out = rw_outbox_reserve(&core->outbox, slot, form->bytes);
+        if (out) memcpy(out, frame, form->bytes);
+        queued = out != NULL;
+    } else {
+        int32_t appended = rw_outbox_append(&core->outbox, slot, form->buffer, form->offset, form->bytes);
+        if (appended > 0) form->references++;
+        queued = appended >= 0;
+    }
+    if (!queued) {
+        rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
+        rw_connection_terminate(core, slot);
         return 0;
     }
-    int32_t appended = rw_outbox_append(&core->outbox, slot, buffer, offset, bytes);
-    return appended < 0 ? -1 : appended;
+    rw_connection_mark_dirty(core, slot);
+    return 1;
 }
 
 uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint64_t hash, uint32_t flags, const uint8_t *payload,
                           uint64_t bytes, uint32_t except) {
     uint32_t id = rw_topics_find(core->topics, topic, topic_bytes, hash);
     if (!id) return 0;
-    uint32_t offset, frame_bytes;
-    rw_buffer buffer = frame_once(core, flags, payload, bytes, &offset, &frame_bytes);
-    if (!buffer) return 0;
+    struct publication publication = {.message = {.flags = flags & (RW_SEND_TEXT | RW_SEND_COMPRESS), .payload = payload, .bytes = bytes}};
     uint32_t delivered = 0;
-    uint32_t references = 0;
+    uint32_t deflated = 0;
     uint32_t count;
     const uint32_t *members = rw_topics_members(core->topics, id, &count);
     /* From the last to the first: terminating a member moves the last one into its place, which has had its copy. */
@@ -78,20 +151,19 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
         uint32_t index = members[i];
         if (index == except) continue;
         struct rw_slot *slot = rw_core_slot(core, index);
-        if (!rw_ws_can_send(slot) || !rw_ws_admit(core, slot, frame_bytes)) continue;
-        int queued = queue_frame(core, slot, buffer, offset, frame_bytes);
-        if (queued < 0) {
-            rw_connection_terminate(core, slot);
-            continue;
-        }
-        references += (uint32_t)queued;
+        if (!rw_ws_can_send(slot)) continue;
+        struct form *form = form_for(core, &publication, slot);
+        if (!form) break;
+        if (!rw_ws_admit_message(core, slot, &publication.message, form->bytes) || !queue_form(core, slot, form)) continue;
         delivered++;
-        rw_connection_mark_dirty(core, slot);
+        deflated += form->deflated;
     }
-    if (references) rw_buffers_retain(core->buffers, buffer, references);
-    rw_buffers_release(core->buffers, buffer);
+    release_form(core, &publication.plain);
+    for (uint32_t window = RW_DEFLATE_WINDOW_MIN; window <= RW_DEFLATE_WINDOW_MAX; window++) release_form(core, &publication.deflated[window]);
+    if (publication.message.copy) rw_buffers_release(core->buffers, publication.message.copy);
     RW_COUNT(core, deliveries, delivered);
     RW_COUNT(core, ws_messages_out, delivered);
+    RW_COUNT(core, ws_deflated_out, deflated);
     RW_COUNT(core, ws_bytes_out, bytes * delivered);
     return delivered;
 }
@@ -106,9 +178,13 @@ void rw_publish(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes
     (void)rw_node_bus_publish(core->bus, &message);
 }
 
+static void end_log(struct rw_core *core, rw_buffer *log, uint32_t used) {
+    if (!*log || used <= LOG_BYTES / 2) return;
+    rw_buffers_release(core->buffers, *log);
+    *log = RW_BUFFER_NONE;
+}
+
 void rw_publish_end_tick(struct rw_core *core) {
-    if (core->publish_log && core->publish_log_used > LOG_BYTES / 2) {
-        rw_buffers_release(core->buffers, core->publish_log);
-        core->publish_log = RW_BUFFER_NONE;
-    }
+    end_log(core, &core->publish_log, core->publish_log_used);
+    end_log(core, &core->deflated_log, core->deflated_log_used);
 }

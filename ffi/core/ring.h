@@ -11,6 +11,7 @@
  *    result may be short. Only one send per descriptor is in flight (the caller's duty).
  *  - cancel asks for an early end of an armed or pending operation; the operation itself still completes (usually -ECANCELED); the cancel
  *    has no completion of its own.
+ *  - a cancelled accept has met the kernel when cancel returns: its descriptor may be closed, and its number used again, at once.
  *  - close is for a descriptor with nothing armed or in flight (the caller's duty).
  *  - nothing reaches the kernel before submit, except when the submission queue is full; nothing blocks but submit with wait_us > 0.
  *  - ENOBUFS (no receive buffer) ends a recv operation; the caller re-arms it when buffers came back.

@@ -263,6 +263,16 @@ static int32_t uring_send(struct rw_ring *ring, int32_t fd, uint64_t user_data, 
     return RW_OK;
 }
 
+/* Entries name descriptors by number until the kernel has taken them: after this they may be closed. */
+static void submit_at_once(struct ring_uring *self) {
+    buffers_publish(self);
+    for (uint32_t attempt = 0; io_uring_sq_ready(&self->uring) > 0 && attempt < SQ_FULL_ATTEMPTS; attempt++) {
+        /* The polling thread takes them on its own time, but it is awake now. */
+        if (attempt) (void)poll(NULL, 0, 1);
+        (void)io_uring_submit(&self->uring);
+    }
+}
+
 static int32_t uring_cancel(struct rw_ring *ring, int32_t fd, uint64_t user_data) {
     struct ring_uring *self = uring_of(ring);
     uint64_t target = user_data;
@@ -276,6 +286,8 @@ static int32_t uring_cancel(struct rw_ring *ring, int32_t fd, uint64_t user_data
     /* Success is told by the operation itself; ENOENT and EALREADY mean that its own last completion is under way: reap drops them. */
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     io_uring_sqe_set_data64(sqe, USER_DATA_CANCEL);
+    struct watch *watch = watch_of(self, target);
+    if (watch != NULL && watch->kind == WATCH_ACCEPT) submit_at_once(self);
     return RW_OK;
 }
 

@@ -116,6 +116,7 @@ int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes) {
     if (fd < 0) return -errno;
     struct rw_shm_header header = layout(worker_count, ring_bytes);
     if (getrandom(&header.topic_seed, sizeof header.topic_seed, 0) != (ssize_t)sizeof header.topic_seed) goto failed;
+    if (getrandom(header.ticket_secret, sizeof header.ticket_secret, 0) != (ssize_t)sizeof header.ticket_secret) goto failed;
     if (ftruncate(fd, (off_t)header.total_bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) goto failed;
     const ssize_t written = pwrite(fd, &header, sizeof header, 0);
     if (written == (ssize_t)sizeof header) return fd;

@@ -31,6 +31,7 @@ struct rw_shm_header {
     uint64_t rings_offset;    /* struct rw_shm_ring + bytes, [from * worker_count + to] */
     uint64_t total_bytes;
     uint64_t topic_seed;      /* secret: key of the topic hash, the same in every worker (rw_topics_seed) */
+    uint8_t ticket_secret[32]; /* keys of TLS session tickets come from it (tls_tickets.h) */
 } __attribute__((aligned(64)));
 
 struct rw_shm_worker {

@@ -19,6 +19,9 @@
 #include "limits.h"
 #include "timer_wheel.h"
 
+struct rw_tls;
+struct rw_ws_deflate;
+
 enum rw_phase {
     RW_PHASE_FREE = 0,
     RW_PHASE_OPEN = 1,      /* serving its protocol */
@@ -54,7 +57,14 @@ struct rw_slot_state {
     uint32_t counted : 1;         /* backpressure_connections counts it */
     uint32_t left_by_host : 1;    /* the host has closed or terminated it: it only hears of the end */
     uint32_t send_refused : 1;    /* the last send took nothing: it is tried again by the clock */
-    uint32_t reserved : 14;
+    uint32_t connect_told : 1;    /* the host has had CONNECT: DISCONNECT is owed */
+    uint32_t reserved : 13;
+};
+
+/* What may come before the first byte that the protocol sees. */
+enum rw_preface {
+    RW_PREFACE_NONE = 0,
+    RW_PREFACE_PROXY = 1, /* a PROXY protocol header is allowed and may have come in part, see proxy.h */
 };
 
 struct rw_slot_http {
@@ -90,6 +100,13 @@ struct rw_slot_ws {
     uint8_t message_opcode;   /* of the present message; 0: none begun */
     uint8_t frame_fin;
     uint8_t flags;            /* see ws.h */
+    struct rw_ws_deflate *deflate; /* dedicated windows, see deflate.h; NULL: none */
+    rw_buffer held;           /* whole frames that wait until the message being sent in fragments is complete */
+    uint32_t held_bytes;
+    uint8_t close_cause;      /* enum rw_close_cause, once close_told or close_code says that it is closing */
+    uint8_t deflate_flags;    /* see deflate.h; 0: not negotiated */
+    uint8_t deflate_window;   /* windowBits that the client inflates with */
+    uint8_t message_deflated; /* the present message came with RSV1 */
 };
 
 struct rw_slot {
@@ -109,16 +126,20 @@ struct rw_slot {
     uint32_t deadline_ms;     /* of the present phase, see connection.c; 0: none */
     uint8_t listener;
     uint8_t behavior;
-    uint16_t reserved0;
-    uint32_t reserved1[2];
+    uint16_t server_context;  /* of the server name that the TLS handshake asked for; 0: the listener's own */
+    struct rw_tls *tls;       /* NULL: plain, see tls.h */
     /* line 1 */
     struct rw_timer_node timer;
     uint32_t pool_next;       /* free list: index + 1 */
     uint32_t subscriptions;   /* head of the list in topics */
     uint32_t opened_ms;
-    uint32_t reserved2;
+    uint32_t listener_generation; /* with `listener`: which use of that index accepted it */
     uint64_t host_word;       /* for the host: nothing here reads it */
-    uint32_t reserved3[6];
+    uint8_t proxied_address[16]; /* as the PROXY protocol told it */
+    uint16_t proxied_port;
+    uint8_t proxied_bytes;       /* 0: none, 4 or 16 */
+    uint8_t preface;             /* enum rw_preface */
+    uint32_t reserved3;
     /* lines 2-3 */
     union {
         struct rw_slot_http http;

@@ -62,6 +62,11 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "load_le copies");
 
 void rw_topics_seed(uint64_t seed) { hash_seed = seed; }
 
+void rw_topics_seed_first(uint64_t seed) {
+    uint64_t unset = SEED_UNSET;
+    (void)__atomic_compare_exchange_n(&hash_seed, &unset, seed, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 uint64_t rw_topics_hash(const uint8_t *name, uint32_t name_bytes) {
     uint64_t k0 = hash_seed;
     uint64_t k1 = ~rotate_left(hash_seed, 29); /* the key's second half carries no entropy of its own */

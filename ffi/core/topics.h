@@ -27,6 +27,8 @@ void rw_topics_destroy(struct rw_topics *topics);
 /* Key the hash below, once per process and before the first topic: with the same secret in every worker of a node, clients cannot choose
  * names that collide. Not called: a fixed key. */
 void rw_topics_seed(uint64_t seed);
+/* The same, unless the process has a key already: cores of several threads share it. */
+void rw_topics_seed_first(uint64_t seed);
 /* 64-bit hash of a topic name; the same in every worker of a node. */
 uint64_t rw_topics_hash(const uint8_t *name, uint32_t name_bytes);
 

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "connection.h"
+#include "deflate.h"
+#include "dropped.h"
 #include "event_batch.h"
 #include "utf8.h"
 
@@ -14,7 +16,7 @@
 
 /* ------------------------------------------------------------------ opening */
 
-void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior) {
+void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, uint32_t quiet) {
     memset(&slot->as, 0, sizeof slot->as);
     slot->state.protocol = RW_PROTOCOL_WEBSOCKET;
     slot->state.paused_by_core = 0;
@@ -23,7 +25,7 @@ void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior) {
     slot->last_input_ms = core->now_ms; /* the host may have taken its time to accept */
     slot->as.ws.opened_ms = core->now_ms;
     slot->as.ws.last_ping_ms = core->now_ms;
-    slot->as.ws.flags = RW_WS_OPEN_DUE;
+    slot->as.ws.flags = quiet ? 0 : RW_WS_OPEN_DUE;
     RW_COUNT(core, ws_upgrades, 1);
     RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
     RW_GAUGE(core, connections_websocket, core->stats->connections_websocket + 1);
@@ -40,6 +42,7 @@ static void drop_message(struct rw_core *core, struct rw_slot *slot) {
     ws->message = RW_BUFFER_NONE;
     ws->message_bytes = 0;
     ws->message_opcode = 0;
+    ws->message_deflated = 0;
     ws->utf8_state = RW_UTF8_ACCEPT;
 }
 
@@ -52,15 +55,16 @@ static void count_message(struct rw_core *core, struct rw_slot *slot, uint64_t b
     RW_COUNT(core, ws_bytes_in, bytes);
 }
 
-/* Hand over the message that was put together; without room it stays, and the slot comes back next turn. */
-static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
+/* No room in the batch: the message stays, and the slot comes back next turn. */
+static void deliver_later(struct rw_core *core, struct rw_slot *slot) {
+    slot->as.ws.flags |= RW_WS_MESSAGE_DUE;
+    rw_connection_mark_ready(core, slot);
+}
+
+/* Hand over the message that was put together and is not compressed, or not any more. */
+static void deliver_plain(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_ws *ws = &slot->as.ws;
     uint32_t bytes = (uint32_t)ws->message_bytes;
-    if (ws->flags & RW_WS_CLOSE_SENT) {
-        ws->flags &= (uint8_t)~RW_WS_MESSAGE_DUE;
-        drop_message(core, slot);
-        return;
-    }
     struct rw_event *event;
     if (bytes > RW_EVENT_LARGE_BYTES) {
         event = rw_event_add_large(core, slot, RW_EVENT_MESSAGE, ws->message, bytes);
@@ -72,14 +76,76 @@ static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
         if (event) event->arg0 = slot->behavior;
     }
     if (!event) {
-        ws->flags |= RW_WS_MESSAGE_DUE;
-        rw_connection_mark_ready(core, slot);
+        deliver_later(core, slot);
         return;
     }
     if (ws->message_opcode == RW_WS_OP_BINARY) event->flags |= RW_WS_BINARY;
-    ws->flags &= (uint8_t)~RW_WS_MESSAGE_DUE;
     count_message(core, slot, bytes);
     drop_message(core, slot);
+}
+
+static enum rw_close_cause cause_of(enum rw_inflate_result result) {
+    return result == RW_INFLATE_TOO_BIG ? RW_CLOSE_TOO_BIG : RW_CLOSE_INVALID_DEFLATE;
+}
+
+/* Inflate a whole message into the batch, which has room for RW_EVENT_LARGE_BYTES, or into a buffer when it is longer than that.
+ * No way back from here: with context takeover a message can be inflated only once. */
+static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data, size_t bytes) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    assert(rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES));
+    uint8_t *place = core->events.payload + core->events.payload_used;
+    struct rw_inflated inflated;
+    enum rw_inflate_result result =
+        rw_deflate_inflate(core, slot, data, bytes, place, RW_EVENT_LARGE_BYTES, rw_ws_behavior(core, slot)->max_payload_bytes, &inflated);
+    if (result == RW_INFLATE_NO_MEMORY) {
+        rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
+        rw_connection_terminate(core, slot);
+        return;
+    }
+    if (result != RW_INFLATE_OK) {
+        rw_ws_fail(core, slot, cause_of(result));
+        return;
+    }
+    RW_COUNT(core, ws_deflated_in, 1);
+    const uint8_t *text = inflated.buffer ? rw_buffers_data(core->buffers, inflated.buffer) : place;
+    if (opcode == RW_WS_OP_TEXT && rw_utf8_feed(RW_UTF8_ACCEPT, text, inflated.bytes) != RW_UTF8_ACCEPT) {
+        if (inflated.buffer) rw_buffers_release(core->buffers, inflated.buffer);
+        rw_ws_fail(core, slot, RW_CLOSE_INVALID_UTF8);
+        return;
+    }
+    if (inflated.buffer) {
+        ws->message = inflated.buffer;
+        ws->message_bytes = inflated.bytes;
+        ws->message_opcode = opcode;
+        deliver_plain(core, slot);
+        return;
+    }
+    struct rw_event *event = rw_event_add(core, slot, RW_EVENT_MESSAGE, (uint32_t)inflated.bytes, &place);
+    assert(event);
+    event->arg0 = slot->behavior;
+    if (opcode == RW_WS_OP_BINARY) event->flags = RW_WS_BINARY;
+    count_message(core, slot, inflated.bytes);
+}
+
+/* Hand over the message that was put together; without room it stays, and the slot comes back next turn. */
+static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    ws->flags &= (uint8_t)~RW_WS_MESSAGE_DUE;
+    if (ws->flags & RW_WS_CLOSE_SENT) {
+        drop_message(core, slot);
+    } else if (!ws->message_deflated) {
+        deliver_plain(core, slot);
+    } else if (!rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES)) {
+        deliver_later(core, slot);
+    } else {
+        rw_buffer gathered = ws->message;
+        size_t bytes = (size_t)ws->message_bytes;
+        uint8_t opcode = ws->message_opcode;
+        ws->message = RW_BUFFER_NONE;
+        drop_message(core, slot);
+        deliver_inflated(core, slot, opcode, gathered ? rw_buffers_data(core->buffers, gathered) : NULL, bytes);
+        if (gathered) rw_buffers_release(core->buffers, gathered);
+    }
 }
 
 /* ------------------------------------------------------------------ data frames */
@@ -96,6 +162,7 @@ static int grow_message(struct rw_core *core, struct rw_slot *slot, size_t more)
     if (wanted < needed) wanted = needed;
     rw_buffer grown = rw_buffers_acquire(core->buffers, wanted ? wanted : 1);
     if (!grown) {
+        rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
         rw_connection_terminate(core, slot);
         return 0;
     }
@@ -112,7 +179,7 @@ static void end_frame(struct rw_core *core, struct rw_slot *slot) {
     ws->flags &= (uint8_t)~RW_WS_IN_FRAME;
     if (!ws->frame_fin) return;
     if (ws->message_opcode == RW_WS_OP_TEXT && ws->utf8_state != RW_UTF8_ACCEPT) {
-        rw_ws_fail(core, slot, 1007);
+        rw_ws_fail(core, slot, RW_CLOSE_INVALID_UTF8);
         return;
     }
     deliver_message(core, slot);
@@ -127,11 +194,11 @@ static size_t on_payload(struct rw_core *core, struct rw_slot *slot, const uint8
     ws->mask_phase = (uint32_t)(ws->mask_phase + n) & 3u;
     ws->message_bytes += n;
     ws->frame_remaining -= n;
-    if (ws->message_opcode == RW_WS_OP_TEXT) {
+    if (ws->message_opcode == RW_WS_OP_TEXT && !ws->message_deflated) {
         /* Checked as it comes, so that a bad octet ends the connection at once (RFC 6455 §8.1). */
         ws->utf8_state = rw_utf8_feed(ws->utf8_state, out, n);
         if (ws->utf8_state == RW_UTF8_REJECT) {
-            rw_ws_fail(core, slot, 1007);
+            rw_ws_fail(core, slot, RW_CLOSE_INVALID_UTF8);
             return 0;
         }
     }
@@ -155,29 +222,46 @@ static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct r
         event->flags = RW_WS_BINARY;
     } else if (rw_utf8_feed(RW_UTF8_ACCEPT, out, bytes) != RW_UTF8_ACCEPT) {
         core->events.count--;
-        rw_ws_fail(core, slot, 1007);
+        rw_ws_fail(core, slot, RW_CLOSE_INVALID_UTF8);
         return 0;
     }
     count_message(core, slot, bytes);
     return 1;
 }
 
-static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, const uint8_t *bytes, size_t header_bytes, size_t len) {
+/* The same for a compressed message, which is unmasked where it lies. */
+static int take_whole_deflated(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *payload) {
+    size_t bytes = (size_t)frame->payload_bytes;
+    if (slot->as.ws.flags & RW_WS_CLOSE_SENT) return 1;
+    if (!rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES)) {
+        rw_connection_mark_ready(core, slot);
+        return 0;
+    }
+    rw_ws_mask(payload, payload, bytes, frame->mask, 0);
+    deliver_inflated(core, slot, frame->opcode, payload, bytes);
+    return slot->state.phase == RW_PHASE_OPEN;
+}
+
+static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *bytes, size_t header_bytes, size_t len) {
     struct rw_slot_ws *ws = &slot->as.ws;
     int continues = frame->opcode == RW_WS_OP_CONTINUATION;
     if (continues != (ws->message_opcode != 0)) {
-        rw_ws_fail(core, slot, 1002);
+        rw_ws_fail(core, slot, RW_CLOSE_PROTOCOL_ERROR);
         return 0;
     }
     /* Not a subtraction: the limit may have been lowered while the message came. */
     if (ws->message_bytes + frame->payload_bytes > rw_ws_behavior(core, slot)->max_payload_bytes) {
-        rw_ws_fail(core, slot, 1009);
+        rw_ws_fail(core, slot, RW_CLOSE_TOO_BIG);
         return 0;
     }
     int whole = frame->fin && !continues && frame->payload_bytes <= len - header_bytes && frame->payload_bytes <= RW_EVENT_LARGE_BYTES;
-    if (whole) return take_whole(core, slot, frame, bytes + header_bytes) ? header_bytes + (size_t)frame->payload_bytes : 0;
+    if (whole) {
+        int taken = frame->rsv1 ? take_whole_deflated(core, slot, frame, bytes + header_bytes) : take_whole(core, slot, frame, bytes + header_bytes);
+        return taken ? header_bytes + (size_t)frame->payload_bytes : 0;
+    }
     if (!continues) {
         ws->message_opcode = frame->opcode;
+        ws->message_deflated = frame->rsv1;
         ws->utf8_state = RW_UTF8_ACCEPT;
     }
     ws->frame_remaining = frame->payload_bytes;
@@ -224,15 +308,16 @@ static void on_close(struct rw_core *core, struct rw_slot *slot, const uint8_t *
     uint32_t code = bytes >= 2 ? (uint32_t)data[0] << 8 | data[1] : 1005;
     RW_COUNT(core, ws_closes_in, 1);
     if (bytes == 1 || (bytes >= 2 && !rw_ws_close_code_valid(code))) {
-        rw_ws_fail(core, slot, 1002);
+        rw_ws_fail(core, slot, RW_CLOSE_PROTOCOL_ERROR);
         return;
     }
     const uint8_t *reason = data + 2;
     uint32_t reason_bytes = bytes > 2 ? bytes - 2 : 0;
     if (reason_bytes && rw_utf8_feed(RW_UTF8_ACCEPT, reason, reason_bytes) != RW_UTF8_ACCEPT) {
-        rw_ws_fail(core, slot, 1007);
+        rw_ws_fail(core, slot, RW_CLOSE_INVALID_UTF8);
         return;
     }
+    rw_ws_note_cause(slot, RW_CLOSE_BY_PEER);
     drop_message(core, slot);
     if (reason_bytes && (ws->message = rw_buffers_acquire(core->buffers, reason_bytes)) != RW_BUFFER_NONE) {
         memcpy(rw_buffers_data(core->buffers, ws->message), reason, reason_bytes);
@@ -281,12 +366,12 @@ static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const
 
 /* ------------------------------------------------------------------ input */
 
-static size_t on_frame(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+static size_t on_frame(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len) {
     struct rw_ws_frame frame;
-    int32_t header_bytes = rw_ws_decode_header(bytes, len, 0, &frame);
+    int32_t header_bytes = rw_ws_decode_header(bytes, len, slot->as.ws.deflate_flags & RW_WS_DEFLATE_AGREED, &frame);
     if (header_bytes == 0) return 0;
     if (header_bytes < 0) {
-        rw_ws_fail(core, slot, 1002);
+        rw_ws_fail(core, slot, RW_CLOSE_PROTOCOL_ERROR);
         return 0;
     }
     if (frame.opcode >= RW_WS_OP_CLOSE) return on_control_frame(core, slot, &frame, bytes, (size_t)header_bytes, len);
@@ -319,10 +404,10 @@ static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
     }
     if (ws->flags & RW_WS_MESSAGE_DUE) {
         deliver_message(core, slot);
-        if (ws->flags & RW_WS_MESSAGE_DUE) return;
+        if (ws->flags & RW_WS_MESSAGE_DUE || slot->state.phase != RW_PHASE_OPEN) return;
     }
     if (ws->dropped) {
-        if (behavior->flags & RW_BEHAVIOR_WANTS_DROPPED) {
+        if (behavior->flags & (RW_BEHAVIOR_WANTS_DROPPED | RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD)) {
             struct rw_event *event = rw_event_add(core, slot, RW_EVENT_DROPPED, 0, NULL);
             if (!event) goto full;
             event->arg0 = ws->dropped;
@@ -358,6 +443,7 @@ void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
 void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     /* Input that waits for room in the batch was sent before the end of stream: it is delivered first. */
     if (slot->input_bytes && slot->state.paused_by_host) return;
+    rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
     rw_connection_terminate(core, slot);
 }
 
@@ -365,6 +451,7 @@ int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_ws *ws = &slot->as.ws;
     if (ws->flags & RW_WS_CLOSE_TOLD) return 1;
     uint32_t opening = ws->flags & RW_WS_OPEN_DUE ? 1 : 0;
+    if (rw_dropped_waits(core, slot)) return 0;
     if (core->events.count + opening + 1 > RW_EVENTS_CAPACITY || !rw_event_batch_has_room(core, ws->reason_bytes)) return 0;
     if (opening) {
         struct rw_event *open = rw_event_add(core, slot, RW_EVENT_OPEN, 0, NULL);
@@ -375,12 +462,16 @@ int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_CLOSE, ws->reason_bytes, &payload);
     if (ws->reason_bytes) memcpy(payload, rw_buffers_data(core->buffers, ws->message), ws->reason_bytes);
     event->arg0 = ws->close_code ? ws->close_code : 1006;
+    event->arg1 = ws->close_cause;
     ws->flags |= RW_WS_CLOSE_TOLD;
     return 1;
 }
 
 void rw_ws_release(struct rw_core *core, struct rw_slot *slot) {
     drop_message(core, slot);
+    if (slot->as.ws.held) rw_buffers_release(core->buffers, slot->as.ws.held);
+    slot->as.ws.held = RW_BUFFER_NONE;
+    rw_deflate_release(slot);
 }
 
 static uint32_t sooner(uint32_t a, uint32_t b) { return rw_before(a, b) ? a : b; }
@@ -402,6 +493,7 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
         uint32_t idle_due = slot->last_input_ms + behavior->idle_timeout_ms;
         if (!rw_before(now, idle_due)) {
             RW_COUNT(core, timeouts_idle, 1);
+            rw_ws_note_cause(slot, RW_CLOSE_IDLE);
             rw_connection_terminate(core, slot);
             return;
         }
@@ -410,6 +502,7 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     if (behavior->max_lifetime_ms) {
         uint32_t end = ws->opened_ms + behavior->max_lifetime_ms;
         if (!rw_before(now, end)) {
+            rw_ws_note_cause(slot, RW_CLOSE_LIFETIME);
             rw_ws_close(core, slot, 1000, (const uint8_t *)"lifetime over", 13);
             return;
         }

@@ -2,74 +2,265 @@
 #include <string.h>
 
 #include "connection.h"
+#include "deflate.h"
+#include "dropped.h"
 #include "utf8.h"
 #include "ws.h"
 
+static void end_for_memory(struct rw_core *core, struct rw_slot *slot) {
+    rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
+    rw_connection_terminate(core, slot);
+}
+
 static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
     uint8_t *out = bytes <= UINT32_MAX / 4 ? rw_outbox_reserve(&core->outbox, slot, (uint32_t)bytes) : NULL;
-    if (!out) rw_connection_terminate(core, slot);
+    if (!out) end_for_memory(core, slot);
     return out;
 }
 
+/* ------------------------------------------------------------------ backpressure */
+
+static uint64_t queued_bytes(const struct rw_slot *slot) { return (uint64_t)slot->out_bytes + slot->as.ws.held_bytes; }
+
 static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
     uint64_t limit = rw_ws_behavior(core, slot)->max_backpressure_bytes;
-    if (slot->out_bytes + frame_bytes <= limit) return 1;
+    if (queued_bytes(slot) + frame_bytes <= limit) return 1;
     /* What this tick has queued has not met the kernel yet: only what it refuses is backpressure. */
     rw_connection_flush_now(core, slot);
-    return slot->out_bytes + frame_bytes <= limit || slot->out_bytes == 0;
+    return queued_bytes(slot) + frame_bytes <= limit || queued_bytes(slot) == 0;
 }
 
 static void close_for_backpressure(struct rw_core *core, struct rw_slot *slot) {
     RW_COUNT(core, closes_backpressure, 1);
+    rw_ws_note_cause(slot, RW_CLOSE_BACKPRESSURE);
     slot->as.ws.close_code = 1008;
     rw_connection_terminate(core, slot);
 }
 
-int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+/* ret: 1 there is room; 0 drop it: counted in the statistics, the host not told yet; -1 the connection is closed */
+static int admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
     if (has_room(core, slot, frame_bytes)) return 1;
     if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE) {
         close_for_backpressure(core, slot);
-        return 0;
+        return -1;
     }
     RW_COUNT(core, drops_backpressure, 1);
-    ws->dropped++;
-    ws->flags |= RW_WS_DRAIN_WANTED;
-    rw_connection_mark_ready(core, slot);
+    slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
     return 0;
 }
 
+static void count_drop(struct rw_core *core, struct rw_slot *slot) {
+    slot->as.ws.dropped++;
+    rw_connection_mark_ready(core, slot);
+}
+
+int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
+    int admitted = admit(core, slot, frame_bytes);
+    if (admitted == 0) count_drop(core, slot);
+    return admitted > 0;
+}
+
+int rw_ws_admit_message(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message, uint64_t frame_bytes) {
+    int admitted = admit(core, slot, frame_bytes);
+    if (admitted == 0 && !(message->flags & RW_SEND_OWN)) {
+        int wants_payload = rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD && !(message->flags & RW_SEND_FIRST);
+        if (!wants_payload || !rw_dropped_keep(core, slot, message->flags, message->payload, message->bytes, &message->copy)) count_drop(core, slot);
+    }
+    return admitted > 0;
+}
+
+/* ------------------------------------------------------------------ held frames */
+
+int rw_ws_hold(struct rw_core *core, struct rw_slot *slot, const uint8_t *frame, uint32_t frame_bytes) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    uint64_t needed = (uint64_t)ws->held_bytes + frame_bytes;
+    if (!ws->held || rw_buffers_capacity(core->buffers, ws->held) < needed) {
+        rw_buffer grown = needed <= UINT32_MAX / 4 ? rw_buffers_acquire(core->buffers, (size_t)(ws->held ? 2 * needed : needed)) : RW_BUFFER_NONE;
+        if (!grown) {
+            end_for_memory(core, slot);
+            return 0;
+        }
+        if (ws->held) {
+            memcpy(rw_buffers_data(core->buffers, grown), rw_buffers_data(core->buffers, ws->held), ws->held_bytes);
+            rw_buffers_release(core->buffers, ws->held);
+        }
+        ws->held = grown;
+    }
+    memcpy(rw_buffers_data(core->buffers, ws->held) + ws->held_bytes, frame, frame_bytes);
+    ws->held_bytes = (uint32_t)needed;
+    return 1;
+}
+
+/* The last fragment is queued: what was held follows. */
+static void release_held(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    if (!ws->held) return;
+    rw_buffer held = ws->held;
+    uint32_t bytes = ws->held_bytes;
+    ws->held = RW_BUFFER_NONE;
+    ws->held_bytes = 0;
+    int32_t appended = rw_outbox_append(&core->outbox, slot, held, 0, bytes);
+    /* 1: our reference has passed to the queue. */
+    if (appended != 1) rw_buffers_release(core->buffers, held);
+    if (appended < 0) end_for_memory(core, slot);
+}
+
+/* ------------------------------------------------------------------ messages */
+
+/* What goes on the wire for a message or a fragment. */
+struct frame {
+    const uint8_t *payload;
+    uint64_t bytes;
+    rw_buffer deflated; /* holds the payload when it was compressed; RW_BUFFER_NONE: it is the host's */
+    uint8_t opcode, fin, rsv1;
+};
+
+static uint64_t size_of(const struct frame *frame) {
+    return frame->bytes + (frame->bytes < 126 ? 2u : frame->bytes <= UINT16_MAX ? 4u : 10u);
+}
+
+static void take_deflated(struct rw_core *core, struct frame *frame, int64_t bytes) {
+    frame->payload = rw_buffers_data(core->buffers, frame->deflated);
+    frame->bytes = (uint64_t)bytes;
+}
+
+/* ret: 0 out of memory, the connection is terminated */
+static int queue_frame(struct rw_core *core, struct rw_slot *slot, const struct frame *frame) {
+    uint64_t bytes = size_of(frame);
+    uint8_t *out = reserve(core, slot, bytes);
+    if (!out) return 0;
+    uint32_t header = rw_ws_encode_header(out, frame->opcode, frame->fin, frame->rsv1, frame->bytes);
+    assert(header + frame->bytes == bytes);
+    if (frame->bytes) memcpy(out + header, frame->payload, (size_t)frame->bytes);
+    if (slot->out_bytes > slot->out_unflushed) slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
+    rw_connection_mark_dirty(core, slot);
+    return 1;
+}
+
+static int hold_frame(struct rw_core *core, struct rw_slot *slot, const struct frame *frame) {
+    uint8_t header[10];
+    uint32_t header_bytes = rw_ws_encode_header(header, frame->opcode, frame->fin, frame->rsv1, frame->bytes);
+    if (frame->bytes > UINT32_MAX / 4) {
+        end_for_memory(core, slot);
+        return 0;
+    }
+    return rw_ws_hold(core, slot, header, header_bytes) && (frame->bytes == 0 || rw_ws_hold(core, slot, frame->payload, (uint32_t)frame->bytes));
+}
+
+/* Compress a whole message. A held one is compressed on its own: the connection's window belongs to the message before it, which is not complete.
+ * With no memory for it the message goes out as it is. */
+static void deflate_whole(struct rw_core *core, struct rw_slot *slot, struct frame *frame) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    int takeover = (ws->deflate_flags & RW_WS_DEFLATE_TAKEOVER) != 0;
+    int64_t bytes;
+    if (takeover && !rw_ws_must_hold(slot)) {
+        bytes = rw_deflate_own(core, slot, RW_DEFLATE_WHOLE, frame->payload, frame->bytes, &frame->deflated);
+    } else {
+        bytes = rw_deflate_alone(core, rw_deflate_window(ws->deflate_window, frame->bytes), frame->payload, frame->bytes, &frame->deflated);
+        if (takeover && bytes >= 0) ws->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
+    }
+    if (bytes < 0) return;
+    take_deflated(core, frame, bytes);
+    frame->rsv1 = 1;
+}
+
+static void send_whole(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
+    struct frame frame = {.payload = message->payload, .bytes = message->bytes, .opcode = message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY, .fin = 1};
+    /* A message that the queue has no room for whatever comes out is not worth compressing. */
+    if (rw_deflate_wanted(core, slot, message->flags, message->bytes) && has_room(core, slot, 3)) deflate_whole(core, slot, &frame);
+    if (rw_ws_admit_message(core, slot, message, size_of(&frame))) {
+        int queued = rw_ws_must_hold(slot) ? hold_frame(core, slot, &frame) : queue_frame(core, slot, &frame);
+        if (queued) {
+            RW_COUNT(core, ws_messages_out, 1);
+            RW_COUNT(core, ws_bytes_out, message->bytes);
+            if (frame.rsv1) RW_COUNT(core, ws_deflated_out, 1);
+        }
+    } else if (frame.rsv1) {
+        /* What the client never gets is not in its window. */
+        slot->as.ws.deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
+    }
+    if (frame.deflated) rw_buffers_release(core->buffers, frame.deflated);
+}
+
+/* ------------------------------------------------------------------ fragments */
+
 /* A message in fragments is dropped whole or not at all: a peer that gets a part of it must fail the connection (RFC 6455 §5.4).
  * ret: 1 send the fragment, 0 dropped or closed */
-static int admit_fragment(struct rw_core *core, struct rw_slot *slot, uint32_t flags, uint64_t frame_bytes) {
+static int admit_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message, const struct frame *frame) {
     struct rw_slot_ws *ws = &slot->as.ws;
-    if (!(flags & RW_SEND_CONTINUE)) {
-        ws->fragments_out = rw_ws_admit(core, slot, frame_bytes) ? RW_WS_FRAGMENTS_SENT : RW_WS_FRAGMENTS_DROPPED;
-        return ws->fragments_out == RW_WS_FRAGMENTS_SENT;
+    if (!(message->flags & RW_SEND_CONTINUE)) {
+        if (rw_ws_admit_message(core, slot, message, size_of(frame))) {
+            ws->fragments_out = frame->rsv1 ? RW_WS_FRAGMENTS_DEFLATED : RW_WS_FRAGMENTS_SENT;
+            return 1;
+        }
+        ws->fragments_out = RW_WS_FRAGMENTS_DROPPED;
+        if (frame->rsv1) ws->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
+        return 0;
     }
-    int sent = ws->fragments_out == RW_WS_FRAGMENTS_SENT;
-    if (flags & RW_SEND_LAST) ws->fragments_out = RW_WS_FRAGMENTS_NONE;
-    if (!sent || has_room(core, slot, frame_bytes)) return sent;
+    if (has_room(core, slot, size_of(frame))) return 1;
     close_for_backpressure(core, slot);
     return 0;
 }
 
+/* ret: 0 the rest of a compressed message could not be compressed: the connection is terminated */
+static int deflate_fragment(struct rw_core *core, struct rw_slot *slot, uint32_t flags, struct frame *frame) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    enum rw_deflate_part part = !(flags & RW_SEND_CONTINUE) ? RW_DEFLATE_FIRST : frame->fin ? RW_DEFLATE_LAST : RW_DEFLATE_MIDDLE;
+    if (part == RW_DEFLATE_FIRST) {
+        if (!(flags & RW_SEND_COMPRESS) || !(ws->deflate_flags & RW_WS_DEFLATE_TAKEOVER)) return 1;
+    } else if (ws->fragments_out != RW_WS_FRAGMENTS_DEFLATED) {
+        return 1;
+    }
+    int64_t bytes = frame->bytes <= RW_DEFLATE_BYTES_MAX ? rw_deflate_own(core, slot, part, frame->payload, frame->bytes, &frame->deflated) : -1;
+    if (bytes < 0) {
+        if (part != RW_DEFLATE_FIRST) end_for_memory(core, slot);
+        return part == RW_DEFLATE_FIRST;
+    }
+    take_deflated(core, frame, bytes);
+    /* RFC 7692 §6.1: the bit is on the first fragment and stands for the message. */
+    frame->rsv1 = part == RW_DEFLATE_FIRST;
+    return 1;
+}
+
+static void send_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    uint32_t flags = message->flags;
+    int continues = (flags & RW_SEND_CONTINUE) != 0;
+    struct frame frame = {.payload = message->payload,
+                          .bytes = message->bytes,
+                          .opcode = continues ? RW_WS_OP_CONTINUATION : flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY,
+                          .fin = continues && (flags & RW_SEND_LAST)};
+    if (continues && !rw_ws_must_hold(slot)) {
+        /* The first was dropped, or never came. */
+        if (frame.fin) ws->fragments_out = RW_WS_FRAGMENTS_NONE;
+        return;
+    }
+    if (!deflate_fragment(core, slot, flags, &frame)) return;
+    int deflated = frame.rsv1 || ws->fragments_out == RW_WS_FRAGMENTS_DEFLATED;
+    if (admit_fragment(core, slot, message, &frame) && queue_frame(core, slot, &frame)) {
+        RW_COUNT(core, ws_bytes_out, message->bytes);
+        if (frame.fin) {
+            RW_COUNT(core, ws_messages_out, 1);
+            if (deflated) RW_COUNT(core, ws_deflated_out, 1);
+            ws->fragments_out = RW_WS_FRAGMENTS_NONE;
+            release_held(core, slot);
+        }
+    }
+    if (frame.deflated) rw_buffers_release(core->buffers, frame.deflated);
+}
+
 void rw_ws_send(struct rw_core *core, struct rw_slot *slot, uint32_t flags, const uint8_t *data, uint64_t bytes) {
     if (!rw_ws_can_send(slot)) return;
-    int fragment = (flags & (RW_SEND_FIRST | RW_SEND_CONTINUE)) != 0;
-    if (!(fragment ? admit_fragment(core, slot, flags, bytes + 10) : rw_ws_admit(core, slot, bytes + 10))) return;
-    uint8_t *out = reserve(core, slot, bytes + 10);
-    if (!out) return;
-    uint8_t opcode = flags & RW_SEND_CONTINUE ? RW_WS_OP_CONTINUATION : flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY;
-    int fin = flags & RW_SEND_CONTINUE ? (flags & RW_SEND_LAST) != 0 : !(flags & RW_SEND_FIRST);
-    uint32_t header = rw_ws_encode_header(out, opcode, fin, 0, bytes);
-    if (bytes) memcpy(out + header, data, (size_t)bytes);
-    if (header < 10) rw_outbox_unreserve(&core->outbox, slot, 10 - header);
-    if (fin) RW_COUNT(core, ws_messages_out, 1);
-    RW_COUNT(core, ws_bytes_out, bytes);
-    if (slot->out_bytes > slot->out_unflushed) slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
-    rw_connection_mark_dirty(core, slot);
+    struct rw_ws_message message = {.flags = flags, .payload = data, .bytes = bytes};
+    if (flags & (RW_SEND_FIRST | RW_SEND_CONTINUE)) {
+        send_fragment(core, slot, &message);
+    } else {
+        send_whole(core, slot, &message);
+    }
+    if (message.copy) rw_buffers_release(core->buffers, message.copy);
 }
+
+/* ------------------------------------------------------------------ control frames */
 
 void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data, uint32_t bytes) {
     assert(bytes <= RW_WS_CONTROL_BYTES_MAX);
@@ -114,12 +305,26 @@ void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, cons
     if (slot->input_bytes) rw_connection_mark_ready(core, slot);
 }
 
-void rw_ws_fail(struct rw_core *core, struct rw_slot *slot, uint32_t code) {
+static uint32_t code_of(enum rw_close_cause cause) {
+    switch (cause) {
+        case RW_CLOSE_INVALID_UTF8:
+        case RW_CLOSE_INVALID_DEFLATE:
+            return 1007;
+        case RW_CLOSE_TOO_BIG:
+            return 1009;
+        default:
+            return 1002;
+    }
+}
+
+void rw_ws_fail(struct rw_core *core, struct rw_slot *slot, enum rw_close_cause cause) {
+    uint32_t code = code_of(cause);
     if (code == 1009) {
         RW_COUNT(core, ws_too_big, 1);
     } else {
         RW_COUNT(core, ws_protocol_errors, 1);
     }
+    rw_ws_note_cause(slot, cause);
     if (!slot->as.ws.close_code) slot->as.ws.close_code = (uint16_t)code;
     if (rw_ws_can_send(slot)) send_close(core, slot, code, NULL, 0);
     if (slot->state.phase != RW_PHASE_OPEN) return;

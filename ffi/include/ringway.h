@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RW_ABI_VERSION 1u
+#define RW_ABI_VERSION 2u
 
 #if defined(__GNUC__)
 #define RW_EXPORT __attribute__((visibility("default")))
@@ -61,6 +61,10 @@ enum rw_backend {
     X(GAUGE, connections_http)           /* open connections that speak HTTP */                    \
     X(GAUGE, connections_websocket)      /* open connections that speak WebSocket */               \
     X(COUNTER, requests)                 /* HTTP requests whose head was complete and valid */     \
+    X(COUNTER, tls_handshakes)           /* TLS handshakes completed */                            \
+    X(COUNTER, tls_resumptions)          /* of them, resumed from a session ticket */              \
+    X(COUNTER, tls_errors)               /* TLS handshakes that failed, and broken records */      \
+    X(COUNTER, tls_plain)                /* plain HTTP that came to a TLS port, answered with 400 */ \
     X(COUNTER, responses_1xx)                                                                       \
     X(COUNTER, responses_2xx)                                                                       \
     X(COUNTER, responses_3xx)                                                                       \
@@ -79,6 +83,9 @@ enum rw_backend {
     X(COUNTER, ws_messages_out)          /* messages queued to one socket, deliveries included */  \
     X(COUNTER, ws_bytes_in)              /* payload bytes of messages received */                  \
     X(COUNTER, ws_bytes_out)             /* payload bytes of messages queued */                    \
+    X(COUNTER, ws_deflated_in)           /* messages received compressed */                        \
+    X(COUNTER, ws_deflated_out)          /* messages queued compressed, deliveries included */     \
+    X(COUNTER, deflates)                 /* compressions done: a published message counts once for each window size in use */ \
     X(COUNTER, ws_pings_in)                                                                         \
     X(COUNTER, ws_pongs_in)                                                                         \
     X(COUNTER, ws_pings_out)                                                                        \
@@ -156,12 +163,21 @@ enum rw_event_type {
     /* A whole message, reassembled. flags: RW_WS_BINARY. arg0 = behavior index, unless RW_EVENT_LARGE. */
     RW_EVENT_MESSAGE = 6,
     /* The WebSocket has ended, once per RW_EVENT_OPEN, always the last event of its connection. arg0 = close code
-     * (1005: none received, 1006: no close handshake); payload = reason (UTF-8). */
+     * (1005: none received, 1006: no close handshake); arg1 = enum rw_close_cause; payload = reason (UTF-8). */
     RW_EVENT_CLOSE = 7,
     RW_EVENT_WS_DRAIN = 8, /* backpressure went down to zero after sends had been held back */
     RW_EVENT_PING = 9,     /* only for behaviors with RW_BEHAVIOR_WANTS_PING; payload = application data */
     RW_EVENT_PONG = 10,    /* only for behaviors with RW_BEHAVIOR_WANTS_PONG */
-    RW_EVENT_DROPPED = 11, /* only with RW_BEHAVIOR_WANTS_DROPPED: arg0 = messages dropped for backpressure since the last one */
+    /* Messages were dropped for backpressure. With RW_BEHAVIOR_WANTS_DROPPED: arg0 = how many since the last such event. With
+     * RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD: one event for each message that a publish dropped, flags RW_DROPPED_PAYLOAD, RW_WS_BINARY, payload = the
+     * message, arg0 = 1 (with RW_EVENT_LARGE arg0 and arg1 are the address instead); past what the core keeps of them, only counted as above. */
+    RW_EVENT_DROPPED = 11,
+    /* Only from listeners with RW_LISTENER_WANTS_CONNECT: a connection was given its slot; and it is gone, the last event of its slot. */
+    RW_EVENT_CONNECT = 12,
+    RW_EVENT_DISCONNECT = 13,
+    /* Only from listeners with RW_LISTENER_WANTS_SERVER_NAME: a TLS handshake asks for a server name that the listener has no certificate for.
+     * payload = the name, in lower case. The handshake waits for RW_COMMAND_SERVER_NAME. */
+    RW_EVENT_SERVER_NAME = 14,
 };
 
 struct rw_event {
@@ -173,7 +189,7 @@ struct rw_event {
     uint32_t bytes;  /* of the payload */
     uint32_t arg0;
     uint32_t arg1;
-    uint32_t listener; /* REQUEST: index given to rw_core_listen() */
+    uint32_t listener; /* REQUEST, CONNECT, DISCONNECT, SERVER_NAME: index given to rw_core_listen(); REQUEST: | server-name context << 8 */
 };
 
 enum rw_event_flag {
@@ -186,6 +202,24 @@ enum rw_event_flag {
     RW_REQUEST_AUTHORITY = 1u << 5, /* target is authority-form (CONNECT) */
     RW_BODY_END = 1u << 0,
     RW_WS_BINARY = 1u << 0,
+    RW_DROPPED_PAYLOAD = 1u << 1,
+};
+
+/* Why a WebSocket has ended. */
+enum rw_close_cause {
+    RW_CLOSE_BY_HOST = 0,        /* WS_CLOSE or TERMINATE */
+    RW_CLOSE_BY_PEER = 1,        /* a close frame came first */
+    RW_CLOSE_PEER_GONE = 2,      /* end of stream or a reset, without a close frame */
+    RW_CLOSE_PROTOCOL_ERROR = 3, /* 1002 */
+    RW_CLOSE_INVALID_UTF8 = 4,   /* 1007 */
+    RW_CLOSE_TOO_BIG = 5,        /* 1009 */
+    RW_CLOSE_INVALID_DEFLATE = 6, /* 1007: a compressed message that does not inflate */
+    RW_CLOSE_IDLE = 7,           /* idle timeout */
+    RW_CLOSE_BACKPRESSURE = 8,   /* past max_backpressure_bytes, policy close */
+    RW_CLOSE_LIFETIME = 9,       /* max_lifetime_ms */
+    RW_CLOSE_WRITE_TIMEOUT = 10, /* the peer took nothing for too long */
+    RW_CLOSE_DRAIN = 11,
+    RW_CLOSE_NO_MEMORY = 12,
 };
 
 enum rw_method {
@@ -222,7 +256,9 @@ enum rw_command_type {
     RW_COMMAND_RESPOND_ABORT = 5,
     /* The host has consumed arg0 bytes of request body: receive may go on. */
     RW_COMMAND_BODY_ACK = 6,
-    /* Accept a WebSocket handshake. data = extra header block; arg0 = behavior index. */
+    /* Accept a WebSocket handshake. arg0 = behavior index | bytes of `leading` << 8; arg1 = bytes of `offer`; data = offer, leading, trailing:
+     * the client's Sec-WebSocket-Extensions (empty: no compression), then two header blocks, one for before the handshake's own fields and
+     * one for behind them. flags: RW_UPGRADE_QUIET. */
     RW_COMMAND_UPGRADE = 7,
     RW_COMMAND_SEND = 8,      /* data = payload; flags = RW_SEND_* */
     RW_COMMAND_WS_CLOSE = 9,  /* arg0 = code (0: none), data = reason; starts the close handshake */
@@ -235,6 +271,10 @@ enum rw_command_type {
     RW_COMMAND_PAUSE = 14,     /* stop receiving, so that TCP pushes back */
     RW_COMMAND_RESUME = 15,
     RW_COMMAND_TERMINATE = 16, /* close at once, queued output discarded */
+    /* Only through rw_core_command(): queue as much of data, a part of the body of a sized response that has begun, as the kernel takes at once and
+     * a small window holds. ret: bytes accepted. When that is not all, RESPONSE_DRAIN follows. */
+    RW_COMMAND_RESPOND_TRY = 17,
+    RW_COMMAND_SERVER_NAME = 18, /* go on with a handshake that waits since RW_EVENT_SERVER_NAME */
 };
 
 #define RW_NO_SLOT 0xFFFFFFFFu
@@ -257,8 +297,13 @@ enum rw_command_flag {
     RW_SEND_FIRST = 1u << 1,          /* first of several fragments (FIN clear) */
     RW_SEND_CONTINUE = 1u << 2,       /* a fragment after the first (opcode 0) */
     RW_SEND_LAST = 1u << 3,           /* with CONTINUE: the last fragment (FIN set) */
+    RW_SEND_COMPRESS = 1u << 4,       /* compress where permessage-deflate was negotiated; with fragments: on the first */
+    RW_SEND_OWN = 1u << 5,            /* the host learns of a drop from the result: no DROPPED event for it */
     RW_RESPOND_SIZED = 1u << 0,       /* BEGIN: the body's length is known */
-    RW_RESPOND_CLOSE = 1u << 1,       /* close the connection after this response */
+    RW_RESPOND_CLOSE = 1u << 1,       /* close the connection after this response (RESPOND, BEGIN, END) */
+    RW_RESPOND_STATUS_TEXT = 1u << 2, /* RESPOND, BEGIN: data begins with one byte of length and the status as text, such as "200 OK" (arg1 of RESPOND does not count them) */
+    RW_RESPOND_NO_LENGTH = 1u << 3,   /* RESPOND without a body: no Content-Length either (a HEAD or 304 of unknown length) */
+    RW_UPGRADE_QUIET = 1u << 0,       /* UPGRADE: no OPEN event, the host has opened it by itself */
 };
 
 /* ------------------------------------------------------------------ set-up */
@@ -272,7 +317,10 @@ struct rw_behavior {
     uint32_t max_lifetime_ms;        /* 0: none. Closed with 1000 after so long */
     uint32_t close_timeout_ms;       /* how long to wait for the peer's close frame */
     uint32_t flags;                  /* enum rw_behavior_flag */
-    uint32_t reserved;
+    /* permessage-deflate (RFC 7692), 0: none. Bits 0-7 compressor: 0 none, 1 shared (no context takeover), else dedicated with zlib's
+     * memLevel in bits 0-3 and windowBits in bits 4-7; bits 8-11 decompressor: 0 none, 1 shared, else dedicated with windowBits. */
+    uint32_t deflate;
+    uint32_t deflate_min_bytes;      /* shorter messages go out as they are */
 };
 
 enum rw_behavior_flag {
@@ -281,6 +329,7 @@ enum rw_behavior_flag {
     RW_BEHAVIOR_WANTS_PONG = 1u << 2,
     RW_BEHAVIOR_WANTS_DROPPED = 1u << 3,
     RW_BEHAVIOR_WANTS_DRAIN = 1u << 4,
+    RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD = 1u << 5,
 };
 
 struct rw_core_config {
@@ -316,7 +365,7 @@ struct rw_core_config {
 /* What the host needs to map; filled by rw_core_info(). Addresses are valid until rw_core_destroy(). */
 struct rw_core_info {
     uint64_t events;       /* struct rw_event[events_capacity] */
-    uint64_t payload;      /* the payload area */
+    uint64_t payload;      /* the payload area, and behind it RW_LEND_BYTES (limits.h) for the host's own use */
     uint64_t commands;     /* struct rw_command[commands_capacity] */
     uint64_t data;         /* the command data area */
     uint64_t slots;        /* struct rw_slot[max_connections]; see the RW_SLOT_* offsets in layout.ts */
@@ -349,8 +398,53 @@ RW_EXPORT void rw_core_info(const struct rw_core *core, struct rw_core_info *out
 /* Set behavior `index` (0..255). Connections already open keep to the new values from their next event. */
 RW_EXPORT int32_t rw_core_behavior(struct rw_core *core, uint32_t index, const struct rw_behavior *behavior);
 
-/* Accept from the listening socket `fd` (owned by the caller, kept open). `index` (0..255) comes back in REQUEST events. */
-RW_EXPORT int32_t rw_core_listen(struct rw_core *core, int32_t fd, uint32_t index);
+/* Accept from the listening socket `fd` (owned by the caller, kept open). `index` (0..255) comes back in REQUEST events.
+ * in:  flags: enum rw_listener_flag
+ * ret: RW_OK, RW_ERR_FULL (the index is in use, or its last accept has not ended), or a negated errno */
+RW_EXPORT int32_t rw_core_listen(struct rw_core *core, int32_t fd, uint32_t index, uint32_t flags);
+
+enum rw_listener_flag {
+    RW_LISTENER_WANTS_CONNECT = 1u << 0,     /* CONNECT and DISCONNECT events */
+    RW_LISTENER_WANTS_SERVER_NAME = 1u << 1, /* SERVER_NAME events */
+    RW_LISTENER_PROXY_PROTOCOL = 1u << 2,    /* a PROXY protocol header, version 1 or 2, may come before the first byte of the client */
+};
+
+/* Change the flags of a listener. ret: RW_OK or RW_ERR_INVALID */
+RW_EXPORT int32_t rw_core_listener_flags(struct rw_core *core, uint32_t index, uint32_t flags);
+
+/* Stop accepting on one listener; the caller may close its descriptor at once. Its connections live on, and so does its TLS, until the last of
+ * them is gone. ret: RW_OK or RW_ERR_INVALID */
+RW_EXPORT int32_t rw_core_unlisten(struct rw_core *core, uint32_t index);
+
+/* End at once every connection that was accepted on this listener. ret: how many */
+RW_EXPORT int32_t rw_core_terminate_listener(struct rw_core *core, uint32_t index);
+
+/* Certificates and settings of TLS, read from PEM files while the call lasts. Strings end with NUL; NULL: not given. */
+struct rw_tls_options {
+    const char *key_file;
+    const char *cert_file;      /* the chain, leaf first */
+    const char *ca_file;        /* given: clients must show a certificate that one of these has signed */
+    const char *passphrase;     /* of the key */
+    const char *dh_params_file;
+    const char *ciphers;        /* OpenSSL's list, for TLS 1.2 */
+    uint32_t min_version;       /* 0x0303 (TLS 1.2, also 0) or 0x0304 */
+    uint32_t flags;             /* enum rw_tls_flag */
+};
+
+enum rw_tls_flag {
+    RW_TLS_LOW_MEMORY = 1u << 0, /* give the buffers of idle connections back */
+};
+
+/* Make a listener speak TLS, before or after rw_core_listen(); again: handshakes from now on use the new options, and connections that
+ * stand keep what they have.
+ * out: *error: a sentence that names the file and what is wrong with it, when the result is < 0
+ * ret: RW_OK, RW_ERR_INVALID */
+RW_EXPORT int32_t rw_core_listener_tls(struct rw_core *core, uint32_t index, const struct rw_tls_options *options, char *error, size_t error_bytes);
+
+/* Add or replace (options given) or remove (NULL) the certificate for a server name of a TLS listener. The name may begin with "*."
+ * (one label). `context` (0..65535; 0 is the listener's own) comes back in REQUEST events. ret and error as above */
+RW_EXPORT int32_t rw_core_server_name(struct rw_core *core, uint32_t index, const char *name, uint32_t context, const struct rw_tls_options *options,
+                                      char *error, size_t error_bytes);
 
 /* Stop accepting on every listener. Connections still queued stay in the kernel's queue for whoever holds the socket. */
 RW_EXPORT void rw_core_stop_accepting(struct rw_core *core);
@@ -369,7 +463,7 @@ RW_EXPORT int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uin
 RW_EXPORT int32_t rw_core_flush(struct rw_core *core, uint32_t command_count);
 
 /* Apply one command whose data lies at data[0..bytes): for payloads larger than the data area. Commands written before must be
- * flushed first. ret: RW_OK or RW_ERR_STALE */
+ * flushed first. ret: RW_OK, RW_ERR_STALE or RW_ERR_INVALID; SUBSCRIBE and UNSUBSCRIBE: 1 done, 0 it was so already; RESPOND_TRY: bytes accepted */
 RW_EXPORT int32_t rw_core_command(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
 
 /* Get ready to sleep: from now on a completion or a message from another worker makes wake_fd readable.
@@ -381,6 +475,18 @@ RW_EXPORT void rw_core_wake(struct rw_core *core);
 
 /* The peer's address as text, without a port, into out[0..bytes). ret: length, and the port in *port; 0 for a Unix socket. */
 RW_EXPORT int32_t rw_core_remote_address(const struct rw_core *core, uint32_t slot, uint32_t generation, char *out, uint32_t bytes, uint32_t *port);
+
+/* The peer's address in binary, in network order: 4 or 16 bytes into out[0..16), and the port in *port.
+ * in:  proxied: 1: as told by the PROXY protocol, 0: of the socket
+ * ret: 4 or 16; 0: a Unix socket, or no PROXY header came; RW_ERR_STALE */
+RW_EXPORT int32_t rw_core_peer(const struct rw_core *core, uint32_t slot, uint32_t generation, uint32_t proxied, uint8_t *out, uint32_t *port);
+
+/* The topics of a connection into out[0..bytes): for each a u16 length in host order and the name.
+ * ret: bytes needed for all (when more than `bytes`, out holds those that fit), or RW_ERR_STALE */
+RW_EXPORT int32_t rw_core_topics(const struct rw_core *core, uint32_t slot, uint32_t generation, uint8_t *out, uint32_t bytes);
+
+/* ret: 1 somebody is subscribed to the topic, here or on another worker of the node (which may err towards 1), 0 nobody is */
+RW_EXPORT int32_t rw_core_topic_wanted(const struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes);
 
 /* Subscribers of a topic on this worker. */
 RW_EXPORT uint32_t rw_core_subscribers(const struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes);

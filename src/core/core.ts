@@ -6,7 +6,7 @@
  *
  * Memory that the core owns is read through typed arrays made once; nothing is allocated per event but what a handler asks for.
  */
-import { type CoreHandle, coreCalls } from '../../ffi/bindings.ts';
+import { type CoreHandle, coreCalls, type TlsFiles } from '../../ffi/bindings.ts';
 import {
   backend,
   capacity,
@@ -22,11 +22,12 @@ import {
   slotStateMask,
   statsLayout,
 } from '../../ffi/layout.ts';
-import type { HttpCommands, HttpEvents, RequestHead } from './http.ts';
+import { bytesOf, CommandBatch, type Payload, roomOf, type Topic } from './command-batch.ts';
+import type { ConnectionEvents, ConnectionName, ServerName } from './connection.ts';
+import type { HttpCommands, HttpEvents, RequestHead, RequestName } from './http.ts';
 import { type BackendName, type BehaviorOptions, type CoreOptions, encodeBehavior, encodeConfig } from './options.ts';
 
 const eventWords = eventLayout.bytes / 4;
-const commandWords = commandLayout.bytes / 4;
 const slotWords = slotLayout.bytes / 4;
 
 const slotGeneration = slotLayout.generation / 4;
@@ -51,49 +52,46 @@ const dropsBackpressure = statsLayout.fields.findIndex((field) => field.name ===
 
 const emptyBytes = new Uint8Array(0);
 
+export type { Payload, Topic } from './command-batch.ts';
 export type { BackendName, BehaviorOptions, CoreOptions } from './options.ts';
 
 /** What the core tells about WebSockets. Payloads lie at `core.payload[offset..offset+bytes)`, or in `large`, until the next turn. */
 export interface WebSocketEvents {
   onOpen(slot: number, generation: number): void;
   onMessage(slot: number, generation: number, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void;
-  onClose(slot: number, generation: number, code: number, reason: string): void;
+  /** `cause`: one of `closeCause` in ffi/layout.ts. */
+  onClose(slot: number, generation: number, code: number, reason: string, cause: number): void;
   onDrain(slot: number, generation: number): void;
   onPing(slot: number, generation: number, data: Uint8Array): void;
   onPong(slot: number, generation: number, data: Uint8Array): void;
-  onDropped(slot: number, generation: number, count: number): void;
+  /** `message`: what a publish dropped, for behaviors that want it; borrowed for the call. */
+  onDropped(
+    slot: number,
+    generation: number,
+    count: number,
+    message: { readonly bytes: Uint8Array; readonly isBinary: boolean } | undefined,
+  ): void;
 }
 
 /** What became of a queued send. */
 export type Outcome = 'sent' | 'backpressure' | 'dropped' | 'closed';
 
-export type Payload = string | Uint8Array;
-
 export class Core implements HttpCommands {
   readonly #core: CoreHandle;
-  readonly #commands: Uint32Array;
-  readonly #data: Buffer;
+  readonly #commands: CommandBatch;
   readonly #events: Uint32Array;
   readonly #slots: Uint32Array;
   readonly #stats: BigUint64Array;
-  readonly #record = new Uint8Array(commandLayout.bytes);
-  readonly #recordWords = new Uint32Array(this.#record.buffer);
-  #count = 0;
-  #used = 0;
-  /** Counts how often commands were applied; what a slot notes as queued belongs to one such stretch. Wraps. */
-  #stretch = 1;
-  /** Bytes queued in this stretch that may go to any connection: publishes and pings. */
-  #queuedForAny = 0;
   /** Up to here a connection that keeps up takes what is queued for it, whatever its behavior. */
   #certainBytes = eagerBytes;
   /** Counts batches; wraps like the u32 it is compared with. A payload offset is good as long as this stays. */
   batch = 1;
-  /** Called when a command is queued after a turn has ended: someone must run the next one. */
-  onQueued: (() => void) | undefined;
-  #inTurn = false;
+  /** Told of connections and server names by listeners that ask for it. */
+  connectionEvents: ConnectionEvents | undefined;
   /** Called when an event handler throws, which is a defect of a frontend: those catch what their own handlers throw. */
   onHandlerError: (error: unknown) => void = reportError;
-  /** The payload area, for decoding text. */
+  readonly #payloadAddress: number;
+  /** The payload area and, from `capacity.payloadBytes` on, `capacity.lendBytes` for the host's own use; for decoding text. */
   readonly payload: Buffer;
   /** The same memory; not a Buffer, whose slice() does not copy. */
   readonly payloadBytes: Uint8Array;
@@ -112,10 +110,14 @@ export class Core implements HttpCommands {
     const view = new DataView(info.buffer);
     const address = (offset: number) => Number(view.getBigUint64(offset, true));
     this.#events = new Uint32Array(coreCalls.view(address(coreInfoLayout.events), capacity.eventsCapacity * eventLayout.bytes));
-    this.#commands = new Uint32Array(coreCalls.view(address(coreInfoLayout.commands), capacity.commandsCapacity * commandLayout.bytes));
-    this.payloadBytes = new Uint8Array(coreCalls.view(address(coreInfoLayout.payload), capacity.payloadBytes));
+    this.#commands = new CommandBatch(
+      core,
+      coreCalls.view(address(coreInfoLayout.commands), capacity.commandsCapacity * commandLayout.bytes),
+      coreCalls.view(address(coreInfoLayout.data), capacity.dataBytes),
+    );
+    this.#payloadAddress = address(coreInfoLayout.payload);
+    this.payloadBytes = new Uint8Array(coreCalls.view(this.#payloadAddress, capacity.payloadBytes + capacity.lendBytes));
     this.payload = Buffer.from(this.payloadBytes.buffer);
-    this.#data = Buffer.from(coreCalls.view(address(coreInfoLayout.data), capacity.dataBytes));
     const slots = view.getUint32(coreInfoLayout.maxConnections, true);
     this.#slots = new Uint32Array(coreCalls.view(address(coreInfoLayout.slots), slots * slotLayout.bytes));
     this.#stats = new BigUint64Array(coreCalls.view(address(coreInfoLayout.stats), statsLayout.bytes));
@@ -134,9 +136,47 @@ export class Core implements HttpCommands {
     this.#certainBytes = Math.min(this.#certainBytes, Math.floor(options.maxBackpressureBytes / 3));
   }
 
-  /** Accept from the listening socket `fd`; `index` comes back in request heads. */
-  listen(fd: number, index: number): void {
-    coreCalls.listen(this.#core, fd, index);
+  /** Accept from the listening socket `fd`; `index` comes back in request heads. `flags`: bits of `listenerFlag` in ffi/layout.ts. */
+  listen(fd: number, index: number, flags = 0): void {
+    coreCalls.listen(this.#core, fd, index, flags);
+    this.onQueued?.();
+  }
+
+  setListenerFlags(index: number, flags: number): void {
+    coreCalls.listenerFlags(this.#core, index, flags);
+  }
+
+  /** Stop accepting on one listener; its descriptor may be closed at once, its connections live on. */
+  unlisten(index: number): void {
+    coreCalls.unlisten(this.#core, index);
+    this.onQueued?.();
+  }
+
+  /** End every connection of a listener at once. ret: how many */
+  terminateListener(index: number): number {
+    this.flush();
+    const count = coreCalls.terminateListener(this.#core, index);
+    this.onQueued?.();
+    return count;
+  }
+
+  /** Make a listener speak TLS, or give it other certificates. Throws TlsError, and then leaves what it has. */
+  setTls(index: number, files: TlsFiles): void {
+    coreCalls.listenerTls(this.#core, index, files);
+  }
+
+  /** Add or replace the certificate of a server name. Throws TlsError, and then leaves what it has. */
+  setServerName(index: number, serverName: ServerName): void {
+    coreCalls.serverName(this.#core, index, serverName.name, serverName.context, serverName.files);
+  }
+
+  removeServerName(index: number, name: string): void {
+    coreCalls.serverName(this.#core, index, name, 0, undefined);
+  }
+
+  /** Go on with a handshake that `onServerName` told of. */
+  continueHandshake(slot: number, generation: number): void {
+    this.#commands.push(commandType.serverName, 0, slot, generation, 0, 0, 0, 0, 0);
   }
 
   stopAccepting(): void {
@@ -163,31 +203,29 @@ export class Core implements HttpCommands {
 
   // ---------------------------------------------------------------- the turn
 
+  /** Called when a command is queued after a turn has ended: someone must run the next one. */
+  get onQueued(): (() => void) | undefined {
+    return this.#commands.onQueued;
+  }
+
+  set onQueued(callback: (() => void) | undefined) {
+    this.#commands.onQueued = callback;
+  }
+
   /** Hand over the queued commands, take the next events. ret: how many */
   turn(waitUs: number): number {
-    const count = this.#count;
-    this.#begin();
+    const count = this.#commands.take();
     this.batch = (this.batch + 1) >>> 0;
     return coreCalls.turn(this.#core, count, waitUs);
   }
 
   get hasCommands(): boolean {
-    return this.#count > 0;
+    return !this.#commands.isEmpty;
   }
 
   /** Apply the queued commands now; payloads of the present batch stay. */
   flush(): void {
-    if (this.#count === 0) return;
-    coreCalls.flush(this.#core, this.#count);
-    this.#begin();
-  }
-
-  /** All commands are with the core: both areas are free. */
-  #begin(): void {
-    this.#count = 0;
-    this.#used = 0;
-    this.#queuedForAny = 0;
-    this.#stretch = (this.#stretch + 1) >>> 0;
+    this.#commands.flush();
   }
 
   /** ret: milliseconds until the core has something to do, -1 never, -2 it has already */
@@ -201,7 +239,7 @@ export class Core implements HttpCommands {
 
   /** Give events [0..count) to their handlers. One that throws is reported, and the events after its own are still given. */
   dispatch(count: number, http: HttpEvents, websocket: WebSocketEvents): void {
-    this.#inTurn = true;
+    this.#commands.inTurn = true;
     let next = 0;
     try {
       while (next < count) {
@@ -212,7 +250,7 @@ export class Core implements HttpCommands {
         }
       }
     } finally {
-      this.#inTurn = false;
+      this.#commands.inTurn = false;
     }
   }
 
@@ -234,11 +272,15 @@ export class Core implements HttpCommands {
         break;
       }
       case eventType.request:
+        if (http.onRequestRecord !== undefined) {
+          http.onRequestRecord(slot, generation, flags, arg1, words[at + 7] as number, offset, bytes, arg0);
+          break;
+        }
         http.onRequest({
           slot,
           generation,
           request: arg1 >>> 16,
-          listener: words[at + 7] as number,
+          listener: (words[at + 7] as number) & 0xff,
           flags,
           method: arg1 & 0xffff,
           raw: this.payload.latin1Slice(offset, offset + bytes),
@@ -259,7 +301,7 @@ export class Core implements HttpCommands {
         websocket.onOpen(slot, generation);
         break;
       case eventType.close:
-        websocket.onClose(slot, generation, arg0, bytes === 0 ? '' : this.payload.utf8Slice(offset, offset + bytes));
+        websocket.onClose(slot, generation, arg0, bytes === 0 ? '' : this.payload.utf8Slice(offset, offset + bytes), arg1);
         break;
       case eventType.wsDrain:
         websocket.onDrain(slot, generation);
@@ -271,7 +313,26 @@ export class Core implements HttpCommands {
         websocket.onPong(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
         break;
       case eventType.dropped:
-        websocket.onDropped(slot, generation, arg0);
+        websocket.onDropped(
+          slot,
+          generation,
+          flags & eventFlag.droppedPayload ? 1 : arg0,
+          flags & eventFlag.droppedPayload
+            ? {
+                bytes: flags & eventFlag.large ? largePayload(arg0, arg1, bytes) : this.payloadBytes.subarray(offset, offset + bytes),
+                isBinary: (flags & eventFlag.wsBinary) !== 0,
+              }
+            : undefined,
+        );
+        break;
+      case eventType.connect:
+        this.connectionEvents?.onConnect(slot, generation, words[at + 7] as number);
+        break;
+      case eventType.disconnect:
+        this.connectionEvents?.onDisconnect(slot, generation, words[at + 7] as number);
+        break;
+      case eventType.serverName:
+        this.connectionEvents?.onServerName(slot, generation, words[at + 7] as number, this.payload.latin1Slice(offset, offset + bytes));
         break;
       default: // NONE: a place the core reserved and did not need
     }
@@ -280,51 +341,91 @@ export class Core implements HttpCommands {
   // ---------------------------------------------------------------- HTTP commands
 
   respond(head: RequestHead, status: number, headers: string, body: string | Uint8Array | null, close = false): void {
-    const flags = close ? commandFlag.respondClose : 0;
-    const bodyRoom = body === null ? 0 : typeof body === 'string' ? body.length * 3 : body.byteLength;
-    const room = headers.length + bodyRoom;
+    this.respondWith(head, status, '', headers, body, close ? commandFlag.respondClose : 0);
+  }
+
+  /** A whole response. `statusText`: the status as it stands on the wire, such as '200 OK', or '' for the usual one; `flags`: RW_RESPOND_*. */
+  respondWith(
+    request: RequestName,
+    status: number,
+    statusText: string,
+    headers: string,
+    body: string | Uint8Array | null,
+    flags: number,
+  ): void {
+    const commands = this.#commands;
+    const lead = statusText === '' ? 0 : statusText.length + 1;
+    const bodyRoom = body === null ? 0 : roomOf(body);
+    const room = lead + headers.length + bodyRoom;
+    const allFlags = lead === 0 ? flags : flags | commandFlag.respondStatusText;
     if (room > capacity.dataBytes || (typeof body !== 'string' && room > eagerBytes)) {
-      const blob = Buffer.concat([Buffer.from(headers, 'latin1'), typeof body === 'string' ? Buffer.from(body) : (body ?? emptyBytes)]);
-      this.#sendLarge(commandType.respond, flags, head.slot, head.generation, blob, status, headers.length, head.request);
+      const blob = Buffer.concat([statusLead(statusText), Buffer.from(headers, 'latin1'), body === null ? emptyBytes : bytesOf(body)]);
+      commands.direct(commandType.respond, allFlags, request.slot, request.generation, blob, status, headers.length, request.request);
       return;
     }
-    const offset = this.#room(room);
-    this.#data.latin1Write(headers, offset, headers.length);
-    const at = offset + headers.length;
-    let bytes = headers.length;
-    if (typeof body === 'string') {
-      if (body.length > 0) bytes += this.#data.utf8Write(body, at, bodyRoom);
-    } else if (body !== null) {
-      this.#data.set(body, at);
-      bytes += bodyRoom;
+    const offset = commands.room(room);
+    let at = offset;
+    if (lead > 0) {
+      commands.writeByte(statusText.length, at);
+      at += 1 + commands.writeLatin1(statusText, at + 1);
     }
-    this.#push(commandType.respond, flags, head.slot, head.generation, offset, bytes, status, headers.length, head.request);
+    at += commands.writeLatin1(headers, at);
+    if (body !== null) at += commands.write(body, at);
+    const { slot, generation } = request;
+    commands.push(commandType.respond, allFlags, slot, generation, offset, at - offset, status, headers.length, request.request);
   }
 
   respondBegin(head: RequestHead, status: number, headers: string, length: number): void {
+    this.respondBeginWith(head, status, '', headers, length, 0);
+  }
+
+  /** Begin a streamed response. `length`: body bytes, or -1 when not known. As `respondWith` otherwise. */
+  respondBeginWith(request: RequestName, status: number, statusText: string, headers: string, length: number, flags: number): void {
     const sized = length >= 0;
     const high = sized ? Math.floor(length / 0x1_0000_0000) & 0xffff : 0;
     const low = sized ? length >>> 0 : 0;
-    this.#headerCommand(commandType.respondBegin, sized ? commandFlag.respondSized : 0, head, headers, status | (high << 16), low);
+    const allFlags = flags | (sized ? commandFlag.respondSized : 0) | (statusText === '' ? 0 : commandFlag.respondStatusText);
+    const text = statusText === '' ? headers : String.fromCharCode(statusText.length) + statusText + headers;
+    const { slot, generation } = request;
+    this.#commands.headers(commandType.respondBegin, allFlags, slot, generation, text, status | (high << 16), low, request.request);
   }
 
-  respondChunk(head: RequestHead, chunk: string | Uint8Array): number {
-    this.#payloadCommand(commandType.respondChunk, 0, head.slot, head.generation, chunk, head.request);
+  /** ret: bytes that wait for the client, these included */
+  respondChunk(request: RequestName, chunk: string | Uint8Array): number {
+    const { slot, generation } = request;
+    this.#commands.payload(commandType.respondChunk, 0, slot, generation, chunk, request.request);
     // Applied at once, so that the answer is exact and a stream never runs ahead of its limit.
     this.flush();
-    return this.#isOpen(head.slot, head.generation) ? (this.#slots[head.slot * slotWords + slotOutBytes] as number) : 0;
+    return this.#isOpen(slot, generation) ? (this.#slots[slot * slotWords + slotOutBytes] as number) : 0;
   }
 
-  respondEnd(head: RequestHead): void {
-    this.#push(commandType.respondEnd, 0, head.slot, head.generation, 0, 0, 0, 0, head.request);
+  /** Queue what the client takes at once of a part of a sized body. ret: bytes accepted; with less than all, `onResponseDrain` follows */
+  respondTry(request: RequestName, chunk: Uint8Array): number {
+    const { slot, generation } = request;
+    return Math.max(0, this.#commands.direct(commandType.respondTry, 0, slot, generation, chunk, 0, 0, request.request));
   }
 
-  respondAbort(head: RequestHead): void {
-    this.#push(commandType.respondAbort, 0, head.slot, head.generation, 0, 0, 0, 0, head.request);
+  /** `close`: and the connection with it. */
+  respondEnd(request: RequestName, close = false): void {
+    this.#commands.push(
+      commandType.respondEnd,
+      close ? commandFlag.respondClose : 0,
+      request.slot,
+      request.generation,
+      0,
+      0,
+      0,
+      0,
+      request.request,
+    );
   }
 
-  bodyAck(head: RequestHead, bytes: number): void {
-    this.#push(commandType.bodyAck, 0, head.slot, head.generation, 0, 0, bytes, 0, head.request);
+  respondAbort(request: RequestName): void {
+    this.#commands.push(commandType.respondAbort, 0, request.slot, request.generation, 0, 0, 0, 0, request.request);
+  }
+
+  bodyAck(request: RequestName, bytes: number): void {
+    this.#commands.push(commandType.bodyAck, 0, request.slot, request.generation, 0, 0, bytes, 0, request.request);
   }
 
   /** Set by the WebSocket frontend: what `upgrade` means is its business, the command is ours. */
@@ -334,12 +435,27 @@ export class Core implements HttpCommands {
     this.onUpgrade?.(head, headers, handler, data);
   }
 
-  acceptUpgrade(head: RequestHead, headers: string, behavior: number): void {
-    this.#headerCommand(commandType.upgrade, 0, head, headers, behavior, 0);
+  /** `offer`: the client's Sec-WebSocket-Extensions, '' to do without compression. */
+  acceptUpgrade(head: RequestHead, headers: string, behavior: number, offer = ''): void {
+    this.acceptUpgradeWith(head, behavior, offer, '', headers, false);
   }
 
-  remoteAddress(connection: { readonly slot: number; readonly generation: number }): { address: string; port: number } | undefined {
+  /** `leading` and `trailing`: header blocks before and behind the handshake's own fields. `quiet`: no `onOpen` follows. */
+  acceptUpgradeWith(request: RequestName, behavior: number, offer: string, leading: string, trailing: string, quiet: boolean): void {
+    const { slot, generation } = request;
+    const data = offer === '' && leading === '' ? trailing : offer + leading + trailing;
+    const arg0 = behavior | (leading.length << 8);
+    const flags = quiet ? commandFlag.upgradeQuiet : 0;
+    this.#commands.headers(commandType.upgrade, flags, slot, generation, data, arg0, offer.length, request.request);
+  }
+
+  remoteAddress(connection: ConnectionName): { address: string; port: number } | undefined {
     return coreCalls.remoteAddress(this.#core, connection.slot, connection.generation);
+  }
+
+  /** The peer's address in binary, of the socket or as a proxy told it; undefined once the connection is gone. */
+  peer(slot: number, generation: number, proxied: boolean): { address: Uint8Array; port: number } | undefined {
+    return coreCalls.peer(this.#core, slot, generation, proxied);
   }
 
   // ---------------------------------------------------------------- WebSocket commands
@@ -361,18 +477,26 @@ export class Core implements HttpCommands {
     return this.#isOpen(slot, generation) ? (this.#slots[slot * slotWords + slotOutBytes] as number) : 0;
   }
 
+  /** Bytes for this connection that the kernel has refused so far; `onDrain` follows them. */
+  heldBack(slot: number, generation: number): number {
+    const base = slot * slotWords;
+    return this.buffered(slot, generation) === 0
+      ? 0
+      : (this.#slots[base + slotOutBytes] as number) - (this.#slots[base + slotOutUnflushed] as number);
+  }
+
   /** Queue a message; `flags` are RW_SEND_*. */
   send(slot: number, generation: number, flags: number, payload: Payload): Outcome {
     if (!this.isOpen(slot, generation)) return 'closed';
     const length = typeof payload === 'string' ? payload.length : payload.byteLength;
     const exact = this.#mustSendExactly(slot, length);
     if (!exact) {
-      this.#payloadCommand(commandType.send, flags, slot, generation, payload, 0);
+      this.#commands.payload(commandType.send, flags, slot, generation, payload, 0);
       return 'sent';
     }
     this.flush();
     const dropsBefore = this.#stats[dropsBackpressure];
-    this.#payloadCommand(commandType.send, flags, slot, generation, payload, 0);
+    this.#commands.payload(commandType.send, flags, slot, generation, payload, 0);
     return this.#outcome(slot, generation, dropsBefore);
   }
 
@@ -381,81 +505,124 @@ export class Core implements HttpCommands {
     if (!this.isOpen(slot, generation)) return 'closed';
     const exact = this.#mustSendExactly(slot, bytes);
     if (!exact) {
-      this.#push(commandType.send, flags | commandFlag.fromEvent, slot, generation, offset, bytes, 0, 0, 0);
+      this.#commands.push(commandType.send, flags | commandFlag.fromEvent, slot, generation, offset, bytes, 0, 0, 0);
       return 'sent';
     }
     this.flush();
     const dropsBefore = this.#stats[dropsBackpressure];
-    this.#push(commandType.send, flags | commandFlag.fromEvent, slot, generation, offset, bytes, 0, 0, 0);
+    this.#commands.push(commandType.send, flags | commandFlag.fromEvent, slot, generation, offset, bytes, 0, 0, 0);
     return this.#outcome(slot, generation, dropsBefore);
   }
 
   ping(slot: number, generation: number, data: Payload): void {
-    this.#payloadCommand(commandType.ping, 0, slot, generation, data, 0);
-    this.#queuedForAny += data.length + frameHeadBytes;
+    this.#commands.payload(commandType.ping, 0, slot, generation, data, 0);
+    this.#commands.queuedForAny += data.length + frameHeadBytes;
   }
 
-  close(slot: number, generation: number, code: number, reason: string): void {
-    const room = reason.length * 3;
-    const offset = this.#room(room);
-    const bytes = room === 0 ? 0 : this.#data.utf8Write(reason, offset, room);
-    this.#push(commandType.wsClose, 0, slot, generation, offset, bytes, code, 0, 0);
+  /** A ping whose outcome is known at once. `data`: at most 125 bytes. */
+  pingNow(slot: number, generation: number, data: Payload): Outcome {
+    if (!this.isOpen(slot, generation)) return 'closed';
+    this.flush();
+    const dropsBefore = this.#stats[dropsBackpressure];
+    this.#commands.payload(commandType.ping, 0, slot, generation, data, 0);
+    return this.#outcome(slot, generation, dropsBefore);
+  }
+
+  close(slot: number, generation: number, code: number, reason: string | Uint8Array): void {
+    const commands = this.#commands;
+    const offset = commands.room(roomOf(reason));
+    commands.push(commandType.wsClose, 0, slot, generation, offset, commands.write(reason, offset), code, 0, 0);
     // Applied at once, so that `isOpen` and `send` tell of it from the next line on.
     this.flush();
   }
 
   terminate(slot: number, generation: number): void {
-    this.#push(commandType.terminate, 0, slot, generation, 0, 0, 0, 0, 0);
+    this.#commands.push(commandType.terminate, 0, slot, generation, 0, 0, 0, 0, 0);
     this.flush();
   }
 
   pause(slot: number, generation: number): void {
-    this.#push(commandType.pause, 0, slot, generation, 0, 0, 0, 0, 0);
+    this.#commands.push(commandType.pause, 0, slot, generation, 0, 0, 0, 0, 0);
   }
 
   resume(slot: number, generation: number): void {
-    this.#push(commandType.resume, 0, slot, generation, 0, 0, 0, 0, 0);
+    this.#commands.push(commandType.resume, 0, slot, generation, 0, 0, 0, 0, 0);
   }
 
-  subscribe(slot: number, generation: number, topic: string): void {
-    this.#payloadCommand(commandType.subscribe, 0, slot, generation, topic, 0);
+  subscribe(slot: number, generation: number, topic: Topic): void {
+    this.#commands.payload(commandType.subscribe, 0, slot, generation, topic, 0);
   }
 
-  unsubscribe(slot: number, generation: number, topic: string): void {
-    this.#payloadCommand(commandType.unsubscribe, 0, slot, generation, topic, 0);
+  unsubscribe(slot: number, generation: number, topic: Topic): void {
+    this.#commands.payload(commandType.unsubscribe, 0, slot, generation, topic, 0);
   }
 
-  isSubscribed(slot: number, generation: number, topic: string): boolean {
-    if (topic === '') return false;
+  /** ret: 1 subscribed now, 0 it was already, negative: refused (a name too long, a connection that is gone) */
+  subscribeNow(slot: number, generation: number, topic: Topic): number {
+    return this.#commands.direct(commandType.subscribe, 0, slot, generation, bytesOf(topic), 0, 0, 0);
+  }
+
+  /** ret: 1 it was subscribed, 0 it was not, negative: refused */
+  unsubscribeNow(slot: number, generation: number, topic: Topic): number {
+    return this.#commands.direct(commandType.unsubscribe, 0, slot, generation, bytesOf(topic), 0, 0, 0);
+  }
+
+  isSubscribed(slot: number, generation: number, topic: Topic): boolean {
+    if (topic.length === 0) return false;
     this.flush();
-    return coreCalls.isSubscribed(this.#core, slot, generation, Buffer.from(topic));
+    return coreCalls.isSubscribed(this.#core, slot, generation, bytesOf(topic));
+  }
+
+  /** The names of a connection's topics, as bytes. */
+  topicsOf(slot: number, generation: number): Uint8Array[] {
+    this.flush();
+    const list = coreCalls.topics(this.#core, slot, generation);
+    const names: Uint8Array[] = [];
+    for (let at = 0; list !== undefined && at < list.length; ) {
+      const bytes = (list[at] as number) | ((list[at + 1] as number) << 8);
+      names.push(list.subarray(at + 2, at + 2 + bytes));
+      at += 2 + bytes;
+    }
+    return names;
   }
 
   /** Subscribers of a topic on this worker. */
-  subscribers(topic: string): number {
-    if (topic === '') return 0;
+  subscribers(topic: Topic): number {
+    if (topic.length === 0) return 0;
     this.flush();
-    return coreCalls.subscribers(this.#core, Buffer.from(topic));
+    return coreCalls.subscribers(this.#core, bytesOf(topic));
+  }
+
+  /** Whether anybody may be subscribed to a topic, on this worker or on another of the node. */
+  isWanted(topic: Topic): boolean {
+    if (topic.length === 0) return false;
+    this.flush();
+    return coreCalls.topicWanted(this.#core, bytesOf(topic));
   }
 
   /** Queue a publish; `exceptSlot` is left out, `noSlot` for nobody. */
-  publish(topic: string, flags: number, payload: Payload, exceptSlot: number = noSlot, exceptGeneration = 0): void {
-    const topicRoom = topic.length * 3;
-    const payloadRoom = typeof payload === 'string' ? payload.length * 3 : payload.byteLength;
-    if (topicRoom + payloadRoom > capacity.dataBytes) {
-      const name = Buffer.from(topic);
-      const blob = Buffer.concat([name, typeof payload === 'string' ? Buffer.from(payload) : payload]);
-      this.#sendLarge(commandType.publish, flags, exceptSlot, exceptGeneration, blob, name.byteLength, 0, 0);
+  publish(topic: Topic, flags: number, payload: Payload, exceptSlot: number = noSlot, exceptGeneration = 0): void {
+    const commands = this.#commands;
+    const room = roomOf(topic) + roomOf(payload);
+    if (room > capacity.dataBytes) {
+      const name = bytesOf(topic);
+      const blob = Buffer.concat([name, bytesOf(payload)]);
+      commands.direct(commandType.publish, flags, exceptSlot, exceptGeneration, blob, name.byteLength, 0, 0);
       return;
     }
-    const offset = this.#room(topicRoom + payloadRoom);
-    const topicBytes = this.#data.utf8Write(topic, offset, topicRoom);
-    const payloadBytes = this.#write(payload, offset + topicBytes, payloadRoom);
-    this.#push(commandType.publish, flags, exceptSlot, exceptGeneration, offset, topicBytes + payloadBytes, topicBytes, 0, 0);
-    this.#queuedForAny += payload.length + frameHeadBytes;
+    const offset = commands.room(room);
+    const topicBytes = commands.write(topic, offset);
+    const payloadBytes = commands.write(payload, offset + topicBytes);
+    commands.push(commandType.publish, flags, exceptSlot, exceptGeneration, offset, topicBytes + payloadBytes, topicBytes, 0, 0);
+    commands.queuedForAny += payload.length + frameHeadBytes;
   }
 
-  // ---------------------------------------------------------------- queueing
+  /** A payload of the present batch as an ArrayBuffer over the same memory: no copy, good until the next turn. */
+  viewPayload(offset: number, bytes: number): ArrayBuffer {
+    return coreCalls.view(this.#payloadAddress + offset, bytes);
+  }
+
+  // ---------------------------------------------------------------- exactness
 
   #isOpen(slot: number, generation: number): boolean {
     const base = slot * slotWords;
@@ -470,11 +637,12 @@ export class Core implements HttpCommands {
   #mustSendExactly(slot: number, length: number): boolean {
     const base = slot * slotWords;
     const slots = this.#slots;
-    const before = slots[base + slotHostWord] === this.#stretch ? (slots[base + slotHostWord + 1] as number) : 0;
+    const { stretch, queuedForAny } = this.#commands;
+    const before = slots[base + slotHostWord] === stretch ? (slots[base + slotHostWord + 1] as number) : 0;
     const queued = before + length + frameHeadBytes;
     const applied = slots[base + slotOutBytes] as number;
-    if (applied !== slots[base + slotOutUnflushed] || applied + this.#queuedForAny + queued > this.#certainBytes) return true;
-    slots[base + slotHostWord] = this.#stretch;
+    if (applied !== slots[base + slotOutUnflushed] || applied + queuedForAny + queued > this.#certainBytes) return true;
+    slots[base + slotHostWord] = stretch;
     slots[base + slotHostWord + 1] = queued;
     return false;
   }
@@ -487,93 +655,10 @@ export class Core implements HttpCommands {
     const base = slot * slotWords;
     return (this.#slots[base + slotOutBytes] as number) === (this.#slots[base + slotOutUnflushed] as number) ? 'sent' : 'backpressure';
   }
+}
 
-  #room(bytes: number): number {
-    if (this.#used + bytes > capacity.dataBytes) this.flush();
-    return this.#used;
-  }
-
-  #write(payload: Payload, offset: number, room: number): number {
-    if (typeof payload === 'string') return room === 0 ? 0 : this.#data.utf8Write(payload, offset, room);
-    this.#data.set(payload, offset);
-    return payload.byteLength;
-  }
-
-  #payloadCommand(type: number, flags: number, slot: number, generation: number, payload: Payload, request: number): void {
-    const room = typeof payload === 'string' ? payload.length * 3 : payload.byteLength;
-    if (room > capacity.dataBytes) {
-      this.#sendLarge(type, flags, slot, generation, typeof payload === 'string' ? Buffer.from(payload) : payload, 0, 0, request);
-      return;
-    }
-    const offset = this.#room(room);
-    this.#push(type, flags, slot, generation, offset, this.#write(payload, offset, room), 0, 0, request);
-  }
-
-  /** A command whose data is a header block. */
-  #headerCommand(type: number, flags: number, head: RequestHead, headers: string, arg0: number, arg1: number): void {
-    if (headers.length > capacity.dataBytes) {
-      this.#sendLarge(type, flags, head.slot, head.generation, Buffer.from(headers, 'latin1'), arg0, arg1, head.request);
-      return;
-    }
-    const offset = this.#room(headers.length);
-    this.#data.latin1Write(headers, offset, headers.length);
-    this.#push(type, flags, head.slot, head.generation, offset, headers.length, arg0, arg1, head.request);
-  }
-
-  #push(
-    type: number,
-    flags: number,
-    slot: number,
-    generation: number,
-    offset: number,
-    bytes: number,
-    arg0: number,
-    arg1: number,
-    request: number,
-  ): void {
-    if (this.#count === capacity.commandsCapacity) {
-      // The data of this command is already in the area: apply the others, but keep the area as it is.
-      coreCalls.flush(this.#core, this.#count);
-      this.#count = 0;
-    }
-    if (this.#count === 0 && !this.#inTurn) this.onQueued?.();
-    const words = this.#commands;
-    const at = this.#count++ * commandWords;
-    words[at] = type | (flags << 16);
-    words[at + 1] = slot;
-    words[at + 2] = generation;
-    words[at + 3] = offset;
-    words[at + 4] = bytes;
-    words[at + 5] = arg0;
-    words[at + 6] = arg1;
-    words[at + 7] = request;
-    if (!(flags & commandFlag.fromEvent)) this.#used = Math.max(this.#used, offset + bytes);
-  }
-
-  /** One command with data of its own, applied at once, after those before it. */
-  #sendLarge(
-    type: number,
-    flags: number,
-    slot: number,
-    generation: number,
-    data: Uint8Array,
-    arg0: number,
-    arg1: number,
-    request: number,
-  ): void {
-    this.flush();
-    if (!this.#inTurn) this.onQueued?.();
-    const words = this.#recordWords;
-    words[0] = type | (flags << 16);
-    words[1] = slot;
-    words[2] = generation;
-    words[3] = 0;
-    words[4] = 0;
-    words[5] = arg0;
-    words[6] = arg1;
-    words[7] = request;
-    coreCalls.command(this.#core, this.#record, data);
-  }
+function statusLead(statusText: string): Uint8Array {
+  return statusText === '' ? emptyBytes : Buffer.from(String.fromCharCode(statusText.length) + statusText, 'latin1');
 }
 
 function largePayload(low: number, high: number, bytes: number): Uint8Array {

@@ -4,11 +4,13 @@
  * Role: what WebSocket handlers get. It names bytes in the event batch of the core; when the turn is over they are gone, so the
  * frontend detaches the message of an asynchronous handler before that.
  */
+import { commandFlag } from '../../ffi/layout.ts';
 import type { Core, Outcome } from './core.ts';
 import type { Message } from './websocket.ts';
 
-/** RW_SEND_TEXT of the C header; 0 is binary. */
-export const sendText = 1;
+/** How messages are sent. Compressed where that was negotiated, which the core knows for each connection. */
+export const sendText = commandFlag.sendText | commandFlag.sendCompress;
+export const sendBinary = commandFlag.sendCompress;
 
 export class MessageExpiredError extends Error {
   readonly code = 'RW_MESSAGE_EXPIRED';
@@ -61,7 +63,7 @@ export class ReceivedMessage implements Message {
 
   /** Send this message on, without copying it in JavaScript while it is in the batch. */
   forward(slot: number, generation: number): Outcome {
-    const flags = this.isBinary ? 0 : sendText;
+    const flags = this.isBinary ? sendBinary : sendText;
     const bytes = this.view();
     return bytes === undefined
       ? this.core.sendFromEvent(slot, generation, flags, this.offset, this.byteLength)

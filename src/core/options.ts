@@ -30,6 +30,12 @@ export interface BehaviorOptions {
   readonly wantsPong: boolean;
   readonly wantsDropped: boolean;
   readonly wantsDrain: boolean;
+  /** The payload of each message that a publish drops. */
+  readonly wantsDroppedPayload?: boolean;
+  /** permessage-deflate as `struct rw_behavior` has it; 0: none. */
+  readonly deflate?: number;
+  /** Shorter messages are not compressed. */
+  readonly deflateMinBytes?: number;
 }
 
 export function encodeConfig(options: CoreOptions): Uint8Array {
@@ -67,6 +73,9 @@ export function encodeBehavior(options: BehaviorOptions): Uint8Array {
   if (options.wantsPong) flags |= behaviorFlag.wantsPong;
   if (options.wantsDropped) flags |= behaviorFlag.wantsDropped;
   if (options.wantsDrain) flags |= behaviorFlag.wantsDrain;
+  if (options.wantsDroppedPayload) flags |= behaviorFlag.wantsDroppedPayload;
+  view.setUint32(behaviorLayout.deflate, options.deflate ?? 0, true);
+  view.setUint32(behaviorLayout.deflateMinBytes, options.deflateMinBytes ?? 0, true);
   view.setUint32(behaviorLayout.flags, flags, true);
   return record;
 }

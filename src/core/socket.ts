@@ -6,7 +6,7 @@
  * `extras`.
  */
 import type { Core, Outcome } from './core.ts';
-import { ReceivedMessage, sendText } from './message.ts';
+import { ReceivedMessage, sendBinary, sendText } from './message.ts';
 import type { Message, SendResult, Socket, WebSocketHandler } from './websocket.ts';
 
 /** What the sockets of one route share. */
@@ -71,7 +71,7 @@ export class GatewaySocket implements Socket {
     const { core } = this.route;
     return typeof message === 'string'
       ? core.send(this.slot, this.generation, sendText, message)
-      : core.send(this.slot, this.generation, 0, bytesOf(message));
+      : core.send(this.slot, this.generation, sendBinary, bytesOf(message));
   }
 
   ping(data: string | Uint8Array = ''): void {
@@ -128,9 +128,9 @@ export function publish(core: Core, topic: string, message: Sendable, exceptSlot
   if (typeof message === 'string') {
     core.publish(topic, sendText, message, exceptSlot, exceptGeneration);
   } else if (message instanceof ReceivedMessage) {
-    core.publish(topic, message.isBinary ? 0 : sendText, message.borrow(), exceptSlot, exceptGeneration);
+    core.publish(topic, message.isBinary ? sendBinary : sendText, message.borrow(), exceptSlot, exceptGeneration);
   } else {
-    core.publish(topic, 0, bytesOf(message), exceptSlot, exceptGeneration);
+    core.publish(topic, sendBinary, bytesOf(message), exceptSlot, exceptGeneration);
   }
 }
 

@@ -45,6 +45,19 @@ export interface Socket<Data = unknown> {
   resume(): void;
 }
 
+export interface CompressionOptions {
+  /** Shorter messages go out as they are. @default 1024 */
+  minBytes?: number | undefined;
+  /**
+   * 'shared': each message is compressed by itself, at no memory per connection, and a published one once for all. 'dedicated': each
+   * connection has a window of what it sent and received before, so that messages which resemble each other become smaller.
+   * @default 'shared'
+   */
+  window?: 'shared' | 'dedicated' | undefined;
+  /** Size of a dedicated window as a power of two, 9 to 15. A connection takes about 2 ** (windowBits + 3) bytes. @default 12 */
+  windowBits?: number | undefined;
+}
+
 /** What to do with the WebSockets of a route. Every callback may be async; one that throws closes the socket with 1011. */
 export interface WebSocketHandler<Data = unknown> {
   /** Decide on the handshake. Return data for `socket.data`, or a Response to refuse. */
@@ -73,4 +86,9 @@ export interface WebSocketHandler<Data = unknown> {
   pingInterval?: number;
   /** Seconds a connection may live; 0: for ever. @default 0 */
   maxLifetime?: number;
+  /**
+   * Compress messages (permessage-deflate, RFC 7692) for clients that offer it. It costs much CPU, and memory where `window` is
+   * 'dedicated'. @default false
+   */
+  compression?: boolean | CompressionOptions;
 }

@@ -37,8 +37,20 @@ struct record {
     uint8_t *payload; /* a copy, NUL behind it */
 };
 
+struct host;
+struct peer;
+
+/* What lies between the bytes of a test and those of the wire. */
+struct peer_layer {
+    void (*send)(struct host *host, struct peer *peer, const void *bytes, size_t count);
+    void (*pull)(struct host *host, struct peer *peer);
+    void (*drop)(struct peer *peer);
+};
+
 struct peer {
     int32_t fd;
+    const struct peer_layer *layer; /* NULL: the wire has the test's bytes as they are */
+    void *layer_state;
     uint8_t used, closed, ended; /* closed: by the test; ended: the end of stream was read */
     uint8_t *in;                 /* received and not yet looked at: in_bytes at in, within memory[0..capacity) */
     uint8_t *memory;
@@ -56,6 +68,7 @@ struct host {
     size_t log_count, log_at, log_capacity;
     void (*handler)(struct host *host, const struct rw_event *event, const uint8_t *payload);
     void *context;
+    void (*dress)(struct host *host, struct peer *peer); /* NULL, or: gives every peer that connects its layer */
     struct peer peers[HOST_PEERS_MAX];
 };
 
@@ -95,7 +108,7 @@ FIXTURE struct host *host_open_seeded(uint32_t backend, const struct rw_core_con
         assert_true(host->listener >= 0);
         host->port = rw_socket_port(host->listener);
     }
-    assert_int_equal(rw_core_listen(core, host->listener, 3), RW_OK);
+    assert_int_equal(rw_core_listen(core, host->listener, 3, 0), RW_OK);
     return host;
 }
 
@@ -261,10 +274,18 @@ FIXTURE struct peer *peer_connect_to(struct host *host, int receive_buffer) {
     return peer;
 }
 
-FIXTURE struct peer *peer_connect(struct host *host) { return peer_connect_to(host, 0); }
+FIXTURE struct peer *peer_connect(struct host *host) {
+    struct peer *peer = peer_connect_to(host, 0);
+    if (host->dress) host->dress(host, peer);
+    return peer;
+}
 
 /* All of it, with turns in between when the socket is full. */
 FIXTURE void peer_send(struct host *host, struct peer *peer, const void *bytes, size_t count) {
+    if (peer->layer) {
+        peer->layer->send(host, peer, bytes, count);
+        return;
+    }
     if (host_is_sim(host)) {
         if (!rw_sim_is_closed(host->core->ring, peer->fd)) rw_sim_push(host->core->ring, peer->fd, bytes, count);
         return;
@@ -283,17 +304,25 @@ FIXTURE void peer_send(struct host *host, struct peer *peer, const void *bytes, 
 
 FIXTURE void peer_send_text(struct host *host, struct peer *peer, const char *text) { peer_send(host, peer, text, strlen(text)); }
 
+/* 65536 bytes behind what has come. */
+FIXTURE void peer_make_room(struct peer *peer) {
+    if (peer->memory && peer->capacity - (size_t)(peer->in - peer->memory) - peer->in_bytes >= 65536) return;
+    peer->capacity = peer->in_bytes * 2 + 131072;
+    uint8_t *grown = malloc(peer->capacity);
+    assert_non_null(grown);
+    if (peer->in_bytes) memcpy(grown, peer->in, peer->in_bytes);
+    free(peer->memory);
+    peer->memory = peer->in = grown;
+}
+
 /* What has come is put behind peer->in. */
 FIXTURE void peer_pull(struct host *host, struct peer *peer) {
+    if (peer->layer) {
+        peer->layer->pull(host, peer);
+        return;
+    }
     for (;;) {
-        if (!peer->memory || peer->capacity - (size_t)(peer->in - peer->memory) - peer->in_bytes < 65536) {
-            peer->capacity = peer->in_bytes * 2 + 131072;
-            uint8_t *grown = malloc(peer->capacity);
-            assert_non_null(grown);
-            if (peer->in_bytes) memcpy(grown, peer->in, peer->in_bytes);
-            free(peer->memory);
-            peer->memory = peer->in = grown;
-        }
+        peer_make_room(peer);
         if (host_is_sim(host)) {
             size_t took = rw_sim_take(host->core->ring, peer->fd, peer->in + peer->in_bytes, 65536);
             peer->in_bytes += took;
@@ -504,7 +533,7 @@ FIXTURE void host_assert_empty(struct host *host) {
     assert_int_equal(core->dirty.count + core->ready.count + core->ending.count, 0);
     assert_int_equal(rw_topics_count(core->topics), 0);
     assert_int_equal(rw_topics_subscriptions(core->topics), 0);
-    assert_int_equal(host_buffers_used(host), core->publish_log ? 1 : 0);
+    assert_int_equal(host_buffers_used(host), (core->publish_log ? 1 : 0) + (core->deflated_log ? 1 : 0));
     if (host_is_sim(host)) assert_int_equal(rw_sim_borrowed(core->ring), 0);
 }
 
@@ -512,6 +541,7 @@ FIXTURE void host_free(struct host *host) {
     if (!host_is_sim(host)) close(host->listener);
     for (uint32_t i = 0; i < HOST_PEERS_MAX; i++) {
         if (host->peers[i].used && !host->peers[i].closed && !host_is_sim(host)) close(host->peers[i].fd);
+        if (host->peers[i].layer) host->peers[i].layer->drop(&host->peers[i]);
         free(host->peers[i].memory);
     }
     for (size_t i = 0; i < host->log_count; i++) free(host->log[i].payload);

@@ -37,6 +37,8 @@ struct fuzz {
     struct {
         uint32_t generation, request;
         uint8_t opened, closed;
+        uint8_t quiet; /* a quiet upgrade was asked for: it may have opened without a word */
+        uint8_t connected, gone;
     } slots[SLOTS];
 };
 
@@ -59,6 +61,12 @@ static const uint8_t *take_bytes(struct input *input, size_t most, size_t *count
 
 /* ---------------------------------------------------------------- host */
 
+/* A slot that has changed hands: whatever had begun has ended. */
+static void expect_told(const struct fuzz *fuzz, uint32_t slot) {
+    CHECK(fuzz->slots[slot].quiet || fuzz->slots[slot].opened == fuzz->slots[slot].closed);
+    CHECK(fuzz->slots[slot].connected == fuzz->slots[slot].gone);
+}
+
 static void on_event(struct fuzz *fuzz, const struct rw_event *event) {
     if (event->type == RW_EVENT_NONE) return;
     CHECK(event->slot < SLOTS && event->generation);
@@ -69,11 +77,18 @@ static void on_event(struct fuzz *fuzz, const struct rw_event *event) {
         CHECK(event->offset <= fuzz->info.payload_bytes && event->bytes <= fuzz->info.payload_bytes - event->offset);
     }
     if (fuzz->slots[event->slot].generation != event->generation) {
-        CHECK(fuzz->slots[event->slot].opened == fuzz->slots[event->slot].closed);
+        expect_told(fuzz, event->slot);
         memset(&fuzz->slots[event->slot], 0, sizeof fuzz->slots[0]);
         fuzz->slots[event->slot].generation = event->generation;
     }
+    CHECK(!fuzz->slots[event->slot].gone);
+    if (event->type == RW_EVENT_DISCONNECT) {
+        CHECK(fuzz->slots[event->slot].connected);
+        fuzz->slots[event->slot].gone = 1;
+        return;
+    }
     CHECK(!fuzz->slots[event->slot].closed);
+    int opened = fuzz->slots[event->slot].opened || fuzz->slots[event->slot].quiet;
     switch (event->type) {
         case RW_EVENT_REQUEST:
             CHECK(!fuzz->slots[event->slot].opened);
@@ -83,14 +98,18 @@ static void on_event(struct fuzz *fuzz, const struct rw_event *event) {
             CHECK(!fuzz->slots[event->slot].opened);
             fuzz->slots[event->slot].opened = 1;
             break;
+        case RW_EVENT_CONNECT:
+            CHECK(!fuzz->slots[event->slot].connected && !opened && fuzz->slots[event->slot].request == 0);
+            fuzz->slots[event->slot].connected = 1;
+            break;
         case RW_EVENT_CLOSE:
-            CHECK(fuzz->slots[event->slot].opened);
+            CHECK(opened);
             fuzz->slots[event->slot].closed = 1;
             break;
         case RW_EVENT_MESSAGE:
         case RW_EVENT_PING:
         case RW_EVENT_PONG:
-            CHECK(fuzz->slots[event->slot].opened);
+            CHECK(opened);
             break;
         default:
             break;
@@ -117,6 +136,9 @@ static void command(struct fuzz *fuzz, struct rw_command record, const uint8_t *
         fuzz->data += (uint32_t)bytes;
     }
     ((struct rw_command *)(uintptr_t)fuzz->info.commands)[fuzz->commands++] = record;
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        if (record.type == RW_COMMAND_UPGRADE && record.flags & RW_UPGRADE_QUIET && record.slot == i) fuzz->slots[i].quiet = 1;
+    }
 }
 
 static struct rw_command about(const struct fuzz *fuzz, uint32_t slot, enum rw_command_type type) {
@@ -128,6 +150,7 @@ static void random_command(struct fuzz *fuzz, struct input *input) {
     uint8_t flags = take(input);
     struct rw_command record = about(fuzz, take(input) % SLOTS, take(input) % 20);
     record.flags = (uint16_t)(flags & 0x1F);
+    if (record.type == RW_COMMAND_SEND && flags & 1) record.flags |= RW_SEND_COMPRESS | RW_SEND_OWN;
     record.arg0 = take(input);
     record.arg1 = take(input);
     if (flags & 0x20) record.arg0 = take_u32(input);
@@ -156,6 +179,11 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
         case 1:
             record = about(fuzz, slot, RW_COMMAND_RESPOND);
             record.arg0 = 200;
+            if (what & 0x40) {
+                record.flags = RW_RESPOND_STATUS_TEXT | (what & 0x20 ? RW_RESPOND_NO_LENGTH : 0);
+                memcpy(large, "\x06" "200 OK", 7);
+                bytes += 7;
+            }
             command(fuzz, record, large, bytes);
             break;
         case 2:
@@ -173,8 +201,10 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
             break;
         case 5:
             record = about(fuzz, slot, RW_COMMAND_UPGRADE);
-            record.arg0 = what & 1;
-            command(fuzz, record, NULL, 0);
+            record.arg0 = (what & 1) | (what & 0x40 ? 6u << 8 : 0);
+            record.arg1 = what & 0x20 ? 18 : 0;
+            record.flags = what & 0x10 ? RW_UPGRADE_QUIET : 0;
+            command(fuzz, record, (const uint8_t *)"permessage-deflateA: b\r\nB: c\r\n", 30);
             break;
         case 6:
             command(fuzz, about(fuzz, slot, RW_COMMAND_SUBSCRIBE), (const uint8_t *)"abc", 1 + what % 3);
@@ -183,15 +213,60 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
             record = about(fuzz, slot, RW_COMMAND_PUBLISH);
             record.arg0 = 1;
             memcpy(large, "a", 1);
+            record.flags = what & 0x40 ? RW_SEND_COMPRESS : 0;
             command(fuzz, record, large, bytes + 1);
             break;
         case 8:
-            command(fuzz, about(fuzz, slot, RW_COMMAND_SEND), large, bytes);
+            record = about(fuzz, slot, RW_COMMAND_SEND);
+            record.flags = what & 0x40 ? RW_SEND_COMPRESS : 0;
+            command(fuzz, record, large, bytes);
             break;
         default:
             record = about(fuzz, slot, RW_COMMAND_BODY_ACK);
             record.arg0 = (uint32_t)bytes;
             command(fuzz, record, NULL, 0);
+            break;
+    }
+}
+
+/* What the host calls, rather than writes into a batch. */
+static void call(struct fuzz *fuzz, struct input *input) {
+    uint8_t what = take(input);
+    uint32_t slot = take(input) % SLOTS;
+    struct rw_core *core = fuzz->core;
+    static uint8_t out[300000];
+    uint32_t port;
+    (void)rw_core_flush(core, fuzz->commands);
+    fuzz->commands = fuzz->data = 0;
+    if (what & 1) {
+        struct rw_command record = about(fuzz, slot, RW_COMMAND_RESPOND_TRY);
+        size_t bytes = (size_t)take(input) * (what & 0x80 ? 1100 : 3);
+        int32_t accepted = rw_core_command(core, &record, out, bytes);
+        CHECK(accepted <= (int32_t)bytes && (accepted >= 0 || accepted == RW_ERR_STALE || accepted == RW_ERR_INVALID));
+        return;
+    }
+    switch (what >> 1 & 7) {
+        case 0:
+            (void)rw_core_terminate_listener(core, 0);
+            break;
+        case 1:
+            (void)rw_core_unlisten(core, 0);
+            break;
+        case 2:
+        case 3:
+            if (!core->listeners[0].used) CHECK(rw_core_listen(core, fuzz->listener, 0, what >> 4 & 5) == RW_OK);
+            break;
+        case 4:
+            if (core->listeners[0].used) CHECK(rw_core_listener_flags(core, 0, what >> 4 & 5) == RW_OK);
+            break;
+        case 5:
+            (void)rw_core_topics(core, slot, fuzz->slots[slot].generation, out, what >> 4);
+            break;
+        case 6:
+            (void)rw_core_peer(core, slot, fuzz->slots[slot].generation, what >> 4 & 1, out, &port);
+            break;
+        default:
+            (void)rw_core_topic_wanted(core, (const uint8_t *)"abc", 1u + what % 3);
             break;
     }
 }
@@ -212,8 +287,13 @@ static void push_template(struct fuzz *fuzz, uint32_t peer, uint8_t which) {
         "PUT http://b/y HTTP/1.1\r\nHost: b\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
         "HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         "0123456789",
+        "PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n",
     };
-    const char *text = texts[which % 8];
+    if (which % 10 == 9) {
+        rw_sim_push(fuzz->core->ring, fuzz->peers[peer], "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb", 28);
+        return;
+    }
+    const char *text = texts[which % 10];
     rw_sim_push(fuzz->core->ring, fuzz->peers[peer], text, strlen(text));
 }
 
@@ -278,7 +358,8 @@ static void peer_op(struct fuzz *fuzz, uint32_t peer, uint8_t op, struct input *
 
 static void behave(struct fuzz *fuzz, uint32_t index, uint8_t flags) {
     struct rw_behavior behavior = {.max_payload_bytes = flags & 0x40 ? 100 : 80000, .max_backpressure_bytes = flags & 0x80 ? 1000 : 200000, .idle_timeout_ms = 5000,
-                                   .ping_interval_ms = 1000, .max_lifetime_ms = 20000, .close_timeout_ms = 1000, .flags = flags & 0x1F};
+                                   .ping_interval_ms = 1000, .max_lifetime_ms = 20000, .close_timeout_ms = 1000, .flags = flags & 0x3F,
+                                   .deflate = index ? 0xF8 | 15u << 8 : 0x101};
     CHECK(rw_core_behavior(fuzz->core, index, &behavior) == RW_OK);
 }
 
@@ -310,6 +391,9 @@ static void step(struct fuzz *fuzz, struct input *input) {
         case 11:
             if (op == 0xFB) rw_core_drain(fuzz->core, 1012, take(input));
             break;
+        case 12:
+            call(fuzz, input);
+            break;
         default:
             for (uint32_t i = 0; i <= (op >> 4); i++) turn(fuzz);
             break;
@@ -331,7 +415,7 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
     behave(fuzz, 0, take(input));
     behave(fuzz, 1, take(input));
     fuzz->listener = rw_sim_listen(fuzz->core->ring);
-    CHECK(rw_core_listen(fuzz->core, fuzz->listener, 0) == RW_OK);
+    CHECK(rw_core_listen(fuzz->core, fuzz->listener, 0, take(input) & (RW_LISTENER_WANTS_CONNECT | RW_LISTENER_PROXY_PROTOCOL)) == RW_OK);
     for (uint32_t i = 0; i < PEERS; i++) fuzz->peers[i] = -1;
 }
 
@@ -355,8 +439,9 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     CHECK(rw_topics_count(core->topics) == 0 && rw_sim_borrowed(core->ring) == 0);
     uint64_t used = 0;
     for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
-    CHECK(used == (core->publish_log ? 1 : 0));
-    for (uint32_t i = 0; i < SLOTS; i++) CHECK(fuzz->slots[i].opened == fuzz->slots[i].closed);
+    CHECK(used == (core->publish_log ? 1u : 0u) + (core->deflated_log ? 1u : 0u));
+    for (uint32_t i = 0; i < SLOTS; i++) expect_told(fuzz, i);
+    CHECK(core->listeners[0].connections == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

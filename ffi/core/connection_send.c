@@ -1,0 +1,207 @@
+/* Connections, sending side, see connection.h. */
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "connection.h"
+#include "http.h"
+#include "tls.h"
+#include "ws.h"
+
+#define SEND_RETRY_MS RW_TIMER_TICK_MS
+#define FLUSH_HOLD_BYTES 65536u /* a held-back pipeline is sent all the same past this */
+#define FLUSH_ROUNDS 16u        /* sends of one direct flush, each of up to 64 KiB of ciphertext */
+
+void rw_connection_note_backpressure(struct rw_core *core, struct rw_slot *slot) {
+    unsigned waiting = slot->out_bytes > 0;
+    if (slot->state.counted == waiting) return;
+    slot->state.counted = waiting & 1u;
+    uint64_t now = core->stats->backpressure_connections;
+    RW_GAUGE(core, backpressure_connections, waiting ? now + 1 : now - 1);
+}
+
+int rw_connection_has_output(const struct rw_slot *slot) { return slot->out_bytes || (slot->tls && rw_tls_has_output(slot->tls)); }
+
+/* What the next send carries, which is not all that is queued. out: iov[0..RW_SEND_IOVECS_MAX); *bytes: their sum; *tried: bytes of the
+ * output queue that they stand for. ret: entries, 0: nothing to send, < 0: the connection is broken */
+static int32_t next_send(struct rw_core *core, struct rw_slot *slot, struct iovec *iov, uint32_t *bytes, uint32_t *tried) {
+    if (slot->tls) {
+        int32_t count = rw_tls_fill(core, slot, iov, tried);
+        if (count > 0) *bytes = (uint32_t)iov->iov_len;
+        return count;
+    }
+    uint32_t count = rw_outbox_peek(&core->outbox, slot, iov, RW_SEND_IOVECS_MAX);
+    *bytes = 0;
+    for (uint32_t i = 0; i < count; i++) *bytes += (uint32_t)iov[i].iov_len;
+    *tried = *bytes;
+    return (int32_t)count;
+}
+
+/* The kernel took `bytes`, as they went over the wire. */
+static void after_sent(struct rw_core *core, struct rw_slot *slot, uint32_t bytes) {
+    uint32_t done = slot->tls ? rw_tls_sent(core, slot->tls, bytes) : bytes;
+    if (done) rw_outbox_consume(&core->outbox, slot, done);
+    slot->last_output_ms = core->now_ms;
+    RW_COUNT(core, bytes_out, bytes);
+    /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers to pings. */
+    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET && slot->as.ws.control_bytes > slot->out_bytes) slot->as.ws.control_bytes = slot->out_bytes;
+    if (slot->state.counted) rw_connection_note_backpressure(core, slot);
+}
+
+static void send_queued(struct rw_core *core, struct rw_slot *slot) {
+    struct iovec iov[RW_SEND_IOVECS_MAX];
+    uint32_t bytes, tried;
+    int32_t count = next_send(core, slot, iov, &bytes, &tried);
+    if (count == 0) return;
+    int32_t sent = count;
+    if (count > 0) {
+        slot->out_unflushed = slot->out_bytes - tried;
+        sent = rw_ring_send(core->ring, slot->fd, rw_user_data(RW_OP_SEND, slot->generation, rw_core_index(core, slot)), iov, (uint32_t)count);
+    }
+    if (sent < 0) {
+        rw_connection_terminate(core, slot);
+        return;
+    }
+    slot->state.send_inflight = 1;
+    slot->state.send_cancelled = 0;
+    if (!slot->state.send_refused) slot->last_output_ms = core->now_ms;
+    /* A send that never completes is followed by nothing else that would look at the time. */
+    rw_connection_arm_timer(core, slot, core->now_ms + core->limits.write_timeout_ms);
+}
+
+/* All is sent: what waited for that happens now. */
+static void on_drained(struct rw_core *core, struct rw_slot *slot) {
+    switch ((enum rw_phase)slot->state.phase) {
+        case RW_PHASE_OPEN:
+            if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
+                rw_ws_on_drained(core, slot);
+            } else {
+                rw_http_on_drained(core, slot);
+            }
+            break;
+        case RW_PHASE_FINISHING:
+            if (slot->tls && rw_tls_end(core, slot)) {
+                send_queued(core, slot);
+                break;
+            }
+            (void)shutdown(slot->fd, SHUT_WR);
+            /* It reads on so that the last bytes arrive (RFC 9112 §9.6), but not for ever. */
+            slot->state.phase = RW_PHASE_LINGERING;
+            slot->deadline_ms = core->now_ms + core->limits.linger_timeout_ms;
+            if (slot->state.peer_closed) {
+                rw_connection_terminate(core, slot);
+                break;
+            }
+            rw_connection_arm_timer(core, slot, slot->deadline_ms);
+            rw_connection_update_receive(core, slot);
+            break;
+        case RW_PHASE_LINGERING:
+        case RW_PHASE_CLOSING:
+        case RW_PHASE_FREE:
+            break;
+    }
+}
+
+void rw_connection_on_send(struct rw_core *core, const struct rw_completion *completion) {
+    struct rw_slot *slot = rw_core_slot(core, rw_user_data_index(completion->user_data));
+    assert((slot->generation & 0xFFFFFFu) == rw_user_data_generation(completion->user_data) && slot->state.send_inflight);
+    slot->state.send_inflight = 0;
+    slot->state.send_cancelled = 0;
+    int32_t result = completion->result;
+    if (result < 0 && result != -EAGAIN && result != -EINTR) {
+        /* -ECANCELED only follows terminate, which has set CLOSING. */
+        rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
+        if (slot->state.phase != RW_PHASE_CLOSING) rw_connection_terminate(core, slot);
+        return;
+    }
+    if (result > 0) after_sent(core, slot, (uint32_t)result);
+    if (slot->state.phase == RW_PHASE_CLOSING) return;
+    slot->state.send_refused = result == -EAGAIN;
+    if (slot->state.send_refused) {
+        /* io_uring takes the end of the peer's stream for room to send (IO_POLL_UNMASK has EPOLLRDHUP), so a send to a half-closed peer
+         * that reads slowly never waits: sending again at once would spin. */
+        rw_connection_note_backpressure(core, slot);
+        rw_connection_arm_timer(core, slot, core->now_ms + SEND_RETRY_MS);
+        return;
+    }
+    if (slot->out_bytes > slot->out_unflushed) {
+        RW_COUNT(core, send_short, 1);
+        rw_connection_note_backpressure(core, slot);
+        rw_connection_arm_timer(core, slot, core->now_ms + core->limits.write_timeout_ms);
+    }
+    if (rw_connection_has_output(slot)) {
+        rw_connection_mark_dirty(core, slot);
+    } else {
+        on_drained(core, slot);
+    }
+}
+
+uint64_t rw_connection_send_now(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, uint64_t len) {
+    if (slot->tls) {
+        rw_connection_flush_now(core, slot);
+        return 0;
+    }
+    if (slot->state.send_inflight || slot->state.phase == RW_PHASE_CLOSING) return 0;
+    struct iovec iov[RW_SEND_IOVECS_MAX];
+    uint32_t queued = slot->out_bytes;
+    uint32_t count = rw_outbox_peek(&core->outbox, slot, iov, RW_SEND_IOVECS_MAX - 1);
+    uint32_t peeked = 0;
+    for (uint32_t i = 0; i < count; i++) peeked += (uint32_t)iov[i].iov_len;
+    if (peeked < queued) { /* more pieces than one send has room for */
+        rw_connection_flush_now(core, slot);
+        return 0;
+    }
+    iov[count] = (struct iovec){.iov_base = (void *)(uintptr_t)bytes, .iov_len = (size_t)len};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = count + 1};
+    ssize_t sent = sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    uint64_t taken = sent > 0 ? (uint64_t)sent : 0;
+    uint64_t direct = taken > queued ? taken - queued : 0;
+    if (taken) after_sent(core, slot, (uint32_t)(taken - direct));
+    if (direct) RW_COUNT(core, bytes_out, direct);
+    slot->out_unflushed = 0;
+    rw_connection_note_backpressure(core, slot);
+    return direct;
+}
+
+void rw_connection_flush_now(struct rw_core *core, struct rw_slot *slot) {
+    if (slot->state.send_inflight || slot->out_bytes == 0 || slot->state.phase == RW_PHASE_CLOSING) return;
+    int refused = 0;
+    /* One round for what is plain; as much of what is encrypted as comes in several pieces. */
+    for (uint32_t round = 0; round < FLUSH_ROUNDS && rw_connection_has_output(slot) && !refused; round++) {
+        struct iovec iov[RW_SEND_IOVECS_MAX];
+        uint32_t bytes, tried;
+        int32_t count = next_send(core, slot, iov, &bytes, &tried);
+        if (count == 0) break;
+        struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
+        ssize_t sent = count < 0 ? -1 : sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        /* An error shows again at the next send through the ring, which ends the connection. */
+        if (sent > 0) after_sent(core, slot, (uint32_t)sent);
+        refused = sent < 0 || (uint32_t)sent < bytes;
+        if (!slot->tls) break;
+    }
+    slot->out_unflushed = refused ? 0 : slot->out_bytes;
+    if (refused) rw_connection_note_backpressure(core, slot);
+}
+
+void rw_connection_flush_dirty(struct rw_core *core) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < core->dirty.count; i++) {
+        uint32_t index = core->dirty.items[i];
+        struct rw_slot *slot = rw_core_slot(core, index);
+        if (slot->state.ready && !slot->state.peer_closed && slot->out_bytes < FLUSH_HOLD_BYTES && slot->state.phase == RW_PHASE_OPEN) {
+            core->dirty.items[kept++] = index;
+            continue;
+        }
+        slot->state.dirty = 0;
+        if (slot->state.phase == RW_PHASE_CLOSING || slot->state.phase == RW_PHASE_FREE) continue;
+        if (slot->state.send_inflight) {
+            /* The kernel has not taken the last send: its completion marks the slot dirty again. */
+            rw_connection_arm_timer(core, slot, slot->last_output_ms + core->limits.write_timeout_ms);
+            rw_connection_note_backpressure(core, slot);
+        } else if (rw_connection_has_output(slot)) {
+            send_queued(core, slot);
+        } else {
+            on_drained(core, slot);
+        }
+    }
+    core->dirty.count = kept;
+}
