@@ -1,6 +1,7 @@
 /** What the package offers to a gateway.config.ts. */
 export type {
   AdminOptions,
+  CertificateOptions,
   DrainOptions,
   FetchApp,
   FetchEnv,
@@ -12,8 +13,9 @@ export type {
   ListenOptions,
   LogOptions,
   SqpollOptions,
+  TlsOptions,
 } from './config/define.ts';
 export { defineGateway } from './config/define.ts';
-export type { Message, SendResult, Socket, WebSocketHandler } from './core/websocket.ts';
+export type { CompressionOptions, Message, SendResult, Socket, WebSocketHandler } from './core/websocket.ts';
 export { getConnInfo, type RingwayBindings, upgradeWebSocket } from './frontend/hono/index.ts';
 export { publish } from './worker/publish.ts';

@@ -3,6 +3,7 @@
  * Role: used by supervisor and workers, each process with its own logger on the same stdout. No transport threads.
  */
 import { writeSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import pino, { type DestinationStream, type Logger } from 'pino';
 
 export type Log = Logger;
@@ -13,13 +14,15 @@ export interface LogSettings {
   readonly worker?: number;
   /** Readable lines instead of JSON. */
   readonly readable?: boolean;
+  /** Where to, instead of standard output. */
+  readonly fd?: 1 | 2;
 }
 
 export function createLog(settings: LogSettings, destination?: DestinationStream): Log {
-  const readable = settings.readable ?? process.stdout.isTTY === true;
-  const stdout =
-    destination ??
-    (readable ? { write: (line: string) => void writeSync(1, readableLine(line)) } : pino.destination({ fd: 1, sync: true }));
+  const fd = settings.fd ?? 1;
+  const readable = settings.readable ?? isatty(fd);
+  const output =
+    destination ?? (readable ? { write: (line: string) => void writeSync(fd, readableLine(line)) } : pino.destination({ fd, sync: true }));
   return pino(
     {
       level: settings.level,
@@ -27,7 +30,7 @@ export function createLog(settings: LogSettings, destination?: DestinationStream
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    stdout,
+    output,
   );
 }
 

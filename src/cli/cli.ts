@@ -3,17 +3,18 @@
  * Role: citty describes commands and prints their usage; the command line is judged strictly here, because citty itself ignores
  * what it does not know.
  */
-import { parseArgs, stripVTControlCharacters } from 'node:util';
+import { stripVTControlCharacters } from 'node:util';
 import { type ArgsDef, type CommandDef, defineCommand, renderUsage, runCommand } from 'citty';
-import { ranges } from '../config/defaults.ts';
 import { defaultConfigPath } from '../config/load.ts';
 import { ConfigError } from '../config/resolve.ts';
 import { nearest } from '../config/suggest.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { OperatingError } from '../operating-error.ts';
 import { version } from '../version.ts';
+import { judgeArguments, runArguments, UsageError, workerCount } from './arguments.ts';
 import { check } from './check.ts';
 import { init } from './init.ts';
+import { run } from './run.ts';
 import { start } from './start.ts';
 
 /** Where the command writes; replaced in tests. */
@@ -23,9 +24,6 @@ export interface Terminal {
 }
 
 const terminal: Terminal = { out: (text) => console.log(text), err: (text) => console.error(text) };
-
-/** The command line is wrong. */
-class UsageError extends Error {}
 
 const configArg = { type: 'string', alias: 'c', description: 'The config file', valueHint: 'FILE', default: defaultConfigPath } as const;
 
@@ -40,6 +38,15 @@ function commands(to: Terminal, result: { exitCode: number }) {
       },
       async run({ args }) {
         result.exitCode = await start({ configPath: args.config, workers: workerCount(args.workers) });
+      },
+    }),
+    run: defineCommand({
+      meta: { name: 'run', description: 'Run a program for uWebSockets.js, once on every CPU' },
+      args: {
+        program: { type: 'positional', description: 'The program; words behind it are its own', valueHint: 'FILE' },
+        workers: { type: 'string', description: "Processes, or 'auto': one for each CPU. Default: WORKERS, else 'auto'", valueHint: 'N' },
+        'drain-timeout': { type: 'string', description: 'Seconds that a stop may take. Default: 30', valueHint: 'N' },
+        'admin-port': { type: 'string', description: 'Health and metrics. Default: ADMIN_PORT, else none', valueHint: 'N' },
       },
     }),
     check: defineCommand({
@@ -75,8 +82,12 @@ export async function runCli(argv: readonly string[], to: Terminal = terminal): 
     } else {
       const command = Object.hasOwn(subCommands, first) ? subCommands[first] : undefined;
       if (command === undefined) throw new UsageError(unknownCommand(first, Object.keys(subCommands)));
-      if (rest.includes('--help') || rest.includes('-h')) {
+      // What stands behind a program is the program's own.
+      const own = command === subCommands.run ? rest.slice(0, 1) : rest;
+      if (own.includes('--help') || own.includes('-h')) {
         to.out(await usageText(command, main));
+      } else if (command === subCommands.run) {
+        result.exitCode = await run(runArguments(rest, process.env));
       } else {
         judgeArguments(first, (command.args ?? {}) as ArgsDef, rest);
         await runCommand(command, { rawArgs: rest });
@@ -115,42 +126,4 @@ function unknownCommand(word: string, known: readonly string[]): string {
   const near = nearest(word, known);
   const kind = word.startsWith('-') ? 'option' : 'command';
   return `unknown ${kind} '${word}'; ${near === undefined ? `write one of ${known.join(', ')}` : `did you mean '${near}'?`} ('ringway --help' explains)`;
-}
-
-/** Throws UsageError for anything that the command does not know, and for options without their value. */
-function judgeArguments(command: string, args: ArgsDef, rest: readonly string[]): void {
-  const known = Object.entries(args).map(([name, arg]) => ({
-    name,
-    short: 'alias' in arg ? String(arg.alias) : undefined,
-    type: arg.type === 'boolean' ? ('boolean' as const) : ('string' as const),
-  }));
-  const options = Object.fromEntries(known.map(({ name, short, type }) => [name, short === undefined ? { type } : { type, short }]));
-  const explain = `('ringway ${command} --help' explains)`;
-  const { tokens } = parseArgs({ args: [...rest], options, strict: false, allowPositionals: true, tokens: true });
-  for (const token of tokens) {
-    if (token.kind === 'positional') throw new UsageError(`'${token.value}' is one word too many for 'ringway ${command}' ${explain}`);
-    if (token.kind !== 'option') continue;
-    const option = known.find(({ name }) => name === token.name);
-    if (option === undefined) {
-      const near = nearest(
-        token.name,
-        known.map(({ name }) => name),
-      );
-      throw new UsageError(
-        `unknown option '${token.rawName}' of 'ringway ${command}'${near === undefined ? '' : `; did you mean '--${near}'?`} ${explain}`,
-      );
-    }
-    const hasValue = token.value !== undefined && token.value !== '' && !(token.inlineValue === false && token.value.startsWith('-'));
-    if (option.type === 'string' && !hasValue) throw new UsageError(`'${token.rawName}' needs a value ${explain}`);
-    if (option.type === 'boolean' && token.value !== undefined) throw new UsageError(`'${token.rawName}' takes no value ${explain}`);
-  }
-}
-
-function workerCount(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const [least, most] = ranges.workers;
-  const count = Number(text);
-  if (!/^\d+$/.test(text) || count < least || count > most)
-    throw new UsageError(`--workers is '${text}'; write an integer from ${least} to ${most}`);
-  return count;
 }

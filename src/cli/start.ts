@@ -4,8 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { loadConfig } from '../config/load.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { createLog, type Log } from '../log.ts';
-import { OperatingError } from '../operating-error.ts';
+import { gatewayWorkers } from '../supervisor/boot.ts';
 import { onStopSignals } from '../supervisor/drain.ts';
+import type { Supervisor } from '../supervisor/supervisor.ts';
+import { loadJudge, loadNative } from './core-modules.ts';
 
 export interface StartOptions {
   readonly configPath: string;
@@ -22,33 +24,34 @@ export async function start(options: StartOptions): Promise<number> {
   const log = createLog({ level: config.log.level });
   surviveStrayErrors(log);
 
-  const native = await loadCore();
+  const native = await loadNative();
+  const { checkCertificates, judgeCertificates } = await loadJudge();
+  checkCertificates(config, options.configPath);
   const { Supervisor } = await import('../supervisor/supervisor.ts');
   const workerProgram = fileURLToPath(new URL('../worker/main.ts', import.meta.url));
-  const supervisor = await Supervisor.start({ config, configPath: resolve(options.configPath), native, log, workerProgram });
+  const kind = gatewayWorkers(resolve(options.configPath), workerProgram);
+  const supervisor = await Supervisor.start({ config, kind, native, log, judge: judgeCertificates });
+  return untilStopped(supervisor, config.drain.timeout, log);
+}
+
+/** Let signals govern the node until it has stopped. ret: the exit code */
+export async function untilStopped(supervisor: Supervisor, drainSeconds: number, log: Log): Promise<number> {
   const ignoreSignals = onStopSignals(
     (signal) => {
       const again = signal === 'SIGINT' ? 'Ctrl+C' : signal;
-      log.info(`${signal}: finishing what is in progress, for ${config.drain.timeout} s at most; ${again} once more stops at once`);
-      void supervisor.drain();
+      log.info(`${signal}: finishing what is in progress, for ${drainSeconds} s at most; ${again} once more stops at once`);
+      void supervisor.drain(signal);
     },
     (exitCode) => void supervisor.kill(exitCode),
   );
-  // A closed terminal, or `systemctl reload`: neither is a reason to drop every connection.
-  process.on('SIGHUP', () => log.warn('SIGHUP: this version does not reload its config; restart it to apply a change'));
+  // `systemctl reload`, or a closed terminal, which is no reason to drop every connection.
+  const reload = () => supervisor.reloadCertificates();
+  process.on('SIGHUP', reload);
   const exitCode = await supervisor.finished;
+  process.off('SIGHUP', reload);
   ignoreSignals();
   if (exitCode === exitCodes.ok) log.info('stopped');
   return exitCode;
-}
-
-/** Loading it maps the C core, which may not be there yet; other commands do without. */
-async function loadCore() {
-  try {
-    return (await import('../../ffi/bindings.ts')).native;
-  } catch (error) {
-    throw new OperatingError(error instanceof Error ? error.message : String(error), { cause: error });
-  }
 }
 
 /** The config runs here as well, to be checked: what its timers or clients throw later must not end the node. */

@@ -4,6 +4,7 @@
  */
 export const defaults = {
   listen: { port: 8080, host: '::', hostWithoutIpv6: '0.0.0.0', ipv6Only: false, backlog: 4096 },
+  tls: { minVersion: 'TLSv1.2', reloadInterval: 60 },
   admin: { port: 9100, host: '127.0.0.1' },
   workers: 'auto',
   http: {
@@ -34,7 +35,9 @@ export const defaults = {
     idleTimeout: 120,
     pingInterval: 30,
     maxLifetime: 0,
+    compression: false,
   },
+  compression: { minBytes: 1024, window: 'shared', windowBits: 12 },
 } as const;
 
 /** Bounds of numbers, as [least, most]; equal to what the core can hold. */
@@ -47,6 +50,7 @@ export const ranges = {
   /** Seconds, where 0 means never. */
   lifetime: [0, 2592000],
   drain: [0, 3600],
+  reloadInterval: [0, 86400],
   /** Lengths within a request head are 16 bits wide. */
   headBytes: [512, 65535],
   targetBytes: [64, 65535],
@@ -61,11 +65,18 @@ export const ranges = {
   sqpollIdle: [1, 60000],
   payloadBytes: [1, 2 ** 30],
   backpressureBytes: [1024, 2 ** 30],
+  compressedBytes: [0, 2 ** 30],
+  /** zlib's raw deflate takes no window of 8 bits. */
+  windowBits: [9, 15],
 } as const satisfies Record<string, readonly [number, number]>;
 
 /** sun_path of a Unix socket address holds 108 bytes with its final NUL (unix(7)). */
 export const unixPathBytesMax = 107;
 /** Routes of WebSockets: the core numbers them in 8 bits, and one number is Hono's. */
 export const websocketRoutesMax = 255;
+/** Characters of a server name (RFC 1035 §2.3.4). */
+export const serverNameLengthMax = 253;
+/** Server names of one address: the core numbers them in 16 bits, and 0 is the address's own certificate. */
+export const serverNamesMax = 65535;
 /** Listening addresses: the core numbers them in 8 bits. */
 export const listenersMax = 256;

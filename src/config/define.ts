@@ -19,6 +19,32 @@ export interface FetchApp {
   fetch(request: Request, env: any): Response | Promise<Response>;
 }
 
+/** A certificate and its key: PEM files, by paths relative to the config file. */
+export interface CertificateOptions {
+  /** The certificate, followed by those that link it to its authority. */
+  cert: string;
+  /** Its private key. */
+  key: string;
+  /** Of the key, when it is encrypted. */
+  passphrase?: string | undefined;
+  /** Authorities: given, every client must show a certificate that one of them has signed. @default clients need none */
+  ca?: string | undefined;
+  /** Least version of TLS. @default 'TLSv1.2' */
+  minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
+}
+
+/** TLS of one address: its files are read again when they change, and on SIGHUP; no connection is closed for that. */
+export interface TlsOptions extends CertificateOptions {
+  /** Parameters for DHE key exchange. @default only elliptic curves are spoken */
+  dhParams?: string | undefined;
+  /** What is spoken with TLS 1.2, as a list of OpenSSL's. @default ciphers with forward secrecy and authenticated encryption */
+  ciphers?: string | undefined;
+  /** Certificates for other names that clients may ask for (SNI): 'example.org', or '*.example.org' for one label. @default {} */
+  serverNames?: Readonly<Record<string, CertificateOptions>> | undefined;
+  /** Seconds between two looks whether a file has changed; 0: never. @default 60 */
+  reloadInterval?: number | undefined;
+}
+
 /** One address to accept connections on: TCP (`port`, `host`) or a Unix socket (`unix`). */
 export interface ListenOptions {
   /** TCP port; 0: the system chooses one. @default the environment variable PORT, else 8080 */
@@ -34,6 +60,8 @@ export interface ListenOptions {
   ipv6Only?: boolean | undefined;
   /** Connections that may wait to be accepted, for each worker; the system caps it (net.core.somaxconn). @default 4096 */
   backlog?: number | undefined;
+  /** Speak TLS: https and wss. @default none */
+  tls?: TlsOptions | undefined;
 }
 
 /** Where /healthz, /readyz and /metrics are served. Keep it off public networks: it has no authentication. */

@@ -28,7 +28,7 @@ export async function loadConfig(path: string, env: Environment = process.env): 
   } catch (error) {
     throw new ConfigError(path, [importProblem(error, name)]);
   }
-  return resolveConfig(await defaultExport(module, name), env, path);
+  return resolveConfig(await defaultExport(module, name), env, path, dirname(absolute));
 }
 
 async function defaultExport(module: { readonly default?: unknown }, name: string): Promise<unknown> {
@@ -76,6 +76,7 @@ function hasMessage(error: unknown): error is { name: string; message: string } 
 /** Modules of this package by the name that configs import them under. */
 const ownModules: Readonly<Record<string, () => Promise<object>>> = {
   ringway: () => import('../index.ts'),
+  'ringway/uws': () => import('../frontend/uws/index.ts'),
 };
 
 let provided = false;

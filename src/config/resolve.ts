@@ -9,6 +9,7 @@ import { defaults, listenersMax, ranges, websocketRoutesMax } from './defaults.t
 import type { FetchApp, FetchEnv, FetchHandler, GatewayConfig, ListenOptions, LogOptions, SqpollOptions } from './define.ts';
 import { parsePattern, patternShape } from './route-pattern.ts';
 import { gatewaySchema, type Mistake, mistakesOf, pathText, show, unknownKey, websocketMembers } from './schema.ts';
+import { resolveTls, type TlsSettings } from './tls.ts';
 
 export interface TcpAddress {
   readonly kind: 'tcp';
@@ -18,11 +19,13 @@ export interface TcpAddress {
   readonly port: number;
   readonly ipv6Only: boolean;
   readonly backlog: number;
+  readonly tls: TlsSettings | undefined;
 }
 export interface UnixAddress {
   readonly kind: 'unix';
   readonly path: string;
   readonly backlog: number;
+  readonly tls: TlsSettings | undefined;
 }
 export type ListenAddress = TcpAddress | UnixAddress;
 export type AdminAddress =
@@ -39,6 +42,12 @@ export interface WebSocketSettings {
   readonly idleTimeout: number;
   readonly pingInterval: number;
   readonly maxLifetime: number;
+  readonly compression: false | CompressionSettings;
+}
+export interface CompressionSettings {
+  readonly minBytes: number;
+  readonly window: 'shared' | 'dedicated';
+  readonly windowBits: number;
 }
 export interface WebSocketRoute {
   readonly pattern: string;
@@ -86,10 +95,10 @@ export class ConfigError extends Error {
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Check `value` and fill in what it leaves open. `where` names the config in errors.
+ * Check `value` and fill in what it leaves open. `where` names the config in errors, `folder` is what paths in it are relative to.
  * Throws ConfigError with all mistakes.
  */
-export function resolveConfig(value: unknown, env: Environment, where = 'config'): ResolvedConfig {
+export function resolveConfig(value: unknown, env: Environment, where = 'config', folder = process.cwd()): ResolvedConfig {
   const parsed = gatewaySchema.safeParse(value);
   const mistakes = new Mistakes(parsed.success ? [] : mistakesOf(parsed.error.issues));
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new ConfigError(where, mistakes.lines());
@@ -97,7 +106,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
   // What concerns several values is judged for the parts whose own values are sound, so that everything is said at once.
   const config = Object.fromEntries(Object.entries(value).filter(([key]) => !mistakes.concern(key))) as GatewayConfig;
   const environment = new EnvironmentNumbers(env, mistakes);
-  const listen = mistakes.concern('listen') ? [] : resolveListen(config.listen, environment, mistakes);
+  const listen = mistakes.concern('listen') ? [] : resolveListen(config.listen, { environment, folder, mistakes });
   const admin = mistakes.concern('admin') ? false : resolveAdmin(config.admin, environment, mistakes);
   const workers = mistakes.concern('workers') ? 'auto' : (config.workers ?? environment.workers());
   checkAdminApart(listen, admin, mistakes);
@@ -173,7 +182,15 @@ class EnvironmentNumbers {
 
 type Listen = GatewayConfig['listen'];
 
-function resolveListen(listen: Listen, environment: EnvironmentNumbers, mistakes: Mistakes): ListenAddress[] {
+/** What values are resolved with. */
+interface Context {
+  readonly environment: EnvironmentNumbers;
+  readonly folder: string;
+  readonly mistakes: Mistakes;
+}
+
+function resolveListen(listen: Listen, context: Context): ListenAddress[] {
+  const { mistakes } = context;
   const isList = Array.isArray(listen);
   const entries: readonly (number | ListenOptions)[] = isList ? listen : [(listen as number | ListenOptions | undefined) ?? {}];
   if (entries.length === 0) mistakes.add(['listen'], 'is an empty list; write at least one port or address');
@@ -181,7 +198,7 @@ function resolveListen(listen: Listen, environment: EnvironmentNumbers, mistakes
   const seen = new Map<string, string>();
   return entries.map((entry, index) => {
     const path = isList ? ['listen', index] : ['listen'];
-    const address = resolveAddress(typeof entry === 'number' ? { port: entry } : entry, path, environment, mistakes);
+    const address = resolveAddress(typeof entry === 'number' ? { port: entry } : entry, path, context);
     const key = address.kind === 'unix' ? address.path : `${address.host.toLowerCase()} port ${address.port}`;
     const earlier = seen.get(key);
     const isChosenBySystem = address.kind === 'tcp' && address.port === 0;
@@ -191,18 +208,16 @@ function resolveListen(listen: Listen, environment: EnvironmentNumbers, mistakes
   });
 }
 
-function resolveAddress(
-  entry: ListenOptions,
-  path: readonly PropertyKey[],
-  environment: EnvironmentNumbers,
-  mistakes: Mistakes,
-): ListenAddress {
+function resolveAddress(entry: ListenOptions, path: readonly PropertyKey[], context: Context): ListenAddress {
+  const { environment, folder, mistakes } = context;
   const backlog = entry.backlog ?? defaults.listen.backlog;
+  const complain = mistakes.add.bind(mistakes);
+  const tls = entry.tls === undefined ? undefined : resolveTls(entry.tls, [...path, 'tls'], folder, complain);
   if (entry.unix !== undefined) {
     for (const name of ['port', 'host', 'ipv6Only'] as const) {
       if (entry[name] !== undefined) mistakes.add([...path, name], 'does not go with unix; remove it, or list two addresses');
     }
-    return { kind: 'unix', path: entry.unix, backlog };
+    return { kind: 'unix', path: entry.unix, backlog, tls };
   }
   if (entry.ipv6Only === true && entry.host !== undefined && !entry.host.includes(':')) {
     mistakes.add([...path, 'ipv6Only'], `does not go with the IPv4 address ${entry.host}; remove it`);
@@ -215,6 +230,7 @@ function resolveAddress(
     port: entry.port ?? environment.port('PORT', defaults.listen.port),
     ipv6Only,
     backlog,
+    tls,
   };
 }
 
@@ -305,9 +321,22 @@ function resolveWebSocket(websocket: NonNullable<GatewayConfig['websocket']>, mi
       idleTimeout,
       pingInterval,
       maxLifetime: handler.maxLifetime ?? fallback.maxLifetime,
+      compression: resolveCompression(handler.compression ?? fallback.compression, ['websocket', pattern, 'compression'], mistakes),
     };
     return { pattern, handler, settings };
   });
+}
+
+function resolveCompression(
+  compression: NonNullable<WebSocketHandler['compression']>,
+  path: readonly PropertyKey[],
+  mistakes: Mistakes,
+): false | CompressionSettings {
+  if (typeof compression === 'boolean') return compression && defaults.compression;
+  const settings = { ...defaults.compression, ...definedOf(compression) };
+  if (compression.windowBits !== undefined && settings.window !== 'dedicated')
+    mistakes.add([...path, 'windowBits'], "is for dedicated windows; remove it, or write window: 'dedicated'");
+  return settings;
 }
 
 function resolveHttp(http: GatewayConfig['http'], mistakes: Mistakes): HttpSettings {

@@ -103,12 +103,46 @@ const unixPath = () =>
     })
     .refine((path) => !path.includes('\0'), { error: 'holds a NUL character; write a path without it' });
 
+const pemFile = (example: string) => {
+  const error = ({ input }: RawIssue) => {
+    if (typeof input === 'string' && input.includes('-----BEGIN'))
+      return `is the text of a PEM file; write the path of the file, such as '${example}'`;
+    return `is ${input === undefined ? 'missing' : show(input)}; write the path of a PEM file, such as '${example}'`;
+  };
+  return z
+    .string({ error })
+    .min(1, { error })
+    .refine((path) => !path.includes('-----BEGIN') && !path.includes('\0'), { error });
+};
+// Its value stands in no message: it is a secret.
+const passphrase = z.string({ error: 'is not a string; write the passphrase of the key' });
+const certificateShape = {
+  cert: pemFile('certificate.pem'),
+  key: pemFile('key.pem'),
+  passphrase: passphrase.optional(),
+  ca: pemFile('ca.pem').optional(),
+  minVersion: oneOf(['TLSv1.2', 'TLSv1.3']).optional(),
+};
+const tls = options({
+  ...certificateShape,
+  dhParams: pemFile('dhparams.pem').optional(),
+  ciphers: z.string({ error: sayInstead("a list of OpenSSL's, such as 'ECDHE+AESGCM'") }).optional(),
+  serverNames: z
+    .record(z.string(), options(certificateShape), {
+      error: sayInstead("an object from names to certificates, such as { 'example.org': { cert: 'cert.pem', key: 'key.pem' } }"),
+    })
+    .readonly()
+    .optional(),
+  reloadInterval: seconds(ranges.reloadInterval, ' (0: never)').optional(),
+});
+
 const listenOptions = options({
   port: port().optional(),
   host: host().optional(),
   unix: unixPath().optional(),
   ipv6Only: boolean().optional(),
   backlog: integer(ranges.backlog).optional(),
+  tls: tls.optional(),
 });
 const oneListener = () =>
   z.union([port(), listenOptions], { error: sayInstead("a port such as 8080, or an address such as { port: 8080, host: '127.0.0.1' }") });
@@ -154,6 +188,13 @@ const origin = z.string({ error: sayInstead("an origin such as 'https://example.
   },
 });
 
+const compressionOptions = options({
+  minBytes: integer(ranges.compressedBytes).optional(),
+  window: oneOf(['shared', 'dedicated']).optional(),
+  windowBits: integer(ranges.windowBits).optional(),
+});
+const compression = z.union([boolean(), compressionOptions], { error: sayInstead('true, false, or an object such as { minBytes: 1024 }') });
+
 const websocketShape = {
   upgrade: handlerFunction('upgrade'),
   open: handlerFunction('open'),
@@ -178,6 +219,7 @@ const websocketShape = {
   idleTimeout: seconds(ranges.lifetime, ' (0: never)').optional(),
   pingInterval: seconds(ranges.lifetime, ' (0: never)').optional(),
   maxLifetime: seconds(ranges.lifetime, ' (0: for ever)').optional(),
+  compression: compression.optional(),
 };
 /** Members of a WebSocket handler. */
 export const websocketMembers: readonly string[] = Object.keys(websocketShape);

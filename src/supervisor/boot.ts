@@ -1,8 +1,9 @@
 /**
- * What passes between the supervisor and a worker: the WorkerBoot in its environment, descriptors by number, and messages
+ * What passes between the supervisor and a worker: the boot data in its environment, descriptors by number, and messages
  * over Bun's IPC channel (JSON).
  */
 import type { SharedStats } from '../../ffi/bindings.ts';
+import type { StopSignal } from './drain.ts';
 
 /** A listening socket as the worker finds it. */
 export interface WorkerListener {
@@ -13,60 +14,106 @@ export interface WorkerListener {
   readonly label: string;
 }
 
-/** Everything a worker must know beside its config. */
-export interface WorkerBoot {
+/** A worker's place on its node. */
+export interface NodePlace {
   readonly index: number;
   /** Workers of this node. */
   readonly count: number;
   /** CPU to pin itself to; null: none. */
   readonly cpu: number | null;
-  readonly configPath: string;
   readonly shmFd: number;
   /** Worker i's inbox eventfd is `inboxFdFirst + i`. */
   readonly inboxFdFirst: number;
-  readonly listeners: readonly WorkerListener[];
   /** Counts the processes that have had this index, from 0. */
   readonly generation: number;
+}
+
+/** Everything that a worker of a gateway must know beside its config. */
+export interface WorkerBoot extends NodePlace {
+  readonly configPath: string;
+  readonly listeners: readonly WorkerListener[];
+}
+
+/** Everything that a worker of `ringway run` must know. */
+export interface ProgramBoot extends NodePlace {
+  /** The file in which the workers agree on ports, see worker/shared-ports.ts. */
+  readonly portsFd: number;
+}
+
+/** What the workers of a node run. */
+export interface WorkerKind {
+  /** What Bun is started with. */
+  readonly args: readonly string[];
+  /** Handed over to every worker, behind those of its place. */
+  readonly descriptors: readonly number[];
+  /** What it must know beside its place. `fdFirst`: where it finds `descriptors`. */
+  boot(listeners: readonly WorkerListener[], fdFirst: number): Omit<WorkerBoot, keyof NodePlace> | Omit<ProgramBoot, keyof NodePlace>;
+  /** Written by others: it listens when it likes, may end by itself, and may handle signals. */
+  readonly isProgram: boolean;
+  /** RFC 6455 §7.4: what WebSockets close with when the node stops. */
+  readonly drainCode: number;
 }
 
 export type BackendName = 'io_uring' | 'epoll';
 
 export type WorkerMessage =
-  /** It accepts connections. `note`: why it runs on this backend, when that is not the first choice. */
-  | { readonly type: 'ready'; readonly backend: BackendName; readonly note?: string }
+  /** It accepts connections. `note`: why it runs on this backend, when that is not the first choice. `where`: a program's first address. */
+  | { readonly type: 'ready'; readonly backend: BackendName; readonly note?: string; readonly where?: string }
   /** It has finished draining and is about to exit. */
   | { readonly type: 'drained' }
   /** It cannot start and is about to exit with `exitCode`; 78 on the first start stops the node, all else is tried again. */
   | { readonly type: 'failed'; readonly message: string; readonly exitCode: number };
 
-export type SupervisorMessage = {
+export interface DrainMessage {
   readonly type: 'drain';
+  /** What the node was asked by. */
+  readonly signal: StopSignal;
   /** WebSocket close code to send. */
   readonly code: number;
   /** Spread the closes over this time. */
   readonly overMs: number;
   /** From now; then the supervisor kills what is left. */
   readonly deadlineMs: number;
-};
+}
+
+export type SupervisorMessage =
+  | DrainMessage
+  /** Load the certificates of these listeners again, or, in a program, those of all. */
+  | { readonly type: 'certificates'; readonly listeners: readonly number[] };
 
 /** Descriptors 0..2 are standard; the first of ours is 3 (spawn's stdio list). Bun puts its IPC channel after the last one. */
 const firstFd = 3;
 
-/** Environment variable that holds the WorkerBoot as JSON. */
+/** Environment variable that holds the boot data as JSON. */
 export const bootVariable = 'RINGWAY_WORKER';
 
 /** The descriptors to hand over in order, and where the worker finds them. */
-export function layOutDescriptors(shmFd: number, inboxFds: readonly number[], listenerFds: readonly number[]) {
+export function layOutDescriptors(shmFd: number, inboxFds: readonly number[], kindFds: readonly number[], listenerFds: readonly number[]) {
   const inboxFdFirst = firstFd + 1;
-  const listenerFdFirst = inboxFdFirst + inboxFds.length;
-  return { descriptors: [shmFd, ...inboxFds, ...listenerFds], shmFd: firstFd, inboxFdFirst, listenerFdFirst };
+  const kindFdFirst = inboxFdFirst + inboxFds.length;
+  const listenerFdFirst = kindFdFirst + kindFds.length;
+  return { descriptors: [shmFd, ...inboxFds, ...kindFds, ...listenerFds], shmFd: firstFd, inboxFdFirst, kindFdFirst, listenerFdFirst };
 }
 
 /** In a worker: what it was started with. Throws when this process was not started by a supervisor. */
-export function readBoot(env: Readonly<Record<string, string | undefined>>): WorkerBoot {
+export function readBoot<Boot extends NodePlace = WorkerBoot>(env: Readonly<Record<string, string | undefined>>): Boot {
   const text = env[bootVariable];
-  if (text === undefined) throw new Error(`${bootVariable} is not set: workers are started by 'ringway start'`);
-  return JSON.parse(text) as WorkerBoot;
+  if (text === undefined) throw new Error(`${bootVariable} is not set: workers are started by 'ringway start' and 'ringway run'`);
+  return JSON.parse(text) as Boot;
+}
+
+/** RFC 6455 §7.4.1: the endpoint is going away. */
+const goingAway = 1001;
+
+/** Workers that serve a config with `program`. */
+export function gatewayWorkers(configPath: string, program: string): WorkerKind {
+  return {
+    args: [program],
+    descriptors: [],
+    boot: (listeners) => ({ configPath, listeners }),
+    isProgram: false,
+    drainCode: goingAway,
+  };
 }
 
 /** What the supervisor needs of the core; ffi/bindings.ts has it as `native`. */
@@ -78,4 +125,26 @@ export interface SupervisorNative {
   eventfdCreate(): number;
   fdClose(fd: number): void;
   affinityGet(): number[];
+}
+
+/** RFC 6455 §7.4.1 and the IANA registry: the service restarts, come back. */
+const serviceRestart = 1012;
+
+export interface ProgramPlan {
+  /** Loaded before the program. */
+  readonly preload: string;
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly portsFd: number;
+}
+
+/** Workers that run a program written to uWebSockets.js. */
+export function programWorkers({ preload, program, args, portsFd }: ProgramPlan): WorkerKind {
+  return {
+    args: ['--preload', preload, program, ...args],
+    descriptors: [portsFd],
+    boot: (_, fdFirst) => ({ portsFd: fdFirst }),
+    isProgram: true,
+    drainCode: serviceRestart,
+  };
 }

@@ -5,25 +5,32 @@ import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
 import type { WorkerProcess } from './worker-process.ts';
 
-/** RFC 6455 §7.4.1: the endpoint is going away. */
-const closeGoingAway = 1001;
 /** Closes are spread over this part of the drain time; the rest is for their close handshakes. */
 const spreadShare = 0.8;
 
+export interface DrainPlan {
+  readonly signal: StopSignal;
+  /** What WebSockets close with. */
+  readonly code: number;
+  readonly timeoutSeconds: number;
+  /** The option that sets it. */
+  readonly timeoutOption: string;
+}
+
 /** Resolves when every worker has stopped, by itself or killed at the deadline. */
-export async function drainWorkers(workers: readonly WorkerProcess[], timeoutSeconds: number, log: Log): Promise<void> {
+export async function drainWorkers(workers: readonly WorkerProcess[], plan: DrainPlan, log: Log): Promise<void> {
   const killAll = () => {
     for (const worker of workers) worker.kill();
   };
+  const { signal, code, timeoutSeconds } = plan;
   const deadlineMs = timeoutSeconds * 1000;
+  const overMs = Math.floor(deadlineMs * spreadShare);
   if (deadlineMs === 0) killAll();
-  else
-    for (const worker of workers)
-      worker.drain({ type: 'drain', code: closeGoingAway, overMs: Math.floor(deadlineMs * spreadShare), deadlineMs });
+  else for (const worker of workers) worker.drain({ type: 'drain', signal, code, overMs, deadlineMs });
   const deadline = setTimeout(
     () => {
       const late = workers.filter((worker) => worker.state !== 'stopped').length;
-      log.warn(`${late} of ${workers.length} workers had connections left after ${timeoutSeconds} s (drain.timeout); cut off`);
+      log.warn(`${late} of ${workers.length} workers had connections left after ${timeoutSeconds} s (${plan.timeoutOption}); cut off`);
       killAll();
     },
     Math.max(deadlineMs, 1000),

@@ -92,7 +92,8 @@ function openTcp(native: SupervisorNative, address: TcpAddress, index: number, w
     for (const fd of fds) native.fdClose(fd);
     throw problem(error, address);
   }
-  return { index, label: `http://${hostText(address.host)}:${port}`, fds, port, unixPath: undefined };
+  const scheme = address.tls === undefined ? 'http' : 'https';
+  return { index, label: `${scheme}://${hostText(address.host)}:${port}`, fds, port, unixPath: undefined };
 }
 
 function openUnix(native: SupervisorNative, address: UnixAddress, index: number, workers: number): OpenListener {

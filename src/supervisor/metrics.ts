@@ -56,6 +56,10 @@ export const families: readonly Family[] = [
     'Connections that could not be accepted: no slot free, no descriptors (EMFILE, ENFILE), no memory, or the peer left first.',
     by('reason', { slots: 'refused_slots', descriptors: 'refused_descriptors', memory: 'refused_memory', aborted: 'refused_aborted' }),
   ),
+  counter('tls_handshakes', 'TLS handshakes completed.', one('tls_handshakes')),
+  counter('tls_resumptions', 'TLS handshakes that resumed a session.', one('tls_resumptions')),
+  counter('tls_errors', 'TLS handshakes that failed, and broken records.', one('tls_errors')),
+  counter('tls_plain_requests', 'Plain HTTP that came to a TLS port, answered with 400.', one('tls_plain')),
   counter('http_requests', 'Requests whose head was complete and valid.', one('requests')),
   counter(
     'http_responses',
@@ -89,6 +93,12 @@ export const families: readonly Family[] = [
     by('direction', { in: 'ws_messages_in', out: 'ws_messages_out' }),
   ),
   counter('websocket_message_bytes', 'Payload of those messages.', by('direction', { in: 'ws_bytes_in', out: 'ws_bytes_out' })),
+  counter(
+    'websocket_compressed_messages',
+    'Messages received compressed, and messages queued compressed to one socket each.',
+    by('direction', { in: 'ws_deflated_in', out: 'ws_deflated_out' }),
+  ),
+  counter('websocket_compressions', 'Compressions done: a published message counts once for each window size in use.', one('deflates')),
   counter('websocket_pings', 'Ping frames.', by('direction', { in: 'ws_pings_in', out: 'ws_pings_out' })),
   counter('websocket_pongs_received', 'Pong frames received.', one('ws_pongs_in')),
   counter('websocket_closes', 'Close frames.', by('direction', { in: 'ws_closes_in', out: 'ws_closes_out' })),

@@ -5,31 +5,33 @@
  *   start: admin → sockets → shared memory → workers → banner when all are ready
  *   stop:  drain workers → close everything in reverse
  *
- * Up: cli/start.ts. Down: listeners.ts, worker-process.ts, admin.ts, drain.ts.
+ * Up: cli/start.ts, cli/run.ts. Down: listeners.ts, worker-process.ts, admin.ts, drain.ts, certificates.ts, shared-resources.ts.
  */
-import type { SharedStats } from '../../ffi/bindings.ts';
-import { statsLayout } from '../../ffi/layout.ts';
 import type { ResolvedConfig } from '../config/resolve.ts';
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
-import { errorCode, OperatingError } from '../operating-error.ts';
 import { version } from '../version.ts';
 import { type AdminServer, type AdminView, serveAdmin, type WorkerHealth } from './admin.ts';
-import { layOutDescriptors, type SupervisorNative } from './boot.ts';
+import { layOutDescriptors, type SupervisorNative, type WorkerKind } from './boot.ts';
+import { type CertificateJudge, CertificateReloads } from './certificates.ts';
 import { cgroupCpuQuota, planCpus } from './cpus.ts';
-import { drainWorkers } from './drain.ts';
+import { drainWorkers, type StopSignal } from './drain.ts';
 import { Listeners, type OpenListener } from './listeners.ts';
-import { createMetrics, type MetricsSource, type StatsField } from './metrics.ts';
+import { createMetrics, type MetricsSource } from './metrics.ts';
+import { SharedResources } from './shared-resources.ts';
 import { WorkerProcess } from './worker-process.ts';
 
+/** What a node is set up with. */
+export type NodeSettings = Pick<ResolvedConfig, 'listen' | 'admin' | 'workers' | 'affinity' | 'drain'>;
+
 export interface SupervisorOptions {
-  readonly config: ResolvedConfig;
-  /** Absolute; workers load it again. */
-  readonly configPath: string;
+  readonly config: NodeSettings;
+  /** What the workers run. */
+  readonly kind: WorkerKind;
   readonly native: SupervisorNative;
   readonly log: Log;
-  /** The program that workers run. */
-  readonly workerProgram: string;
+  /** Judges certificates before workers are told to load them again. */
+  readonly judge: CertificateJudge;
 }
 
 type Phase = 'starting' | 'running' | 'draining' | 'stopped';
@@ -46,6 +48,7 @@ export class Supervisor {
   #admin: AdminServer | undefined;
   #listeners: Listeners | undefined;
   #resources: SharedResources | undefined;
+  #certificates: CertificateReloads | undefined;
 
   private constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -77,14 +80,26 @@ export class Supervisor {
     return this.#admin?.label;
   }
 
-  /** Finish what is in progress, then stop: `finished` resolves with 0. */
-  async drain(): Promise<void> {
+  /** Load the certificates of every listener again. What is wrong is logged, and the old ones stay in use. */
+  reloadCertificates(): void {
+    if (this.#options.kind.isProgram) this.#tellCertificates([]);
+    else this.#certificates?.reload();
+  }
+
+  /** Finish what is in progress, then stop: `finished` resolves with 0, or with what a program has ended with. */
+  async drain(signal: StopSignal): Promise<void> {
     if (this.#phase === 'draining' || this.#phase === 'stopped') return;
     this.#phase = 'draining';
+    this.#certificates?.stop();
     // Workers hold the sockets too, and close them when their queues are empty: from then on new connections are refused.
     this.#listeners?.close();
     this.#listeners = undefined;
-    await drainWorkers(this.#workers, this.#options.config.drain.timeout, this.#options.log);
+    const { config, kind, log } = this.#options;
+    const timeoutOption = kind.isProgram ? '--drain-timeout' : 'drain.timeout';
+    await drainWorkers(this.#workers, { signal, code: kind.drainCode, timeoutSeconds: config.drain.timeout, timeoutOption }, log);
+    // A program that has handlers of its own for the signal decides how it ends.
+    if (kind.isProgram && this.#phase === 'draining' && this.#exitCode === exitCodes.ok)
+      this.#exitCode = this.#workers.find((worker) => worker.exitCode !== 0)?.exitCode ?? exitCodes.ok;
     this.#stopped();
   }
 
@@ -100,7 +115,7 @@ export class Supervisor {
   }
 
   async #open(): Promise<void> {
-    const { config, native } = this.#options;
+    const { config, kind, native } = this.#options;
     const plan = planCpus(config.workers, config.affinity, native.affinityGet(), cgroupCpuQuota());
     const source = this.#metricsSource(plan.workers);
     // First, so that it tells that the node is starting; and a second gateway on this machine fails here, early.
@@ -111,21 +126,21 @@ export class Supervisor {
     this.#resources = resources;
     this.#workers = plan.cpus.map((cpu, index) => {
       const own = listeners.of(index);
-      const { descriptors, shmFd, inboxFdFirst, listenerFdFirst } = layOutDescriptors(
+      const { descriptors, shmFd, inboxFdFirst, kindFdFirst, listenerFdFirst } = layOutDescriptors(
         resources.shmFd,
         resources.inboxFds,
+        kind.descriptors,
         own.map((listener) => listener.fd),
       );
-      const boot = {
-        index,
-        count: plan.workers,
-        cpu,
-        configPath: this.#options.configPath,
-        shmFd,
-        inboxFdFirst,
-        listeners: own.map((listener, place) => ({ ...listener, fd: listenerFdFirst + place })),
-      };
-      return new WorkerProcess({ boot, descriptors, program: this.#options.workerProgram }, this.#hooks, this.#options.log);
+      const accepts = own.map((listener, place) => ({ ...listener, fd: listenerFdFirst + place }));
+      const boot = { index, count: plan.workers, cpu, shmFd, inboxFdFirst, ...kind.boot(accepts, kindFdFirst) };
+      return new WorkerProcess({ boot, descriptors, kind }, this.#hooks, this.#options.log);
+    });
+    this.#certificates = new CertificateReloads({
+      listeners: listeners.open.map(({ index, label }) => ({ index, label, tls: config.listen[index]?.tls })),
+      judge: this.#options.judge,
+      tell: (indexes) => this.#tellCertificates(indexes),
+      log: this.#options.log,
     });
   }
 
@@ -139,18 +154,30 @@ export class Supervisor {
     },
     onExit: (worker: WorkerProcess) => this.#resources?.workerGone(worker.index),
     onConfigRefused: () => void this.kill(exitCodes.config),
+    onCrashLoop: (worker: WorkerProcess, exitCode: number) => {
+      const now = Date.now();
+      if (!this.#options.kind.isProgram || this.#workers.some((each) => each.wasHealthy(now))) return;
+      this.#options.log.error({ worker: worker.index }, `the program never runs for long: giving up, with its exit code ${exitCode}`);
+      void this.kill(exitCode);
+    },
+    onFinished: (worker: WorkerProcess) => {
+      this.#options.log.info({ worker: worker.index }, `the program of worker ${worker.index} has ended by itself`);
+      if (this.#phase !== 'draining' && this.#workers.every((each) => each.state === 'stopped')) this.#stopped();
+    },
   };
+
+  #tellCertificates(listeners: readonly number[]): void {
+    for (const worker of this.#workers) worker.tell({ type: 'certificates', listeners });
+  }
 
   #running(): void {
     this.#phase = 'running';
     const { log } = this.#options;
     const backends = [...new Set(this.#workers.map((worker) => worker.backend))].join(' and ');
     const count = this.#workers.length === 1 ? '1 worker' : `${this.#workers.length} workers`;
-    for (const listener of this.listeners) {
-      log.info(
-        `ringway ${version}: listening on ${listener.label} (${count}, ${backends})${this.#admin ? `, admin ${this.#admin.label}` : ''}`,
-      );
-    }
+    const places = this.#options.kind.isProgram ? [this.#workers[0]?.where ?? ''] : this.listeners.map((listener) => listener.label);
+    for (const place of places)
+      log.info(`ringway ${version}: listening on ${place} (${count}, ${backends})${this.#admin ? `, admin ${this.#admin.label}` : ''}`);
     const notes = this.#workers.flatMap((worker) => worker.note ?? []);
     for (const note of new Set(notes)) log.warn(note);
   }
@@ -163,6 +190,7 @@ export class Supervisor {
   }
 
   #close(): void {
+    this.#certificates?.stop();
     this.#admin?.stop();
     this.#listeners?.close();
     this.#listeners = undefined;
@@ -216,57 +244,4 @@ function workerHealth(worker: WorkerProcess, now: number): WorkerHealth {
     restarts: worker.restarts,
     uptimeSeconds: worker.readySince === undefined ? 0 : Math.round((now - worker.readySince) / 1000),
   };
-}
-
-const fieldIndex = new Map<StatsField, number>(
-  statsLayout.fields.map((field) => [field.name, field.offset / BigUint64Array.BYTES_PER_ELEMENT]),
-);
-
-/** Shared memory and the eventfds by which workers wake each other. */
-class SharedResources {
-  readonly shmFd: number;
-  readonly inboxFds: readonly number[];
-  readonly #native: SupervisorNative;
-  readonly #shared: SharedStats;
-  readonly #counters: readonly BigUint64Array[];
-
-  private constructor(native: SupervisorNative, shmFd: number, shared: SharedStats, inboxFds: readonly number[]) {
-    this.#native = native;
-    this.shmFd = shmFd;
-    this.inboxFds = inboxFds;
-    this.#shared = shared;
-    this.#counters = inboxFds.map((_, worker) => shared.read(worker));
-  }
-
-  static create(native: SupervisorNative, workers: number): SharedResources {
-    const fds: number[] = [];
-    try {
-      const shmFd = native.shmCreate(workers, 0);
-      fds.push(shmFd);
-      for (let worker = 0; worker < workers; worker++) fds.push(native.eventfdCreate());
-      return new SharedResources(native, shmFd, native.shmMap(shmFd), fds.slice(1));
-    } catch (error) {
-      for (const fd of fds) native.fdClose(fd);
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new OperatingError(
-        `cannot set up the memory that workers share: ${reason} (${errorCode(error)}); are memory or descriptors (ulimit -n) exhausted?`,
-        { cause: error },
-      );
-    }
-  }
-
-  counter(worker: number, field: StatsField): number {
-    const index = fieldIndex.get(field);
-    return index === undefined ? 0 : Number(this.#counters[worker]?.[index] ?? 0n);
-  }
-
-  workerGone(worker: number): void {
-    this.#shared.workerGone(worker);
-  }
-
-  /** Nothing may be read afterwards. */
-  close(): void {
-    this.#shared.unmap();
-    for (const fd of [this.shmFd, ...this.inboxFds]) this.#native.fdClose(fd);
-  }
 }

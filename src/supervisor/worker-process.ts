@@ -7,11 +7,20 @@
  *
  * Role: knows processes, not sockets. Up: supervisor.ts. Down: Bun.spawn, backoff.ts.
  */
+import { constants } from 'node:os';
 import type { Subprocess } from 'bun';
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
 import { healthyMs, loopCrashes, RestartBackoff } from './backoff.ts';
-import { type BackendName, bootVariable, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from './boot.ts';
+import {
+  type BackendName,
+  bootVariable,
+  type DrainMessage,
+  type NodePlace,
+  type SupervisorMessage,
+  type WorkerKind,
+  type WorkerMessage,
+} from './boot.ts';
 
 export type WorkerState = 'starting' | 'ready' | 'waiting' | 'draining' | 'stopped';
 
@@ -21,24 +30,39 @@ export interface WorkerHooks {
   onExit(worker: WorkerProcess): void;
   /** Its first process refuses the config: starting it again would not help. */
   onConfigRefused(worker: WorkerProcess): void;
+  /** It has crashed often in a short time. `exitCode`: of its last process, as a shell shows it. */
+  onCrashLoop(worker: WorkerProcess, exitCode: number): void;
+  /** A program has ended by itself and with success; no other is started. */
+  onFinished(worker: WorkerProcess): void;
 }
 
 export interface WorkerPlan {
-  readonly boot: Omit<WorkerBoot, 'generation'>;
+  readonly boot: Omit<NodePlace, 'generation'> & ReturnType<WorkerKind['boot']>;
   /** Handed over from number 3 on, in this order. */
   readonly descriptors: readonly number[];
-  /** The program that a worker runs. */
-  readonly program: string;
+  readonly kind: WorkerKind;
 }
 
 /** Longer than any sound start; what hangs then is most likely the config's own top-level await. */
 const slowStartMs = 15_000;
+
+/** As a shell shows it: 128 and the signal's number for a process that a signal has ended. */
+function shellCode(code: number | null, signal: SignalName | null): number {
+  // Real-time signals have no name there.
+  return code ?? 128 + (signal === null ? 0 : (constants.signals[signal] ?? 0));
+}
+
+type SignalName = keyof typeof constants.signals;
 
 export class WorkerProcess {
   readonly index: number;
   state: WorkerState = 'stopped';
   backend: BackendName | undefined;
   note: string | undefined;
+  /** A program's first address, for people. */
+  where: string | undefined;
+  /** Of its last process once it has stopped by itself; 0 when we have cut it off. */
+  exitCode: number = exitCodes.ok;
   /** Starts after the first. */
   restarts = 0;
   readySince: number | undefined;
@@ -50,6 +74,9 @@ export class WorkerProcess {
   #process: Subprocess | undefined;
   #generation = 0;
   #wasEverReady = false;
+  #wasHealthy = false;
+  #startedAt = 0;
+  #isCutOff = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(plan: WorkerPlan, hooks: WorkerHooks, log: Log) {
@@ -69,16 +96,31 @@ export class WorkerProcess {
   }
 
   isLooping(now: number): boolean {
-    return this.#backoff.isLooping(now, this.readySince);
+    return this.#backoff.isLooping(now, this.#since);
+  }
+
+  /** Whether a process of this worker has ever run long enough to count as sound. */
+  wasHealthy(now: number): boolean {
+    return this.#wasHealthy || (this.#since !== undefined && now - this.#since >= healthyMs);
+  }
+
+  /** From when on it counts as running: a program need not listen. */
+  get #since(): number | undefined {
+    if (!this.#plan.kind.isProgram) return this.readySince;
+    return this.#process === undefined ? undefined : this.#startedAt;
   }
 
   start(): void {
     this.state = 'starting';
-    const boot: WorkerBoot = { ...this.#plan.boot, generation: this.#generation++ };
+    const { kind, boot: place } = this.#plan;
+    const boot = { ...place, generation: this.#generation++ };
+    this.#startedAt = Date.now();
     try {
       const process_ = Bun.spawn({
         // Nothing is ever fetched from a registry while the gateway runs.
-        cmd: [process.execPath, '--no-install', this.#plan.program],
+        cmd: [process.execPath, '--no-install', ...kind.args],
+        // A signal of the terminal goes to its whole process group; a program is to get each once, from us.
+        detached: kind.isProgram,
         env: { ...process.env, [bootVariable]: JSON.stringify(boot) },
         stdio: ['ignore', 'inherit', 'inherit', ...this.#plan.descriptors],
         serialization: 'json',
@@ -86,7 +128,8 @@ export class WorkerProcess {
           if (from === this.#process) this.#onMessage(message);
         },
         onExit: (from, code, signal) => {
-          if (from === this.#process) this.#onExit(code, signal === null ? `with code ${code}` : `by signal ${signal}`);
+          // Bun gives the name, whatever its types say.
+          if (from === this.#process) this.#onExit(code, signal as unknown as SignalName | null);
         },
       });
       this.#process = process_;
@@ -96,20 +139,23 @@ export class WorkerProcess {
         { err: error, worker: this.index },
         'cannot start a worker process; are memory or process limits (ulimit -u) exhausted?',
       );
-      this.#restartLater();
+      this.#restartLater(undefined, exitCodes.failure);
       return;
     }
     this.#timer = setTimeout(() => {
       this.#log.warn(
         { worker: this.index },
-        `worker ${this.index} is not ready after ${slowStartMs / 1000} s; does the config wait for something (a top-level await)?`,
+        kind.isProgram
+          ? `the program of worker ${this.index} does not listen after ${slowStartMs / 1000} s`
+          : `worker ${this.index} is not ready after ${slowStartMs / 1000} s; does the config wait for something (a top-level await)?`,
       );
     }, slowStartMs);
   }
 
-  /** Finish what is in progress, then stop. One that is not ready has nothing to finish. */
-  drain(message: SupervisorMessage): void {
-    if (this.state === 'ready') {
+  /** Finish what is in progress, then stop. One that is not ready has nothing to finish, unless it is a program. */
+  drain(message: DrainMessage): void {
+    if (this.state === 'ready' || (this.state === 'starting' && this.#plan.kind.isProgram)) {
+      clearTimeout(this.#timer);
       this.state = 'draining';
       this.#send(message);
     } else {
@@ -117,10 +163,16 @@ export class WorkerProcess {
     }
   }
 
+  /** Tell it, if it runs. A process that is not ready does what it is told when it is. */
+  tell(message: SupervisorMessage): void {
+    if (this.state === 'ready' || this.state === 'starting') this.#send(message);
+  }
+
   /** Stop now, for good. */
   kill(): void {
     clearTimeout(this.#timer);
     if (this.state === 'stopped') return;
+    this.#isCutOff = true;
     const hasProcess = this.state !== 'waiting';
     this.state = hasProcess ? 'draining' : 'stopped';
     if (hasProcess) this.#process?.kill('SIGKILL');
@@ -145,6 +197,7 @@ export class WorkerProcess {
         this.readySince = Date.now();
         this.backend = message.backend;
         this.note = message.note;
+        this.where = message.where;
         this.#wasEverReady = true;
         this.#hooks.onReady(this);
         return;
@@ -159,40 +212,55 @@ export class WorkerProcess {
     }
   }
 
-  #onExit(code: number | null, how: string): void {
+  #onExit(code: number | null, signal: SignalName | null): void {
     clearTimeout(this.#timer);
+    const { isProgram } = this.#plan.kind;
     const isExpected = this.state === 'draining';
+    const since = this.#since;
+    this.#wasHealthy = this.wasHealthy(Date.now());
     this.#process = undefined;
     this.#hooks.onExit(this);
     if (isExpected) {
-      this.state = 'stopped';
-      this.readySince = undefined;
-      this.#stopped.resolve();
+      if (!this.#isCutOff) this.exitCode = shellCode(code, signal);
+      this.#stop();
       return;
     }
-    if (code === exitCodes.config && !this.#wasEverReady) {
-      this.state = 'stopped';
-      this.#stopped.resolve();
+    if (isProgram && code === 0) {
+      this.#stop();
+      this.#hooks.onFinished(this);
+      return;
+    }
+    if (!isProgram && code === exitCodes.config && !this.#wasEverReady) {
+      this.#stop();
       this.#hooks.onConfigRefused(this);
       return;
     }
-    this.#log.warn(
-      { worker: this.index },
-      `worker ${this.index} ended ${how}${this.readySince === undefined ? ' before it was ready' : ''}; starting it again`,
-    );
-    this.#restartLater();
+    const how = signal === null ? `with code ${code}` : `by signal ${signal}`;
+    const early = isProgram || this.readySince !== undefined ? '' : ' before it was ready';
+    this.#log.warn({ worker: this.index }, `worker ${this.index} ended ${how}${early}; starting it again`);
+    this.#restartLater(since, shellCode(code, signal));
   }
 
-  #restartLater(): void {
-    const { delayMs, loopBegins } = this.#backoff.crashed(Date.now(), this.readySince);
+  #stop(): void {
+    this.state = 'stopped';
+    this.readySince = undefined;
+    this.#stopped.resolve();
+  }
+
+  #restartLater(since: number | undefined, exitCode: number): void {
+    const { delayMs, loopBegins } = this.#backoff.crashed(Date.now(), since);
     this.readySince = undefined;
     this.backend = undefined;
     this.state = 'waiting';
     if (loopBegins) {
+      const causes = this.#plan.kind.isProgram ? 'an exception that nothing catches' : 'an exception while the config is loaded';
       this.#log.error(
         { worker: this.index },
-        `worker ${this.index} has crashed ${loopCrashes} times in a row; restarts are slowed until it runs ${healthyMs / 1000} s. Look at its errors above: an exception while the config is loaded, memory, or a crash in a native module`,
+        `worker ${this.index} has crashed ${loopCrashes} times in a row; restarts are slowed until it runs ${healthyMs / 1000} s. Look at its errors above: ${causes}, memory, or a crash in a native module`,
       );
+      this.#hooks.onCrashLoop(this, exitCode);
+      // The node may have been given up.
+      if (this.state !== 'waiting') return;
     }
     const restart = () => {
       this.restarts += 1;

@@ -29,6 +29,9 @@ export interface LoopOptions {
   readonly wakeFd: number;
   /** Promises of handlers that have not settled. */
   pending(): number;
+  /** Asked before going to sleep: whether anything may still come. When not, the loop stops and lets the process end. */
+  isNeeded?(): boolean;
+  onStopped?(): void;
 }
 
 export class Loop {
@@ -69,6 +72,7 @@ export class Loop {
     this.#stopped = true;
     clearTimeout(this.#timer);
     void this.#wakes?.cancel();
+    this.#options.onStopped?.();
   }
 
   #schedule(): void {
@@ -111,6 +115,10 @@ export class Loop {
   }
 
   #sleep(): void {
+    if (this.#options.isNeeded?.() === false) {
+      this.stop();
+      return;
+    }
     const dueMs = this.#core.sleep();
     if (dueMs === -2) {
       this.#schedule();

@@ -4,32 +4,24 @@
  * Role: started by the supervisor (supervisor/boot.ts says with what). Serves until it is told to drain, or until its
  * supervisor is gone.
  */
-import { native } from '../../ffi/bindings.ts';
-import { statsLayout } from '../../ffi/layout.ts';
+import { native, TlsError } from '../../ffi/bindings.ts';
 import { defaults } from '../config/defaults.ts';
 import { loadConfig } from '../config/load.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
+import { pathText } from '../config/schema.ts';
 import { Core } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { FetchFrontend, honoWebSocketHandler, installLightGlobals } from '../frontend/hono/index.ts';
 import { type RouteDefinition, WebSocketFrontend } from '../frontend/websocket/frontend.ts';
 import { createLog, type Log } from '../log.ts';
-import { readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../supervisor/boot.ts';
+import { type DrainMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../supervisor/boot.ts';
+import { drainCore } from './drain.ts';
 import { Loop } from './loop.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
 import { setPublisher } from './publish.ts';
-
-/** How often the event loop's lag is measured. */
-const lagIntervalMs = 1000;
-/** The steps of draining. */
-const drainPollMs = 20;
-
-function statIndex(name: string): number {
-  const index = statsLayout.fields.findIndex((field) => field.name === name);
-  if (index < 0) throw new Error(`no counter is named ${name}`);
-  return index;
-}
+import { measureLag, statIndex } from './stats.ts';
+import { applyTls } from './tls.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
@@ -111,48 +103,58 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
   return { http, websocket, pending: () => fetchFrontend.pending + websocket.pending };
 }
 
-/** How late a timer comes is how long the event loop was busy with something else. */
-function measureLag(core: Core): void {
-  const latest = statIndex('loop_lag_us');
-  const worst = statIndex('loop_lag_max_us');
-  let max = 0;
-  let expected = performance.now() + lagIntervalMs;
-  setInterval(() => {
-    const lag = Math.max(0, performance.now() - expected);
-    expected = performance.now() + lagIntervalMs;
-    max = Math.max(max, lag);
-    core.setStat(latest, Math.round(lag * 1000));
-    core.setStat(worst, Math.round(max * 1000));
-  }, lagIntervalMs);
+function drain(core: Core, boot: WorkerBoot, message: DrainMessage): void {
+  const closeSockets = () => {
+    for (const { fd } of boot.listeners) native.fdClose(fd);
+  };
+  drainCore(core, message.code, message.overMs, closeSockets, () => {
+    tell({ type: 'drained' });
+    process.exit(exitCodes.ok);
+  });
 }
 
-function drain(core: Core, boot: WorkerBoot, code: number, overMs: number): void {
-  core.drain(code, overMs);
-  // Connections that are in the accept queue already are served; then the sockets close, so that later ones are refused and go elsewhere.
-  setTimeout(() => {
-    core.stopAccepting();
-    core.onQueued?.();
-    setTimeout(() => {
-      for (const { fd } of boot.listeners) native.fdClose(fd);
-    }, drainPollMs);
-  }, drainPollMs);
-  setTimeout(() => {
-    setInterval(() => {
-      if (core.connections() > 0) return;
-      tell({ type: 'drained' });
-      process.exit(exitCodes.ok);
-    }, drainPollMs);
-  }, drainPollMs * 3);
-  // The loop may be asleep: what the drain has queued goes out in the next turn.
-  core.onQueued?.();
+/** Take connections, with TLS where the config says so. Throws ConfigError. */
+function listen(core: Core, boot: WorkerBoot, config: ResolvedConfig): void {
+  for (const { index, fd } of boot.listeners) {
+    const tls = config.listen[index]?.tls;
+    try {
+      if (tls !== undefined) applyTls(core, index, tls);
+    } catch (error) {
+      if (!(error instanceof TlsError)) throw error;
+      throw new ConfigError(boot.configPath, [`${pathText(tls?.path ?? [])}: ${error.message}`]);
+    }
+    core.listen(fd, index);
+  }
 }
 
-function listenToSupervisor(core: Core, boot: WorkerBoot, log: Log): void {
+function reloadCertificates(core: Core, listeners: readonly number[], config: ResolvedConfig, log: Log): void {
+  for (const index of listeners) {
+    const tls = config.listen[index]?.tls;
+    if (tls === undefined) continue;
+    try {
+      applyTls(core, index, tls);
+    } catch (error) {
+      // The supervisor has just loaded them: the files have changed since, and it will see that too.
+      log.error({ err: error }, 'certificates could not be loaded again; the old ones stay in use');
+    }
+  }
+}
+
+function listenToSupervisor(core: Core, boot: WorkerBoot, config: ResolvedConfig, log: Log): void {
   let draining = false;
   process.on('message', (message: SupervisorMessage) => {
-    if (message.type !== 'drain' || draining) return;
-    draining = true;
-    drain(core, boot, message.code, message.overMs);
+    switch (message.type) {
+      case 'drain':
+        if (draining) return;
+        draining = true;
+        drain(core, boot, message);
+        return;
+      case 'certificates':
+        reloadCertificates(core, message.listeners, config, log);
+        return;
+      default:
+        message satisfies never;
+    }
   });
   process.on('disconnect', () => {
     log.error('the supervisor is gone: this worker stops');
@@ -184,9 +186,9 @@ async function main(): Promise<void> {
   const core = createCore(boot, config, wakeFd);
   setPublisher(core);
   const frontends = createFrontends(core, config, log);
-  listenToSupervisor(core, boot, log);
+  listenToSupervisor(core, boot, config, log);
   reportUncaught(core, log);
-  for (const listener of boot.listeners) core.listen(listener.fd, listener.index);
+  listen(core, boot, config);
   measureLag(core);
   const loop = new Loop({ core, http: frontends.http, websocket: frontends.websocket, wakeFd, pending: frontends.pending });
   tell({ type: 'ready', backend: core.backend, ...(core.note === '' ? {} : { note: core.note }) });

@@ -23,6 +23,10 @@ export interface GatewayOptions {
   readonly config: string;
   readonly backend?: Backend;
   readonly workers?: number;
+  /** Instead of one address on 127.0.0.1 with a port that the system chooses; as it stands in a config. The first is `Gateway.port`. */
+  readonly listen?: string;
+  /** Files beside the config, by name. */
+  readonly files?: Readonly<Record<string, string>>;
   readonly env?: Record<string, string>;
   /** Command to put before Bun, such as ['prlimit', '--nofile=64:64']. */
   readonly wrapper?: readonly string[];
@@ -30,6 +34,8 @@ export interface GatewayOptions {
 
 export interface Gateway {
   readonly port: number;
+  /** Where its config lies. */
+  readonly folder: string;
   readonly adminPort: number;
   /** 'http://127.0.0.1:PORT' */
   readonly url: string;
@@ -88,13 +94,14 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const folder = mkdtempSync(join(tmpdir(), 'ringway-e2e-'));
   const path = join(folder, 'gateway.config.ts');
   const common = [
-    `listen: { port: 0, host: '127.0.0.1' }`,
+    `listen: ${options.listen ?? `{ port: 0, host: '127.0.0.1' }`}`,
     `admin: { port: 0 }`,
     `workers: ${options.workers ?? 1}`,
     `io: { backend: '${options.backend ?? 'io_uring'}' }`,
     'affinity: false',
   ].join(', ');
   writeFileSync(path, options.config.replace('$OPTIONS', common));
+  for (const [name, text] of Object.entries(options.files ?? {})) writeFileSync(join(folder, name), text);
   const child = Bun.spawn([...(options.wrapper ?? []), process.execPath, join(root, 'src', 'main.ts'), 'start', '-c', path], {
     cwd: root,
     env: { ...process.env, ...options.env },
@@ -124,6 +131,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   return {
     port,
     adminPort,
+    folder,
     url: `http://127.0.0.1:${port}`,
     wsUrl: `ws://127.0.0.1:${port}`,
     adminUrl,

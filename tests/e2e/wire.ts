@@ -15,6 +15,8 @@ export interface Frame {
   readonly fin: boolean;
   readonly opcode: number;
   readonly payload: Buffer;
+  /** RSV1: compressed (RFC 7692 §6). Only there when it is, and only where compression was agreed on. */
+  readonly compressed?: true;
 }
 
 export interface FrameOptions {
@@ -94,6 +96,8 @@ export class Wire {
   receivedBytes = 0;
   /** The connection has ended: by a proper end, or an error such as ECONNRESET. */
   ended: 'end' | string | undefined;
+  /** The head of the answer to the handshake of `open`. */
+  answer = '';
 
   private constructor(socket: Socket) {
     this.socket = socket;
@@ -143,6 +147,7 @@ export class Wire {
     wire.write(handshake(path, fields));
     const head = await wire.head();
     if (!head.startsWith('HTTP/1.1 101 ')) throw new Error(`the handshake was refused: ${head}`);
+    wire.answer = head;
     return wire;
   }
 
@@ -224,7 +229,9 @@ export class Wire {
     if (all.length < 2) return undefined;
     const [first, second] = [all[0] as number, all[1] as number];
     if ((second & 0x80) !== 0) throw new Error('a frame of the server is masked (RFC 6455 §5.1)');
-    if ((first & 0x70) !== 0) throw new Error('a frame of the server has reserved bits set');
+    const compressed = (first & 0x40) !== 0;
+    if ((first & 0x30) !== 0 || (compressed && !this.answer.includes('permessage-deflate')))
+      throw new Error('a frame of the server has reserved bits set');
     let length = second & 0x7f;
     let head = 2;
     if (length === 126) {
@@ -241,7 +248,7 @@ export class Wire {
     if (all.length < head + length) return undefined;
     const payload = Buffer.from(all.subarray(head, head + length));
     this.#received = all.subarray(head + length);
-    return { fin: (first & 0x80) !== 0, opcode: first & 0x0f, payload };
+    return { fin: (first & 0x80) !== 0, opcode: first & 0x0f, payload, ...(compressed ? { compressed } : {}) };
   }
 }
 

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { runArguments } from '../../src/cli/arguments.ts';
 import { starterConfig } from '../../src/cli/starter.ts';
 import { version } from '../../src/version.ts';
 
@@ -33,7 +34,7 @@ describe('the command line', () => {
   test('--help lists the commands, without colours where they are not seen', async () => {
     const { exitCode, out } = await ringway('--help');
     expect(exitCode).toBe(0);
-    for (const word of ['start', 'check', 'init']) expect(out).toContain(word);
+    for (const word of ['start', 'run', 'check', 'init']) expect(out).toContain(word);
     expect(out).not.toContain('\u001b');
   });
 
@@ -46,7 +47,7 @@ describe('the command line', () => {
   const wrong: readonly (readonly [readonly string[], string])[] = [
     [[], 'which command?'],
     [['stat'], "unknown command 'stat'; did you mean 'start'?"],
-    [['toString'], "unknown command 'toString'; write one of start, check, init"],
+    [['toString'], "unknown command 'toString'; write one of start, run, check, init"],
     [['start', '--worker', '2'], "unknown option '--worker' of 'ringway start'; did you mean '--workers'?"],
     [['start', '--workers', '0'], "--workers is '0'; write an integer from 1 to 256"],
     [['start', '--workers=1e1'], "--workers is '1e1'"],
@@ -54,6 +55,14 @@ describe('the command line', () => {
     [['check', '--config', '--x'], "'--config' needs a value"],
     [['check', 'a.ts'], "'a.ts' is one word too many for 'ringway check'"],
     [['init', '--force=yes'], "'--force' takes no value"],
+    [['run'], "which program? Write 'ringway run app.js'"],
+    [['run', '--'], 'which program?'],
+    [['run', '--wokers', '2', 'app.js'], "unknown option '--wokers' of 'ringway run'; did you mean '--workers'?"],
+    [['run', 'app.js', '--workers', '0'], "--workers is '0'; write 'auto' or an integer from 1 to 256"],
+    [['run', 'app.js', '--workers'], "'--workers' needs a value"],
+    [['run', '--workers', '--admin-port', '1'], "'--workers' needs a value"],
+    [['run', '--drain-timeout=-1', 'app.js'], "--drain-timeout is '-1'; write an integer from 0 to 3600"],
+    [['run', '--admin-port=65536', 'app.js'], "--admin-port is '65536'; write an integer from 0 to 65535"],
   ];
   for (const [args, message] of wrong) {
     test(`ringway ${args.join(' ')} is refused with 64`, async () => {
@@ -62,6 +71,43 @@ describe('the command line', () => {
       expect(err).toStartWith(`ringway: ${message}`);
     });
   }
+});
+
+describe('ringway run', () => {
+  const read = (...words: string[]) => runArguments(words, {});
+
+  test("its own options may stand on either side of the program, all else behind it is the program's", () => {
+    expect(read('app.js')).toEqual({ program: 'app.js', args: [], workers: 'auto', drainTimeout: 30, adminPort: undefined });
+    expect(read('--workers', '2', 'app.js', '--port=80', '-v', 'x', '--drain-timeout', '5', '--admin-port=0')).toEqual({
+      program: 'app.js',
+      args: ['--port=80', '-v', 'x'],
+      workers: 2,
+      drainTimeout: 5,
+      adminPort: 0,
+    });
+    expect(read('app.js', '--help', '--', '--workers', '2')).toMatchObject({ args: ['--help', '--workers', '2'], workers: 'auto' });
+    expect(read('--', '--odd.js', 'x')).toMatchObject({ program: '--odd.js', args: ['x'] });
+  });
+
+  test('WORKERS and ADMIN_PORT stand in where the command line is silent', () => {
+    expect(runArguments(['app.js'], { WORKERS: '3', ADMIN_PORT: '9100' })).toMatchObject({ workers: 3, adminPort: 9100 });
+    expect(runArguments(['app.js', '--workers', 'auto', '--admin-port', '1'], { WORKERS: 'x', ADMIN_PORT: 'x' })).toMatchObject({
+      workers: 'auto',
+      adminPort: 1,
+    });
+    expect(runArguments(['app.js'], { WORKERS: ' ', ADMIN_PORT: '' })).toMatchObject({ workers: 'auto', adminPort: undefined });
+    expect(() => runArguments(['app.js'], { WORKERS: 'many' })).toThrow("env WORKERS is 'many'; write 'auto' or an integer from 1 to 256");
+    expect(() => runArguments(['app.js'], { ADMIN_PORT: 'x' })).toThrow("env ADMIN_PORT is 'x'");
+  });
+
+  test('a program that is not there, or is a folder, is refused with 64', async () => {
+    mkdirSync(join(folder, 'programs'));
+    for (const [program, message] of [
+      ['no.js', 'there is no such file; write the path of a program'],
+      ['programs', 'is not a file; write the path of a program, such as programs/app.js'],
+    ] as const)
+      expect(await ringway('run', program)).toEqual({ exitCode: 64, out: '', err: `ringway: ${join(folder, program)}: ${message}\n` });
+  });
 });
 
 describe('init and check', () => {

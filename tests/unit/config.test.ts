@@ -1,8 +1,10 @@
-import { describe, expect, test } from 'bun:test';
-import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { z } from 'zod';
 import { defaults, listenersMax, ranges, websocketRoutesMax } from '../../src/config/defaults.ts';
-import { defineGateway, type FetchEnv, type GatewayConfig } from '../../src/config/define.ts';
+import { defineGateway, type FetchEnv, type GatewayConfig, type TlsOptions } from '../../src/config/define.ts';
 import { ConfigError, type Environment, resolveConfig } from '../../src/config/resolve.ts';
 import { type gatewaySchema, pathText } from '../../src/config/schema.ts';
 import { editDistance, nearest } from '../../src/config/suggest.ts';
@@ -55,7 +57,9 @@ describe('types', () => {
 describe('defaults', () => {
   test('a config with only a fetch handler gets every default', () => {
     const config = resolveConfig({ fetch: ok }, {});
-    expect(config.listen).toEqual([{ kind: 'tcp', host: '::', hostWithoutIpv6: '0.0.0.0', port: 8080, ipv6Only: false, backlog: 4096 }]);
+    expect(config.listen).toEqual([
+      { kind: 'tcp', host: '::', hostWithoutIpv6: '0.0.0.0', port: 8080, ipv6Only: false, backlog: 4096, tls: undefined },
+    ]);
     expect(config.admin).toEqual({ kind: 'tcp', host: '127.0.0.1', port: 9100 });
     expect(config.workers).toBe('auto');
     expect(config.http).toEqual(defaults.http);
@@ -74,7 +78,17 @@ describe('defaults', () => {
 
   test('every number in a @default tag is the one in defaults.ts', () => {
     const flat: Record<string, unknown> = {};
-    for (const group of [defaults.listen, defaults.http, defaults.limits, defaults.io, defaults.sqpoll, defaults.drain, defaults.websocket])
+    for (const group of [
+      defaults.listen,
+      defaults.tls,
+      defaults.http,
+      defaults.limits,
+      defaults.io,
+      defaults.sqpoll,
+      defaults.drain,
+      defaults.websocket,
+      defaults.compression,
+    ])
       Object.assign(flat, group);
     let compared = 0;
     for (const file of ['config/define.ts', 'core/websocket.ts']) {
@@ -268,6 +282,21 @@ describe('mistakes', () => {
       { websocket: { '/': () => {} } },
       `websocket['/']: is a function; write a handler such as { message(socket, message) { ... } }`,
     ],
+    [
+      'compression of a strange kind',
+      { websocket: { '/': { compression: 'gzip' } } },
+      `websocket['/'].compression: is "gzip"; write true, false, or an object such as { minBytes: 1024 }`,
+    ],
+    [
+      'a window size for shared windows',
+      { websocket: { '/': { compression: { windowBits: 12 } } } },
+      `websocket['/'].compression.windowBits: is for dedicated windows; remove it, or write window: 'dedicated'`,
+    ],
+    [
+      'a window that zlib does not have',
+      { websocket: { '/': { compression: { window: 'dedicated', windowBits: 8 } } } },
+      `websocket['/'].compression.windowBits: is 8; write an integer from 9 to 15`,
+    ],
     ['admin switched on with true', { admin: true, fetch: ok }, 'admin: is true; write false, or an object such as { port: 9100 }'],
     ['no object', 3, 'is 3; write an object such as { listen: ... }'],
   ];
@@ -289,6 +318,98 @@ describe('mistakes', () => {
     expect(
       mistakes({ fetch: ok, listen: [{}, {}, { host: '127.0.0.1' }] }, { PORT: 'x' }).filter((line) => line.startsWith('env')),
     ).toHaveLength(1);
+  });
+});
+
+describe('compression', () => {
+  const settingsOf = (compression: NonNullable<GatewayConfig['websocket']>[string]['compression']) =>
+    resolveConfig({ websocket: { '/': { compression } } }, {}).websocket[0]?.settings.compression;
+
+  test('is off unless asked for, and has defaults', () => {
+    expect(settingsOf(undefined)).toBe(false);
+    expect(settingsOf(false)).toBe(false);
+    expect(settingsOf(true)).toEqual({ minBytes: 1024, window: 'shared', windowBits: 12 });
+    expect(settingsOf({ minBytes: 0, window: 'dedicated' })).toEqual({ minBytes: 0, window: 'dedicated', windowBits: 12 });
+  });
+});
+
+describe('tls', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'ringway-config-'));
+    for (const name of ['a.pem', 'a.key', 'b.pem', 'b.key']) writeFileSync(join(folder, name), 'PEM');
+    mkdirSync(join(folder, 'folder'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  function tlsMistakes(tls: unknown): readonly string[] {
+    try {
+      resolveConfig({ fetch: ok, listen: { tls } }, {}, 'config', folder);
+    } catch (error) {
+      if (error instanceof ConfigError) return error.mistakes;
+      throw error;
+    }
+    return [];
+  }
+
+  test('paths are relative to the config, versions are those of the protocol', () => {
+    const tls: TlsOptions = {
+      cert: 'a.pem',
+      key: join(folder, 'a.key'),
+      minVersion: 'TLSv1.3',
+      serverNames: { '*.b.test': { cert: './b.pem', key: 'b.key', passphrase: 'secret' } },
+    };
+    const [address] = resolveConfig({ fetch: ok, listen: [{ port: 1, tls }] }, {}, 'config', folder).listen;
+    expect(address?.tls).toMatchObject({
+      path: ['listen', 0, 'tls'],
+      files: { certFile: join(folder, 'a.pem'), keyFile: join(folder, 'a.key'), minVersion: 0x0304 },
+      serverNames: [
+        {
+          name: '*.b.test',
+          files: { certFile: join(folder, 'b.pem'), keyFile: join(folder, 'b.key'), passphrase: 'secret', minVersion: 0x0303 },
+        },
+      ],
+      reloadInterval: 60,
+    });
+  });
+
+  test('every file that is not there is reported, with its path in the config', () => {
+    expect(
+      tlsMistakes({ cert: 'none.pem', key: 'folder', ca: 'a.pem/x', serverNames: { 'b.test': { cert: 'b.pem', key: 'none.key' } } }),
+    ).toEqual([
+      `listen.tls.serverNames['b.test'].key: there is no file ${folder}/none.key; paths are relative to the config file`,
+      `listen.tls.cert: there is no file ${folder}/none.pem; paths are relative to the config file`,
+      `listen.tls.key: ${folder}/folder is not a file; write the path of a PEM file`,
+      `listen.tls.ca: there is no file ${folder}/a.pem/x; paths are relative to the config file`,
+    ]);
+  });
+
+  test('options that are missing, misspelt, or of the wrong kind', () => {
+    expect(
+      tlsMistakes({ cert: '-----BEGIN CERTIFICATE-----', kye: 'a.key', minVersion: 'TLSv1.1', reloadInterval: -1, passphrase: 7 }),
+    ).toEqual([
+      "listen.tls.cert: is the text of a PEM file; write the path of the file, such as 'certificate.pem'",
+      "listen.tls.key: is missing; write the path of a PEM file, such as 'key.pem'",
+      'listen.tls.passphrase: is not a string; write the passphrase of the key',
+      "listen.tls.minVersion: is \"TLSv1.1\"; write 'TLSv1.2' or 'TLSv1.3'",
+      'listen.tls.reloadInterval: is -1; write a number of seconds from 0 to 86400 (0: never)',
+      'listen.tls.kye: is not an option; did you mean key?',
+    ]);
+    expect(tlsMistakes(true)).toEqual(['listen.tls: is true; write an object such as { cert: ... }']);
+    expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', serverNames: { 'b.test': { cert: 'b.pem', key: 'b.key', ciphers: 'x' } } })).toEqual([
+      "listen.tls.serverNames['b.test'].ciphers: is not an option; write one of cert, key, passphrase, ca, minVersion",
+    ]);
+  });
+
+  test('names that no client can ask for', () => {
+    const files = { cert: 'b.pem', key: 'b.key' };
+    const names = ['', 'a b', '*', 'a.*.test', 'a..test', 'https://a.test', `${'a'.repeat(254)}`, '[::1]'];
+    const found = tlsMistakes({ cert: 'a.pem', key: 'a.key', serverNames: Object.fromEntries(names.map((name) => [name, files])) });
+    expect(found).toHaveLength(names.length);
+    for (const line of found) expect(line).toContain("is no server name; write one such as 'example.org' or '*.example.org'");
+    expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', serverNames: { 'A.test': files, 'a.TEST': files } })).toEqual([
+      "listen.tls.serverNames['a.TEST']: is the same name as 'A.test'; remove one of them",
+    ]);
   });
 });
 

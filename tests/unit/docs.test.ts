@@ -88,9 +88,14 @@ describe('code blocks', () => {
       mkdirSync(join(root, 'ffi/build'), { recursive: true });
       folder = mkdtempSync(join(root, 'ffi/build/docs-'));
       for (const { block, name } of files) writeFileSync(join(folder, name), block.text);
+      // What certificates hold is for those who load them; that a config names files which are there is checked.
+      for (const [, path = ''] of files.flatMap(({ block }) => [...block.text.matchAll(/'([\w-][\w./-]*\.pem)'/g)])) {
+        mkdirSync(dirname(join(folder, path)), { recursive: true });
+        writeFileSync(join(folder, path), '');
+      }
       const settings = {
         extends: '../../../tsconfig.json',
-        compilerOptions: { paths: { ringway: ['../../../src/index.ts'] } },
+        compilerOptions: { paths: { ringway: ['../../../src/index.ts'], 'ringway/uws': ['../../../src/frontend/uws/index.ts'] } },
         include: ['*.ts'],
       };
       writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(settings));
@@ -118,7 +123,7 @@ describe('code blocks', () => {
       '%s loads, and what it exports is a correct config',
       async (_, name) => {
         const module: { default?: unknown } = await import(join(folder, name));
-        if (module.default !== undefined) expect(resolveConfig(module.default, {}).listen.length).toBeGreaterThan(0);
+        if (module.default !== undefined) expect(resolveConfig(module.default, {}, name, folder).listen.length).toBeGreaterThan(0);
       },
     );
   });
@@ -143,7 +148,7 @@ describe('code blocks', () => {
   });
 
   test('of commands begin with programs that exist', () => {
-    const programs = ['npm', 'npx', 'node', 'curl', 'make', 'mkdir', 'cd', 'perf', 'sysctl', 'taskset', 'ulimit'];
+    const programs = ['npm', 'npx', 'node', 'bun', 'curl', 'openssl', 'kill', 'make', 'mkdir', 'cd', 'perf', 'sysctl', 'taskset', 'ulimit'];
     const unknown = tested('sh', 'console').flatMap((block) =>
       commandsOf(block)
         .map(programOf)
@@ -161,7 +166,7 @@ function commandsOf(block: Block): string[] {
 }
 
 function programOf(command: string): string {
-  return command.split(/\s+/).find((word) => !/^[A-Z_]+=/.test(word)) ?? '';
+  return command.split(/\s+/).find((word) => !/^[A-Za-z_]+=/.test(word)) ?? '';
 }
 
 /** Programs of the tree: installed ones, and those that make builds from a test or a fuzz target. */
@@ -288,7 +293,8 @@ describe('docs/errors.md', () => {
     expect(statuses.length).toBeGreaterThan(5);
     const statusTable = section('docs/errors.md', 'HTTP statuses from the gateway');
     expect(statuses.filter((status) => !statusTable.includes(`| ${status} | core |`))).toEqual([]);
-    const closes = [...source('ffi/core/ws.c').matchAll(/rw_ws_(?:fail|close)\(core, slot, (\d{4})/g)].map(([, code]) => code);
+    const sending = source('ffi/core/ws.c') + source('ffi/core/ws_send.c');
+    const closes = [...sending.matchAll(/(?:rw_ws_close\(core, slot,|\breturn) (\d{4})\b/g)].map(([, code]) => code);
     expect(closes.length).toBeGreaterThan(3);
     const closeTable = section('docs/errors.md', 'WebSocket close codes');
     expect(closes.filter((code) => !closeTable.includes(`| ${code} |`))).toEqual([]);
@@ -327,18 +333,20 @@ describe('docs/configuration.md', () => {
   /** Names of the members of an interface: options, or with `functions` its methods. */
   function members(text: string, name: string, functions = false): string[] {
     const body = new RegExp(`^export interface ${name}\\b[^\\n]*\\{\\n([\\s\\S]*?)^\\}`, 'm').exec(text)?.[1] ?? '';
-    return [...body.matchAll(functions ? /^ {2}(\w+)\?\(/gm : /^ {2}(\w+)\?:/gm)].map(([, member = '']) => member);
+    return [...body.matchAll(functions ? /^ {2}(\w+)\?\(/gm : /^ {2}(\w+)\??:/gm)].map(([, member = '']) => member);
   }
 
   test.each([
     ['Top level', members(define, 'GatewayConfig')],
     ['listen', members(define, 'ListenOptions')],
+    ['tls', [...members(define, 'CertificateOptions'), ...members(define, 'TlsOptions')]],
     ['admin', members(define, 'AdminOptions')],
     ['http', members(define, 'HttpOptions')],
     ['limits', members(define, 'LimitOptions')],
     ['io', [...members(define, 'IoOptions'), ...members(define, 'SqpollOptions').map((name) => `sqpoll.${name}`)]],
     ['drain', members(define, 'DrainOptions')],
     ['log', members(define, 'LogOptions')],
+    ['compression', members(websocket, 'CompressionOptions')],
     ['websocket', [...members(websocket, 'WebSocketHandler'), ...members(websocket, 'WebSocketHandler', true)]],
   ])('the section %s has a row for each of its options, and no other', (heading, options) => {
     expect(options.length).toBeGreaterThan(0);
@@ -347,7 +355,7 @@ describe('docs/configuration.md', () => {
 
   test('defaults are those of defaults.ts', () => {
     const wrong: string[] = [];
-    for (const heading of ['listen', 'admin', 'http', 'limits', 'io', 'drain', 'log', 'websocket'] as const) {
+    for (const heading of ['listen', 'tls', 'compression', 'admin', 'http', 'limits', 'io', 'drain', 'log', 'websocket'] as const) {
       const shown = new Map(
         rows(section('docs/configuration.md', heading)).map(([name = '', value = '']) => [name.replaceAll('`', ''), value]),
       );

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { resolveConfig } from '../../src/config/resolve.ts';
 import { createLog } from '../../src/log.ts';
 import type { WorkerHealth } from '../../src/supervisor/admin.ts';
+import { gatewayWorkers } from '../../src/supervisor/boot.ts';
 import { onStopSignals } from '../../src/supervisor/drain.ts';
 import { Supervisor } from '../../src/supervisor/supervisor.ts';
 import { version as packageVersion } from '../../src/version.ts';
@@ -40,7 +41,7 @@ async function start(
     {},
   );
   const log = createLog({ level: 'debug' }, { write: (line) => void lines.push(JSON.parse(line).msg) });
-  supervisor = await Supervisor.start({ config, configPath: behaviour, native, log, workerProgram });
+  supervisor = await Supervisor.start({ config, kind: gatewayWorkers(behaviour, workerProgram), native, log, judge: () => [] });
   return supervisor;
 }
 
@@ -165,7 +166,7 @@ describe('stop', () => {
     async () => {
       const running = await start('ok');
       await untilReady();
-      await running.drain();
+      await running.drain('SIGTERM');
       expect(await running.finished).toBe(0);
       expect(native.openFds.size).toBe(0);
       expect(native.events.slice(-3).toSorted()).toEqual(['gone 0', 'gone 1', 'unmap']);
@@ -178,7 +179,7 @@ describe('stop', () => {
     async () => {
       const running = await start('stubborn', { drain: 3600 });
       await untilReady();
-      const drained = running.drain();
+      const drained = running.drain('SIGTERM');
       const ready = await admin('/readyz');
       expect([ready.status, await ready.json()]).toEqual([503, { status: 'not ready', reason: 'draining' }]);
       await running.kill(130);
@@ -193,7 +194,7 @@ describe('stop', () => {
     async () => {
       const running = await start('stubborn', { drain: 0.2 });
       await untilReady();
-      await running.drain();
+      await running.drain('SIGTERM');
       expect(await running.finished).toBe(0);
       expect(lines).toContain('2 of 2 workers had connections left after 0.2 s (drain.timeout); cut off');
     },
@@ -205,7 +206,7 @@ describe('stop', () => {
     async () => {
       const running = await start('stubborn', { drain: 0 });
       await untilReady();
-      await running.drain();
+      await running.drain('SIGTERM');
       expect(await running.finished).toBe(0);
       expect(lines.filter((line) => line.includes('cut off'))).toEqual([]);
     },
@@ -217,7 +218,7 @@ describe('stop', () => {
     async () => {
       const running = await start('crash');
       await until(async () => (await health()).workers[1]?.state === 'waiting');
-      await running.drain();
+      await running.drain('SIGTERM');
       expect(await running.finished).toBe(0);
     },
     patience,

@@ -4,14 +4,14 @@
  * Role: events of the core → handlers. Up: handlers in gateway.config.ts, and Hono's through `honoWebSocketHandler`.
  * Down: core/socket.ts. A handler that throws or rejects is reported, and its socket closes with 1011; the worker lives.
  */
-import type { WebSocketSettings } from '../../config/resolve.ts';
+import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { ReceivedMessage } from '../../core/message.ts';
 import { GatewaySocket, type Route, type SocketExtras } from '../../core/socket.ts';
 import type { WebSocketHandler } from '../../core/websocket.ts';
 import { encodeHeaders } from '../hono/header-block.ts';
-import { checkOrigin, chooseProtocol } from './handshake.ts';
+import { checkOrigin, chooseProtocol, extensionsOffered } from './handshake.ts';
 import { Router } from './router.ts';
 
 export interface RouteDefinition {
@@ -171,7 +171,8 @@ export class WebSocketFrontend implements WebSocketEvents {
     if (!this.#core.isOpen(head.slot, head.generation)) return;
     const mayWait = data === undefined && extras === undefined && route.handler.open === undefined;
     this.#sockets[head.slot] = mayWait ? route : new GatewaySocket(route, head.slot, head.generation, data, extras);
-    this.#core.acceptUpgrade(head, headers, route.index);
+    const offer = route.settings.compression === false ? '' : extensionsOffered(head);
+    this.#core.acceptUpgrade(head, headers, route.index, offer);
   }
 
   async #decideLater(
@@ -264,7 +265,16 @@ function behaviorOf({ handler, settings }: RouteDefinition): BehaviorOptions {
     wantsPong: handler.pong !== undefined,
     wantsDropped: handler.dropped !== undefined,
     wantsDrain: handler.drain !== undefined,
+    ...(settings.compression === false ? {} : compressionOf(settings.compression)),
   };
+}
+
+/** The bits of `struct rw_behavior.deflate`: compressor in bits 0-7, decompressor in bits 8-11. */
+function compressionOf({ window, windowBits, minBytes }: CompressionSettings): Pick<BehaviorOptions, 'deflate' | 'deflateMinBytes'> {
+  if (window === 'shared') return { deflate: 1 | (1 << 8), deflateMinBytes: minBytes };
+  // zlib's memory level grows with the window, so that the hash tables suit it: 15 goes with its default of 8.
+  const memLevel = windowBits - 7;
+  return { deflate: memLevel | (windowBits << 4) | (windowBits << 8), deflateMinBytes: minBytes };
 }
 
 /** The header fields of a refusal, without those that the core writes itself. */

@@ -33,6 +33,11 @@ function hostOf(host: string): string {
   return URL.parse(`http://${host}/`)?.host.replace(/:443$/, '') ?? '';
 }
 
+/** The extensions that the client offers, in one line (RFC 6455 §9.1), or ''. */
+export function extensionsOffered(head: RequestHead): string {
+  return valuesOf(head, 'sec-websocket-extensions').join(', ');
+}
+
 /** The first of `spoken` that the client offers (RFC 6455 §4.2.2), or ''. */
 export function chooseProtocol(head: RequestHead, spoken: readonly string[]): string {
   if (spoken.length === 0) return '';

@@ -1,0 +1,126 @@
+/**
+ * What stands on the command line, judged: citty itself ignores what it does not know.
+ * Role: pure. Up: cli.ts.
+ */
+import { parseArgs } from 'node:util';
+import type { ArgsDef } from 'citty';
+import { defaults, ranges } from '../config/defaults.ts';
+import { nearest } from '../config/suggest.ts';
+
+/** The command line is wrong. */
+export class UsageError extends Error {}
+
+/** Throws UsageError for anything that the command does not know, and for options without their value. */
+export function judgeArguments(command: string, args: ArgsDef, rest: readonly string[]): void {
+  const known = Object.entries(args).map(([name, arg]) => ({
+    name,
+    short: 'alias' in arg ? String(arg.alias) : undefined,
+    type: arg.type === 'boolean' ? ('boolean' as const) : ('string' as const),
+  }));
+  const options = Object.fromEntries(known.map(({ name, short, type }) => [name, short === undefined ? { type } : { type, short }]));
+  const explain = `('ringway ${command} --help' explains)`;
+  const { tokens } = parseArgs({ args: [...rest], options, strict: false, allowPositionals: true, tokens: true });
+  for (const token of tokens) {
+    if (token.kind === 'positional') throw new UsageError(`'${token.value}' is one word too many for 'ringway ${command}' ${explain}`);
+    if (token.kind !== 'option') continue;
+    const option = known.find(({ name }) => name === token.name);
+    if (option === undefined) {
+      const near = nearest(
+        token.name,
+        known.map(({ name }) => name),
+      );
+      throw new UsageError(
+        `unknown option '${token.rawName}' of 'ringway ${command}'${near === undefined ? '' : `; did you mean '--${near}'?`} ${explain}`,
+      );
+    }
+    const hasValue = token.value !== undefined && token.value !== '' && !(token.inlineValue === false && token.value.startsWith('-'));
+    if (option.type === 'string' && !hasValue) throw new UsageError(`'${token.rawName}' needs a value ${explain}`);
+    if (option.type === 'boolean' && token.value !== undefined) throw new UsageError(`'${token.rawName}' takes no value ${explain}`);
+  }
+}
+
+export function workerCount(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : integer('--workers', text, ranges.workers);
+}
+
+function integer(name: string, text: string, [least, most]: readonly [number, number], also = ''): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < least || value > most)
+    throw new UsageError(`${name} is '${text}'; write ${also}an integer from ${least} to ${most}`);
+  return value;
+}
+
+/** What `ringway run` was asked for. */
+export interface RunOptions {
+  readonly program: string;
+  /** The program's own. */
+  readonly args: readonly string[];
+  readonly workers: 'auto' | number;
+  /** Seconds. */
+  readonly drainTimeout: number;
+  /** undefined: no admin listener. */
+  readonly adminPort: number | undefined;
+}
+
+const runOptions = ['workers', 'drain-timeout', 'admin-port'] as const;
+type RunOption = (typeof runOptions)[number];
+
+/**
+ * The words behind `ringway run`. Ringway's own options may stand on either side of the program, up to a `--`; all else behind the
+ * program is the program's. Throws UsageError.
+ */
+export function runArguments(words: readonly string[], env: Readonly<Record<string, string | undefined>>): RunOptions {
+  const given: Partial<Record<RunOption, string>> = {};
+  const args: string[] = [];
+  let program: string | undefined;
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at] as string;
+    const [name = '', inline] = splitOption(word);
+    const own = runOptions.find((option) => name === `--${option}`);
+    if (word === '--') {
+      const [first, ...rest] = words.slice(at + 1);
+      if (program === undefined) program = first;
+      else if (first !== undefined) args.push(first);
+      args.push(...rest);
+      break;
+    }
+    if (own !== undefined) {
+      const value = inline ?? words[++at];
+      if (value === undefined || value === '' || (inline === undefined && value.startsWith('-')))
+        throw new UsageError(`'--${own}' needs a value ('ringway run --help' explains)`);
+      given[own] = value;
+    } else if (program !== undefined) args.push(word);
+    else if (word.startsWith('-')) throw new UsageError(unknownRunOption(name));
+    else program = word;
+  }
+  if (program === undefined) throw new UsageError("which program? Write 'ringway run app.js' ('ringway run --help' explains)");
+  return {
+    program,
+    args,
+    workers: runWorkers(given.workers, env.WORKERS),
+    drainTimeout:
+      given['drain-timeout'] === undefined ? defaults.drain.timeout : integer('--drain-timeout', given['drain-timeout'], ranges.drain),
+    adminPort: adminPort(given['admin-port'], env.ADMIN_PORT),
+  };
+}
+
+function splitOption(word: string): readonly [string, string | undefined] {
+  const at = word.startsWith('--') ? word.indexOf('=') : -1;
+  return at < 0 ? [word, undefined] : [word.slice(0, at), word.slice(at + 1)];
+}
+
+function unknownRunOption(name: string): string {
+  const near = nearest(name.replace(/^-+/, ''), runOptions);
+  return `unknown option '${name}' of 'ringway run'${near === undefined ? '' : `; did you mean '--${near}'?`} ('ringway run --help' explains)`;
+}
+
+function runWorkers(given: string | undefined, environment: string | undefined): 'auto' | number {
+  const text = given ?? (environment?.trim() || 'auto');
+  return text === 'auto' ? 'auto' : integer(given === undefined ? 'env WORKERS' : '--workers', text, ranges.workers, "'auto' or ");
+}
+
+function adminPort(given: string | undefined, environment: string | undefined): number | undefined {
+  const text = given ?? environment?.trim();
+  if (text === undefined || text === '') return undefined;
+  return integer(given === undefined ? 'env ADMIN_PORT' : '--admin-port', text, ranges.port);
+}

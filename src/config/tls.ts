@@ -1,0 +1,99 @@
+/**
+ * The `tls` of a listening address: paths made absolute, files looked for, names checked.
+ * Role: a part of resolve.ts. What the files hold is judged where they are loaded (supervisor/certificates.ts).
+ */
+import { accessSync, constants, statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { TlsFiles } from '../../ffi/bindings.ts';
+import { errorCode } from '../operating-error.ts';
+import { defaults, serverNameLengthMax, serverNamesMax } from './defaults.ts';
+import type { CertificateOptions, TlsOptions } from './define.ts';
+import { show } from './schema.ts';
+
+/** A certificate for a server name. */
+export interface ServerNameSettings {
+  readonly name: string;
+  readonly files: TlsFiles;
+}
+
+/** TLS of one address. Paths are absolute. */
+export interface TlsSettings {
+  /** Where it stands in the config. */
+  readonly path: readonly PropertyKey[];
+  readonly files: TlsFiles;
+  /** In the order of the config. */
+  readonly serverNames: readonly ServerNameSettings[];
+  /** Seconds; 0: never. */
+  readonly reloadInterval: number;
+}
+
+/** Told of every mistake: where within the config, and what to write instead. */
+export type Complain = (path: readonly PropertyKey[], message: string) => void;
+
+/** The option that holds each file. */
+export const fileOptions = { certFile: 'cert', keyFile: 'key', caFile: 'ca', dhParamsFile: 'dhParams' } as const;
+
+const versions = { 'TLSv1.2': 0x0303, 'TLSv1.3': 0x0304 } as const;
+
+/** As the core takes them (ffi/core/tls_names.c). */
+const serverName = /^(?:\*\.)?[\w-]+(?:\.[\w-]+)*$/;
+
+/** `folder`: what paths are relative to. */
+export function resolveTls(tls: TlsOptions, path: readonly PropertyKey[], folder: string, complain: Complain): TlsSettings {
+  const names = Object.entries(tls.serverNames ?? {});
+  if (names.length > serverNamesMax) complain([...path, 'serverNames'], `has ${names.length} names; write at most ${serverNamesMax}`);
+  const seen = new Map<string, string>();
+  const serverNames = names.map(([name, options]) => {
+    const place = [...path, 'serverNames', name];
+    if (name.length > serverNameLengthMax || !serverName.test(name))
+      complain(place, `${show(name)} is no server name; write one such as 'example.org' or '*.example.org'`);
+    const earlier = seen.get(name.toLowerCase());
+    if (earlier !== undefined) complain(place, `is the same name as '${earlier}'; remove one of them`);
+    seen.set(name.toLowerCase(), name);
+    return { name, files: resolveFiles(options, place, folder, complain) };
+  });
+  return {
+    path,
+    files: resolveFiles(tls, path, folder, complain),
+    serverNames,
+    reloadInterval: tls.reloadInterval ?? defaults.tls.reloadInterval,
+  };
+}
+
+function resolveFiles(
+  options: TlsOptions | CertificateOptions,
+  path: readonly PropertyKey[],
+  folder: string,
+  complain: Complain,
+): TlsFiles {
+  const file = (name: 'cert' | 'key' | 'ca' | 'dhParams'): string | undefined => {
+    const written = (options as TlsOptions)[name];
+    if (written === undefined) return undefined;
+    const absolute = resolve(folder, written);
+    const problem = fileProblem(absolute);
+    if (problem !== undefined) complain([...path, name], problem);
+    return absolute;
+  };
+  return {
+    certFile: file('cert'),
+    keyFile: file('key'),
+    caFile: file('ca'),
+    dhParamsFile: file('dhParams'),
+    passphrase: options.passphrase,
+    ciphers: 'ciphers' in options ? options.ciphers : undefined,
+    minVersion: versions[options.minVersion ?? defaults.tls.minVersion],
+  };
+}
+
+function fileProblem(path: string): string | undefined {
+  try {
+    if (!statSync(path).isFile()) return `${path} is not a file; write the path of a PEM file`;
+    accessSync(path, constants.R_OK);
+    return undefined;
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === 'ENOENT' || code === 'ENOTDIR') return `there is no file ${path}; paths are relative to the config file`;
+    if (code === 'EACCES') return `${path} may not be read by this user; change its owner or mode`;
+    return `${path} cannot be read (${code})`;
+  }
+}

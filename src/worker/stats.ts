@@ -1,0 +1,31 @@
+/**
+ * Counters that the host writes beside those of the core: errors of handlers, and how late the event loop is.
+ * Role: used by a worker of a gateway and by a program.
+ */
+import { statsLayout } from '../../ffi/layout.ts';
+import type { Core } from '../core/core.ts';
+
+/** How often the event loop's lag is measured. */
+const lagIntervalMs = 1000;
+
+export function statIndex(name: string): number {
+  const index = statsLayout.fields.findIndex((field) => field.name === name);
+  if (index < 0) throw new Error(`no counter is named ${name}`);
+  return index;
+}
+
+/** How late a timer comes is how long the event loop was busy with something else. Does not keep the process alive. */
+export function measureLag(core: Core): void {
+  const latest = statIndex('loop_lag_us');
+  const worst = statIndex('loop_lag_max_us');
+  let max = 0;
+  let expected = performance.now() + lagIntervalMs;
+  const timer = setInterval(() => {
+    const lag = Math.max(0, performance.now() - expected);
+    expected = performance.now() + lagIntervalMs;
+    max = Math.max(max, lag);
+    core.setStat(latest, Math.round(lag * 1000));
+    core.setStat(worst, Math.round(max * 1000));
+  }, lagIntervalMs);
+  timer.unref();
+}
