@@ -6,6 +6,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import { removeCertificate } from './lib/certificate.ts';
 import { buildLoadClient, killLoadClients } from './lib/load-client.ts';
 import { type Cpus, chooseCpus, describeMachine } from './lib/machine.ts';
 import { measure } from './lib/measure.ts';
@@ -13,7 +14,7 @@ import { type BenchOptions, parseOptions, UsageError, usage } from './lib/option
 import { ensurePackages } from './lib/packages.ts';
 import { jsonReport, machineLine, markdownTable, progressLine, type Result, type Round, textTable } from './lib/report.ts';
 import { heavyPackageOf, killServers, type ServerName, startServer } from './lib/servers.ts';
-import { canRun, type Workload, workloads } from './lib/workloads.ts';
+import { serversOf, type Workload, workloads } from './lib/workloads.ts';
 
 /** Above this, something else runs that numbers will show. */
 const quietLoadAverage = 0.5;
@@ -21,11 +22,12 @@ const quietLoadAverage = 0.5;
 function stopEverything(): void {
   killLoadClients();
   killServers();
+  removeCertificate();
 }
 
 /** Started anew for each measurement: neither heap nor compiled code of an earlier workload is in its numbers. */
 async function measureServer(workload: Workload, name: ServerName, options: BenchOptions, cpus: Cpus) {
-  const server = await startServer(name, { cpu: cpus.server, backend: options.backend });
+  const server = await startServer(name, { cpu: cpus.server, backend: options.backend, mode: workload.mode });
   try {
     return await measure(workload, { server, clientCpu: cpus.client, seconds: options.seconds });
   } catch (error) {
@@ -36,8 +38,7 @@ async function measureServer(workload: Workload, name: ServerName, options: Benc
 }
 
 async function runWorkload(workload: Workload, options: BenchOptions, cpus: Cpus): Promise<Result> {
-  const all: ServerName[] = ['ringway', 'bun-serve', ...options.peers];
-  const servers = all.filter((name) => canRun(workload, name));
+  const servers = serversOf(workload, options.peers);
   const rounds: Round[] = [];
   console.error(`\n${workload.name}: ${workload.title}`);
   for (let number = 1; number <= options.rounds; number++) {
@@ -59,7 +60,9 @@ async function runWorkload(workload: Workload, options: BenchOptions, cpus: Cpus
 }
 
 async function run(options: BenchOptions): Promise<number> {
-  ensurePackages(options.peers.flatMap((name) => heavyPackageOf(name) ?? []));
+  const chosen = workloads.filter(({ name }) => options.only.length === 0 || options.only.some((part) => name.startsWith(part)));
+  const servers = new Set(chosen.flatMap((workload) => serversOf(workload, options.peers)));
+  ensurePackages([...servers].flatMap((name) => heavyPackageOf(name) ?? []));
   buildLoadClient();
   const machine = describeMachine();
   const cpus = chooseCpus();
@@ -68,10 +71,7 @@ async function run(options: BenchOptions): Promise<number> {
   console.error(`${machineLine(machine)}; servers on CPU ${cpus.server}, client on CPU ${cpus.client}`);
   if (machine.loadAverage > quietLoadAverage) console.error('The machine is not quiet: take ratios of this run with care.');
   const results: Result[] = [];
-  for (const workload of workloads) {
-    if (options.only.length > 0 && !options.only.some((part) => workload.name.includes(part))) continue;
-    results.push(await runWorkload(workload, options, cpus));
-  }
+  for (const workload of chosen) results.push(await runWorkload(workload, options, cpus));
   console.log(
     options.markdown ? `${machineLine(machine)}\n\n${markdownTable(results, options.peers)}` : `\n${textTable(results, options.peers)}`,
   );

@@ -63,8 +63,9 @@ async function measureTraffic(workload: Workload, options: MeasureOptions): Prom
   return { value, perSecond: (messages / elapsedMs) * 1000, busy: usedNs / 1e6 / elapsedMs };
 }
 
-async function holding<Value>(options: MeasureOptions, connections: number, whileHeld: () => Promise<Value>): Promise<Value> {
-  const client = new LoadClient(loadOptions(options, ['ws-idle', '--connections', String(connections)]));
+/** `args`: a command of the load client that holds connections. */
+async function holding<Value>(options: MeasureOptions, args: readonly string[], whileHeld: () => Promise<Value>): Promise<Value> {
+  const client = new LoadClient(loadOptions(options, args));
   await client.line('open ');
   const value = await whileHeld();
   client.release();
@@ -73,21 +74,21 @@ async function holding<Value>(options: MeasureOptions, connections: number, whil
   return value;
 }
 
-async function measureMemory(_workload: Workload, options: MeasureOptions): Promise<Measurement> {
+async function measureMemory(workload: Workload, options: MeasureOptions): Promise<Measurement> {
   const { pid } = options.server;
-  await holding(options, warmupConnections, async () => {});
+  await holding(options, [...workload.load, '--connections', String(warmupConnections)], async () => {});
   await Bun.sleep(settleMs);
   const before = memoryBytes(pid);
-  const after = await holding(options, idleSockets.memory, async () => {
+  const after = await holding(options, workload.load, async () => {
     await Bun.sleep(settleMs);
     return memoryBytes(pid);
   });
   return { value: (after - before) / idleSockets.memory };
 }
 
-function measureIdle(_workload: Workload, options: MeasureOptions): Promise<Measurement> {
+function measureIdle(workload: Workload, options: MeasureOptions): Promise<Measurement> {
   const { pid } = options.server;
-  return holding(options, idleSockets.idle, async () => {
+  return holding(options, workload.load, async () => {
     await Bun.sleep(settleMs);
     const usedNs = cpuNs(pid);
     const began = performance.now();

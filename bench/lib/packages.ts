@@ -7,14 +7,18 @@ const folder = join(import.meta.dir, '..');
 
 interface Manifest {
   readonly dependencies: Readonly<Record<string, string>>;
-  readonly peerDependencies: Readonly<Record<string, string>>;
+  /**
+   * Packages that are too heavy to install unasked, each as a version or as npm's alias of another package. Not peerDependencies: npm
+   * does not install an optional one of those even when it is told to.
+   */
+  readonly onDemand: Readonly<Record<string, string>>;
 }
 
-/** `heavy`: packages that are installed only when somebody asks to measure them. */
+/** `heavy`: those of `onDemand` that are measured now. */
 export function ensurePackages(heavy: readonly string[]): void {
-  const { dependencies, peerDependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest;
-  const isMissing = ([name, version]: readonly [string, string]) => installedVersion(name) !== version;
-  const wanted = heavy.map((name) => [name, peerDependencies[name] ?? ''] as const);
+  const { dependencies, onDemand } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest;
+  const isMissing = ([name, wanted]: readonly [string, string]) => installedVersion(name) !== wanted.slice(wanted.lastIndexOf('@') + 1);
+  const wanted = heavy.map((name) => [name, onDemand[name] ?? ''] as const);
   if (!Object.entries(dependencies).some(isMissing) && !wanted.some(isMissing)) return;
   const extra = wanted.map(([name, version]) => `${name}@${version}`);
   console.error(`Installing the bench's npm packages${extra.length === 0 ? '' : `, ${extra.join(' and ')} among them`}`);

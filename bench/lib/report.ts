@@ -15,10 +15,9 @@ export interface Result {
   readonly error?: string;
 }
 
-const baseline: ServerName = 'bun-serve';
 const units: Record<WorkloadKind, string> = { cpu: 'µs', latency: 'µs', memory: 'B', idle: '%' };
 
-/** cpu and latency are judged as parts of what Bun.serve takes in the same round; memory and idle as they are. */
+/** cpu and latency are judged as parts of what the baseline takes in the same round; memory and idle as they are. */
 export function isRelative({ kind }: Workload): boolean {
   return kind === 'cpu' || kind === 'latency';
 }
@@ -29,14 +28,15 @@ function valuesOf(result: Result, name: ServerName): number[] {
 
 function ratiosOf(result: Result, name: ServerName): number[] {
   return result.rounds.flatMap((round) => {
-    const [value, against] = [round[name]?.value, round[baseline]?.value];
+    const [value, against] = [round[name]?.value, round[result.workload.baseline]?.value];
     return value === undefined || against === undefined ? [] : value / against;
   });
 }
 
 /** What the target is compared with. ret: undefined when nothing was measured */
-export function outcomeOf(result: Result, name: ServerName = 'ringway'): Spread | undefined {
-  const values = isRelative(result.workload) ? ratiosOf(result, name) : valuesOf(result, name);
+export function outcomeOf(result: Result): Spread | undefined {
+  const { subject } = result.workload;
+  const values = isRelative(result.workload) ? ratiosOf(result, subject) : valuesOf(result, subject);
   return values.length === 0 ? undefined : spreadOf(values);
 }
 
@@ -63,9 +63,10 @@ function rowOf(result: Result, others: readonly ServerName[]): string[] {
     spread === undefined ? '–' : `${spread.median.toFixed(digits)}${unit}`,
     spread === undefined ? '–' : `${spread.min.toFixed(digits)} to ${spread.max.toFixed(digits)}`,
     verdictOf(result),
-    absolute(result, 'ringway'),
-    absolute(result, baseline),
+    absolute(result, workload.subject),
+    `${absolute(result, workload.baseline)} ${workload.baseline}`,
     ...others.map((name) => {
+      if (name === workload.baseline) return '';
       const ratios = relative ? ratiosOf(result, name) : [];
       return ratios.length === 0 ? absolute(result, name) : spreadOf(ratios).median.toFixed(2);
     }),
@@ -78,20 +79,22 @@ function verdictOf(result: Result): string {
   return spread.median <= result.workload.target ? 'OK' : 'MISS';
 }
 
-function table(results: readonly Result[], others: readonly ServerName[]): string[][] {
-  const head = ['workload', 'target', 'measured', 'of rounds', '', 'ringway', baseline, ...others];
+/** `asked`: servers that have a column even where no row has a value of them. */
+function table(results: readonly Result[], asked: readonly ServerName[]): string[][] {
+  const others = [...new Set([...asked, ...results.flatMap(({ workload }) => workload.beside ?? [])])];
+  const head = ['workload', 'target', 'measured', 'of rounds', '', 'Ringway', 'against', ...others];
   return [head, ...results.map((result) => rowOf(result, others))];
 }
 
-export function textTable(results: readonly Result[], others: readonly ServerName[]): string {
-  const rows = table(results, others);
+export function textTable(results: readonly Result[], asked: readonly ServerName[]): string {
+  const rows = table(results, asked);
   const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
   const line = (row: string[]) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ');
   return rows.map((row) => line(row).trimEnd()).join('\n');
 }
 
-export function markdownTable(results: readonly Result[], others: readonly ServerName[]): string {
-  const [head = [], ...rows] = table(results, others);
+export function markdownTable(results: readonly Result[], asked: readonly ServerName[]): string {
+  const [head = [], ...rows] = table(results, asked);
   return [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
 }
 
@@ -105,7 +108,7 @@ export function progressLine(workload: Workload, name: ServerName, { value, perS
   const amount = `${value.toFixed(decimals(workload.kind, false))} ${units[workload.kind]}`;
   const rate = perSecond === undefined ? '' : `${Math.round(perSecond).toLocaleString('en')}/s`;
   const share = busy === undefined ? '' : `CPU ${Math.round(busy * 100)} %`;
-  return `    ${name.padEnd(10)} ${amount.padStart(12)}  ${rate.padStart(12)}  ${share}`.trimEnd();
+  return `    ${name.padEnd(11)} ${amount.padStart(12)}  ${rate.padStart(12)}  ${share}`.trimEnd();
 }
 
 export function jsonReport(machine: Machine, results: readonly Result[]): string {
@@ -113,6 +116,7 @@ export function jsonReport(machine: Machine, results: readonly Result[]): string
     name: result.workload.name,
     title: result.workload.title,
     kind: result.workload.kind,
+    baseline: result.workload.baseline,
     target: result.workload.target,
     measured: outcomeOf(result) ?? null,
     verdict: verdictOf(result),

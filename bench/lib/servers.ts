@@ -1,12 +1,17 @@
-/** The servers that are measured: how each is started, and that it answers as it should before it is measured. */
+/** The servers that are measured, and how each is started and stopped. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { certificateFiles } from './certificate.ts';
+import { whenReady } from './readiness.ts';
 
 const bench = join(import.meta.dir, '..');
 const root = join(bench, '..');
 
-export type ServerName = 'ringway' | 'bun-serve' | 'bun-bare' | 'ws' | 'uws' | 'hono-node';
+export type ServerName = 'ringway' | 'ringway-uws' | 'bun-serve' | 'bun-bare' | 'ws' | 'uws' | 'hono-node';
+
+/** How a server is started for some workloads: over TLS, with compression, or with a route whose sockets have data of their own. */
+export type Mode = 'tls' | 'deflate' | 'user-data';
 
 interface ServerPlan {
   readonly name: ServerName;
@@ -14,11 +19,15 @@ interface ServerPlan {
   readonly command: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   readonly protocols: readonly ('http' | 'websocket')[];
+  readonly modes?: readonly Mode[];
   /** An npm package that is too heavy to install unasked. */
   readonly needs?: string;
 }
 
 const bun = process.execPath;
+/** One program for both: the original's API is what it is written to. */
+const uwsProgram = join(bench, 'peers/uws.mjs');
+const uwsModes: readonly Mode[] = ['tls', 'deflate', 'user-data'];
 
 const plans: readonly ServerPlan[] = [
   {
@@ -27,6 +36,13 @@ const plans: readonly ServerPlan[] = [
     command: [bun, join(root, 'src/main.ts'), 'start', '-c'],
     env: { WORKERS: '1', ADMIN_PORT: '0' },
     protocols: ['http', 'websocket'],
+  },
+  {
+    name: 'ringway-uws',
+    about: 'a program for uWebSockets.js on Ringway',
+    command: [bun, '--preload', 'ringway/register', uwsProgram],
+    protocols: ['http', 'websocket'],
+    modes: uwsModes,
   },
   {
     name: 'bun-serve',
@@ -41,26 +57,30 @@ const plans: readonly ServerPlan[] = [
     env: { BENCH_BARE: '1' },
     protocols: ['http'],
   },
-  { name: 'ws', about: 'the ws package on Node', command: ['node', join(bench, 'peers/ws-node.mjs')], protocols: ['websocket'] },
+  {
+    name: 'ws',
+    about: 'the ws package on Node',
+    command: ['node', join(bench, 'peers/ws-node.mjs')],
+    protocols: ['websocket'],
+    modes: ['deflate'],
+  },
   {
     name: 'uws',
-    about: 'uWebSockets.js on Node, installs 257 MB',
-    command: ['node', join(bench, 'peers/uws-node.mjs')],
+    about: 'the same program on uWebSockets.js and Node, installs 257 MB',
+    command: ['node', uwsProgram],
     protocols: ['http', 'websocket'],
-    needs: 'uwebsockets',
+    modes: uwsModes,
+    needs: 'uWebSockets.js',
   },
   { name: 'hono-node', about: 'Hono on Node', command: ['node', join(bench, 'peers/hono-node.mjs')], protocols: ['http'] },
 ];
 
-/** Those that are measured only when asked for. */
-export const peers = plans.filter(({ name }) => name !== 'ringway' && name !== 'bun-serve');
+/** Those that can be asked for beside the ones a workload always measures. */
+export const peers = plans.filter(({ name }) => name !== 'ringway' && name !== 'ringway-uws');
 
-export function servesHttp(name: ServerName): boolean {
-  return planOf(name).protocols.includes('http');
-}
-
-export function servesWebSocket(name: ServerName): boolean {
-  return planOf(name).protocols.includes('websocket');
+export function serves(name: ServerName, protocol: 'http' | 'websocket', mode: Mode | undefined): boolean {
+  const { protocols, modes } = planOf(name);
+  return protocols.includes(protocol) && (mode === undefined || modes?.includes(mode) === true);
 }
 
 /** The heavy npm package that a server needs, if any. */
@@ -83,9 +103,9 @@ export interface Server {
 export interface StartOptions {
   readonly cpu: number;
   readonly backend: 'io_uring' | 'epoll' | undefined;
+  readonly mode: Mode | undefined;
 }
 
-const readyMs = 20_000;
 /** The end of what a server has written, for the message when it does not work. */
 const outputCharsMax = 4000;
 const running = new Set<ChildProcess>();
@@ -99,7 +119,14 @@ export async function startServer(name: ServerName, options: StartOptions): Prom
   // It leads a process group, so that all of it can be ended.
   const child = spawn(command[0] as string, command.slice(1), {
     cwd: root,
-    env: { ...process.env, ...plan.env, PORT: String(port), NODE_ENV: 'production', BENCH_BACKEND: options.backend ?? '' },
+    env: {
+      ...process.env,
+      ...plan.env,
+      ...modeEnv(options.mode),
+      PORT: String(port),
+      NODE_ENV: 'production',
+      BENCH_BACKEND: options.backend ?? '',
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   });
@@ -115,7 +142,9 @@ export async function startServer(name: ServerName, options: StartOptions): Prom
     child.once('exit', () => resolve());
   }).then(() => void running.delete(child));
   try {
-    await whenReady(child, port, plan);
+    await whenReady({ port, tls: options.mode === 'tls', protocols: plan.protocols }, () =>
+      child.exitCode !== null || child.signalCode !== null || child.pid === undefined ? 'it ended before it listened' : undefined,
+    );
   } catch (error) {
     kill(child);
     throw new Error(`${name} cannot be measured: ${error instanceof Error ? error.message : error}\n${output}`.trim());
@@ -129,6 +158,13 @@ export async function startServer(name: ServerName, options: StartOptions): Prom
       await ended;
     },
   };
+}
+
+function modeEnv(mode: Mode | undefined): Record<string, string> {
+  if (mode === 'deflate') return { BENCH_DEFLATE: '1' };
+  if (mode !== 'tls') return {};
+  const { key, cert } = certificateFiles();
+  return { BENCH_KEY: key, BENCH_CERT: cert };
 }
 
 /** Whatever is still running, when the bench ends early. */
@@ -154,89 +190,5 @@ function freePort(): Promise<number> {
       const address = probe.address();
       probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
     });
-  });
-}
-
-async function whenReady(child: ChildProcess, port: number, plan: ServerPlan): Promise<void> {
-  const deadline = performance.now() + readyMs;
-  while (!(await accepts(port))) {
-    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) throw new Error('it ended before it listened');
-    if (performance.now() > deadline) throw new Error(`it does not listen after ${readyMs / 1000} s`);
-    await Bun.sleep(25);
-  }
-  if (plan.protocols.includes('http')) await checkHello(port);
-  if (plan.protocols.includes('websocket')) {
-    await checkEcho(port);
-    await checkRoom(port);
-  }
-}
-
-async function accepts(port: number): Promise<boolean> {
-  try {
-    await (await fetch(`http://127.0.0.1:${port}/hello`)).arrayBuffer();
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-const hello = 'Hello from Ringway';
-
-async function checkHello(port: number): Promise<void> {
-  const response = await fetch(`http://127.0.0.1:${port}/hello`);
-  const body = await response.text();
-  if (response.status !== 200 || body !== hello) throw new Error(`GET /hello gave ${response.status} ${JSON.stringify(body.slice(0, 80))}`);
-}
-
-async function checkEcho(port: number): Promise<void> {
-  const socket = await connect(port, '/echo');
-  socket.send('text \u00e9');
-  if ((await next(socket)) !== 'text \u00e9') throw new Error('/echo does not give text back');
-  socket.send(new Uint8Array([1, 2, 255]));
-  const bytes = await next(socket);
-  if (!(bytes instanceof ArrayBuffer) || new Uint8Array(bytes).join() !== '1,2,255') throw new Error('/echo does not give bytes back');
-  socket.close();
-}
-
-async function checkRoom(port: number): Promise<void> {
-  const sockets = [await connect(port, '/room/check'), await connect(port, '/room/check')] as const;
-  // A handshake is answered before the subscription it leads to is made.
-  await Bun.sleep(100);
-  const received = sockets.map(next);
-  sockets[0].send('to all');
-  if ((await Promise.all(received)).join() !== 'to all,to all') throw new Error('/room does not give a message to all in it');
-  for (const socket of sockets) socket.close();
-}
-
-const answerMs = 5000;
-
-function connect(port: number, path: string): Promise<WebSocket> {
-  const socket = new WebSocket(`ws://127.0.0.1:${port}${path}`);
-  socket.binaryType = 'arraybuffer';
-  return within(`the handshake of ${path}`, (resolve, reject) => {
-    socket.onopen = () => resolve(socket);
-    socket.onerror = () => reject(new Error(`the handshake of ${path} was refused`));
-  });
-}
-
-function next(socket: WebSocket): Promise<unknown> {
-  return within('a message', (resolve) => {
-    socket.onmessage = ({ data }) => resolve(data);
-  });
-}
-
-function within<Value>(what: string, begin: (resolve: (value: Value) => void, reject: (error: Error) => void) => void): Promise<Value> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`${what} did not come within ${answerMs / 1000} s`)), answerMs);
-    begin(
-      (value) => {
-        clearTimeout(timer);
-        resolve(value);
-      },
-      (error) => {
-        clearTimeout(timer);
-        reject(error);
-      },
-    );
   });
 }

@@ -1,5 +1,5 @@
 /** What is measured, and what Ringway should reach. */
-import { type ServerName, servesHttp, servesWebSocket } from './servers.ts';
+import { type Mode, type ServerName, serves } from './servers.ts';
 
 /** cpu: server CPU per message. latency: median time until the answer. memory: PSS per connection. idle: CPU of doing nothing. */
 export type WorkloadKind = 'cpu' | 'latency' | 'memory' | 'idle';
@@ -11,39 +11,42 @@ export interface Workload {
   /** A command of the load client and its options. */
   readonly load: readonly string[];
   readonly protocol: 'http' | 'websocket';
-  /** cpu and latency: of Bun.serve's value in the same round. memory: bytes. idle: percent of a core. */
+  readonly mode?: Mode;
+  readonly subject: ServerName;
+  readonly baseline: ServerName;
+  /** Measured without being asked for, for information. */
+  readonly beside?: readonly ServerName[];
+  /** cpu and latency: of the baseline's value in the same round. memory: bytes. idle: percent of a core. */
   readonly target: number;
 }
 
 export const idleSockets = { memory: 12_000, idle: 10_000 } as const;
 
-function echo(connections: number, inFlight: number): string[] {
-  return ['ws-echo', '--connections', String(connections), '--in-flight', String(inFlight), '--payload', '20'];
+function echo(connections: number, inFlight: number, payloadBytes = 20): string[] {
+  return ['ws-echo', '--connections', String(connections), '--in-flight', String(inFlight), '--payload', String(payloadBytes)];
 }
 
-function fanout(messages: number): string[] {
-  return ['ws-fanout', '--connections', '1000', '--in-flight', String(messages), '--payload', '100'];
+function fanout(messages: number, payloadBytes = 100): string[] {
+  return ['ws-fanout', '--connections', '1000', '--in-flight', String(messages), '--payload', String(payloadBytes)];
 }
 
 function http(inFlight: number): string[] {
   return ['http', '--path', '/hello', '--connections', '200', '--in-flight', String(inFlight)];
 }
 
-const idle = (connections: number): string[] => ['ws-idle', '--connections', String(connections)];
+const idle = (connections: number, path = '/echo'): string[] => ['ws-idle', '--path', path, '--connections', String(connections)];
 
-export const workloads: readonly Workload[] = [
-  { name: 'echo', title: 'echo 20 B, 200 connections, 1 in flight', kind: 'cpu', load: echo(200, 1), protocol: 'websocket', target: 0.75 },
+const gateway = { subject: 'ringway', baseline: 'bun-serve' } as const;
+const webSocket = { kind: 'cpu', protocol: 'websocket', ...gateway } as const;
+
+/** The example gateway, against Bun.serve. */
+const gatewayWorkloads: readonly Workload[] = [
+  { ...webSocket, name: 'echo', title: 'echo 20 B, 200 connections, 1 in flight', load: echo(200, 1), target: 0.75 },
+  { ...webSocket, name: 'echo-16', title: 'echo 20 B, 200 connections, 16 in flight', load: echo(200, 16), target: 0.8 },
+  { ...webSocket, name: 'fanout', title: 'fan-out 100 B to 1,000, 1 message', load: fanout(1), target: 0.8 },
+  { ...webSocket, name: 'fanout-16', title: 'fan-out 100 B to 1,000, 16 messages', load: fanout(16), target: 0.8 },
   {
-    name: 'echo-16',
-    title: 'echo 20 B, 200 connections, 16 in flight',
-    kind: 'cpu',
-    load: echo(200, 16),
-    protocol: 'websocket',
-    target: 0.8,
-  },
-  { name: 'fanout', title: 'fan-out 100 B to 1,000, 1 message', kind: 'cpu', load: fanout(1), protocol: 'websocket', target: 0.8 },
-  { name: 'fanout-16', title: 'fan-out 100 B to 1,000, 16 messages', kind: 'cpu', load: fanout(16), protocol: 'websocket', target: 0.8 },
-  {
+    ...gateway,
     name: 'hello',
     title: 'GET /hello through Hono, 200 connections, 1 in flight',
     kind: 'cpu',
@@ -52,6 +55,7 @@ export const workloads: readonly Workload[] = [
     target: 0.85,
   },
   {
+    ...gateway,
     name: 'hello-16',
     title: 'GET /hello through Hono, 200 connections, 16 pipelined',
     kind: 'cpu',
@@ -59,27 +63,61 @@ export const workloads: readonly Workload[] = [
     protocol: 'http',
     target: 0.4,
   },
-  { name: 'latency-1', title: 'p50 of echo, 1 connection', kind: 'latency', load: echo(1, 1), protocol: 'websocket', target: 1.1 },
-  { name: 'latency-10', title: 'p50 of echo, 10 connections', kind: 'latency', load: echo(10, 1), protocol: 'websocket', target: 1.1 },
+  { ...webSocket, name: 'latency-1', title: 'p50 of echo, 1 connection', kind: 'latency', load: echo(1, 1), target: 1.1 },
+  { ...webSocket, name: 'latency-10', title: 'p50 of echo, 10 connections', kind: 'latency', load: echo(10, 1), target: 1.1 },
   {
+    ...webSocket,
     name: 'memory',
     title: 'memory per idle WebSocket, 12,000 of them',
     kind: 'memory',
     load: idle(idleSockets.memory),
-    protocol: 'websocket',
     target: 400,
   },
+  { ...webSocket, name: 'idle', title: 'CPU with 10,000 idle WebSockets, 30 s', kind: 'idle', load: idle(idleSockets.idle), target: 1 },
+];
+
+const uws = { kind: 'cpu', protocol: 'websocket', subject: 'ringway-uws', baseline: 'uws' } as const;
+
+/** One program for uWebSockets.js, on Ringway and on the original. */
+const uwsWorkloads: readonly Workload[] = [
+  { ...uws, name: 'uws-echo', title: 'uWS API: echo 20 B, 200 connections, 1 in flight', load: echo(200, 1), target: 0.65 },
+  { ...uws, name: 'uws-echo-16', title: 'uWS API: echo 20 B, 200 connections, 16 in flight', load: echo(200, 16), target: 0.5 },
+  { ...uws, name: 'uws-fanout', title: 'uWS API: fan-out 100 B to 1,000, 1 message', load: fanout(1), target: 0.75 },
+  { ...uws, name: 'uws-fanout-16', title: 'uWS API: fan-out 100 B to 1,000, 16 messages', load: fanout(16), target: 0.75 },
+  { ...uws, name: 'uws-get', title: 'uWS API: GET, 18 B, 200 connections, 1 in flight', load: http(1), protocol: 'http', target: 0.85 },
+  { ...uws, name: 'uws-get-16', title: 'uWS API: GET, 18 B, 200 connections, 16 pipelined', load: http(16), protocol: 'http', target: 0.7 },
   {
-    name: 'idle',
-    title: 'CPU with 10,000 idle WebSockets, 30 s',
-    kind: 'idle',
-    load: idle(idleSockets.idle),
-    protocol: 'websocket',
-    target: 1,
+    ...uws,
+    name: 'uws-memory',
+    title: 'uWS API: memory per idle WebSocket with an open handler and user data, 12,000 of them',
+    kind: 'memory',
+    load: idle(idleSockets.memory, '/user'),
+    mode: 'user-data',
+    target: 450,
+  },
+  {
+    ...uws,
+    name: 'uws-tls-echo',
+    title: 'uWS API: echo 1 KB over TLS, 200 connections, 1 in flight',
+    load: [...echo(200, 1, 1024), '--tls'],
+    mode: 'tls',
+    target: 0.9,
+  },
+  {
+    ...uws,
+    name: 'uws-deflate-fanout',
+    title: 'uWS API: fan-out of 1 KB of JSON to 1,000, compressed, 1 message',
+    load: [...fanout(1, 1024), '--json', '--deflate'],
+    mode: 'deflate',
+    baseline: 'ws',
+    beside: ['uws'],
+    target: 0.5,
   },
 ];
 
-/** Is there something to measure? */
-export function canRun(workload: Workload, server: ServerName): boolean {
-  return workload.protocol === 'http' ? servesHttp(server) : servesWebSocket(server);
+export const workloads: readonly Workload[] = [...gatewayWorkloads, ...uwsWorkloads];
+
+/** The servers of one workload, in the order in which they are measured. */
+export function serversOf({ subject, baseline, beside = [], protocol, mode }: Workload, asked: readonly ServerName[]): ServerName[] {
+  return [...new Set([subject, baseline, ...beside, ...asked.filter((name) => serves(name, protocol, mode))])];
 }

@@ -21,6 +21,9 @@ static const char usage[] =
     "  --in-flight N        1..1024 messages or pipelined requests per connection; ws-fanout: messages of a batch (1)\n"
     "  --payload BYTES      0..1048576 (20)\n"
     "  --binary             binary messages instead of text\n"
+    "  --json               messages are JSON text, of at least 128 bytes\n"
+    "  --deflate            ws-fanout: offer permessage-deflate; every message must come compressed, the first of each connection is inflated\n"
+    "  --tls                TLS; the certificate is not verified\n"
     "  --warmup-ms MS       not counted (1000)\n"
     "  --seconds S          1..600, counted; ws-idle: the longest time to hold (5; ws-idle: 600)\n"
     "  --settle-ms MS       between the last handshake and the first message (ws-fanout: 300, else 0)\n"
@@ -75,7 +78,7 @@ static void set_defaults(struct load *load) {
 }
 
 static void parse_options(struct options *options, int argc, char **argv) {
-    enum { HOST = 256, PORT, PATH, CONNECTIONS, IN_FLIGHT, PAYLOAD, BINARY, WARMUP, SECONDS, SETTLE, PER_ADDRESS };
+    enum { HOST = 256, PORT, PATH, CONNECTIONS, IN_FLIGHT, PAYLOAD, BINARY, JSON, DEFLATE, TLS, WARMUP, SECONDS, SETTLE, PER_ADDRESS };
     static const struct option known[] = {
         {"host", required_argument, NULL, HOST},
         {"port", required_argument, NULL, PORT},
@@ -84,6 +87,9 @@ static void parse_options(struct options *options, int argc, char **argv) {
         {"in-flight", required_argument, NULL, IN_FLIGHT},
         {"payload", required_argument, NULL, PAYLOAD},
         {"binary", no_argument, NULL, BINARY},
+        {"json", no_argument, NULL, JSON},
+        {"deflate", no_argument, NULL, DEFLATE},
+        {"tls", no_argument, NULL, TLS},
         {"warmup-ms", required_argument, NULL, WARMUP},
         {"seconds", required_argument, NULL, SECONDS},
         {"settle-ms", required_argument, NULL, SETTLE},
@@ -103,6 +109,9 @@ static void parse_options(struct options *options, int argc, char **argv) {
         case IN_FLIGHT: options->in_flight = number(name, optarg, 1, IN_FLIGHT_MAX); break;
         case PAYLOAD: options->payload_bytes = number(name, optarg, 0, PAYLOAD_BYTES_MAX); break;
         case BINARY: options->binary = 1; break;
+        case JSON: options->json = 1; break;
+        case DEFLATE: options->deflate = 1; break;
+        case TLS: options->tls = 1; break;
         case WARMUP: options->warmup_ms = number(name, optarg, 0, 60000); break;
         case SECONDS: options->seconds = number(name, optarg, 1, SECONDS_MAX); break;
         case SETTLE: options->settle_ms = number(name, optarg, 0, 8000); break;
@@ -133,6 +142,8 @@ int main(int argc, char **argv) {
     set_defaults(&load);
     parse_options(&load.options, argc - 1, argv + 1);
     load.connection_count = load.options.connections + load.workload->extra_connections;
+    if (load.options.deflate && load.workload != &workload_ws_fanout) fail("--deflate is for ws-fanout");
+    if (load.options.tls) tls_prepare();
     raise_descriptor_limit(load.connection_count);
     load.connections = allocate(load.connection_count, sizeof *load.connections);
     for (uint32_t i = 0; i < load.connection_count; i++) load.connections[i] = (struct connection){.fd = -1, .index = i};

@@ -1,8 +1,9 @@
 /* The load client: one thread, one epoll set, a closed loop.
  *
- *   load.c      options, and the command to run            ws.c         handshake and frames
- *   net.c       connections and the loop                   ws_load.c    ws-echo, ws-fanout, ws-idle
- *   measure.c   marks, latencies, the report               http_load.c  http, http-churn
+ *   load.c      options, and the command to run            ws.c          handshake and frames
+ *   net.c       connections and the loop                   ws_deflate.c  permessage-deflate, as far as it is checked
+ *   tls.c       OpenSSL, for any command                   ws_load.c     ws-echo, ws-fanout, ws-idle
+ *   measure.c   marks, latencies, the report               http_load.c   http, http-churn
  *
  * It shares its machine with the server it measures: bytes are checked where recv(2) put them, nothing is allocated for a message, and all that
  * one wake-up allows to send goes out in one send(2). Anything unexpected ends the run with a sentence on stderr and exit code 1: a number is
@@ -12,6 +13,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define CONNECTIONS_MAX 19000u
 #define IN_FLIGHT_MAX 1024u
@@ -36,13 +38,17 @@ struct options {
     uint32_t settle_ms;   /* ws-fanout: between the last handshake and the first message, so that every subscription is made */
     uint32_t per_address; /* connections per source address */
     int binary;
+    int json;    /* messages are JSON text */
+    int deflate; /* offer permessage-deflate, and expect every message compressed */
+    int tls;
 };
 
-enum phase { PHASE_CLOSED = 0, PHASE_CONNECTING, PHASE_HANDSHAKE, PHASE_OPEN };
+enum phase { PHASE_CLOSED = 0, PHASE_CONNECTING, PHASE_TLS, PHASE_HANDSHAKE, PHASE_OPEN };
 
 struct ws_reader {
     uint64_t remaining; /* of the present frame */
-    uint64_t position;  /* in the present message */
+    uint64_t position;  /* in the present message, as far as it is checked */
+    struct inflater *inflater; /* while a first message is inflated, to be checked */
     uint8_t in_frame;
     uint8_t in_message;
     uint8_t fin;
@@ -61,6 +67,7 @@ struct connection {
     uint32_t index;
     enum phase phase;
     int wants_write;
+    struct ssl_st *tls; /* NULL: plain */
     uint8_t *partial; /* input that is not complete */
     uint32_t partial_bytes;
     uint8_t *out; /* output the kernel did not take */
@@ -113,6 +120,7 @@ struct load {
     uint8_t *buffer; /* BUFFER_BYTES, for input */
 
     uint64_t messages; /* while measuring */
+    uint64_t payload_bytes; /* of WebSocket frames received while measuring, as they came */
     uint64_t measured_from;
     uint64_t measured_ns;
     double client_cpu_seconds;
@@ -137,12 +145,29 @@ void net_opened(struct load *load, struct connection *connection); /* the protoc
 void net_close(struct load *load, struct connection *connection);
 void net_reopen(struct load *load, struct connection *connection); /* close it and connect anew */
 
+/* tls.c: results as those of send(2) and recv(2), errno EAGAIN included */
+void tls_prepare(void);
+void tls_begin(struct connection *connection);
+enum tls_step { TLS_DONE, TLS_WANTS_READ, TLS_WANTS_WRITE } tls_handshake(struct connection *connection);
+ssize_t tls_send(struct connection *connection, const void *bytes, size_t len);
+ssize_t tls_recv(struct connection *connection, void *bytes, size_t len);
+int tls_holds_input(const struct connection *connection); /* epoll does not know of bytes that OpenSSL has read ahead */
+void tls_end(struct connection *connection);
+
 /* ws.c */
 void ws_prepare(struct load *load);
 void ws_connected(struct load *load, struct connection *connection);
 size_t ws_consume(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
 /* Send messages number first .. first + count - 1 (count <= in_flight). */
 void ws_send(struct load *load, struct connection *connection, uint32_t first, uint32_t count);
+/* Are bytes[0..len) what comes next of the message that the connection waits for? If not, the run ends. */
+void ws_check(const struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
+
+/* ws_deflate.c */
+extern const char deflate_offer[]; /* a header line */
+void deflate_check_answer(const uint8_t *head, size_t len);
+void deflate_take(const struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
+void deflate_end(const struct load *load, struct connection *connection); /* of a message; gives the inflater back */
 
 extern const struct workload workload_ws_echo;
 extern const struct workload workload_ws_fanout;

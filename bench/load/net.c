@@ -61,6 +61,7 @@ void net_close(struct load *load, struct connection *connection) {
         load->open--;
     else
         load->opening--;
+    if (connection->tls != NULL) tls_end(connection);
     close(connection->fd);
     connection->fd = -1;
     connection->phase = PHASE_CLOSED;
@@ -94,31 +95,46 @@ static void keep_output(struct load *load, struct connection *connection, const 
     if (!connection->wants_write) watch(load, connection, EPOLL_CTL_MOD, 1);
 }
 
+/* ret: how much was taken */
+static size_t put(struct connection *connection, const uint8_t *bytes, size_t len) {
+    const ssize_t sent = connection->tls != NULL ? tls_send(connection, bytes, len) : send(connection->fd, bytes, len, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) fail("send: %s", strerror(errno));
+    return sent > 0 ? (size_t)sent : 0;
+}
+
 void net_send(struct load *load, struct connection *connection, const void *bytes, size_t len) {
     const uint8_t *from = bytes;
-    size_t sent = 0;
-    if (connection->out_bytes == connection->out_sent) {
-        const ssize_t result = send(connection->fd, from, len, MSG_NOSIGNAL);
-        if (result < 0 && errno != EAGAIN) fail("send: %s", strerror(errno));
-        sent = result > 0 ? (size_t)result : 0;
-    }
+    const size_t sent = connection->out_bytes == connection->out_sent ? put(connection, from, len) : 0;
     if (sent < len) keep_output(load, connection, from + sent, len - sent);
 }
 
-static void on_writable(struct load *load, struct connection *connection) {
-    if (connection->phase == PHASE_CONNECTING) {
-        int error = 0;
-        socklen_t bytes = sizeof error;
-        getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
-        if (error != 0) fail("connect to %s:%u: %s", load->options.host, load->options.port, strerror(error));
-        connection->phase = PHASE_HANDSHAKE;
-        watch(load, connection, EPOLL_CTL_MOD, 0);
-        load->workload->connected(load, connection);
+static void step_tls(struct load *load, struct connection *connection) {
+    const enum tls_step step = tls_handshake(connection);
+    const int wants_write = step == TLS_WANTS_WRITE;
+    if (connection->wants_write != wants_write) watch(load, connection, EPOLL_CTL_MOD, wants_write);
+    if (step != TLS_DONE) return;
+    connection->phase = PHASE_HANDSHAKE;
+    load->workload->connected(load, connection);
+}
+
+static void on_connected(struct load *load, struct connection *connection) {
+    int error = 0;
+    socklen_t bytes = sizeof error;
+    getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
+    if (error != 0) fail("connect to %s:%u: %s", load->options.host, load->options.port, strerror(error));
+    if (load->options.tls) {
+        connection->phase = PHASE_TLS;
+        tls_begin(connection);
+        step_tls(load, connection);
         return;
     }
-    const ssize_t sent = send(connection->fd, connection->out + connection->out_sent, connection->out_bytes - connection->out_sent, MSG_NOSIGNAL);
-    if (sent < 0 && errno != EAGAIN) fail("send: %s", strerror(errno));
-    if (sent > 0) connection->out_sent += (size_t)sent;
+    connection->phase = PHASE_HANDSHAKE;
+    watch(load, connection, EPOLL_CTL_MOD, 0);
+    load->workload->connected(load, connection);
+}
+
+static void on_writable(struct load *load, struct connection *connection) {
+    connection->out_sent += put(connection, connection->out + connection->out_sent, connection->out_bytes - connection->out_sent);
     if (connection->out_sent == connection->out_bytes) watch(load, connection, EPOLL_CTL_MOD, 0);
 }
 
@@ -133,21 +149,30 @@ static void keep_partial(struct connection *connection, const uint8_t *bytes, si
     }
 }
 
-static void on_readable(struct load *load, struct connection *connection) {
+/* ret: 1 something came and the connection lives */
+static int take_input(struct load *load, struct connection *connection) {
     size_t have = connection->partial_bytes;
     if (have > 0) memcpy(load->buffer, connection->partial, have);
-    const ssize_t received = recv(connection->fd, load->buffer + have, BUFFER_BYTES - have, 0);
-    if (received < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    uint8_t *into = load->buffer + have;
+    const ssize_t received =
+        connection->tls != NULL ? tls_recv(connection, into, BUFFER_BYTES - have) : recv(connection->fd, into, BUFFER_BYTES - have, 0);
+    if (received < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
     if (received < 0 && !load->workload->holds) fail("recv: %s", strerror(errno));
     if (received <= 0) {
         if (load->workload->ended == NULL) fail("the server closed connection %u", connection->index);
         load->workload->ended(load, connection);
-        return;
+        return 0;
     }
     load->now = clock_now();
     have += (size_t)received;
     const size_t consumed = load->workload->consume(load, connection, load->buffer, have);
-    if (connection->phase != PHASE_CLOSED && connection->phase != PHASE_CONNECTING) keep_partial(connection, load->buffer + consumed, have - consumed);
+    if (connection->phase == PHASE_CLOSED || connection->phase == PHASE_CONNECTING) return 0;
+    keep_partial(connection, load->buffer + consumed, have - consumed);
+    return 1;
+}
+
+static void on_readable(struct load *load, struct connection *connection) {
+    while (take_input(load, connection) && connection->tls != NULL && tls_holds_input(connection)) continue;
 }
 
 static void on_event(struct load *load, const struct epoll_event *event) {
@@ -157,10 +182,16 @@ static void on_event(struct load *load, const struct epoll_event *event) {
         if (read(STDIN_FILENO, ignored, sizeof ignored) <= 0) stop_asked = 1;
         return;
     }
-    if (connection->phase == PHASE_CLOSED) return;
-    if ((event->events & EPOLLOUT) != 0) on_writable(load, connection);
-    if ((event->events & ~(uint32_t)EPOLLOUT) != 0 && connection->phase > PHASE_CONNECTING) on_readable(load, connection);
-    else if ((event->events & (EPOLLERR | EPOLLHUP)) != 0 && connection->phase == PHASE_CONNECTING) on_writable(load, connection);
+    const uint32_t input = event->events & ~(uint32_t)EPOLLOUT; /* errors and the end of the stream show themselves in recv(2) */
+    switch (connection->phase) {
+    case PHASE_CLOSED: return;
+    case PHASE_CONNECTING: on_connected(load, connection); return;
+    case PHASE_TLS: step_tls(load, connection); return;
+    case PHASE_HANDSHAKE:
+    case PHASE_OPEN:
+        if ((event->events & EPOLLOUT) != 0) on_writable(load, connection);
+        if (input != 0) on_readable(load, connection);
+    }
 }
 
 static void enter(struct load *load, enum stage stage, uint64_t length_ms) {

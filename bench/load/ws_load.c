@@ -84,8 +84,8 @@ static void fanout_message(struct load *load, struct connection *connection) {
 }
 
 static void fanout_report(const struct load *load) {
-    (void)load;
-    printf(",\"deliveries\":%llu,\"publisher_deliveries\":%llu", (unsigned long long)deliveries, (unsigned long long)publisher_deliveries);
+    printf(",\"deliveries\":%llu,\"publisher_deliveries\":%llu,\"payload_bytes\":%llu", (unsigned long long)deliveries,
+           (unsigned long long)publisher_deliveries, (unsigned long long)load->payload_bytes);
 }
 
 const struct workload workload_ws_fanout = {

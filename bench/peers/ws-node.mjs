@@ -1,5 +1,5 @@
 // The `ws` package on Node. It has no topics: a room is a set, and what is published is framed once for each member, as its
-// documentation shows.
+// documentation shows. BENCH_DEFLATE=1: compress everything.
 import { createServer } from 'node:http';
 import { WebSocketServer } from 'ws';
 
@@ -12,7 +12,9 @@ const http = createServer((request, response) => {
   response.end(found ? 'Hello from Ringway' : 'Not Found');
 });
 
-new WebSocketServer({ server: http, perMessageDeflate: false }).on('connection', (socket, request) => {
+const perMessageDeflate = process.env.BENCH_DEFLATE === '1' && { threshold: 0 };
+
+new WebSocketServer({ server: http, perMessageDeflate }).on('connection', (socket, request) => {
   const name = request.url ?? '/';
   socket.on('error', () => socket.terminate());
   if (!name.startsWith('/room/')) {
