@@ -54,6 +54,7 @@ const { symbols } = dlopen(libraryPath(), {
   rw_eventfd_create: { args: [], returns: i32 },
   rw_eventfd_signal: { args: [i32], returns: FFIType.void },
   rw_fd_close: { args: [i32], returns: FFIType.void },
+  rw_listen_close: { args: [i32], returns: FFIType.void },
   rw_affinity_set: { args: [u32], returns: i32 },
   rw_affinity_get: { args: [pointer, u32], returns: i32 },
 });
@@ -130,6 +131,8 @@ export const native = {
   eventfdCreate: (): number => check('cannot create an eventfd', symbols.rw_eventfd_create()),
   eventfdSignal: (fd: number): void => symbols.rw_eventfd_signal(fd),
   fdClose: (fd: number): void => symbols.rw_fd_close(fd),
+  /** Close a listening socket that nobody else is to accept from. */
+  listenClose: (fd: number): void => symbols.rw_listen_close(fd),
   affinitySet: (cpu: number): number => check(`cannot pin to CPU ${cpu}`, symbols.rw_affinity_set(cpu)),
   /** The CPUs this process may run on. */
   affinityGet(): number[] {

@@ -118,6 +118,7 @@ export const behaviorFlag = {
   wantsDropped: 8,
   wantsDrain: 16,
   wantsDroppedPayload: 32,
+  limitBefore: 64,
 } as const;
 
 /** enum rw_listen_flag */

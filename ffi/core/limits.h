@@ -51,6 +51,7 @@
 #define RW_WS_HEADER_BYTES_MAX 14u          /* 2 + 8 length + 4 mask */
 #define RW_WS_CONTROL_QUEUE_BYTES_MAX 4096u /* pongs queued to one socket, at most */
 
+#define RW_WS_SEND_AT_ONCE_BYTES 16384u /* of what the host sends with RW_BEHAVIOR_LIMIT_BEFORE, before it meets the kernel */
 #define RW_SEND_IOVECS_MAX 16u /* segments of one send */
 #define RW_TIMER_TICK_MS 64u
 

@@ -150,6 +150,12 @@ void rw_fd_close(int32_t fd) {
     if (fd >= 0) close(fd); /* not repeated after EINTR: Linux has closed it (close(2)) */
 }
 
+void rw_listen_close(int32_t fd) {
+    if (fd < 0) return;
+    (void)shutdown(fd, SHUT_RDWR); /* ends listening at once, which the last close(2) of several does not */
+    close(fd);
+}
+
 /* sched_setaffinity(2) acts on one thread, and a runtime has started some by now. One that begins meanwhile inherits from a thread that is
  * pinned, or is seen by the second pass. */
 static int32_t pin_threads(const cpu_set_t *set, size_t set_bytes) {

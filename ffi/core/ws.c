@@ -503,7 +503,7 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
         uint32_t end = ws->opened_ms + behavior->max_lifetime_ms;
         if (!rw_before(now, end)) {
             rw_ws_note_cause(slot, RW_CLOSE_LIFETIME);
-            rw_ws_close(core, slot, 1000, (const uint8_t *)"lifetime over", 13);
+            rw_ws_close(core, slot, 1000, (const uint8_t *)"please reconnect", 16);
             return;
         }
         due = sooner(due, end);

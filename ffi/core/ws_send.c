@@ -23,7 +23,9 @@ static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t byt
 static uint64_t queued_bytes(const struct rw_slot *slot) { return (uint64_t)slot->out_bytes + slot->as.ws.held_bytes; }
 
 static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
-    uint64_t limit = rw_ws_behavior(core, slot)->max_backpressure_bytes;
+    const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
+    uint64_t limit = behavior->max_backpressure_bytes;
+    if (behavior->flags & RW_BEHAVIOR_LIMIT_BEFORE) frame_bytes = 0;
     if (queued_bytes(slot) + frame_bytes <= limit) return 1;
     /* What this tick has queued has not met the kernel yet: only what it refuses is backpressure. */
     rw_connection_flush_now(core, slot);
@@ -132,6 +134,8 @@ static int queue_frame(struct rw_core *core, struct rw_slot *slot, const struct 
     uint32_t header = rw_ws_encode_header(out, frame->opcode, frame->fin, frame->rsv1, frame->bytes);
     assert(header + frame->bytes == bytes);
     if (frame->bytes) memcpy(out + header, frame->payload, (size_t)frame->bytes);
+    int at_once = rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_LIMIT_BEFORE && slot->out_unflushed >= RW_WS_SEND_AT_ONCE_BYTES;
+    if (at_once) rw_connection_flush_now(core, slot);
     if (slot->out_bytes > slot->out_unflushed) slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
     rw_connection_mark_dirty(core, slot);
     return 1;

@@ -330,6 +330,9 @@ enum rw_behavior_flag {
     RW_BEHAVIOR_WANTS_DROPPED = 1u << 3,
     RW_BEHAVIOR_WANTS_DRAIN = 1u << 4,
     RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD = 1u << 5,
+    /* The limit counts what waits before a message, so the last one taken may go past it; and what the host sends meets the kernel 16 KiB at a
+     * time, so that a handler that goes on sending sees backpressure while it runs. */
+    RW_BEHAVIOR_LIMIT_BEFORE = 1u << 6,
 };
 
 struct rw_core_config {
@@ -533,6 +536,8 @@ RW_EXPORT int32_t rw_socket_port(int32_t fd);
 RW_EXPORT int32_t rw_eventfd_create(void);
 RW_EXPORT void rw_eventfd_signal(int32_t fd);
 RW_EXPORT void rw_fd_close(int32_t fd);
+/* Close a listening socket so that it listens no more even while somebody, such as an accept that is being cancelled, still holds it. */
+RW_EXPORT void rw_listen_close(int32_t fd);
 
 /* Pin the calling process to one CPU. ret: RW_OK or a negated errno */
 RW_EXPORT int32_t rw_affinity_set(uint32_t cpu);

@@ -32,6 +32,8 @@ export interface BehaviorOptions {
   readonly wantsDrain: boolean;
   /** The payload of each message that a publish drops. */
   readonly wantsDroppedPayload?: boolean;
+  /** The limit counts what waits before a message, and what is sent meets the kernel 16 KiB at a time. */
+  readonly limitsBefore?: boolean;
   /** permessage-deflate as `struct rw_behavior` has it; 0: none. */
   readonly deflate?: number;
   /** Shorter messages are not compressed. */
@@ -74,6 +76,7 @@ export function encodeBehavior(options: BehaviorOptions): Uint8Array {
   if (options.wantsDropped) flags |= behaviorFlag.wantsDropped;
   if (options.wantsDrain) flags |= behaviorFlag.wantsDrain;
   if (options.wantsDroppedPayload) flags |= behaviorFlag.wantsDroppedPayload;
+  if (options.limitsBefore) flags |= behaviorFlag.limitBefore;
   view.setUint32(behaviorLayout.deflate, options.deflate ?? 0, true);
   view.setUint32(behaviorLayout.deflateMinBytes, options.deflateMinBytes ?? 0, true);
   view.setUint32(behaviorLayout.flags, flags, true);

@@ -323,7 +323,7 @@ static void time_and_backpressure_are_causes(void **state) {
     expect_cause(host, 1006, RW_CLOSE_IDLE);
     struct peer *peer = peer_open_ws(host, 8, &open);
     host_pass_time(host, 21000);
-    peer_expect_frame(host, peer, FIN_CLOSE, "\x03\xE8lifetime over", 15);
+    peer_expect_frame(host, peer, FIN_CLOSE, "\x03\xE8please reconnect", 18);
     peer_send_frame(host, peer, FIN_CLOSE, "\x03\xE8", 2);
     expect_cause(host, 1000, RW_CLOSE_LIFETIME);
     (void)peer_open_ws(host, 9, &open);

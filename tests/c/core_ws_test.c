@@ -462,7 +462,7 @@ static void a_lifetime_ends_with_1000_and_an_unanswered_close_with_1006(void **s
     host_pass_time(host, 10000);
     host_expect_silence(host);
     host_pass_time(host, 11000);
-    peer_expect_frame(host, peer, FIN_CLOSE, "\x03\xE8lifetime over", 15);
+    peer_expect_frame(host, peer, FIN_CLOSE, "\x03\xE8please reconnect", 18);
     host_expect_silence(host);
     host_pass_time(host, 6000);
     assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg0, 1006);

@@ -221,6 +221,22 @@ describe('backpressure', () => {
     expect(await drained.count(1)).toEqual([0]);
   });
 
+  test('the limit is measured before a message: one may go past it, and the next is dropped, a ping too', async () => {
+    using servers = new Servers();
+    const dropped: number[] = [];
+    const { join } = serve(servers, { maxBackpressure: 1024, dropped: (_, message) => void dropped.push(message.byteLength) });
+    const { wire, socket } = await join();
+    wire.socket.pause();
+    // More than the kernel takes at once.
+    const long = 'x'.repeat(32 << 20);
+    expect(socket.send(long)).toBe(0);
+    expect(socket.getBufferedAmount()).toBeGreaterThan(1024);
+    expect([socket.send('next'), socket.ping('p')]).toEqual([2, 2]);
+    expect(dropped).toEqual([4, 1]);
+    wire.socket.resume();
+    expect((await wire.frame())?.payload.byteLength).toBe(long.length);
+  });
+
   test('what a publish drops is told as well', async () => {
     using servers = new Servers();
     const dropped = new Log<[text: string, isBinary: boolean]>();

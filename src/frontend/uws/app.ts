@@ -3,6 +3,7 @@
  *
  * Role: what `App()` and `SSLApp()` give. Down: connections.ts (requests), listen.ts, tls.ts, topics.ts, runtime.ts.
  */
+import { threadId } from 'node:worker_threads';
 import { eventFlag } from '../../../ffi/layout.ts';
 import { TlsError } from '../../core/connection.ts';
 import { AppListeners } from './app-listeners.ts';
@@ -16,7 +17,6 @@ import { parameterNamesOf, Router } from './router.ts';
 import { type Runtime, runtime } from './runtime.ts';
 import { hasBrokenCompression } from './safari.ts';
 import { callbackOf, textOfArgument, textOrBytes } from './strings.ts';
-import { describe, isForeign } from './threads.ts';
 import { Certificates, readTlsOptions } from './tls.ts';
 import { AppTopics } from './topics.ts';
 import { checkedPublish, type SocketRoute } from './websocket.ts';
@@ -24,6 +24,8 @@ import { checkedPublish, type SocketRoute } from './websocket.ts';
 type Text = string | ArrayBuffer | SharedArrayBuffer | ArrayBufferView;
 const notFoundPage = '<html><body><h1>File Not Found</h1><hr><i>uWebSockets/20 Server</i></body></html>';
 
+/** Descriptors of different threads differ. */
+const descriptorsPerThread = 2 ** 20;
 /** Apps of this thread by descriptor. */
 const described = new Map<number, HttpApp>();
 
@@ -186,6 +188,7 @@ export class HttpApp {
   /** Ends all connections and listeners. */
   close(): this {
     this.#listeners.close();
+    for (const response of this.#runtime.responsesOf(this.#connections)) response.close();
     for (const socket of this.#runtime.socketsOf(this.#topics)) socket.close();
     this.#runtime.terminate(this.#connections);
     return this;
@@ -227,7 +230,8 @@ export class HttpApp {
   /** Routes added from here on are those of this server name; of the app itself when there is no such name. */
   domain(...values: readonly [serverName: Text]): this {
     if (values.length < 1) throw new Error('Function requires at least 1 arguments.');
-    const context = this.#certificates?.contextOf(textOfArgument(values[0]));
+    const name = textOfArgument(values[0]);
+    const context = this.#certificates?.contextOf(name);
     const { domains, router } = this.#connections;
     this.#current = (context === undefined ? undefined : domains[context]) ?? router;
     return this;
@@ -246,31 +250,35 @@ export class HttpApp {
 
   // ---------------------------------------------------------------- child apps
 
-  /** Names this app to another one, of this thread or another, see `addChildAppDescriptor`. */
+  /** Names this app to another one of its thread, see `addChildAppDescriptor`. */
   getDescriptor(): number {
-    const descriptor = describe(this.#number, this.#listeners);
+    const descriptor = threadId * descriptorsPerThread + this.#number + 1;
     described.set(descriptor, this);
     return descriptor;
   }
 
-  /** Connections are handed to child apps: to those of this thread in turn, to those of others as the kernel shares them out. */
+  /** Connections are handed to child apps in turn. */
   addChildAppDescriptor(descriptor: unknown): this {
-    if (isForeign(descriptor)) this.#listeners.addForeign(descriptor);
-    else this.#connections.addChild(appOf(descriptor).#connections);
+    this.#connections.addChild(appOf(descriptor).#connections);
     this.#listeners.update();
     return this;
   }
 
   removeChildAppDescriptor(descriptor: unknown): this {
-    if (isForeign(descriptor)) this.#listeners.removeForeign(descriptor);
-    else this.#connections.removeChild(appOf(descriptor).#connections);
+    this.#connections.removeChild(appOf(descriptor).#connections);
     this.#listeners.update();
     return this;
   }
 }
 
+// As it calls itself where the original runs; programs print it.
+Object.defineProperty(HttpApp, 'name', { value: 'uWS.App' });
+
 function appOf(descriptor: unknown): HttpApp {
   const app = described.get(descriptor as number);
-  if (app === undefined) throw new Error('no app has this descriptor: give what getDescriptor() of an app has returned');
-  return app;
+  if (app !== undefined) return app;
+  // A connection cannot change its core, and each thread has one.
+  throw new Error(
+    'no app of this thread has this descriptor. Apps of other threads cannot be children: start one process for each CPU with `ringway run`',
+  );
 }

@@ -3,6 +3,7 @@
  * Role: pure. Up: app.ts. Down: options.ts (`struct rw_behavior`).
  */
 import type { BehaviorOptions } from '../../core/core.ts';
+import { SHARED_COMPRESSOR } from './constants.ts';
 import type { WebSocket } from './websocket.ts';
 
 /** Handlers of a route. ArrayBuffers are lent until the handler returns, but for those of ping, pong and subscription. */
@@ -19,6 +20,9 @@ export interface SocketHandlers {
 }
 
 const handlerNames = ['upgrade', 'open', 'message', 'dropped', 'drain', 'close', 'ping', 'pong', 'subscription'] as const;
+
+/** The bits of `compression` that choose a compressor. */
+const compressorMask = 0xff;
 
 /** As the original has them: bytes, seconds, and minutes for the lifetime. */
 const defaults = { maxPayloadLength: 16384, idleTimeout: 120, maxBackpressure: 65536, maxLifetime: 0 };
@@ -62,7 +66,8 @@ export function behaviorOf(settings: Settings, handlers: SocketHandlers): Behavi
     wantsDropped: false,
     wantsDroppedPayload: handlers.dropped !== undefined,
     wantsDrain: handlers.drain !== undefined,
-    deflate: numberOf(settings.compression, 0) & 0xfff,
+    limitsBefore: true,
+    deflate: deflateOf(numberOf(settings.compression, 0)),
     deflateMinBytes: 0,
   };
 }
@@ -72,6 +77,12 @@ function pongSecondsOf(idleTimeout: number): number {
   let seconds = 4;
   while (seconds < 16 && idleTimeout >= seconds * 4) seconds *= 2;
   return seconds;
+}
+
+/** To the original, a decompressor without a compressor is one with the shared compressor. */
+function deflateOf(compression: number): number {
+  const modes = compression & 0xfff;
+  return modes !== 0 && (modes & compressorMask) === 0 ? modes | SHARED_COMPRESSOR : modes;
 }
 
 /** As a 32-bit integer; undefined is the default. */

@@ -87,7 +87,7 @@ export class AppConnections implements ListenerOwner {
     const method = numbers & 0xffff;
     const request = new HttpRequest(host.core, flags, method, offset, bytes, lengths);
     const response = new HttpResponse(host, slot, generation, numbers >>> 16, flags, method);
-    host.adopt(response, slot);
+    host.adopt(response, slot, this);
     flagsNow = flags;
     resultNow = undefined;
     const router = this.#handed.size === 0 ? this.#routerOf(context) : this.#ownerOf(slot).#routerOf(context);

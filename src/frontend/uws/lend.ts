@@ -22,13 +22,21 @@ function placeOf(bytes: number): number {
   return capacity.payloadBytes + shorter;
 }
 
+/** Up to here a loop over words costs less than `copyWithin`, which costs much to call. Measured. */
+const loopBytesMax = 256;
+
 interface Lender {
   readonly core: Core;
+  /** The payload area and what lies behind it. Of integers: a floating point number may not keep all its bits. */
+  readonly words: Int32Array;
   /** By length. null: a handler has taken the memory for itself. */
   readonly places: (ArrayBuffer | null | undefined)[];
-  /** What is lent now, and where in the payload area it came from. */
+  /** What is lent now, how long it is, and where in the payload area it came from. */
   lent: ArrayBuffer | undefined;
+  bytes: number;
   offset: number;
+  /** Where the copy lies; -1: there is none, or it has memory of its own. */
+  place: number;
   /** A command that has not been applied may name the payload. */
   isNamed: boolean;
 }
@@ -41,52 +49,68 @@ function lenderOf(core: Core): Lender {
   if (lender?.core === core) return lender;
   lender = lenders.get(core);
   if (lender === undefined) {
-    lender = { core, places: [], lent: undefined, offset: 0, isNamed: false };
+    const words = new Int32Array(core.payloadBytes.buffer);
+    lender = { core, words, places: [], lent: undefined, bytes: 0, offset: 0, place: -1, isNamed: false };
     lenders.set(core, lender);
   }
   return lender;
 }
 
+/** Both places begin at a multiple of 8 and have room up to the next one. */
+function copy(own: Lender, to: number, from: number, bytes: number): void {
+  if (bytes > loopBytesMax) {
+    own.core.payloadBytes.copyWithin(to, from, from + bytes);
+    return;
+  }
+  const { words } = own;
+  const shift = (to - from) >> 2;
+  const end = (from + bytes + 3) >> 2;
+  for (let at = from >> 2; at < end; at++) words[at + shift] = words[at] as number;
+}
+
 /** A payload of the present batch, good until `giveBack`. Nothing else may be lent until then. */
 export function lend(core: Core, offset: number, bytes: number): ArrayBuffer {
   const own = lenderOf(core);
-  const buffer = bytes > shortBytesMax ? core.viewPayload(offset, bytes) : lendShort(own, offset, bytes);
-  own.lent = buffer;
+  own.place = -1;
+  own.bytes = bytes;
   own.offset = offset;
   own.isNamed = false;
-  return buffer;
+  own.lent = bytes > shortBytesMax ? core.viewPayload(offset, bytes) : lendShort(own, offset, bytes);
+  return own.lent;
 }
 
-function lendShort({ core, places }: Lender, offset: number, bytes: number): ArrayBuffer {
+function lendShort(own: Lender, offset: number, bytes: number): ArrayBuffer {
   if (bytes === 0) return new ArrayBuffer(0);
-  const known = places[bytes];
-  if (known === null) return core.payloadBytes.slice(offset, offset + bytes).buffer as ArrayBuffer;
-  core.payloadBytes.copyWithin(placeOf(bytes), offset, offset + bytes);
+  const known = own.places[bytes];
+  if (known === null) return own.core.payloadBytes.slice(offset, offset + bytes).buffer as ArrayBuffer;
+  own.place = placeOf(bytes);
+  copy(own, own.place, offset, bytes);
   if (known !== undefined) return known;
-  const buffer = core.viewPayload(placeOf(bytes), bytes);
-  places[bytes] = buffer;
+  const buffer = own.core.viewPayload(own.place, bytes);
+  own.places[bytes] = buffer;
   return buffer;
 }
 
-/** Detach what `lend` gave. */
+/** Detach what `lend` gave, or any other buffer. */
 export function giveBack(buffer: ArrayBuffer): void {
   const own = lender;
-  if (own !== undefined && own.lent === buffer) own.lent = undefined;
-  const bytes = buffer.byteLength;
-  const known = own?.places[bytes];
-  if (own !== undefined && known === buffer && !buffer.detached) {
-    own.places[bytes] = buffer.transfer();
-  } else if (!buffer.detached) {
-    buffer.transfer(0);
-  } else if (own !== undefined) {
-    forgetTaken(own, buffer);
+  if (own === undefined || own.lent !== buffer) {
+    if (!buffer.detached) buffer.transfer(0);
+    return;
+  }
+  own.lent = undefined;
+  try {
+    if (own.place < 0) buffer.transfer(0);
+    else own.places[own.bytes] = buffer.transfer();
+  } catch {
+    // A handler has transferred it: whoever holds it now has that memory for good, so nothing may be written there any more.
+    if (own.place >= 0) own.places[own.bytes] = null;
   }
 }
 
-/** A handler has transferred the buffer: whoever holds it now has that memory for good, so nothing may be written there any more. */
-function forgetTaken({ places }: Lender, buffer: ArrayBuffer): void {
-  const bytes = places.indexOf(buffer);
-  if (bytes > 0) places[bytes] = null;
+/** Payload bytes of what is lent now. */
+export function lentBytes(): number {
+  return lender?.bytes ?? 0;
 }
 
 /**
@@ -97,16 +121,16 @@ function forgetTaken({ places }: Lender, buffer: ArrayBuffer): void {
 export function placeInPayload(core: Core, buffer: unknown): number {
   const own = lender;
   if (own?.lent === undefined || own.lent !== buffer) return -1;
-  const bytes = own.lent.byteLength;
-  if (bytes > shortBytesMax) return own.offset;
-  if (bytes === 0 || own.places[bytes] !== buffer) return -1;
-  const place = placeOf(bytes);
+  const { bytes, place, offset } = own;
+  // Detached already when its handler has transferred it.
+  if (bytes > shortBytesMax) return (buffer as ArrayBuffer).detached ? -1 : offset;
+  if (place < 0 || (buffer as ArrayBuffer).detached) return -1;
   if (!own.isNamed) {
-    core.payloadBytes.copyWithin(own.offset, place, place + bytes);
+    copy(own, offset, place, bytes);
     own.isNamed = true;
-  } else if (core.payload.compare(core.payload, place, place + bytes, own.offset, own.offset + bytes) !== 0) {
+  } else if (core.payload.compare(core.payload, place, place + bytes, offset, offset + bytes) !== 0) {
     core.flush();
-    core.payloadBytes.copyWithin(own.offset, place, place + bytes);
+    copy(own, offset, place, bytes);
   }
-  return own.offset;
+  return offset;
 }

@@ -104,11 +104,11 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
   #loop: Loop | undefined;
   /** By slot: the request that is being answered, or the WebSocket. */
   readonly #entries: (HttpResponse | WebSocket | undefined)[] = [];
+  /** By slot: whom its last request was for. */
+  readonly #askers: ListenerOwner[] = [];
   /** By index of the listener. It stays when the listener closes: its connections live on. */
   readonly #owners: (ListenerOwner | undefined)[] = [];
   readonly #openListeners = new Map<number, Closable>();
-  /** Listening sockets from which other threads accept. */
-  readonly #held = new Set<Closable>();
   #nextListener = 0;
   #routes = 0;
   #apps = 0;
@@ -196,17 +196,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
 
   /** Close the listening sockets of all apps; connections live on. */
   closeListeners(): void {
-    for (const socket of [...this.#openListeners.values(), ...this.#held]) socket.close();
-  }
-
-  /** Keep the process alive for a socket from which another thread accepts. */
-  hold(socket: Closable): void {
-    this.#held.add(socket);
-    this.start();
-  }
-
-  release(socket: Closable): void {
-    if (this.#held.delete(socket)) this.core.onQueued?.();
+    for (const socket of this.#openListeners.values()) socket.close();
   }
 
   /** An index that no app has had; or one that this app has left, where its older connections may be. */
@@ -233,6 +223,11 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
     for (const [index, other] of this.#owners.entries()) if (other === owner) this.core.terminateListener(index);
   }
 
+  /** The requests of an app that wait for an answer. */
+  responsesOf(owner: ListenerOwner): HttpResponse[] {
+    return this.#entries.filter((entry, slot) => entry instanceof HttpResponse && this.#askers[slot] === owner) as HttpResponse[];
+  }
+
   /** The open WebSockets of an app. */
   socketsOf(topics: AppTopics): WebSocket[] {
     return this.#entries.filter((entry) => entry !== undefined && isOfApp(entry, topics)) as WebSocket[];
@@ -248,7 +243,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
       websocket: this,
       wakeFd: this.#wakeFd,
       pending: () => this.#pending,
-      isNeeded: () => this.#openListeners.size > 0 || this.#held.size > 0 || this.core.connections() > 0,
+      isNeeded: () => this.#openListeners.size > 0 || this.core.connections() > 0,
       onStopped: () => {
         this.#loop = undefined;
       },
@@ -297,8 +292,9 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
   }
 
   /** From now on events of the slot are about this response, until it is over. */
-  adopt(response: HttpResponse, slot: number): void {
+  adopt(response: HttpResponse, slot: number, owner: ListenerOwner): void {
     this.#entries[slot] = response;
+    this.#askers[slot] = owner;
     this.#pending++;
   }
 

@@ -12,9 +12,9 @@ import { closeCause, commandFlag, result } from '../../../ffi/layout.ts';
 import type { Core, Outcome } from '../../core/core.ts';
 import { addressText } from './address.ts';
 import type { SocketHandlers } from './behavior.ts';
-import { giveBack, lend, placeInPayload, shortBytesMax } from './lend.ts';
+import { giveBack, lend, lentBytes, placeInPayload, shortBytesMax } from './lend.ts';
 import { runMicrotasks } from './microtasks.ts';
-import { callbackOf, textOrBytes } from './strings.ts';
+import { bytesOfArgument, callbackOf, textOrBytes } from './strings.ts';
 import type { AppTopics } from './topics.ts';
 
 /** What the sockets of one route share. */
@@ -102,11 +102,10 @@ export class WebSocket {
   }
 
   ping(message?: Text): number {
-    const { core } = alive(this);
-    const data = textOrBytes(message);
-    const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+    const route = alive(this);
+    const bytes = bytesOfArgument(message);
     if (bytes.byteLength > controlBytesMax) throw new Error(`a ping has at most ${controlBytesMax} bytes (RFC 6455 §5.5)`);
-    return statusOf(core.pingNow(this[slotOf], this[generationOf], bytes));
+    return statusOf(this, route, route.core.pingNow(this[slotOf], this[generationOf], bytes), bytes, false);
   }
 
   /** Bytes that the network has not taken yet. */
@@ -232,6 +231,8 @@ function peerOf(socket: WebSocket): { readonly address: Uint8Array; readonly por
   return alive(socket).core.peer(socket[slotOf], socket[generationOf], false) ?? nobody;
 }
 
+Object.defineProperty(WebSocket, 'name', { value: 'uWS.WebSocket' });
+
 function send(socket: WebSocket, message: Text, flags: number): number {
   const route = alive(socket);
   const { core } = route;
@@ -243,21 +244,19 @@ function send(socket: WebSocket, message: Text, flags: number): number {
   if (place < 0) {
     outcome = core.send(slot, generation, allFlags, textOrBytes(message));
   } else {
-    const { byteLength } = message as ArrayBuffer;
-    outcome = core.sendFromEvent(slot, generation, allFlags, place, byteLength);
+    const bytes = lentBytes();
+    outcome = core.sendFromEvent(slot, generation, allFlags, place, bytes);
     // Its handler may write into it after this.
-    if (byteLength > shortBytesMax) core.flush();
+    if (bytes > shortBytesMax) core.flush();
   }
-  if (outcome === 'sent') return sendStatus.success;
-  if (outcome === 'backpressure') return sendStatus.backpressure;
-  if (outcome === 'dropped' || route.closesOnBackpressure)
-    tellDropped(socket, route, textOrBytes(message), !(flags & commandFlag.sendText));
-  return sendStatus.dropped;
+  return outcome === 'sent' ? sendStatus.success : statusOf(socket, route, outcome, message, !(flags & commandFlag.sendText));
 }
 
-function statusOf(outcome: Outcome): number {
+function statusOf(socket: WebSocket, route: SocketRoute, outcome: Outcome, message: Text, isBinary: boolean): number {
   if (outcome === 'sent') return sendStatus.success;
-  return outcome === 'backpressure' ? sendStatus.backpressure : sendStatus.dropped;
+  if (outcome === 'backpressure') return sendStatus.backpressure;
+  if (outcome === 'dropped' || route.closesOnBackpressure) tellDropped(socket, route, textOrBytes(message), isBinary);
+  return sendStatus.dropped;
 }
 
 // ------------------------------------------------------------------ events, for the host
