@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { ensurePackages } from './packages.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
-const stampFile = join(root, 'node_modules/.ringway-stamp');
+const contract = join(root, 'tests/contract');
 const bunProgram = join(root, 'node_modules/bun/bin/bun.exe');
 
 /** How many compilers may run at once. */
@@ -24,17 +24,18 @@ class SetupError extends Error {}
  * Run a program here. Its output goes to stderr, since stdout belongs to the gateway.
  * @param {string} command
  * @param {string[]} args
+ * @param {string} [cwd]
  */
-function run(command, args) {
-  const { status, error } = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2] });
+function run(command, args, cwd = root) {
+  const { status, error } = spawnSync(command, args, { cwd, stdio: ['ignore', 2, 2] });
   if (error !== undefined) throw new SetupError(`cannot run ${command}: ${error.message}`);
   return status === 0;
 }
 
-/** @param {string} path */
-function readJson(path) {
+/** @param {string} path @param {string} [folder] */
+function readJson(path, folder = root) {
   try {
-    return JSON.parse(readFileSync(join(root, path), 'utf8'));
+    return JSON.parse(readFileSync(join(folder, path), 'utf8'));
   } catch {
     return undefined;
   }
@@ -43,10 +44,11 @@ function readJson(path) {
 /**
  * Does node_modules hold what package-lock.json asks for, as far as npm itself noted down? Someone who has run npm install by hand
  * should not see everything installed once more.
+ * @param {string} folder of a package.json
  */
-function installedByNpm() {
-  const wanted = readJson('package-lock.json')?.packages;
-  const installed = readJson('node_modules/.package-lock.json')?.packages;
+function installedByNpm(folder) {
+  const wanted = readJson('package-lock.json', folder)?.packages;
+  const installed = readJson('node_modules/.package-lock.json', folder)?.packages;
   if (wanted === undefined || installed === undefined) return false;
   return Object.entries(wanted).every(([path, entry]) => {
     if (path === '') return true;
@@ -54,16 +56,20 @@ function installedByNpm() {
   });
 }
 
-/** The two files that say what node_modules should be. */
-function manifestHash() {
+/** @param {string} folder */
+const stampFile = (folder) => join(folder, 'node_modules/.ringway-stamp');
+
+/** The two files that say what node_modules should be. @param {string} folder */
+function manifestHash(folder) {
   const hash = createHash('sha256');
-  for (const file of ['package.json', 'package-lock.json']) hash.update(readFileSync(join(root, file)));
+  for (const file of ['package.json', 'package-lock.json']) hash.update(readFileSync(join(folder, file)));
   return hash.digest('hex');
 }
 
-function readStamp() {
+/** @param {string} folder */
+function readStamp(folder) {
   try {
-    return readFileSync(stampFile, 'utf8');
+    return readFileSync(stampFile(folder), 'utf8');
   } catch {
     return undefined;
   }
@@ -75,15 +81,16 @@ function bunVersion() {
   return status === 0 ? stdout.trim() : undefined;
 }
 
-function installNodeModules() {
+/** @param {string} folder @param {string[]} options for npm */
+function installNodeModules(folder, ...options) {
   const npmWorks = spawnSync('npm', ['--version'], { stdio: 'ignore' }).status === 0;
   if (!npmWorks && process.versions.bun === undefined) throw new SetupError('neither npm nor Bun is here to install npm packages with');
   console.error(`Installing npm packages with ${npmWorks ? 'npm' : 'bun'}`);
   // Not `npm ci`: it refuses a lock that lacks optional packages of other platforms, and Biome names some that not every registry
   // carries. With --no-save, `npm install` keeps to the lock too, versions and checksums, and writes no file but node_modules.
   const done = npmWorks
-    ? run('npm', ['install', '--no-save', '--include=dev', '--no-audit', '--no-fund'])
-    : run(process.execPath, ['install', '--no-save']);
+    ? run('npm', ['install', '--no-save', '--include=dev', '--no-audit', '--no-fund', ...options], folder)
+    : run(process.execPath, ['install', '--no-save'], folder);
   if (!done) throw new SetupError('npm packages could not be installed: the messages are above');
 }
 
@@ -100,11 +107,34 @@ function ensureBun() {
 }
 
 function ensureNodeModules() {
-  const stamp = manifestHash();
-  if (readStamp() === stamp) return;
-  if (!installedByNpm()) installNodeModules();
+  const stamp = manifestHash(root);
+  if (readStamp(root) === stamp) return;
+  if (!installedByNpm(root)) installNodeModules(root);
   ensureBun();
-  writeFileSync(stampFile, stamp);
+  writeFileSync(stampFile(root), stamp);
+}
+
+/**
+ * What the contract suite compares Ringway with and runs on it: a package of its own, since nothing of it is a dependency of Ringway.
+ * Without it the other suites can still be run, and the contract suite says what it lacks.
+ */
+function ensureContractModules() {
+  const stamp = manifestHash(contract);
+  if (readStamp(contract) === stamp) return;
+  if (!installedByNpm(contract)) {
+    console.error(
+      'For the contract suite, into tests/contract/node_modules alone: uWebSockets.js (builds for every platform and its newer typings, ' +
+        'some 370 MB on disk), and the programs that are run on it (socket.io, graphql-ws, crossws)',
+    );
+    try {
+      installNodeModules(contract, '--ignore-scripts');
+    } catch (error) {
+      if (!(error instanceof SetupError)) throw error;
+      console.error(`setup: ${error.message}; the contract suite will fail`);
+      return;
+    }
+  }
+  writeFileSync(stampFile(contract), stamp);
 }
 
 /** make decides what is out of date; when nothing is, it takes some 10 ms. */
@@ -122,6 +152,7 @@ export function setup(purpose) {
     if (process.platform !== 'linux') throw new SetupError('Ringway runs on Linux only: its core is built on io_uring and epoll');
     if (!ensurePackages(purpose)) process.exit(1);
     ensureNodeModules();
+    if (purpose === 'test') ensureContractModules();
     buildCore();
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;

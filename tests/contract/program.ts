@@ -1,0 +1,149 @@
+/**
+ * A program under test: a process of Node with the original or of Bun with Ringway, or a client beside it, as what it prints.
+ *
+ * Role: every wait of the contract suite for a process goes through it, and every process of it is stopped by it.
+ */
+import { join } from 'node:path';
+
+export const here = import.meta.dir;
+const register = join(here, '../../src/register.ts');
+
+/** Only ends a test that has failed. */
+export const patienceMs = Number(process.env.CONTRACT_PATIENCE_MS ?? 25_000);
+
+export type Side = 'original' | 'ringway';
+
+/** How a server program is started on either side. */
+export function commandLine(side: Side, program: string, ...args: string[]): string[] {
+  return side === 'original'
+    ? ['node', '--no-warnings', '--import', join(here, 'original.mjs'), program, ...args]
+    : [process.execPath, '--preload', register, program, ...args];
+}
+
+/** Why nothing can be compared here, or undefined. */
+export const whyNot = ((): string | undefined => {
+  const program = 'process.exit(typeof require("uWebSockets.js").App === "function" ? 0 : 1)';
+  try {
+    const { success, stderr } = Bun.spawnSync(['node', '--import', join(here, 'original.mjs'), '-e', program], { cwd: here });
+    return success ? undefined : `the original does not run under Node here: ${stderr}`;
+  } catch (error) {
+    return `there is no Node to run the original with: ${error}`;
+  }
+})();
+
+/** A port that nobody has at the moment. */
+export function freePort(): number {
+  const listener = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } });
+  const { port } = listener;
+  listener.stop(true);
+  return port;
+}
+
+export interface ProgramOptions {
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** Called for each line of its output as it comes. */
+  readonly onLine?: (line: string) => void;
+}
+
+export class Program {
+  readonly process: Bun.Subprocess<'pipe', 'pipe', 'pipe'>;
+  readonly lines: string[] = [];
+  stderr = '';
+  #ended = false;
+  #waiting: (() => void)[] = [];
+  readonly #finished: Promise<unknown>;
+
+  constructor(command: readonly string[], options: ProgramOptions = {}) {
+    this.process = Bun.spawn([...command], {
+      cwd: options.cwd ?? here,
+      stdin: 'pipe',
+      stdout: 'pipe',
+      stderr: 'pipe',
+      env: { ...process.env, NODE_ENV: 'test', NO_COLOR: '1', ...options.env },
+    });
+    this.#finished = Promise.all([this.#readLines(options.onLine), this.#readErrors()]);
+  }
+
+  async #readLines(onLine: ((line: string) => void) | undefined): Promise<void> {
+    const decoder = new TextDecoder();
+    let kept = '';
+    for await (const chunk of this.process.stdout) {
+      kept += decoder.decode(chunk, { stream: true });
+      const lines = kept.split('\n');
+      kept = lines.pop() ?? '';
+      for (const line of lines) {
+        this.lines.push(line);
+        onLine?.(line);
+      }
+      this.#notify();
+    }
+    this.#ended = true;
+    this.#notify();
+  }
+
+  async #readErrors(): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of this.process.stderr) {
+      this.stderr += decoder.decode(chunk, { stream: true });
+      this.#notify();
+    }
+  }
+
+  #notify(): void {
+    for (const notify of this.#waiting.splice(0)) notify();
+  }
+
+  get isAlive(): boolean {
+    return !this.#ended;
+  }
+
+  /** Wait for something that the process says; its end ends the wait. */
+  async until(what: string, isTrue: () => boolean): Promise<void> {
+    const said = () => `${what}\n${this.stderr}\n${this.lines.slice(-20).join('\n')}`;
+    const deadline = Date.now() + patienceMs;
+    while (!isTrue()) {
+      if (this.#ended) throw new Error(`the process ended before: ${said()}`);
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      this.#waiting.push(resolve);
+      const timer = setTimeout(() => reject(new Error(`did not come: ${said()}`)), Math.max(0, deadline - Date.now()));
+      await promise.finally(() => clearTimeout(timer));
+    }
+  }
+
+  /** Wait for a line that matches. ret: the match */
+  async line(pattern: RegExp): Promise<RegExpExecArray> {
+    const find = () => {
+      for (const line of this.lines) {
+        const match = pattern.exec(line);
+        if (match !== null) return match;
+      }
+      return undefined;
+    };
+    await this.until(String(pattern), () => find() !== undefined);
+    return find() as RegExpExecArray;
+  }
+
+  write(line: string): void {
+    this.process.stdin.write(`${line}\n`);
+    this.process.stdin.flush();
+  }
+
+  /** Wait until it has ended by itself. ret: its exit code, or the signal it died of */
+  async ended(): Promise<number | string> {
+    while (!this.#ended) await this.until('the end of the process', () => this.#ended);
+    await this.process.exited;
+    await this.#finished;
+    return this.process.signalCode ?? this.process.exitCode ?? 'nothing';
+  }
+
+  /** End the process. ret: how it had ended by itself, or 'lives' */
+  async stop(): Promise<string> {
+    // The end of its output comes before the kernel tells of its exit.
+    const lives = !this.#ended;
+    if (lives) this.process.kill('SIGKILL');
+    await this.process.exited;
+    await this.#finished;
+    return lives ? 'lives' : `ended with ${this.process.signalCode ?? this.process.exitCode}`;
+  }
+}
