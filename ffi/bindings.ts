@@ -18,8 +18,24 @@ function libraryPath(): string {
   return path;
 }
 
-const { symbols } = dlopen(libraryPath(), {
-  rw_abi_version: { args: [], returns: u32 },
+/** Asked for its version before all else: another one may lack functions, and then says only which. */
+function fittingLibrary(): string {
+  const path = libraryPath();
+  let version: number;
+  try {
+    version = dlopen(path, { rw_abi_version: { args: [], returns: u32 } }).symbols.rw_abi_version();
+  } catch (error) {
+    throw new Error(
+      `the C core at ${path} cannot be loaded (${error instanceof Error ? error.message : error}): rebuild it with 'make -C ffi'`,
+      { cause: error },
+    );
+  }
+  if (version !== abiVersion)
+    throw new Error(`the C core at ${path} has ABI ${version}, this program needs ${abiVersion}: rebuild it with 'make -C ffi'`);
+  return path;
+}
+
+const { symbols } = dlopen(fittingLibrary(), {
   rw_core_create: { args: [pointer, pointer, u64], returns: pointer },
   rw_core_destroy: { args: [pointer], returns: FFIType.void },
   rw_core_info: { args: [pointer, pointer], returns: FFIType.void },
@@ -58,12 +74,6 @@ const { symbols } = dlopen(libraryPath(), {
   rw_affinity_set: { args: [u32], returns: i32 },
   rw_affinity_get: { args: [pointer, u32], returns: i32 },
 });
-
-if (symbols.rw_abi_version() !== abiVersion) {
-  throw new Error(
-    `the C core at ${libraryPath()} has ABI ${symbols.rw_abi_version()}, this program needs ${abiVersion}: rebuild it with 'make -C ffi'`,
-  );
-}
 
 /** A call into the core or the kernel failed. `code` is stable: an errno name such as EADDRINUSE, or one of ours (RW_ERR_STALE). */
 export class SystemError extends Error {

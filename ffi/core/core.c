@@ -175,6 +175,7 @@ static void free_core(struct rw_core *core) {
     for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) rw_tls_listener_release(core->listeners[i].tls);
     rw_tls_shared_destroy(core->tls);
     if (core->publish_log) rw_buffers_release(core->buffers, core->publish_log);
+    if (core->ping_frame) rw_buffers_release(core->buffers, core->ping_frame);
     if (core->deflated_log) rw_buffers_release(core->buffers, core->deflated_log);
     rw_dropped_destroy(core);
     rw_deflate_destroy(core);
@@ -419,6 +420,7 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     rw_connection_flush_dirty(core);
     if (core->bus) (void)rw_node_bus_flush(core->bus);
     rw_publish_end_tick(core);
+    rw_ws_end_tick(core);
     rw_dropped_tell(core);
     rw_connection_serve_ready(core);
     int caught_up = take_completions(core, wait_us);

@@ -110,6 +110,7 @@ struct rw_core {
     uint32_t last_turn_ms;
     rw_buffer publish_log;    /* frames of this tick's publishes, one after the other */
     uint32_t publish_log_used;
+    rw_buffer ping_frame;     /* the empty ping that sockets share while pings of ours are queued, else none */
     struct rw_tls_shared *tls; /* NULL: no listener has spoken TLS yet, see tls.h */
     rw_buffer deflated_log;   /* the same for compressed ones, so that each kind lies in one piece */
     uint32_t deflated_log_used;

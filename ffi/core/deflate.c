@@ -226,8 +226,8 @@ static enum rw_inflate_result feed(struct stream *stream, const uint8_t *data, s
         sink->used += room - z->avail_out;
         if (sink->used > sink->limit) return RW_INFLATE_TOO_BIG;
         if (result == Z_STREAM_END) {
-            /* A block with BFINAL set: what follows is a stream of its own (RFC 7692 §7.2.3.4). */
-            if (inflateReset(z) != Z_OK) return RW_INFLATE_CORRUPT;
+            /* A block with BFINAL set ends a stream of zlib's, but not the message, and its window lives on (RFC 7692 §7.2.3.4). */
+            if (inflateResetKeep(z) != Z_OK) return RW_INFLATE_CORRUPT;
             if (z->avail_in == 0) return RW_INFLATE_OK;
             continue;
         }
@@ -245,7 +245,7 @@ static enum rw_inflate_result inflate_message(struct stream *stream, const uint8
     if (bytes == 0) return RW_INFLATE_OK;
     enum rw_inflate_result result = feed(stream, data, bytes, Z_SYNC_FLUSH, sink);
     if (result != RW_INFLATE_OK) return result;
-    /* Ended by a final block, without the empty one behind it: the stream is as good as new, and the tail would not be. */
+    /* Ended by a final block, without the empty one behind it: the stream stands at its beginning, and the tail would belong to nothing. */
     if (stream->z.total_in == 0) return RW_INFLATE_OK;
     /* The end of the empty block that every message ends with. Stopping at the block shows a message that ends elsewhere. */
     result = feed(stream, tail, TAIL_BYTES, Z_BLOCK, sink);

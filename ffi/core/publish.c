@@ -109,29 +109,47 @@ static void release_form(struct rw_core *core, struct form *form) {
 
 /* ------------------------------------------------------------------ delivering */
 
+static int is_queued(struct rw_core *core, struct rw_slot *slot, int queued) {
+    if (queued) return 1;
+    rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
+    rw_connection_terminate(core, slot);
+    return 0;
+}
+
 /* ret: 1 queued, 0 not: the connection is terminated */
-static int queue_form(struct rw_core *core, struct rw_slot *slot, struct form *form) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+static int queue_copy(struct rw_core *core, struct rw_slot *slot, const struct form *form) {
     const uint8_t *frame = rw_buffers_data(core->buffers, form->buffer) + form->offset;
+    if (rw_ws_must_hold(slot)) return rw_ws_hold(core, slot, frame, form->bytes);
+    uint8_t *out = rw_outbox_reserve(&core->outbox, slot, form->bytes);
+    if (out) memcpy(out, frame, form->bytes);
+    return is_queued(core, slot, out != NULL);
+}
+
+/* ret: 1 queued, 0 not: the connection is terminated */
+static inline int queue_reference(struct rw_core *core, struct rw_slot *slot, struct form *form) {
+    int32_t appended = rw_outbox_append(&core->outbox, slot, form->buffer, form->offset, form->bytes);
+    if (appended > 0) form->references++;
+    return is_queued(core, slot, appended >= 0);
+}
+
+/* For a socket that waits for its peer, is in the middle of a message, or keeps its window.
+ * ret: 1 queued, 0 not: the connection is terminated */
+__attribute__((noinline)) static int queue_with_care(struct rw_core *core, struct rw_slot *slot, struct form *form) {
+    struct rw_slot_ws *ws = &slot->as.ws;
     /* It will be in the client's window, and is not in ours. */
     if (form->deflated && ws->deflate_flags & RW_WS_DEFLATE_TAKEOVER) ws->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
-    if (rw_ws_must_hold(slot)) return rw_ws_hold(core, slot, frame, form->bytes);
+    if (rw_ws_must_hold(slot)) return queue_copy(core, slot, form);
     if (slot->state.send_inflight) ws->flags |= RW_WS_DRAIN_WANTED;
-    int queued;
-    if (slot->state.send_inflight && form->bytes <= COPY_BYTES_MAX) {
-        uint8_t *out = rw_outbox_reserve(&core->outbox, slot, form->bytes);
-        if (out) memcpy(out, frame, form->bytes);
-        queued = out != NULL;
-    } else {
-        int32_t appended = rw_outbox_append(&core->outbox, slot, form->buffer, form->offset, form->bytes);
-        if (appended > 0) form->references++;
-        queued = appended >= 0;
-    }
-    if (!queued) {
-        rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
-        rw_connection_terminate(core, slot);
-        return 0;
-    }
+    int copied = slot->state.send_inflight && form->bytes <= COPY_BYTES_MAX;
+    if (!(copied ? queue_copy(core, slot, form) : queue_reference(core, slot, form))) return 0;
+    rw_connection_mark_dirty(core, slot);
+    return 1;
+}
+
+/* ret: 1 queued, 0 not: the connection is terminated */
+static inline int queue_form(struct rw_core *core, struct rw_slot *slot, struct form *form) {
+    if (slot->state.send_inflight || slot->as.ws.fragments_out || form->deflated) return queue_with_care(core, slot, form);
+    if (!queue_reference(core, slot, form)) return 0;
     rw_connection_mark_dirty(core, slot);
     return 1;
 }
@@ -145,6 +163,9 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
     uint32_t deflated = 0;
     uint32_t count;
     const uint32_t *members = rw_topics_members(core->topics, id, &count);
+    /* One form for all, unless some may get it compressed. */
+    struct form *only = flags & RW_SEND_COMPRESS ? NULL : plain_form(core, &publication);
+    if (publication.plain.failed) return 0;
     /* From the last to the first: terminating a member moves the last one into its place, which has had its copy. */
     for (uint32_t i = count; i-- > 0;) {
         members = rw_topics_members(core->topics, id, &count);
@@ -152,7 +173,7 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
         if (index == except) continue;
         struct rw_slot *slot = rw_core_slot(core, index);
         if (!rw_ws_can_send(slot)) continue;
-        struct form *form = form_for(core, &publication, slot);
+        struct form *form = only ? only : form_for(core, &publication, slot);
         if (!form) break;
         if (!rw_ws_admit_message(core, slot, &publication.message, form->bytes) || !queue_form(core, slot, form)) continue;
         delivered++;

@@ -121,25 +121,36 @@ static int load_key(const struct load *load) {
 
 /* ------------------------------------------------------------------ client certificates, parameters, ciphers */
 
-static int digest_file(const char *path, uint8_t out[RW_TLS_SESSION_CONTEXT_BYTES]) {
+/* ret: 1 or 0 */
+static int digest_file(EVP_MD_CTX *digest, const char *path) {
     BIO *file = BIO_new_file(path, "r");
-    EVP_MD_CTX *digest = EVP_MD_CTX_new();
-    int done = file && digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL);
+    int done = file != NULL;
     uint8_t piece[4096];
     for (int got; done && (got = BIO_read(file, piece, sizeof piece)) > 0;) done = EVP_DigestUpdate(digest, piece, (size_t)got);
-    if (done) done = EVP_DigestFinal_ex(digest, out, NULL);
-    EVP_MD_CTX_free(digest);
     BIO_free(file);
     return done;
 }
 
-static int load_client_ca(const struct load *load, uint8_t session_context[RW_TLS_SESSION_CONTEXT_BYTES]) {
+/* Once the certificate is loaded: what sessions are bound to. */
+static int bind_sessions(const struct load *load, uint8_t session_context[RW_TLS_SESSION_CONTEXT_BYTES]) {
+    uint8_t certificate[EVP_MAX_MD_SIZE];
+    unsigned int bytes = 0;
+    EVP_MD_CTX *digest = EVP_MD_CTX_new();
+    int done = digest && X509_digest(SSL_CTX_get0_certificate(load->ssl), EVP_sha256(), certificate, &bytes) && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) &&
+               EVP_DigestUpdate(digest, certificate, bytes) && (!load->options->ca_file || digest_file(digest, load->options->ca_file)) &&
+               EVP_DigestFinal_ex(digest, session_context, NULL) &&
+               SSL_CTX_set_session_id_context(load->ssl, session_context, RW_TLS_SESSION_CONTEXT_BYTES) == 1;
+    EVP_MD_CTX_free(digest);
+    return done ? 1 : mistake(load, "TLS cannot be set up: %s", reason());
+}
+
+static int load_client_ca(const struct load *load) {
     const char *path = load->options->ca_file;
     BIO *file = open_file(load, "file of TLS client CAs", path);
     if (!file) return 0;
     BIO_free(file);
     STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(path);
-    if (!names || SSL_CTX_load_verify_file(load->ssl, path) != 1 || !digest_file(path, session_context)) {
+    if (!names || SSL_CTX_load_verify_file(load->ssl, path) != 1) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
         if (has_no_pem()) return mistake(load, "'%s' holds no certificate in PEM form", path);
         return mistake(load, "the TLS client CAs in '%s' cannot be used: %s", path, reason());
@@ -226,9 +237,8 @@ int32_t rw_tls_context_create(struct rw_tls_context *context, const struct rw_tl
         return RW_ERR_INVALID;
     }
     *context = (struct rw_tls_context){.ssl = load.ssl};
-    int done = apply_settings(&load) && load_chain(&load) && load_key(&load) && (!options->ca_file || load_client_ca(&load, context->session_context)) &&
-               (!options->dh_params_file || load_dh_params(&load)) &&
-               SSL_CTX_set_session_id_context(load.ssl, context->session_context, sizeof context->session_context) == 1;
+    int done = apply_settings(&load) && load_chain(&load) && load_key(&load) && (!options->ca_file || load_client_ca(&load)) &&
+               (!options->dh_params_file || load_dh_params(&load)) && bind_sessions(&load, context->session_context);
     ERR_clear_error();
     if (done) return RW_OK;
     rw_tls_context_release(context);

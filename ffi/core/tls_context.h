@@ -15,8 +15,9 @@
 
 struct rw_tls_context {
     SSL_CTX *ssl; /* refcounted by OpenSSL: connections keep theirs when this is replaced */
-    /* Sessions are resumed only where the same client certificates are asked for: one that showed none would else get in with a ticket from a
-     * name that asks for none. The digest of the CA file, the same in every worker. */
+    /* Sessions are resumed only where the same certificate is shown and the same client certificates are asked for. Else a client could be led with
+     * its ticket to a name that it has not verified (RFC 6066 §3), or get in without a certificate by a ticket from a name that asks for none.
+     * The digest of the certificate and of the CA file, the same in every worker. */
     uint8_t session_context[RW_TLS_SESSION_CONTEXT_BYTES];
 };
 

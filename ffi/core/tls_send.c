@@ -16,7 +16,8 @@ void rw_tls_bytes_release(struct rw_core *core, struct rw_tls_bytes *bytes) {
 static int reserve(struct rw_core *core, struct rw_tls_bytes *waiting, size_t more) {
     size_t needed = (size_t)waiting->bytes + more;
     if (waiting->buffer && rw_buffers_capacity(core->buffers, waiting->buffer) >= needed) return 1;
-    rw_buffer grown = rw_buffers_acquire(core->buffers, needed);
+    /* Past what one send takes only small pieces come, to a peer that does not read: not a copy of it all for each of them. */
+    rw_buffer grown = rw_buffers_acquire(core->buffers, needed > RW_TLS_SEND_BYTES && needed < RW_TLS_WAITING_BYTES_MAX ? RW_TLS_WAITING_BYTES_MAX : needed);
     if (!grown) return 0;
     if (waiting->buffer) {
         memcpy(rw_buffers_data(core->buffers, grown), rw_buffers_data(core->buffers, waiting->buffer), waiting->bytes);

@@ -451,8 +451,8 @@ int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_ws *ws = &slot->as.ws;
     if (ws->flags & RW_WS_CLOSE_TOLD) return 1;
     uint32_t opening = ws->flags & RW_WS_OPEN_DUE ? 1 : 0;
-    if (rw_dropped_waits(core, slot)) return 0;
     if (core->events.count + opening + 1 > RW_EVENTS_CAPACITY || !rw_event_batch_has_room(core, ws->reason_bytes)) return 0;
+    if (rw_dropped_waits(core, slot)) return 0;
     if (opening) {
         struct rw_event *open = rw_event_add(core, slot, RW_EVENT_OPEN, 0, NULL);
         open->arg0 = slot->behavior;
@@ -511,7 +511,7 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     if (behavior->ping_interval_ms) {
         uint32_t last = rw_before(ws->last_ping_ms, slot->last_input_ms) ? slot->last_input_ms : ws->last_ping_ms;
         if (!rw_before(now, last + behavior->ping_interval_ms)) {
-            rw_ws_send_control(core, slot, RW_WS_OP_PING, NULL, 0);
+            rw_ws_send_ping(core, slot);
             RW_COUNT(core, ws_pings_out, 1);
             ws->last_ping_ms = now;
             last = now;

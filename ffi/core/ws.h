@@ -51,6 +51,10 @@ void rw_ws_release(struct rw_core *core, struct rw_slot *slot);
 void rw_ws_send(struct rw_core *core, struct rw_slot *slot, uint32_t flags, const uint8_t *data, uint64_t bytes);
 /* Queue a control frame of at most 125 bytes. */
 void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data, uint32_t bytes);
+/* Queue an empty ping. Pings of idle sockets fall due together: one frame in memory serves them all. */
+void rw_ws_send_ping(struct rw_core *core, struct rw_slot *slot);
+/* No ping may be queued any more: let go of the frame. */
+void rw_ws_end_tick(struct rw_core *core);
 /* Start the close handshake. code 0: a close frame without a code. reason is cut at 123 bytes, at a character border. */
 void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason, uint32_t bytes);
 /* A violation: close with the code of `cause` and end the connection without waiting for an answer (RFC 6455 §7.1.7). */

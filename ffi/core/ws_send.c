@@ -7,7 +7,10 @@
 #include "utf8.h"
 #include "ws.h"
 
-static void end_for_memory(struct rw_core *core, struct rw_slot *slot) {
+/* Apart from what nearly every message takes, which stays small enough to be inlined into the loop over commands. */
+#define RARE __attribute__((noinline, cold))
+
+RARE static void end_for_memory(struct rw_core *core, struct rw_slot *slot) {
     rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
     rw_connection_terminate(core, slot);
 }
@@ -22,14 +25,18 @@ static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t byt
 
 static uint64_t queued_bytes(const struct rw_slot *slot) { return (uint64_t)slot->out_bytes + slot->as.ws.held_bytes; }
 
-static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
+/* The common case, apart so that it is inlined. */
+static inline int fits(const struct rw_core *core, const struct rw_slot *slot, uint64_t frame_bytes) {
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
-    uint64_t limit = behavior->max_backpressure_bytes;
     if (behavior->flags & RW_BEHAVIOR_LIMIT_BEFORE) frame_bytes = 0;
-    if (queued_bytes(slot) + frame_bytes <= limit) return 1;
+    return queued_bytes(slot) + frame_bytes <= behavior->max_backpressure_bytes;
+}
+
+static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
+    if (fits(core, slot, frame_bytes)) return 1;
     /* What this tick has queued has not met the kernel yet: only what it refuses is backpressure. */
     rw_connection_flush_now(core, slot);
-    return queued_bytes(slot) + frame_bytes <= limit || queued_bytes(slot) == 0;
+    return fits(core, slot, frame_bytes) || queued_bytes(slot) == 0;
 }
 
 static void close_for_backpressure(struct rw_core *core, struct rw_slot *slot) {
@@ -62,13 +69,17 @@ int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes
     return admitted > 0;
 }
 
-int rw_ws_admit_message(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message, uint64_t frame_bytes) {
+RARE static int admit_message_past_limit(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message, uint64_t frame_bytes) {
     int admitted = admit(core, slot, frame_bytes);
     if (admitted == 0 && !(message->flags & RW_SEND_OWN)) {
         int wants_payload = rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD && !(message->flags & RW_SEND_FIRST);
         if (!wants_payload || !rw_dropped_keep(core, slot, message->flags, message->payload, message->bytes, &message->copy)) count_drop(core, slot);
     }
     return admitted > 0;
+}
+
+int rw_ws_admit_message(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message, uint64_t frame_bytes) {
+    return fits(core, slot, frame_bytes) || admit_message_past_limit(core, slot, message, frame_bytes);
 }
 
 /* ------------------------------------------------------------------ held frames */
@@ -117,17 +128,17 @@ struct frame {
     uint8_t opcode, fin, rsv1;
 };
 
-static uint64_t size_of(const struct frame *frame) {
-    return frame->bytes + (frame->bytes < 126 ? 2u : frame->bytes <= UINT16_MAX ? 4u : 10u);
-}
+static uint64_t framed_bytes(uint64_t payload_bytes) { return payload_bytes + (payload_bytes < 126 ? 2u : payload_bytes <= UINT16_MAX ? 4u : 10u); }
+static uint64_t size_of(const struct frame *frame) { return framed_bytes(frame->bytes); }
 
 static void take_deflated(struct rw_core *core, struct frame *frame, int64_t bytes) {
     frame->payload = rw_buffers_data(core->buffers, frame->deflated);
     frame->bytes = (uint64_t)bytes;
 }
 
-/* ret: 0 out of memory, the connection is terminated */
-static int queue_frame(struct rw_core *core, struct rw_slot *slot, const struct frame *frame) {
+/* Inlined, so that what is plain and whole costs what it did before there were other kinds.
+ * ret: 0 out of memory, the connection is terminated */
+static inline __attribute__((always_inline)) int queue_frame(struct rw_core *core, struct rw_slot *slot, const struct frame *frame) {
     uint64_t bytes = size_of(frame);
     uint8_t *out = reserve(core, slot, bytes);
     if (!out) return 0;
@@ -168,8 +179,20 @@ static void deflate_whole(struct rw_core *core, struct rw_slot *slot, struct fra
     frame->rsv1 = 1;
 }
 
-static void send_whole(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
-    struct frame frame = {.payload = message->payload, .bytes = message->bytes, .opcode = message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY, .fin = 1};
+static uint8_t opcode_of(const struct rw_ws_message *message) { return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY; }
+
+/* A whole message that is neither compressed nor held: nearly all there are. */
+static void send_plain(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
+    uint64_t frame_bytes = framed_bytes(message->bytes);
+    if (!fits(core, slot, frame_bytes) && !admit_message_past_limit(core, slot, message, frame_bytes)) return;
+    const struct frame frame = {.payload = message->payload, .bytes = message->bytes, .opcode = opcode_of(message), .fin = 1};
+    if (!queue_frame(core, slot, &frame)) return;
+    RW_COUNT(core, ws_messages_out, 1);
+    RW_COUNT(core, ws_bytes_out, message->bytes);
+}
+
+RARE static void send_formed(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
+    struct frame frame = {.payload = message->payload, .bytes = message->bytes, .opcode = opcode_of(message), .fin = 1};
     /* A message that the queue has no room for whatever comes out is not worth compressing. */
     if (rw_deflate_wanted(core, slot, message->flags, message->bytes) && has_room(core, slot, 3)) deflate_whole(core, slot, &frame);
     if (rw_ws_admit_message(core, slot, message, size_of(&frame))) {
@@ -226,13 +249,13 @@ static int deflate_fragment(struct rw_core *core, struct rw_slot *slot, uint32_t
     return 1;
 }
 
-static void send_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
+RARE static void send_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
     struct rw_slot_ws *ws = &slot->as.ws;
     uint32_t flags = message->flags;
     int continues = (flags & RW_SEND_CONTINUE) != 0;
     struct frame frame = {.payload = message->payload,
                           .bytes = message->bytes,
-                          .opcode = continues ? RW_WS_OP_CONTINUATION : flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY,
+                          .opcode = continues ? RW_WS_OP_CONTINUATION : opcode_of(message),
                           .fin = continues && (flags & RW_SEND_LAST)};
     if (continues && !rw_ws_must_hold(slot)) {
         /* The first was dropped, or never came. */
@@ -258,8 +281,10 @@ void rw_ws_send(struct rw_core *core, struct rw_slot *slot, uint32_t flags, cons
     struct rw_ws_message message = {.flags = flags, .payload = data, .bytes = bytes};
     if (flags & (RW_SEND_FIRST | RW_SEND_CONTINUE)) {
         send_fragment(core, slot, &message);
+    } else if (rw_ws_must_hold(slot) || rw_deflate_wanted(core, slot, flags, bytes)) {
+        send_formed(core, slot, &message);
     } else {
-        send_whole(core, slot, &message);
+        send_plain(core, slot, &message);
     }
     if (message.copy) rw_buffers_release(core->buffers, message.copy);
 }
@@ -274,6 +299,32 @@ void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opco
     uint32_t header = rw_ws_encode_header(out, opcode, 1, 0, bytes);
     if (bytes) memcpy(out + header, data, bytes);
     rw_connection_mark_dirty(core, slot);
+}
+
+static rw_buffer ping_frame(struct rw_core *core) {
+    if (!core->ping_frame) {
+        core->ping_frame = rw_buffers_acquire(core->buffers, 2);
+        if (core->ping_frame) (void)rw_ws_encode_header(rw_buffers_data(core->buffers, core->ping_frame), RW_WS_OP_PING, 1, 0, 0);
+    }
+    return core->ping_frame;
+}
+
+void rw_ws_send_ping(struct rw_core *core, struct rw_slot *slot) {
+    if (!rw_ws_can_send(slot)) return;
+    rw_buffer frame = ping_frame(core);
+    int32_t appended = frame ? rw_outbox_append(&core->outbox, slot, frame, 0, 2) : RW_ERR_FULL;
+    if (appended < 0) {
+        end_for_memory(core, slot);
+        return;
+    }
+    if (appended > 0) rw_buffers_retain(core->buffers, frame, 1);
+    rw_connection_mark_dirty(core, slot);
+}
+
+void rw_ws_end_tick(struct rw_core *core) {
+    if (!core->ping_frame || rw_buffers_refs(core->buffers, core->ping_frame) > 1) return;
+    rw_buffers_release(core->buffers, core->ping_frame);
+    core->ping_frame = RW_BUFFER_NONE;
 }
 
 static void send_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason, uint32_t bytes) {

@@ -162,7 +162,7 @@ enum rw_event_type {
     RW_EVENT_OPEN = 5,
     /* A whole message, reassembled. flags: RW_WS_BINARY. arg0 = behavior index, unless RW_EVENT_LARGE. */
     RW_EVENT_MESSAGE = 6,
-    /* The WebSocket has ended, once per RW_EVENT_OPEN, always the last event of its connection. arg0 = close code
+    /* The WebSocket has ended, once per RW_EVENT_OPEN (or RW_UPGRADE_QUIET), the last event of its connection but for DISCONNECT. arg0 = close code
      * (1005: none received, 1006: no close handshake); arg1 = enum rw_close_cause; payload = reason (UTF-8). */
     RW_EVENT_CLOSE = 7,
     RW_EVENT_WS_DRAIN = 8, /* backpressure went down to zero after sends had been held back */

@@ -20,6 +20,7 @@ import { drainCore } from './drain.ts';
 import { Loop } from './loop.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
 import { setPublisher } from './publish.ts';
+import { releaseMemoryWhenQuiet } from './release-memory.ts';
 import { measureLag, statIndex } from './stats.ts';
 import { applyTls } from './tls.ts';
 
@@ -190,6 +191,7 @@ async function main(): Promise<void> {
   reportUncaught(core, log);
   listen(core, boot, config);
   measureLag(core);
+  releaseMemoryWhenQuiet(core);
   const loop = new Loop({ core, http: frontends.http, websocket: frontends.websocket, wakeFd, pending: frontends.pending });
   tell({ type: 'ready', backend: core.backend, ...(core.note === '' ? {} : { note: core.note }) });
   await loop.run();

@@ -204,6 +204,37 @@ static void messages_that_find_the_batch_full_come_in_later_turns(void **state) 
     host_close(host);
 }
 
+/* RFC 7692 §7.2.3.4: such a block ends what zlib calls a stream, and neither the message nor what later ones may refer to. */
+static void a_message_that_ends_with_a_final_block_stays_in_the_window(void **state) {
+    struct host *host = ws_host(state, (struct rw_behavior){.deflate = DEDICATED});
+    struct client client;
+    client_open(host, &client, 7, BROWSER);
+    static uint8_t text[3000], again[1200];
+    fill_text(text, sizeof text, 5);
+    z_stream *deflater = &client.zlib.deflater;
+    for (uint32_t with_empty_block = 0; with_empty_block < 2; with_empty_block++) {
+        assert_int_equal(deflateReset(deflater), Z_OK);
+        deflater->next_in = text;
+        deflater->avail_in = sizeof text;
+        deflater->next_out = client.zlib.out;
+        deflater->avail_out = (uInt)client.zlib.capacity;
+        assert_int_equal(deflate(deflater, Z_FINISH), Z_STREAM_END);
+        size_t bytes = client.zlib.capacity - deflater->avail_out;
+        if (with_empty_block) client.zlib.out[bytes++] = 0;
+        peer_send_frame(host, client.peer, RSV1_TEXT, client.zlib.out, bytes);
+        expect_message(host, &client, text, sizeof text, 0);
+        assert_int_equal(deflateReset(deflater), Z_OK);
+        assert_int_equal(deflateSetDictionary(deflater, text, sizeof text), Z_OK);
+        memcpy(again, text + 700, sizeof again);
+        bytes = zlib_peer_deflate(&client.zlib, again, sizeof again);
+        assert_in_range(bytes, 1, 60); /* it does refer to the message before */
+        peer_send_frame(host, client.peer, RSV1_TEXT, client.zlib.out, bytes);
+        expect_message(host, &client, again, sizeof again, 0);
+    }
+    client_free(&client);
+    host_close(host);
+}
+
 /* ---------------------------------------------------------------- what breaks the rules */
 
 static void the_reserved_bit_where_it_does_not_belong_closes_with_1002(void **state) {
@@ -516,6 +547,7 @@ int main(void) {
         ON_EVERY_RING(a_compressed_message_may_come_one_byte_at_a_time),
         ON_SIM(fragments_of_a_compressed_message_may_be_cut_anywhere),
         ON_EVERY_RING(messages_that_find_the_batch_full_come_in_later_turns),
+        ON_SIM(a_message_that_ends_with_a_final_block_stays_in_the_window),
         ON_SIM(the_reserved_bit_where_it_does_not_belong_closes_with_1002),
         ON_EVERY_RING(data_that_does_not_inflate_closes_with_1007),
         ON_SIM(a_message_that_waits_and_does_not_inflate_is_the_last_word),

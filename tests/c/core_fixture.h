@@ -533,7 +533,7 @@ FIXTURE void host_assert_empty(struct host *host) {
     assert_int_equal(core->dirty.count + core->ready.count + core->ending.count, 0);
     assert_int_equal(rw_topics_count(core->topics), 0);
     assert_int_equal(rw_topics_subscriptions(core->topics), 0);
-    assert_int_equal(host_buffers_used(host), (core->publish_log ? 1 : 0) + (core->deflated_log ? 1 : 0));
+    assert_int_equal(host_buffers_used(host), (core->publish_log ? 1 : 0) + (core->deflated_log ? 1 : 0) + (core->ping_frame ? 1 : 0));
     if (host_is_sim(host)) assert_int_equal(rw_sim_borrowed(core->ring), 0);
 }
 

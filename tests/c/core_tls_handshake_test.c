@@ -32,6 +32,24 @@ static void sessions_are_resumed_from_tickets(void **state) {
     host_close(host);
 }
 
+static void a_session_is_resumed_only_where_the_same_certificate_is_shown(void **state) {
+    struct host *host = tls_host(state, DEFAULTS);
+    struct certificate other = certificate_make("other.test", &ca);
+    struct rw_tls_options same = certificate_options(&leaf), another = certificate_options(&other);
+    assert_int_equal(rw_core_server_name(host->core, 3, "same.test", 1, &same, NULL, 0), RW_OK);
+    assert_int_equal(rw_core_server_name(host->core, 3, "other.test", 2, &another, NULL, 0), RW_OK);
+    SSL_CTX *contexts[] = {client12, client13};
+    for (int i = 0; i < 2; i++) {
+        assert_true(resumes(host, host, contexts[i], "same.test", "same.test"));
+        assert_true(resumes(host, host, contexts[i], "other.test", "other.test"));
+        assert_false(resumes(host, host, contexts[i], "same.test", "other.test"));
+        assert_false(resumes(host, host, contexts[i], NULL, "other.test"));
+        assert_false(resumes(host, host, contexts[i], "other.test", NULL));
+    }
+    host_close(host);
+    certificate_free(&other);
+}
+
 static struct host *shared_host(int32_t shm_fd, uint32_t worker) {
     struct rw_core_config config = {.worker_index = worker, .worker_count = 2};
     struct host *host = host_open_with(RW_BACKEND_SIM, &config);
@@ -450,6 +468,7 @@ static void a_handshake_has_the_time_of_a_head(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(sessions_are_resumed_from_tickets),
+        ON_EVERY_RING(a_session_is_resumed_only_where_the_same_certificate_is_shown),
         ON_SIM(a_session_of_one_worker_is_resumed_by_another_and_by_no_other_node),
         ON_EVERY_RING(server_names_choose_the_certificate),
         ON_EVERY_RING(a_handshake_waits_while_the_host_looks_for_a_name),

@@ -441,6 +441,21 @@ static void silence_ends_a_socket_and_pings_keep_it(void **state) {
     host_close(host);
 }
 
+static void pings_that_fall_due_together_share_one_frame(void **state) {
+    struct host *host = ws_host(state, (struct rw_behavior){.idle_timeout_ms = 40000});
+    host_behavior(host, 8, (struct rw_behavior){.idle_timeout_ms = 40000, .ping_interval_ms = 15000});
+    struct peer *peers[8];
+    struct rw_event open;
+    for (uint32_t i = 0; i < 8; i++) peers[i] = peer_open_ws(host, 8, &open);
+    uint64_t carved = rw_buffers_stats(host->core->buffers, 0).carved + rw_buffers_stats(host->core->buffers, 1).carved;
+    host_pass_time(host, 17000);
+    for (uint32_t i = 0; i < 8; i++) peer_expect_frame(host, peers[i], FIN_PING, "", 0);
+    assert_int_equal(host->core->stats->ws_pings_out, 8);
+    uint64_t after = rw_buffers_stats(host->core->buffers, 0).carved + rw_buffers_stats(host->core->buffers, 1).carved;
+    assert_in_range(after, carved, carved + 1);
+    host_close(host);
+}
+
 static void a_pause_does_not_lose_the_idle_timeout(void **state) {
     struct host *host = ws_host(state, (struct rw_behavior){.idle_timeout_ms = 20000});
     struct rw_event open;
@@ -506,6 +521,7 @@ int main(void) {
         ON_EVERY_RING(a_peer_that_vanishes_is_reported_as_1006),
         ON_EVERY_RING(a_paused_socket_delivers_nothing_until_it_is_resumed),
         ON_EVERY_RING(silence_ends_a_socket_and_pings_keep_it),
+        ON_EVERY_RING(pings_that_fall_due_together_share_one_frame),
         ON_SIM(a_pause_does_not_lose_the_idle_timeout),
         ON_EVERY_RING(a_lifetime_ends_with_1000_and_an_unanswered_close_with_1006),
         ON_EVERY_RING(a_drain_closes_every_socket_with_its_code),
