@@ -35,6 +35,8 @@ const slotState = slotLayout.state / 4;
 const slotOutBytes = slotLayout.outBytes / 4;
 const slotOutUnflushed = slotLayout.outUnflushed / 4;
 const slotHostWord = slotLayout.hostWord / 4;
+/** Of a WebSocket: whole frames that wait until a message that is being sent in fragments is complete. */
+const slotHeldBytes = slotLayout.heldBytes / 4;
 
 /** `enum rw_phase` within a slot's state. */
 const phaseMask = slotStateMask.phase;
@@ -195,6 +197,10 @@ export class Core implements HttpCommands {
   /** Counters written by the host, by name: `handlerErrors`, `loopLagUs`, `loopLagMaxUs`. */
   addStat(index: number, value: number): void {
     this.#stats[index] = (this.#stats[index] ?? 0n) + BigInt(value);
+  }
+
+  readStat(index: number): number {
+    return Number(this.#stats[index] ?? 0n);
   }
 
   setStat(index: number, value: number): void {
@@ -470,19 +476,20 @@ export class Core implements HttpCommands {
     return ((this.#slots[slot * slotWords + slotState] as number) & leftByHost) !== 0;
   }
 
-  /** Bytes queued for this connection, those of the present batch included. */
+  /** Bytes queued for this WebSocket, those of the present batch included. */
   buffered(slot: number, generation: number): number {
     if (!this.#isOpen(slot, generation)) return 0;
     this.flush();
-    return this.#isOpen(slot, generation) ? (this.#slots[slot * slotWords + slotOutBytes] as number) : 0;
+    const base = slot * slotWords;
+    return this.#isOpen(slot, generation)
+      ? (this.#slots[base + slotOutBytes] as number) + (this.#slots[base + slotHeldBytes] as number)
+      : 0;
   }
 
-  /** Bytes for this connection that the kernel has refused so far; `onDrain` follows them. */
+  /** Of them, those that the kernel has refused so far, which `onDrain` follows, or that wait for the end of a message in fragments. */
   heldBack(slot: number, generation: number): number {
-    const base = slot * slotWords;
-    return this.buffered(slot, generation) === 0
-      ? 0
-      : (this.#slots[base + slotOutBytes] as number) - (this.#slots[base + slotOutUnflushed] as number);
+    const queued = this.buffered(slot, generation);
+    return queued === 0 ? 0 : queued - (this.#slots[slot * slotWords + slotOutUnflushed] as number);
   }
 
   /** Queue a message; `flags` are RW_SEND_*. */
@@ -641,6 +648,7 @@ export class Core implements HttpCommands {
     const before = slots[base + slotHostWord] === stretch ? (slots[base + slotHostWord + 1] as number) : 0;
     const queued = before + length + frameHeadBytes;
     const applied = slots[base + slotOutBytes] as number;
+    if ((slots[base + slotHeldBytes] as number) > 0) return true;
     if (applied !== slots[base + slotOutUnflushed] || applied + queuedForAny + queued > this.#certainBytes) return true;
     slots[base + slotHostWord] = stretch;
     slots[base + slotHostWord + 1] = queued;

@@ -147,7 +147,7 @@ export class Supervisor {
   readonly #hooks = {
     onReady: (worker: WorkerProcess) => {
       if (this.#phase === 'starting') {
-        if (this.#workers.every((each) => each.state === 'ready')) this.#running();
+        this.#runIfReady();
       } else if (worker.restarts > 0) {
         this.#options.log.info({ worker: worker.index }, `worker ${worker.index} serves again`);
       }
@@ -162,7 +162,9 @@ export class Supervisor {
     },
     onFinished: (worker: WorkerProcess) => {
       this.#options.log.info({ worker: worker.index }, `the program of worker ${worker.index} has ended by itself`);
-      if (this.#phase !== 'draining' && this.#workers.every((each) => each.state === 'stopped')) this.#stopped();
+      if (this.#phase === 'draining') return;
+      if (this.#workers.every((each) => each.state === 'stopped')) this.#stopped();
+      else this.#runIfReady();
     },
   };
 
@@ -170,12 +172,25 @@ export class Supervisor {
     for (const worker of this.#workers) worker.tell({ type: 'certificates', listeners });
   }
 
+  /** The last that was awaited is ready, or has ended by itself: a program may leave a port to the first process that gets it. */
+  #runIfReady(): void {
+    if (this.#phase === 'starting' && this.#absent().length === 0) this.#running();
+  }
+
+  /** Workers that are to serve, and do not. */
+  #absent(): readonly WorkerProcess[] {
+    return this.#workers.filter(({ state }) => state !== 'ready' && !(this.#options.kind.isProgram && state === 'stopped'));
+  }
+
   #running(): void {
     this.#phase = 'running';
     const { log } = this.#options;
-    const backends = [...new Set(this.#workers.map((worker) => worker.backend))].join(' and ');
-    const count = this.#workers.length === 1 ? '1 worker' : `${this.#workers.length} workers`;
-    const places = this.#options.kind.isProgram ? [this.#workers[0]?.where ?? ''] : this.listeners.map((listener) => listener.label);
+    const backends = [...new Set(this.#workers.flatMap((worker) => worker.backend ?? []))].join(' and ');
+    const serving = this.#workers.filter((worker) => worker.state === 'ready').length;
+    const count = serving === 1 ? '1 worker' : `${serving} workers`;
+    const places = this.#options.kind.isProgram
+      ? [this.#workers.find(({ where }) => where !== undefined)?.where ?? '']
+      : this.listeners.map((listener) => listener.label);
     for (const place of places)
       log.info(`ringway ${version}: listening on ${place} (${count}, ${backends})${this.#admin ? `, admin ${this.#admin.label}` : ''}`);
     const notes = this.#workers.flatMap((worker) => worker.note ?? []);
@@ -200,7 +215,7 @@ export class Supervisor {
 
   #notReady(): string | undefined {
     if (this.#phase === 'draining' || this.#phase === 'stopped') return 'draining';
-    const absent = this.#workers.filter((worker) => worker.state !== 'ready');
+    const absent = this.#absent();
     if (this.#workers.length > 0 && absent.length === 0) return undefined;
     const states = absent.map((worker) => `worker ${worker.index} is ${worker.state}`).join(', ');
     return this.#phase === 'starting' ? `starting: ${states}` : states;

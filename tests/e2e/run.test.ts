@@ -266,6 +266,19 @@ describe('ringway run', () => {
     expect(await (await fetch(`${admin}/metrics`)).text()).toMatch(/ringway_http_requests_total\{worker="\d"\} 1/);
   });
 
+  test('a port for one process alone: the others end, and the node runs with what is left', async () => {
+    const exclusive = `
+      const uWS = require('uWebSockets.js');
+      uWS.App().get('/*', (res) => res.end('mine')).listen('127.0.0.1', 0, uWS.LIBUS_LISTEN_EXCLUSIVE_PORT, (socket) => {
+        if (!socket) process.exit(0);
+      });`;
+    const run = new Run([write('exclusive.cjs', exclusive), '--workers', '3', '--admin-port', '0']);
+    const port = await run.port();
+    expect(await (await fetch(`http://127.0.0.1:${port}/`)).text()).toBe('mine');
+    expect(run.err).toContain(`listening on port ${port} (1 worker,`);
+    expect((await fetch(`${await run.admin()}/readyz`)).status).toBe(200);
+  });
+
   test('when the supervisor is killed the programs stop too', async () => {
     const run = new Run([write('chat.cjs', chat), '--workers', '2']);
     const members = await membersOnBoth(await run.port());

@@ -1,6 +1,7 @@
 /** HttpResponse over a real core: what a client sees, what handlers are told, and what a dead response does. */
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { HttpResponse } from '../../src/frontend/uws/response.ts';
+import { handshake } from '../e2e/wire.ts';
 import { backends } from './fixtures/live-core.ts';
 import { get, UwsExchange } from './fixtures/uws-exchange.ts';
 
@@ -33,6 +34,14 @@ for (const backend of backends) {
         expect(await answer((response) => response.writeStatus('404 Not Here').end())).toBe(
           'HTTP/1.1 404 Not Here\r\nContent-Length: 0\r\n\r\n',
         );
+      });
+
+      test('has each value as it was given, although those written before are remembered', async () => {
+        const values = ['é', '\xc3\xa9', 'e', 'é', 'e'];
+        for (const value of values) {
+          const octets = Buffer.from(value).toString('latin1');
+          expect(await answer((response) => response.writeHeader('X-Value', value).end())).toContain(`\r\nX-Value: ${octets}\r\n`);
+        }
       });
 
       test('has the first status, and a header before it has said 200', async () => {
@@ -463,7 +472,7 @@ for (const backend of backends) {
         response.upgrade(userData, 'key', Buffer.from([0xe9]), undefined, context);
         expect(() => response.end()).toThrow(deadSentence);
         exchange.live.core.terminate(response.slot, response.generation);
-      });
+      }, handshake('/'));
       expect(exchange.upgrades).toEqual([[userData, 'key', '\xe9', '', 'x: y\r\n', context]]);
       expect(exchange.open.size).toBe(0);
     });

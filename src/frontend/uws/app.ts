@@ -12,14 +12,14 @@ import { AppConnections, type Filter, type Handler, type HttpRoute, type HttpRou
 import { declarativeHandler } from './declarative-response.ts';
 import { type ListenRequest, openTcp, openUnix, readListenArguments } from './listen.ts';
 import type { HttpRequest } from './request.ts';
-import type { HttpResponse } from './response.ts';
+import { cutOff, type HttpResponse } from './response.ts';
 import { parameterNamesOf, Router } from './router.ts';
 import { type Runtime, runtime } from './runtime.ts';
 import { hasBrokenCompression } from './safari.ts';
 import { callbackOf, textOfArgument, textOrBytes } from './strings.ts';
 import { Certificates, readTlsOptions } from './tls.ts';
 import { AppTopics } from './topics.ts';
-import { checkedPublish, type SocketRoute } from './websocket.ts';
+import { checkedPublish, closeSocket, countTopics, type SocketRoute } from './websocket.ts';
 
 type Text = string | ArrayBuffer | SharedArrayBuffer | ArrayBufferView;
 const notFoundPage = '<html><body><h1>File Not Found</h1><hr><i>uWebSockets/20 Server</i></body></html>';
@@ -131,11 +131,18 @@ export class HttpApp {
       host: this.#runtime,
     };
     this.#runtime.addRoute(route, behavior);
-    if (handlers.subscription !== undefined) this.#topics.count();
+    if (handlers.subscription !== undefined) this.#countSubscribers();
     this.#hasSockets = true;
     const handle: HttpRoute['handle'] = (response, request, flags) => this.#upgrade(route, response, request, flags);
     this.#current.add('GET', pattern, { parameterNames: parameterNamesOf(pattern), handle }, true);
     return this;
+  }
+
+  /** From now on; also those that sockets have subscribed to before the route was added. */
+  #countSubscribers(): void {
+    if (this.#topics.isCounting) return;
+    this.#topics.count();
+    for (const socket of this.#runtime.socketsOf(this.#topics)) countTopics(socket);
   }
 
   /** A request for the path of a WebSocket route: a handshake, or none of its business. */
@@ -188,8 +195,9 @@ export class HttpApp {
   /** Ends all connections and listeners. */
   close(): this {
     this.#listeners.close();
-    for (const response of this.#runtime.responsesOf(this.#connections)) response.close();
-    for (const socket of this.#runtime.socketsOf(this.#topics)) socket.close();
+    // Handlers that are told of one may close others.
+    for (const response of this.#runtime.responsesOf(this.#connections)) cutOff(response);
+    for (const socket of this.#runtime.socketsOf(this.#topics)) closeSocket(socket);
     this.#runtime.terminate(this.#connections);
     return this;
   }

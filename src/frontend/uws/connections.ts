@@ -6,7 +6,7 @@
  */
 import { runMicrotasks } from './microtasks.ts';
 import { expire, HttpRequest } from './request.ts';
-import { afterHandler, failHandler, HttpResponse } from './response.ts';
+import { afterHandler, cutOff, failHandler, HttpResponse } from './response.ts';
 import { Router } from './router.ts';
 import type { ListenerOwner, Runtime } from './runtime.ts';
 
@@ -95,7 +95,7 @@ export class AppConnections implements ListenerOwner {
       afterHandler(response, resultNow);
     } else {
       // As the original: nobody answers, so the client is told by the end of the connection.
-      response.close();
+      cutOff(response);
     }
     expire(request);
   }

@@ -33,18 +33,45 @@ const kinds: ReadonlyMap<string, number> = new Map([
   ['connection', fieldKind.connection],
 ]);
 
-/** Spellings met before. Names are the program's, but one that makes them up must not fill memory. */
+/** A name met before, and the line that it last stood in: programs write the same few fields again and again. */
+interface KnownField {
+  readonly kind: number;
+  value: string | undefined;
+  line: string;
+}
+
+/** By spelling. Names are the program's, but one that makes them up must not fill memory. */
 const nameLimit = 512;
-const known = new Map<string, number>();
+const known = new Map<string, KnownField>();
+/** Longer values are not kept. */
+const keptValueLimit = 256;
+
+/** ret: the line of a plain field that was written before with this very value, else undefined */
+export function knownLine(name: unknown, value: unknown): string | undefined {
+  const field = typeof value === 'string' ? known.get(name as string) : undefined;
+  return field !== undefined && field.value === value ? field.line : undefined;
+}
+
+/** The line of a plain field, whose name `kindOfField` knows. */
+export function fieldLine(name: string, value: string): string {
+  const line = `${name}: ${value}\r\n`;
+  const field = known.get(name);
+  // Octets of anything beyond ASCII are not the text that it is looked up by.
+  if (field !== undefined && value.length <= keptValueLimit && !unusual.test(value)) {
+    field.value = value;
+    field.line = line;
+  }
+  return line;
+}
 
 /** ret: `fieldKind`. err: Error when it is not a name */
 export function kindOfField(name: string): number {
   const before = known.get(name);
-  if (before !== undefined) return before;
+  if (before !== undefined) return before.kind;
   if (!token.test(name)) throw invalid(`a header cannot have the name ${JSON.stringify(name)}`);
   const kind = kinds.get(name.toLowerCase()) ?? fieldKind.plain;
   if (known.size >= nameLimit) known.clear();
-  known.set(name, kind);
+  known.set(name, { kind, value: undefined, line: '' });
   return kind;
 }
 

@@ -16,14 +16,28 @@ import type { RequestName } from '../../core/http.ts';
 import { addressText } from './address.ts';
 import { latestRequest } from './request.ts';
 import { type BodySink, collectingSink, countedDataSink, dataSink } from './request-body.ts';
-import { asksForClose, fieldKind, invalid, isBodiless, kindOfField, lengthOf, lineText, statusOf } from './response-head.ts';
+import {
+  asksForClose,
+  fieldKind,
+  fieldLine,
+  invalid,
+  isBodiless,
+  kindOfField,
+  knownLine,
+  lengthOf,
+  lineText,
+  statusOf,
+} from './response-head.ts';
 import { bytesOfArgument, callbackOf, latin1OfArgument, textOrBytes } from './strings.ts';
 import type { HttpResponseMembers } from './types.ts';
 
 export interface ResponseHost {
   readonly core: Core;
   report(error: unknown, what: string): void;
-  /** From `upgrade()`; the texts are octets. `leadingHeaders`: the header block written before. */
+  /**
+   * From `upgrade()`; the texts are octets. `leadingHeaders`: the header block written before. ret: false when the client has left, and then
+   * there is no socket. err: Error when there can be none, and then the connection has ended
+   */
   upgrade(
     response: HttpResponse,
     userData: unknown,
@@ -32,7 +46,7 @@ export interface ResponseHost {
     extensions: string,
     leadingHeaders: string,
     context: unknown,
-  ): void;
+  ): boolean;
   /** Ended, closed, aborted or upgraded: forget it. */
   over(response: HttpResponse): void;
 }
@@ -58,6 +72,8 @@ const is = {
   paused: 1 << 7,
   head: 1 << 8,
   withBody: 1 << 9,
+  /** It asks for a WebSocket. */
+  handshake: 1 << 10,
 } as const;
 const begun = is.chunked | is.sized;
 
@@ -117,7 +133,11 @@ export class HttpResponse implements HttpResponseMembers {
     this[generationOf] = generation;
     this[requestOf] = request;
     this[state] =
-      request < 0 ? is.connectionOnly : (flags & eventFlag.requestHasBody ? is.withBody : 0) | (method === methodOf.head ? is.head : 0);
+      request < 0
+        ? is.connectionOnly
+        : (flags & eventFlag.requestHasBody ? is.withBody : 0) |
+          (flags & eventFlag.requestUpgrade ? is.handshake : 0) |
+          (method === methodOf.head ? is.head : 0);
     this[statusText] = '';
     this[block] = '';
     this[attached] = undefined;
@@ -139,13 +159,13 @@ export class HttpResponse implements HttpResponseMembers {
 
   writeHeader(key: Texts, value: Texts): this {
     const bits = alive(this);
-    const name = lineText(key);
-    const text = lineText(value);
-    const kind = kindOfField(name);
-    if (bits & begun) throw invalid('a header cannot be written once the body has begun');
-    this[state] = bits | is.statusCalled;
-    if (kind === fieldKind.plain) this[block] += `${name}: ${text}\r\n`;
-    else writeFraming(this, kind, name, text);
+    const line = knownLine(key, value);
+    if (line === undefined || bits & begun) {
+      writeField(this, bits, key, value);
+    } else {
+      this[state] = bits | is.statusCalled;
+      this[block] += line;
+    }
     return this;
   }
 
@@ -171,10 +191,7 @@ export class HttpResponse implements HttpResponseMembers {
     const bits = alive(this);
     const content = textOrBytes(body);
     if (closeConnection) this[state] = bits | is.closing;
-    if (bits & begun) endStream(this, content);
-    else if (content.length === 0) respondWithout(this, this[attached]?.contentLength);
-    else respondWhole(this, content);
-    conclude(this);
+    endWith(this, content);
     return this;
   }
 
@@ -192,7 +209,7 @@ export class HttpResponse implements HttpResponseMembers {
     const bits = alive(this);
     const bytes = bytesOfArgument(fullBodyOrChunk);
     if (bits & is.chunked) {
-      this.end(bytes);
+      endWith(this, bytes);
       return [true, true];
     }
     if (!(bits & is.sized)) {
@@ -217,11 +234,7 @@ export class HttpResponse implements HttpResponseMembers {
   /** Ends the connection at once; `onAborted` is called before this returns. */
   close(): this {
     if (this[state] & is.dead) throw new Error(deadResponse);
-    const onAborted = this[attached]?.onAborted;
-    const host = this[hostOf];
-    conclude(this);
-    host.core.terminate(this[slotOf], this[generationOf]);
-    tellAborted(host, onAborted);
+    cutOff(this);
     return this;
   }
 
@@ -278,18 +291,24 @@ export class HttpResponse implements HttpResponseMembers {
 
   /** The older name of `cork`. */
   collect(callback: () => unknown): this {
-    return this.cork(callback);
+    alive(this);
+    callbackOf(callback)();
+    return this;
   }
 
   /** With anything but five arguments nothing happens. */
   upgrade(...values: readonly unknown[]): void {
-    alive(this);
+    const bits = alive(this);
     if (values.length !== 5) return;
+    // The core would take neither, and the program would have a socket that nothing ever happens to.
+    if (!(bits & is.handshake) || bits & begun) throw invalid('upgrade() needs a WebSocket handshake that waits for its answer');
     const [userData, key, protocol, extensions, context] = values;
-    const texts = [latin1OfArgument(key), latin1OfArgument(protocol), latin1OfArgument(extensions)] as const;
+    // The protocol goes into a line of the answer.
+    const texts = [latin1OfArgument(key), lineText(protocol), latin1OfArgument(extensions)] as const;
     const host = this[hostOf];
+    const onAborted = this[attached]?.onAborted;
     conclude(this);
-    host.upgrade(this, userData, ...texts, this[block], context);
+    if (!host.upgrade(this, userData, ...texts, this[block], context)) tellAborted(host, onAborted);
   }
 
   // ---------------------------------------------------------------- the peer
@@ -346,6 +365,16 @@ export function deliverBody(response: HttpResponse, bytes: Uint8Array, end: bool
     if (end) extras.body = undefined;
   }
   if (bytes.byteLength > 0 && !(response[state] & is.dead)) host.core.bodyAck(nameOf(response), bytes.byteLength);
+}
+
+/** End the connection at once, unless the response is over. */
+export function cutOff(response: HttpResponse): void {
+  if (response[state] & is.dead) return;
+  const onAborted = response[attached]?.onAborted;
+  const host = response[hostOf];
+  conclude(response);
+  host.core.terminate(response[slotOf], response[generationOf]);
+  tellAborted(host, onAborted);
 }
 
 /** The client has left before the response was complete. */
@@ -417,6 +446,16 @@ function countOf(value: unknown): number {
   return number > 0 ? Math.min(number, countLimit) : 0;
 }
 
+function writeField(response: HttpResponse, bits: number, key: Texts, value: Texts): void {
+  const name = lineText(key);
+  const text = lineText(value);
+  const kind = kindOfField(name);
+  if (bits & begun) throw invalid('a header cannot be written once the body has begun');
+  response[state] = bits | is.statusCalled;
+  if (kind === fieldKind.plain) response[block] += fieldLine(name, text);
+  else writeFraming(response, kind, name, text);
+}
+
 function writeFraming(response: HttpResponse, kind: number, fieldName: string, value: string): void {
   if (kind === fieldKind.contentLength) attachedTo(response).contentLength = lengthOf(value);
   if (kind !== fieldKind.connection) return;
@@ -458,6 +497,14 @@ function begin(response: HttpResponse, length: number, mode: number): void {
   core.respondBeginWith(nameOf(response), status, response[statusText], response[block], length, closeFlagOf(response));
   response[state] |= mode | is.statusCalled;
   response[block] = '';
+}
+
+/** The rest of the response. */
+function endWith(response: HttpResponse, content: string | Uint8Array): void {
+  if (response[state] & begun) endStream(response, content);
+  else if (content.length === 0) respondWithout(response, response[attached]?.contentLength);
+  else respondWhole(response, content);
+  conclude(response);
 }
 
 /** The last part, `content`, of a body that has begun. */
@@ -517,9 +564,13 @@ function give(response: HttpResponse, sink: BodySink, bytes: Uint8Array, end: bo
   }
 }
 
-/** A handler that is async fails when its promise rejects. */
+/** A handler that is async fails when its promise rejects, or when what it has returned cannot even be asked for `then`. */
 function watch(response: HttpResponse, result: unknown): void {
-  if (isThenable(result)) result.then(undefined, (error: unknown) => failHandler(response, error));
+  try {
+    if (isThenable(result)) result.then(undefined, (error: unknown) => failHandler(response, error));
+  } catch (error) {
+    failHandler(response, error);
+  }
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

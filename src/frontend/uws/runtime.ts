@@ -5,12 +5,14 @@
  * core.ts, worker/loop.ts. Made when the first app needs it; the loop runs, and keeps the process alive, while there is a listener or a
  * connection.
  */
+import { inspect } from 'node:util';
 import { native } from '../../../ffi/bindings.ts';
 import { statsLayout } from '../../../ffi/layout.ts';
 import type { ConnectionEvents } from '../../core/connection.ts';
 import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } from '../../core/core.ts';
 import type { HttpEvents } from '../../core/http.ts';
 import { Loop } from '../../worker/loop.ts';
+import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
 import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';
 import type { AppTopics } from './topics.ts';
 import {
@@ -143,6 +145,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
     });
     this.core.connectionEvents = this;
     this.core.onHandlerError = (error) => this.report(error, 'the frontend');
+    releaseMemoryWhenQuiet(this.core);
   }
 
   // ---------------------------------------------------------------- apps, routes, listeners
@@ -316,7 +319,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
     extensions: string,
     leadingHeaders: string,
     context: unknown,
-  ): void {
+  ): boolean {
     const { core } = this;
     const { slot, generation } = nameOf(response);
     const route = this.#contexts.get(context as object);
@@ -324,17 +327,28 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
       core.terminate(slot, generation);
       throw new Error('res.upgrade() needs the context that the upgrade handler was given');
     }
+    const socket = this.#socketFor(route, slot, generation, userData);
     const offer = route.compresses && !this.#uncompressed.has(response) ? extensions : '';
     const chosen = protocol.split(',', 1)[0] as string;
     const trailing = chosen === '' ? '' : `Sec-WebSocket-Protocol: ${chosen}\r\n`;
     core.acceptUpgradeWith(nameOf(response), route.index, offer, leadingHeaders, trailing, true);
     core.flush();
     // The client may have left while a promise decided.
-    if (!core.isOpen(slot, generation)) return;
-    const socket = openSocket(route, slot, generation, userData);
+    if (!core.isOpen(slot, generation)) return false;
     this.#entries[slot] = socket;
     if (this.tracksUpgrades) this.#upgraded.add(slot);
     tellOpened(socket);
+    return true;
+  }
+
+  #socketFor(route: SocketRoute, slot: number, generation: number, userData: unknown): WebSocket {
+    try {
+      return openSocket(route, slot, generation, userData);
+    } catch (error) {
+      // A property of the user data cannot be read.
+      this.core.terminate(slot, generation);
+      throw error;
+    }
   }
 
   /** The client has said that it can compress, but cannot. */
@@ -393,6 +407,8 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
   // ---------------------------------------------------------------- events of connections
 
   onConnect(slot: number, generation: number, listener: number): void {
+    // It may last have been that of a listener whose connections nobody asks for the end of.
+    this.#upgraded.delete(slot);
     this.#owners[listener]?.onConnect(slot, generation);
   }
 
@@ -410,8 +426,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
   /** A handler of the program has failed: said on stderr with its stack, and counted. */
   report(error: unknown, what: string): void {
     this.core.addStat(handlerErrors, 1);
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    process.stderr.write(`${what} failed: ${text}\n`);
+    process.stderr.write(`${what} failed: ${printable(error)}\n`);
   }
 
   watch(promise: PromiseLike<unknown>, onError: (error: unknown) => void): void {
@@ -425,5 +440,15 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
         onError(error);
       },
     );
+  }
+}
+
+/** Anything can be thrown, also what throws when it is looked at. */
+function printable(error: unknown): string {
+  try {
+    if (error instanceof Error) return String(error.stack ?? error.message);
+    return typeof error === 'object' ? inspect(error) : String(error);
+  } catch {
+    return 'with an error that cannot be printed';
   }
 }

@@ -53,6 +53,11 @@ export class AppTopics {
     return name.subarray(this.#prefix.byteLength);
   }
 
+  /** A socket had subscribed before anybody counted. */
+  found(key: string, name: Uint8Array): void {
+    if (this.#counts?.has(key) === false) this.#counts.set(key, this.#core.subscribers(name));
+  }
+
   /** A socket has subscribed. ret: subscribers now */
   joined(key: string, name: Uint8Array): number {
     const before = this.#counts?.get(key);

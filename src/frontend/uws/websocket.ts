@@ -5,7 +5,7 @@
  * Up: programs, and runtime.ts. Down: core.ts, topics.ts.
  *
  * There is one such object per connection, which is all that a connection costs in JavaScript, so it has few fields. The program's user
- * data become properties of it. It is dead from the beginning of the close handler on: every call but getUserData throws.
+ * data become properties of it, under any names. It is dead from the beginning of the close handler on: every call but getUserData throws.
  */
 import { inspect } from 'node:util';
 import { closeCause, commandFlag, result } from '../../../ffi/layout.ts';
@@ -126,21 +126,14 @@ export class WebSocket {
 
   /** Sends a close frame. The close handler is called before this returns. */
   end(code?: number, shortMessage?: Text): void {
-    const route = alive(this);
-    const number = Number(code ?? 0) >>> 0;
-    const reason = textOrBytes(shortMessage);
-    const hasCode = isCloseCode(number);
-    route.core.close(this[slotOf], this[generationOf], hasCode ? number : 0, hasCode ? reason.slice(0, controlBytesMax) : '');
-    this[routeOf] = undefined;
-    tellClosed(this, route, number, typeof reason === 'string' ? Buffer.from(reason) : reason);
+    alive(this);
+    endSocket(this, Number(code ?? 0) >>> 0, textOrBytes(shortMessage));
   }
 
   /** Ends the connection without a close frame. The close handler is called before this returns. */
   close(): void {
-    const route = alive(this);
-    route.core.terminate(this[slotOf], this[generationOf]);
-    this[routeOf] = undefined;
-    tellClosed(this, route, abnormalClosure, noBytes);
+    alive(this);
+    closeSocket(this);
   }
 
   // ---------------------------------------------------------------- topics
@@ -148,6 +141,7 @@ export class WebSocket {
   subscribe(topic: Text): boolean {
     const { core, topics } = alive(this);
     const name = topics.nameOf(textOrBytes(topic));
+    if (leaving.has(this)) return false;
     const added = core.subscribeNow(this[slotOf], this[generationOf], name);
     if (added === result.invalid || added === result.full) return false;
     this[topicsOf] ??= topics.isCounting ? new Map() : true;
@@ -159,6 +153,7 @@ export class WebSocket {
   unsubscribe(topic: Text): boolean {
     const { core, topics } = alive(this);
     const name = topics.nameOf(textOrBytes(topic));
+    if (leaving.has(this)) return false;
     const removed = core.unsubscribeNow(this[slotOf], this[generationOf], name) === 1;
     if (removed && topics.isCounting) left(this, name);
     return removed;
@@ -208,6 +203,8 @@ export class WebSocket {
 }
 
 const noBytes = new Uint8Array(0);
+/** Sockets that have ended and whose subscription handlers are being told: still alive to them, but only for asking and publishing. */
+const leaving = new Set<WebSocket>();
 const nobody = { address: noBytes, port: 0 };
 
 /** The arguments of a publish, of a socket or an app, as the core takes them. */
@@ -229,6 +226,22 @@ function isCloseCode(code: number): boolean {
 
 function peerOf(socket: WebSocket): { readonly address: Uint8Array; readonly port: number } {
   return alive(socket).core.peer(socket[slotOf], socket[generationOf], false) ?? nobody;
+}
+
+function endSocket(socket: WebSocket, code: number, reason: string | Uint8Array): void {
+  const route = socket[routeOf];
+  if (route === undefined || leaving.has(socket)) return;
+  const hasCode = isCloseCode(code);
+  route.core.close(socket[slotOf], socket[generationOf], hasCode ? code : 0, hasCode ? reason.slice(0, controlBytesMax) : '');
+  tellClosed(socket, route, code, typeof reason === 'string' ? Buffer.from(reason) : reason);
+}
+
+/** End the connection without a close frame, unless the socket is dead. */
+export function closeSocket(socket: WebSocket): void {
+  const route = socket[routeOf];
+  if (route === undefined || leaving.has(socket)) return;
+  route.core.terminate(socket[slotOf], socket[generationOf]);
+  tellClosed(socket, route, abnormalClosure, noBytes);
 }
 
 Object.defineProperty(WebSocket, 'name', { value: 'uWS.WebSocket' });
@@ -276,6 +289,15 @@ export function tellOpened(socket: WebSocket): void {
 /** Whether an event of this connection is about this socket. */
 export function isSocketOf(entry: object, generation: number): entry is WebSocket {
   return (entry as Partial<WebSocket>)[generationOf] === generation && (entry as Partial<WebSocket>)[routeOf] !== undefined;
+}
+
+/** The app has begun to count subscribers. */
+export function countTopics(socket: WebSocket): void {
+  const route = socket[routeOf];
+  if (route === undefined || socket[topicsOf] !== true) return;
+  const names = route.core.topicsOf(socket[slotOf], socket[generationOf]);
+  for (const name of names) route.topics.found(keyOf(name), name);
+  socket[topicsOf] = new Map(names.map((name) => [keyOf(name), name]));
 }
 
 /** Whether it is an open socket of the app that has these topics. */
@@ -356,7 +378,9 @@ function tellClosed(socket: WebSocket, route: SocketRoute, code: number, reason:
   route.host.forget(socket[slotOf]);
   const topics = socket[topicsOf];
   if (topics instanceof Map) {
+    leaving.add(socket);
     for (const [key, name] of topics) tellSubscription(socket, route, name, route.topics.left(key), -1);
+    leaving.delete(socket);
   }
   if (topics !== undefined) leaveAll(socket, route.core);
   socket[routeOf] = undefined;
@@ -437,5 +461,5 @@ function watch(socket: WebSocket, route: SocketRoute, event: string, value: unkn
 /** A handler has failed: it is reported, and the socket closes. */
 function failed(socket: WebSocket, route: SocketRoute, event: string, error: unknown): void {
   route.host.report(error, `the ${event} handler of ${route.pattern}`);
-  if (socket[routeOf] !== undefined) socket.end(internalError);
+  endSocket(socket, internalError, '');
 }
