@@ -221,18 +221,22 @@ static void on_read_stopped(struct rw_core *core, struct rw_slot *slot, int resu
     }
 }
 
+/* Whether another read can find anything: one that finds nothing costs a good part of what a record costs. */
+static int has_more(const struct rw_tls *tls) { return tls->in_bytes > 0 || SSL_has_pending(tls->ssl); }
+
 /* All records at hand become plain bytes, as many at a time as the protocol can be given in one piece. */
 static void read_records(struct rw_core *core, struct rw_slot *slot) {
     struct rw_tls_shared *shared = core->tls;
     int result = 1;
     while (result > 0) {
         uint32_t plain = 0;
-        while (result > 0 && sizeof shared->received - plain >= RW_TLS_RECORD_BYTES) {
+        do {
             result = SSL_read(slot->tls->ssl, shared->received + plain, (int)(sizeof shared->received - plain));
             if (result > 0) plain += (uint32_t)result;
-        }
+        } while (result > 0 && has_more(slot->tls) && sizeof shared->received - plain >= RW_TLS_RECORD_BYTES);
         if (plain) rw_connection_on_plain(core, slot, shared->received, plain);
         if (slot->state.phase != RW_PHASE_OPEN) return;
+        if (result > 0 && !has_more(slot->tls)) return;
     }
     on_read_stopped(core, slot, result);
 }

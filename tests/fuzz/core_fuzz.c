@@ -439,7 +439,7 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     CHECK(rw_topics_count(core->topics) == 0 && rw_sim_borrowed(core->ring) == 0);
     uint64_t used = 0;
     for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
-    CHECK(used == (core->publish_log ? 1u : 0u) + (core->deflated_log ? 1u : 0u));
+    CHECK(used == (core->publish_log ? 1u : 0u) + (core->deflated_log ? 1u : 0u) + (core->ping_frame ? 1u : 0u));
     for (uint32_t i = 0; i < SLOTS; i++) expect_told(fuzz, i);
     CHECK(core->listeners[0].connections == 0);
 }
