@@ -208,8 +208,8 @@ static int shake_hands(struct rw_core *core, struct rw_slot *slot) {
     return 0;
 }
 
-static void on_read_stopped(struct rw_core *core, struct rw_slot *slot, int result) {
-    switch (SSL_get_error(slot->tls->ssl, result)) {
+static void on_read_stopped(struct rw_core *core, struct rw_slot *slot, int error) {
+    switch (error) {
         case SSL_ERROR_WANT_READ:
             break;
         case SSL_ERROR_ZERO_RETURN:
@@ -234,11 +234,13 @@ static void read_records(struct rw_core *core, struct rw_slot *slot) {
             result = SSL_read(slot->tls->ssl, shared->received + plain, (int)(sizeof shared->received - plain));
             if (result > 0) plain += (uint32_t)result;
         } while (result > 0 && has_more(slot->tls) && sizeof shared->received - plain >= RW_TLS_RECORD_BYTES);
+        /* Asked at once: it is about the latest call of OpenSSL. */
+        int error = result > 0 ? SSL_ERROR_NONE : SSL_get_error(slot->tls->ssl, result);
         if (plain) rw_connection_on_plain(core, slot, shared->received, plain);
         if (slot->state.phase != RW_PHASE_OPEN) return;
+        if (error != SSL_ERROR_NONE) on_read_stopped(core, slot, error);
         if (result > 0 && !has_more(slot->tls)) return;
     }
-    on_read_stopped(core, slot, result);
 }
 
 static void keep_for_later(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, uint32_t len) {
@@ -253,7 +255,8 @@ static void keep_for_later(struct rw_core *core, struct rw_slot *slot, const uin
 static void take(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, uint32_t len) {
     struct rw_tls *tls = slot->tls;
     if (tls->phase == RW_TLS_HELLO && (len == 0 || !on_first_bytes(core, slot, bytes, len))) return;
-    ERR_clear_error();
+    /* SSL_get_error(3) wants the queue empty; emptying it costs more than asking, and it nearly always is. */
+    if (ERR_peek_error()) ERR_clear_error();
     tls->in = bytes;
     tls->in_bytes = len;
     if (tls->phase == RW_TLS_OPEN || (tls->phase == RW_TLS_HANDSHAKE && shake_hands(core, slot))) read_records(core, slot);

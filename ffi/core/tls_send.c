@@ -117,7 +117,6 @@ static int32_t encrypt(struct rw_core *core, struct rw_slot *slot) {
     uint32_t total = there < room ? (uint32_t)there : room;
     if (total == 0) return 0;
     if (!reserve(core, &tls->waiting, total + records_of(total) * RW_TLS_RECORD_OVERHEAD)) return -EPROTO;
-    ERR_clear_error();
     for (uint32_t done = 0; done < total;) {
         uint32_t n = total - done < RW_TLS_RECORD_BYTES ? total - done : RW_TLS_RECORD_BYTES;
         const uint8_t *plain = gather(&from, core->tls->record, n);
