@@ -79,10 +79,6 @@ export class CommandBatch {
     return payload.byteLength;
   }
 
-  writeByte(byte: number, offset: number): void {
-    this.#data[offset] = byte;
-  }
-
   push(
     type: number,
     flags: number,

@@ -14,9 +14,7 @@ import {
   commandLayout,
   commandType,
   coreInfoLayout,
-  eventFlag,
   eventLayout,
-  eventType,
   noSlot,
   slotLayout,
   slotStateMask,
@@ -24,10 +22,11 @@ import {
 } from '../../ffi/layout.ts';
 import { bytesOf, CommandBatch, type Payload, roomOf, type Topic } from './command-batch.ts';
 import type { ConnectionEvents, ConnectionName, ServerName } from './connection.ts';
+import { EventBatch, type WebSocketEvents } from './event-batch.ts';
 import type { HttpCommands, HttpEvents, RequestHead, RequestName } from './http.ts';
 import { type BackendName, type BehaviorOptions, type CoreOptions, encodeBehavior, encodeConfig } from './options.ts';
+import { statIndex } from './stat-index.ts';
 
-const eventWords = eventLayout.bytes / 4;
 const slotWords = slotLayout.bytes / 4;
 
 const slotGeneration = slotLayout.generation / 4;
@@ -50,30 +49,13 @@ const eagerBytes = 16384;
 const frameHeadBytes = 10;
 
 /** Index of the counter that tells whether a send was dropped. */
-const dropsBackpressure = statsLayout.fields.findIndex((field) => field.name === 'drops_backpressure');
+const dropsBackpressure = statIndex('drops_backpressure');
 
 const emptyBytes = new Uint8Array(0);
 
 export type { Payload, Topic } from './command-batch.ts';
+export type { WebSocketEvents } from './event-batch.ts';
 export type { BackendName, BehaviorOptions, CoreOptions } from './options.ts';
-
-/** What the core tells about WebSockets. Payloads lie at `core.payload[offset..offset+bytes)`, or in `large`, until the next turn. */
-export interface WebSocketEvents {
-  onOpen(slot: number, generation: number): void;
-  onMessage(slot: number, generation: number, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void;
-  /** `cause`: one of `closeCause` in ffi/layout.ts. */
-  onClose(slot: number, generation: number, code: number, reason: string, cause: number): void;
-  onDrain(slot: number, generation: number): void;
-  onPing(slot: number, generation: number, data: Uint8Array): void;
-  onPong(slot: number, generation: number, data: Uint8Array): void;
-  /** `message`: what a publish dropped, for behaviors that want it; borrowed for the call. */
-  onDropped(
-    slot: number,
-    generation: number,
-    count: number,
-    message: { readonly bytes: Uint8Array; readonly isBinary: boolean } | undefined,
-  ): void;
-}
 
 /** What became of a queued send. */
 export type Outcome = 'sent' | 'backpressure' | 'dropped' | 'closed';
@@ -81,7 +63,7 @@ export type Outcome = 'sent' | 'backpressure' | 'dropped' | 'closed';
 export class Core implements HttpCommands {
   readonly #core: CoreHandle;
   readonly #commands: CommandBatch;
-  readonly #events: Uint32Array;
+  readonly #events: EventBatch;
   readonly #slots: Uint32Array;
   readonly #stats: BigUint64Array;
   /** Up to here a connection that keeps up takes what is queued for it, whatever its behavior. */
@@ -111,7 +93,6 @@ export class Core implements HttpCommands {
     coreCalls.info(core, info);
     const view = new DataView(info.buffer);
     const address = (offset: number) => Number(view.getBigUint64(offset, true));
-    this.#events = new Uint32Array(coreCalls.view(address(coreInfoLayout.events), capacity.eventsCapacity * eventLayout.bytes));
     this.#commands = new CommandBatch(
       core,
       coreCalls.view(address(coreInfoLayout.commands), capacity.commandsCapacity * commandLayout.bytes),
@@ -120,6 +101,8 @@ export class Core implements HttpCommands {
     this.#payloadAddress = address(coreInfoLayout.payload);
     this.payloadBytes = new Uint8Array(coreCalls.view(this.#payloadAddress, capacity.payloadBytes + capacity.lendBytes));
     this.payload = Buffer.from(this.payloadBytes.buffer);
+    const records = coreCalls.view(address(coreInfoLayout.events), capacity.eventsCapacity * eventLayout.bytes);
+    this.#events = new EventBatch(records, this.payloadBytes, this.payload);
     const slots = view.getUint32(coreInfoLayout.maxConnections, true);
     this.#slots = new Uint32Array(coreCalls.view(address(coreInfoLayout.slots), slots * slotLayout.bytes));
     this.#stats = new BigUint64Array(coreCalls.view(address(coreInfoLayout.stats), statsLayout.bytes));
@@ -250,97 +233,13 @@ export class Core implements HttpCommands {
     try {
       while (next < count) {
         try {
-          while (next < count) this.#deliver(next++ * eventWords, http, websocket);
+          while (next < count) this.#events.deliver(next++, http, websocket, this.connectionEvents);
         } catch (error) {
           this.onHandlerError(error);
         }
       }
     } finally {
       this.#commands.inTurn = false;
-    }
-  }
-
-  /** Give the event at words[at..] to its handler. */
-  #deliver(at: number, http: HttpEvents, websocket: WebSocketEvents): void {
-    const words = this.#events;
-    const head = words[at] as number;
-    const flags = head >>> 16;
-    const slot = words[at + 1] as number;
-    const generation = words[at + 2] as number;
-    const offset = words[at + 3] as number;
-    const bytes = words[at + 4] as number;
-    const arg0 = words[at + 5] as number;
-    const arg1 = words[at + 6] as number;
-    switch (head & 0xffff) {
-      case eventType.message: {
-        const large = flags & eventFlag.large ? largePayload(arg0, arg1, bytes) : undefined;
-        websocket.onMessage(slot, generation, (flags & eventFlag.wsBinary) !== 0, offset, bytes, large);
-        break;
-      }
-      case eventType.request:
-        if (http.onRequestRecord !== undefined) {
-          http.onRequestRecord(slot, generation, flags, arg1, words[at + 7] as number, offset, bytes, arg0);
-          break;
-        }
-        http.onRequest({
-          slot,
-          generation,
-          request: arg1 >>> 16,
-          listener: (words[at + 7] as number) & 0xff,
-          flags,
-          method: arg1 & 0xffff,
-          raw: this.payload.latin1Slice(offset, offset + bytes),
-          hostBytes: arg0 >>> 16,
-          targetBytes: arg0 & 0xffff,
-        });
-        break;
-      case eventType.body:
-        http.onBody(slot, arg1 >>> 16, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
-        break;
-      case eventType.abort:
-        http.onAbort(slot, arg1 >>> 16);
-        break;
-      case eventType.responseDrain:
-        http.onResponseDrain(slot, arg1 >>> 16);
-        break;
-      case eventType.open:
-        websocket.onOpen(slot, generation);
-        break;
-      case eventType.close:
-        websocket.onClose(slot, generation, arg0, bytes === 0 ? '' : this.payload.utf8Slice(offset, offset + bytes), arg1);
-        break;
-      case eventType.wsDrain:
-        websocket.onDrain(slot, generation);
-        break;
-      case eventType.ping:
-        websocket.onPing(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
-        break;
-      case eventType.pong:
-        websocket.onPong(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
-        break;
-      case eventType.dropped:
-        websocket.onDropped(
-          slot,
-          generation,
-          flags & eventFlag.droppedPayload ? 1 : arg0,
-          flags & eventFlag.droppedPayload
-            ? {
-                bytes: flags & eventFlag.large ? largePayload(arg0, arg1, bytes) : this.payloadBytes.subarray(offset, offset + bytes),
-                isBinary: (flags & eventFlag.wsBinary) !== 0,
-              }
-            : undefined,
-        );
-        break;
-      case eventType.connect:
-        this.connectionEvents?.onConnect(slot, generation, words[at + 7] as number);
-        break;
-      case eventType.disconnect:
-        this.connectionEvents?.onDisconnect(slot, generation, words[at + 7] as number);
-        break;
-      case eventType.serverName:
-        this.connectionEvents?.onServerName(slot, generation, words[at + 7] as number, this.payload.latin1Slice(offset, offset + bytes));
-        break;
-      default: // NONE: a place the core reserved and did not need
     }
   }
 
@@ -360,24 +259,18 @@ export class Core implements HttpCommands {
     flags: number,
   ): void {
     const commands = this.#commands;
-    const lead = statusText === '' ? 0 : statusText.length + 1;
-    const bodyRoom = body === null ? 0 : roomOf(body);
-    const room = lead + headers.length + bodyRoom;
-    const allFlags = lead === 0 ? flags : flags | commandFlag.respondStatusText;
+    const { slot, generation } = request;
+    const head = withStatus(statusText, headers);
+    const allFlags = statusText === '' ? flags : flags | commandFlag.respondStatusText;
+    const room = head.length + (body === null ? 0 : roomOf(body));
     if (room > capacity.dataBytes || (typeof body !== 'string' && room > eagerBytes)) {
-      const blob = Buffer.concat([statusLead(statusText), Buffer.from(headers, 'latin1'), body === null ? emptyBytes : bytesOf(body)]);
-      commands.direct(commandType.respond, allFlags, request.slot, request.generation, blob, status, headers.length, request.request);
+      const blob = Buffer.concat([Buffer.from(head, 'latin1'), body === null ? emptyBytes : bytesOf(body)]);
+      commands.direct(commandType.respond, allFlags, slot, generation, blob, status, headers.length, request.request);
       return;
     }
     const offset = commands.room(room);
-    let at = offset;
-    if (lead > 0) {
-      commands.writeByte(statusText.length, at);
-      at += 1 + commands.writeLatin1(statusText, at + 1);
-    }
-    at += commands.writeLatin1(headers, at);
+    let at = offset + commands.writeLatin1(head, offset);
     if (body !== null) at += commands.write(body, at);
-    const { slot, generation } = request;
     commands.push(commandType.respond, allFlags, slot, generation, offset, at - offset, status, headers.length, request.request);
   }
 
@@ -391,9 +284,9 @@ export class Core implements HttpCommands {
     const high = sized ? Math.floor(length / 0x1_0000_0000) & 0xffff : 0;
     const low = sized ? length >>> 0 : 0;
     const allFlags = flags | (sized ? commandFlag.respondSized : 0) | (statusText === '' ? 0 : commandFlag.respondStatusText);
-    const text = statusText === '' ? headers : String.fromCharCode(statusText.length) + statusText + headers;
     const { slot, generation } = request;
-    this.#commands.headers(commandType.respondBegin, allFlags, slot, generation, text, status | (high << 16), low, request.request);
+    const head = withStatus(statusText, headers);
+    this.#commands.headers(commandType.respondBegin, allFlags, slot, generation, head, status | (high << 16), low, request.request);
   }
 
   /** ret: bytes that wait for the client, these included */
@@ -665,10 +558,7 @@ export class Core implements HttpCommands {
   }
 }
 
-function statusLead(statusText: string): Uint8Array {
-  return statusText === '' ? emptyBytes : Buffer.from(String.fromCharCode(statusText.length) + statusText, 'latin1');
-}
-
-function largePayload(low: number, high: number, bytes: number): Uint8Array {
-  return bytes === 0 ? emptyBytes : new Uint8Array(coreCalls.view(high * 0x1_0000_0000 + low, bytes));
+/** A status of its own goes before the header block, behind a byte that tells its length (RW_RESPOND_STATUS_TEXT). */
+function withStatus(statusText: string, headers: string): string {
+  return statusText === '' ? headers : String.fromCharCode(statusText.length) + statusText + headers;
 }

@@ -34,24 +34,26 @@ export interface RequestName {
   readonly request: number;
 }
 
+/**
+ * A request as numbers. The text lies at `core.payload[offset..offset+bytes)` until the next turn. `numbers`: request << 16 | method;
+ * `listener`: index | server-name context << 8; `lengths`: host bytes << 16 | target bytes.
+ */
+export type RequestRecordHandler = (
+  slot: number,
+  generation: number,
+  flags: number,
+  numbers: number,
+  listener: number,
+  offset: number,
+  bytes: number,
+  lengths: number,
+) => void;
+
 /** What the core tells a frontend about HTTP. Called inside a turn; must not block. Payload bytes are borrowed for the call. */
 export interface HttpEvents {
   onRequest(head: RequestHead): void;
-  /**
-   * Instead of `onRequest`, for a frontend that decodes nothing before it is asked: the same as numbers. The text lies at
-   * `core.payload[offset..offset+bytes)` until the next turn. `numbers`: request << 16 | method; `listener`: index | server-name
-   * context << 8; `lengths`: host bytes << 16 | target bytes.
-   */
-  onRequestRecord?(
-    slot: number,
-    generation: number,
-    flags: number,
-    numbers: number,
-    listener: number,
-    offset: number,
-    bytes: number,
-    lengths: number,
-  ): void;
+  /** Instead of `onRequest`, for a frontend that decodes nothing before it is asked. */
+  onRequestRecord?: RequestRecordHandler;
   /** A part of the body; `end` with the last (which may be empty). Acknowledge consumed bytes with `bodyAck`, or the client is paused. */
   onBody(slot: number, request: number, bytes: Uint8Array, end: boolean): void;
   /** The client left before the response was complete. No other event follows for this request. */

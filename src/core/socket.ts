@@ -6,6 +6,7 @@
  * `extras`.
  */
 import type { Core, Outcome } from './core.ts';
+import { controlBytesMax, isCloseCode } from './frame-rules.ts';
 import { ReceivedMessage, sendBinary, sendText } from './message.ts';
 import type { Message, SendResult, Socket, WebSocketHandler } from './websocket.ts';
 
@@ -75,7 +76,8 @@ export class GatewaySocket implements Socket {
   }
 
   ping(data: string | Uint8Array = ''): void {
-    if (Buffer.byteLength(data) > 125) throw new SocketArgumentError('ping data may have at most 125 bytes (RFC 6455 §5.5)');
+    if (Buffer.byteLength(data) > controlBytesMax)
+      throw new SocketArgumentError(`ping data may have at most ${controlBytesMax} bytes (RFC 6455 §5.5)`);
     this.route.core.ping(this.slot, this.generation, data);
   }
 
@@ -132,11 +134,6 @@ export function publish(core: Core, topic: string, message: Sendable, exceptSlot
   } else {
     core.publish(topic, sendBinary, bytesOf(message), exceptSlot, exceptGeneration);
   }
-}
-
-/** RFC 6455 §7.4: what an endpoint may send. */
-function isCloseCode(code: number): boolean {
-  return Number.isInteger(code) && ((code >= 3000 && code <= 4999) || (code >= 1007 && code <= 1014) || (code >= 1000 && code <= 1003));
 }
 
 const topicBytesMax = 1024;

@@ -11,6 +11,7 @@ import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
 import { pathText } from '../config/schema.ts';
 import { Core } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
+import { statIndex } from '../core/stat-index.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { FetchFrontend, honoWebSocketHandler, installLightGlobals } from '../frontend/hono/index.ts';
 import { type RouteDefinition, WebSocketFrontend } from '../frontend/websocket/frontend.ts';
@@ -21,7 +22,7 @@ import { Loop } from './loop.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
 import { setPublisher } from './publish.ts';
 import { releaseMemoryWhenQuiet } from './release-memory.ts';
-import { measureLag, statIndex } from './stats.ts';
+import { measureLag } from './stats.ts';
 import { applyTls } from './tls.ts';
 
 function tell(message: WorkerMessage): void {

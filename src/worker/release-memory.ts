@@ -7,7 +7,7 @@
  * only while next to nothing happens.
  */
 import type { Core } from '../core/core.ts';
-import { statIndex } from './stats.ts';
+import { statIndex } from '../core/stat-index.ts';
 
 const intervalMs = 1000;
 /** Connections that have come since memory was last given back. */

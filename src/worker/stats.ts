@@ -2,17 +2,11 @@
  * Counters that the host writes beside those of the core: errors of handlers, and how late the event loop is.
  * Role: used by a worker of a gateway and by a program.
  */
-import { statsLayout } from '../../ffi/layout.ts';
 import type { Core } from '../core/core.ts';
+import { statIndex } from '../core/stat-index.ts';
 
 /** How often the event loop's lag is measured. */
 const lagIntervalMs = 1000;
-
-export function statIndex(name: string): number {
-  const index = statsLayout.fields.findIndex((field) => field.name === name);
-  if (index < 0) throw new Error(`no counter is named ${name}`);
-  return index;
-}
 
 /** How late a timer comes is how long the event loop was busy with something else. Does not keep the process alive. */
 export function measureLag(core: Core): void {

@@ -4,10 +4,9 @@
  * names, unlistens, terminates; clients stop reading, or vanish. What a client got is judged as it comes: every message exact, publishes and
  * messages of its own each in order; and when its connection ends in order, that what it got and what was told as dropped is all there was.
  * Seeds run from 1; RW_SEED=n runs one, nearly the same each time: OpenSSL's randomness changes a length here and there. */
-#include <sanitizer/common_interface_defs.h>
-#include <signal.h>
 
 #include "deflate_client.h"
+#include "seeds.h"
 #include "tls_fixture.h"
 
 #include "tls.h"
@@ -488,32 +487,14 @@ static void run_seed(uint64_t seed) {
     free(mix);
 }
 
-static uint64_t running_seed;
-
-static void say_seed(void) {
-    if (running_seed) fprintf(stderr, "core_mix_test: run again with RW_SEED=%llu\n", (unsigned long long)running_seed);
-}
-
-static void on_abort(int signal_number) {
-    (void)signal_number;
-    say_seed();
-}
-
 static void every_client_gets_all_that_was_not_told_as_dropped(void **state) {
     (void)state;
-    const char *one = getenv("RW_SEED");
-    uint64_t first = one ? strtoull(one, NULL, 10) : 1, last = one ? first : SEEDS;
-    for (uint64_t seed = first; seed <= last; seed++) {
-        running_seed = seed;
-        run_seed(seed);
-    }
-    running_seed = 0;
+    run_seeds(SEEDS, run_seed);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_client_gets_all_that_was_not_told_as_dropped)};
-    (void)signal(SIGABRT, on_abort);
-    __sanitizer_set_death_callback(say_seed);
+    watch_seeds("core_mix_test");
     int failed = cmocka_run_group_tests_name("everything at once on an unkind ring", tests, make_certificates, free_certificates);
     say_seed();
     return failed;

@@ -3,10 +3,9 @@
  * Peers play scripts (HTTP requests with bodies, or a WebSocket's messages) whose bytes go in pieces; a host answers, echoes, publishes, pauses
  * and terminates at random. What a peer received is judged when its connection is over: everything that had to come, in order and
  * exactly; only after a reset or a termination may it end early, and then as a prefix. Seeds run from 1; RW_SEED=n runs one. */
-#include <sanitizer/common_interface_defs.h>
-#include <signal.h>
 
 #include "core_fixture.h"
+#include "seeds.h"
 
 enum { LANES = 6, ROUNDS = 3, INSTANCES = LANES * ROUNDS, STEPS_MAX = 20000, SEEDS = 300, REQUESTS_MAX = 8, MESSAGES_MAX = 16, SLOTS = 5 };
 
@@ -544,33 +543,14 @@ static void run_seed(uint64_t seed) {
     free(world);
 }
 
-static uint64_t running_seed;
-
-/* After a failed check, and when an assert of the core or a sanitizer ends the process. */
-static void say_seed(void) {
-    if (running_seed) fprintf(stderr, "core_sim_test: run again with RW_SEED=%llu\n", (unsigned long long)running_seed);
-}
-
-static void on_abort(int signal_number) {
-    (void)signal_number;
-    say_seed();
-}
-
 static void every_peer_gets_exactly_its_own_answers_whatever_the_ring_does(void **state) {
     (void)state;
-    const char *one = getenv("RW_SEED");
-    uint64_t first = one ? strtoull(one, NULL, 10) : 1, last = one ? first : SEEDS;
-    for (uint64_t seed = first; seed <= last; seed++) {
-        running_seed = seed;
-        run_seed(seed);
-    }
-    running_seed = 0;
+    run_seeds(SEEDS, run_seed);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_peer_gets_exactly_its_own_answers_whatever_the_ring_does)};
-    (void)signal(SIGABRT, on_abort);
-    __sanitizer_set_death_callback(say_seed);
+    watch_seeds("core_sim_test");
     int failed = cmocka_run_group_tests_name("the core on an unkind ring", tests, NULL, NULL);
     say_seed();
     return failed;

@@ -9,23 +9,12 @@
 #include <string.h>
 
 #include "core.h"
+#include "fuzz_input.h"
 #include "ring_sim.h"
 #include "ringway.h"
 #include "ws_frame.h"
 
 enum { PEERS = 4, SLOTS = 6, DATA_MAX = 256, OPS_MAX = 400, END_TURNS = 4000 };
-
-#define CHECK(condition) \
-    do { \
-        if (!(condition)) { \
-            fprintf(stderr, "core_fuzz: %s does not hold (line %d)\n", #condition, __LINE__); \
-            abort(); \
-        } \
-    } while (0)
-
-struct input {
-    const uint8_t *at, *end;
-};
 
 struct fuzz {
     struct rw_core *core;
@@ -41,8 +30,6 @@ struct fuzz {
         uint8_t connected, gone;
     } slots[SLOTS];
 };
-
-static uint8_t take(struct input *input) { return input->at < input->end ? *input->at++ : 0; }
 
 static uint32_t take_u32(struct input *input) {
     uint32_t value = 0;

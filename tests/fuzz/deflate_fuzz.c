@@ -7,20 +7,9 @@
 #include <string.h>
 
 #include "deflate.h"
-
-#define CHECK(condition)      \
-    do {                      \
-        if (!(condition))     \
-            __builtin_trap(); \
-    } while (0)
+#include "fuzz_input.h"
 
 #define LIMIT_MAX (1u << 18)
-
-struct input {
-    const uint8_t *at, *end;
-};
-
-static uint8_t take(struct input *input) { return input->at < input->end ? *input->at++ : 0; }
 
 static size_t take_length(struct input *input, size_t unit) {
     size_t wanted = (size_t)take(input) * unit;

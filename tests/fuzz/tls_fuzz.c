@@ -11,24 +11,13 @@
 #include <string.h>
 
 #include "core.h"
+#include "fuzz_input.h"
 #include "ring_sim.h"
 #include "ringway.h"
 #include "test_certificates.h"
 #include "tls.h"
 
 enum { PEERS = 3, OPS_MAX = 120, END_TURNS = 4000 };
-
-#define CHECK(condition) \
-    do { \
-        if (!(condition)) { \
-            fprintf(stderr, "tls_fuzz: %s does not hold (line %d)\n", #condition, __LINE__); \
-            abort(); \
-        } \
-    } while (0)
-
-struct input {
-    const uint8_t *at, *end;
-};
 
 struct fuzz_peer {
     int32_t fd; /* -1: not connected */
@@ -46,8 +35,6 @@ struct fuzz {
 
 static struct certificate certificates[2];
 static SSL_CTX *clients[2]; /* TLS 1.2, TLS 1.3 */
-
-static uint8_t take(struct input *input) { return input->at < input->end ? *input->at++ : 0; }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv) {

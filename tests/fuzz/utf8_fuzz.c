@@ -3,13 +3,8 @@
 #include <stdint.h>
 
 #include "../c/utf8_reference.h"
+#include "fuzz_input.h"
 #include "utf8.h"
-
-#define CHECK(condition)      \
-    do {                      \
-        if (!(condition))     \
-            __builtin_trap(); \
-    } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

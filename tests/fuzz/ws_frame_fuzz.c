@@ -5,13 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz_input.h"
 #include "ws_frame.h"
-
-#define CHECK(condition)      \
-    do {                      \
-        if (!(condition))     \
-            __builtin_trap(); \
-    } while (0)
 
 /* A prefix says "more" until one byte decides, and more bytes never change the decision. */
 static void check_prefixes(const uint8_t *bytes, size_t len, int rsv1_allowed, int32_t whole)

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, jest, test } from 'bun:test';
 import type { Core } from '../../src/core/core.ts';
+import { statIndex } from '../../src/core/stat-index.ts';
 import { releaseMemoryWhenQuiet } from '../../src/worker/release-memory.ts';
-import { statIndex } from '../../src/worker/stats.ts';
 
 const accepts = statIndex('accepts');
 const messages = statIndex('ws_messages_in');

@@ -15,11 +15,7 @@ for (const backend of backends) {
     });
     afterEach(() => exchange.destroy());
 
-    /** The answer to a request whose handler is `handler`. */
-    async function answer(handler: (response: HttpResponse) => unknown, request = get('/')): Promise<string> {
-      exchange.handler = handler;
-      return exchange.ask(request);
-    }
+    const answer = (handler: (response: HttpResponse) => unknown, request = get('/')) => exchange.answer(handler, request);
 
     describe("the request's body", () => {
       const post = (body: string, fields = `Content-Length: ${body.length}\r\n`) => get('/', fields, 'POST') + body;

@@ -19,11 +19,7 @@ for (const backend of backends) {
     });
     afterEach(() => exchange.destroy());
 
-    /** The answer to a request whose handler is `handler`. */
-    async function answer(handler: (response: HttpResponse) => unknown, request = get('/')): Promise<string> {
-      exchange.handler = handler;
-      return exchange.ask(request);
-    }
+    const answer = (handler: (response: HttpResponse) => unknown, request = get('/')) => exchange.answer(handler, request);
 
     describe('the head', () => {
       test('is 200 OK by default, and a body of text is UTF-8', async () => {

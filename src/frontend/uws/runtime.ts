@@ -10,7 +10,7 @@ import { native } from '../../../ffi/bindings.ts';
 import { statsLayout } from '../../../ffi/layout.ts';
 import type { ConnectionEvents } from '../../core/connection.ts';
 import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } from '../../core/core.ts';
-import type { HttpEvents } from '../../core/http.ts';
+import type { HttpEvents, RequestRecordHandler } from '../../core/http.ts';
 import { Loop } from '../../worker/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
 import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';
@@ -51,16 +51,8 @@ export interface RuntimeOptions {
 
 /** Who is behind a listener. */
 export interface ListenerOwner {
-  onRequest(
-    slot: number,
-    generation: number,
-    flags: number,
-    numbers: number,
-    listener: number,
-    offset: number,
-    bytes: number,
-    lengths: number,
-  ): void;
+  /** In the place of the listener stands the server-name context alone. */
+  readonly onRequest: RequestRecordHandler;
   onConnect(slot: number, generation: number): void;
   onDisconnect(slot: number, generation: number, isWebSocket: boolean): void;
   onServerName(name: string): void;

@@ -10,6 +10,7 @@
 import { inspect } from 'node:util';
 import { closeCause, commandFlag, result } from '../../../ffi/layout.ts';
 import type { Core, Outcome } from '../../core/core.ts';
+import { controlBytesMax, isCloseCode } from '../../core/frame-rules.ts';
 import { addressText } from './address.ts';
 import type { SocketHandlers } from './behavior.ts';
 import { giveBack, lend, lentBytes, placeInPayload, shortBytesMax } from './lend.ts';
@@ -58,8 +59,6 @@ const sendStatus = { backpressure: 0, success: 1, dropped: 2 } as const;
 /** RFC 6455 §7.4.1: stands for the lack of a close frame. */
 const abnormalClosure = 1006;
 const internalError = 1011;
-/** RFC 6455 §5.5. */
-const controlBytesMax = 125;
 
 // Symbols, so that Object.keys() shows what the program has attached and nothing else.
 const routeOf = Symbol('route');
@@ -217,11 +216,6 @@ function alive(socket: WebSocket): SocketRoute {
   const route = socket[routeOf];
   if (route === undefined) throw new Error(deadSocket);
   return route;
-}
-
-/** RFC 6455 §7.4: what a close frame may carry. With any other code it carries none. */
-function isCloseCode(code: number): boolean {
-  return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999);
 }
 
 function peerOf(socket: WebSocket): { readonly address: Uint8Array; readonly port: number } {

@@ -1,0 +1,133 @@
+/**
+ * Events of the core, read where it has left them.
+ *
+ * Role: `struct rw_event` records → calls of handlers. Up: core.ts, which has the core fill the batch. Down: ffi/layout.ts.
+ * Nothing is allocated per event but what its handler is given.
+ */
+import { coreCalls } from '../../ffi/bindings.ts';
+import { eventFlag, eventLayout, eventType } from '../../ffi/layout.ts';
+import type { ConnectionEvents } from './connection.ts';
+import type { HttpEvents } from './http.ts';
+
+const eventWords = eventLayout.bytes / 4;
+const emptyBytes = new Uint8Array(0);
+
+/** What the core tells about WebSockets. Payloads lie at `core.payload[offset..offset+bytes)`, or in `large`, until the next turn. */
+export interface WebSocketEvents {
+  onOpen(slot: number, generation: number): void;
+  onMessage(slot: number, generation: number, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void;
+  /** `cause`: one of `closeCause` in ffi/layout.ts. */
+  onClose(slot: number, generation: number, code: number, reason: string, cause: number): void;
+  onDrain(slot: number, generation: number): void;
+  onPing(slot: number, generation: number, data: Uint8Array): void;
+  onPong(slot: number, generation: number, data: Uint8Array): void;
+  /** `message`: what a publish dropped, for behaviors that want it; borrowed for the call. */
+  onDropped(
+    slot: number,
+    generation: number,
+    count: number,
+    message: { readonly bytes: Uint8Array; readonly isBinary: boolean } | undefined,
+  ): void;
+}
+
+export class EventBatch {
+  private readonly words: Uint32Array;
+  private readonly payloadBytes: Uint8Array;
+  private readonly payload: Buffer;
+
+  /** `payloadBytes` and `payload`: the same memory, as bytes and for decoding text. */
+  constructor(records: ArrayBuffer, payloadBytes: Uint8Array, payload: Buffer) {
+    this.words = new Uint32Array(records);
+    this.payloadBytes = payloadBytes;
+    this.payload = payload;
+  }
+
+  /** Give event `index` to its handler. */
+  deliver(index: number, http: HttpEvents, websocket: WebSocketEvents, connection: ConnectionEvents | undefined): void {
+    const { words } = this;
+    const at = index * eventWords;
+    const head = words[at] as number;
+    const flags = head >>> 16;
+    const slot = words[at + 1] as number;
+    const generation = words[at + 2] as number;
+    const offset = words[at + 3] as number;
+    const bytes = words[at + 4] as number;
+    const arg0 = words[at + 5] as number;
+    const arg1 = words[at + 6] as number;
+    switch (head & 0xffff) {
+      case eventType.message: {
+        const large = flags & eventFlag.large ? largePayload(arg0, arg1, bytes) : undefined;
+        websocket.onMessage(slot, generation, (flags & eventFlag.wsBinary) !== 0, offset, bytes, large);
+        break;
+      }
+      case eventType.request:
+        if (http.onRequestRecord !== undefined) {
+          http.onRequestRecord(slot, generation, flags, arg1, words[at + 7] as number, offset, bytes, arg0);
+          break;
+        }
+        http.onRequest({
+          slot,
+          generation,
+          request: arg1 >>> 16,
+          listener: (words[at + 7] as number) & 0xff,
+          flags,
+          method: arg1 & 0xffff,
+          raw: this.payload.latin1Slice(offset, offset + bytes),
+          hostBytes: arg0 >>> 16,
+          targetBytes: arg0 & 0xffff,
+        });
+        break;
+      case eventType.body:
+        http.onBody(slot, arg1 >>> 16, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
+        break;
+      case eventType.abort:
+        http.onAbort(slot, arg1 >>> 16);
+        break;
+      case eventType.responseDrain:
+        http.onResponseDrain(slot, arg1 >>> 16);
+        break;
+      case eventType.open:
+        websocket.onOpen(slot, generation);
+        break;
+      case eventType.close:
+        websocket.onClose(slot, generation, arg0, bytes === 0 ? '' : this.payload.utf8Slice(offset, offset + bytes), arg1);
+        break;
+      case eventType.wsDrain:
+        websocket.onDrain(slot, generation);
+        break;
+      case eventType.ping:
+        websocket.onPing(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
+        break;
+      case eventType.pong:
+        websocket.onPong(slot, generation, this.payloadBytes.subarray(offset, offset + bytes));
+        break;
+      case eventType.dropped:
+        websocket.onDropped(
+          slot,
+          generation,
+          flags & eventFlag.droppedPayload ? 1 : arg0,
+          flags & eventFlag.droppedPayload
+            ? {
+                bytes: flags & eventFlag.large ? largePayload(arg0, arg1, bytes) : this.payloadBytes.subarray(offset, offset + bytes),
+                isBinary: (flags & eventFlag.wsBinary) !== 0,
+              }
+            : undefined,
+        );
+        break;
+      case eventType.connect:
+        connection?.onConnect(slot, generation, words[at + 7] as number);
+        break;
+      case eventType.disconnect:
+        connection?.onDisconnect(slot, generation, words[at + 7] as number);
+        break;
+      case eventType.serverName:
+        connection?.onServerName(slot, generation, words[at + 7] as number, this.payload.latin1Slice(offset, offset + bytes));
+        break;
+      default: // NONE: a place the core reserved and did not need
+    }
+  }
+}
+
+function largePayload(low: number, high: number, bytes: number): Uint8Array {
+  return bytes === 0 ? emptyBytes : new Uint8Array(coreCalls.view(high * 0x1_0000_0000 + low, bytes));
+}
