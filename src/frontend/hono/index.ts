@@ -8,6 +8,7 @@
  */
 import { eventFlag, method as methodNumber } from '../../../ffi/layout.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
+import { isThenable } from '../thenable.ts';
 import { type ErrorContext, Exchange, exchangeState, type RingwayBindings } from './exchange.ts';
 import { LightRequest } from './request.ts';
 import { RequestBody } from './request-body.ts';
@@ -162,8 +163,4 @@ export class FetchFrontend implements HttpEvents {
     }
     return true;
   }
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<unknown>).then === 'function';
 }

@@ -13,6 +13,7 @@
 import { commandFlag, eventFlag, method as methodOf } from '../../../ffi/layout.ts';
 import type { Core } from '../../core/core.ts';
 import type { RequestName } from '../../core/http.ts';
+import { isThenable } from '../thenable.ts';
 import { addressText } from './address.ts';
 import { latestRequest } from './request.ts';
 import { type BodySink, collectingSink, countedDataSink, dataSink } from './request-body.ts';
@@ -571,10 +572,6 @@ function watch(response: HttpResponse, result: unknown): void {
   } catch (error) {
     failHandler(response, error);
   }
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
 }
 
 function refuseSilence(response: HttpResponse): void {
