@@ -12,8 +12,12 @@ export type {
   LimitOptions,
   ListenOptions,
   LogOptions,
+  RedisOptions,
+  RedisTlsOptions,
+  SentinelOptions,
   SqpollOptions,
   TlsOptions,
+  TrustedProxiesOptions,
 } from './config/define.ts';
 export { defineGateway } from './config/define.ts';
 export type { CompressionOptions, Message, SendResult, Socket, WebSocketHandler } from './core/websocket.ts';

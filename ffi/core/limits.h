@@ -12,7 +12,7 @@
 #define RW_CONNECTIONS_DEFAULT (1u << 20)
 #define RW_LISTENERS_MAX 256u
 #define RW_BEHAVIORS_MAX 256u
-#define RW_WORKERS_MAX 256u
+#define RW_WORKERS_MAX 512u /* places: two generations of 256 */
 
 #define RW_RING_ENTRIES_DEFAULT 4096u
 #define RW_RECV_BUFFERS_DEFAULT 512u

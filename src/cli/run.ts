@@ -19,7 +19,7 @@ export async function run(options: RunOptions): Promise<number> {
   const log = createLog({ level: defaults.log.level, fd: 2 });
   const config: NodeSettings = {
     listen: [],
-    admin: options.adminPort === undefined ? false : { kind: 'tcp', host: defaults.admin.host, port: options.adminPort },
+    admin: options.adminPort === undefined ? false : { kind: 'tcp', host: defaults.admin.host, port: options.adminPort, token: undefined },
     workers: options.workers,
     affinity: defaults.affinity,
     drain: { timeout: options.drainTimeout },

@@ -3,7 +3,7 @@
  * The @default tags in define.ts and in core/websocket.ts quote these values; a test compares them.
  */
 export const defaults = {
-  listen: { port: 8080, host: '::', hostWithoutIpv6: '0.0.0.0', ipv6Only: false, backlog: 4096 },
+  listen: { port: 8080, host: '::', hostWithoutIpv6: '0.0.0.0', ipv6Only: false, backlog: 4096, proxyProtocol: false },
   tls: { minVersion: 'TLSv1.2', reloadInterval: 60 },
   admin: { port: 9100, host: '127.0.0.1' },
   workers: 'auto',
@@ -20,12 +20,26 @@ export const defaults = {
     bodyWindowBytes: 256 * 1024,
     responseHighWaterBytes: 256 * 1024,
   },
-  limits: { maxConnections: 2 ** 20 },
+  limits: { maxConnections: 2 ** 20, maxConnectionsPerIp: 0, upgradesPerSecond: 0 },
+  trustedProxies: { header: 'x-forwarded-for' },
+  redis: {
+    port: 6379,
+    sentinelPort: 26379,
+    prefix: 'ringway',
+    linger: 10,
+    partitions: 256,
+    probeInterval: 1,
+    timeout: 3,
+    outboxBytes: 16 * 1024 * 1024,
+    onOutboxFull: 'drop-oldest',
+    required: false,
+  },
+  redisTls: { verify: true },
   io: { backend: 'auto', ringEntries: 4096, receiveBuffers: 512, receiveBufferBytes: 8192, sqpoll: false },
   sqpoll: { cpu: undefined, idleMs: 1000 },
   drain: { timeout: 30 },
   affinity: true,
-  log: { level: 'info' },
+  log: { level: 'info', requests: false, requestIdHeader: 'x-request-id' },
   websocket: {
     protocols: [],
     origins: 'any',
@@ -36,6 +50,9 @@ export const defaults = {
     pingInterval: 30,
     maxLifetime: 0,
     compression: false,
+    maxMessagesPerSecond: 0,
+    maxBytesPerSecond: 0,
+    onRateLimit: 'close',
   },
   compression: { minBytes: 1024, window: 'shared', windowBits: 12 },
 } as const;
@@ -58,6 +75,17 @@ export const ranges = {
   bodyBytes: [1, Number.MAX_SAFE_INTEGER],
   windowBytes: [4096, 2 ** 30],
   connections: [1, 2 ** 24],
+  /** Counted in 16 bits. */
+  connectionsPerIp: [0, 65534],
+  upgradesPerSecond: [0, 1_000_000],
+  messagesPerSecond: [0, 1_000_000],
+  bytesPerSecond: [0, 2 ** 30],
+  linger: [0, 3600],
+  /** Of 16384 hash slots. */
+  partitions: [1, 16384],
+  probeInterval: [0.1, 60],
+  redisTimeout: [0.2, 300],
+  outboxBytes: [65536, 2 ** 31],
   ringEntries: [16, 32768],
   receiveBuffers: [8, 32768],
   receiveBufferBytes: [512, 65536],
@@ -80,3 +108,9 @@ export const serverNameLengthMax = 253;
 export const serverNamesMax = 65535;
 /** Listening addresses: the core numbers them in 8 bits. */
 export const listenersMax = 256;
+/** Characters of a token that nobody guesses. */
+export const adminTokenLengthMin = 16;
+/** Characters of a prefix; it is part of the name of every channel. */
+export const redisPrefixLengthMax = 64;
+/** Ranges of trusted proxies. */
+export const trustedProxiesMax = 4096;

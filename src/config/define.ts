@@ -62,9 +62,14 @@ export interface ListenOptions {
   backlog?: number | undefined;
   /** Speak TLS: https and wss. @default none */
   tls?: TlsOptions | undefined;
+  /**
+   * Connections begin with a header of the PROXY protocol, version 1 or 2, that tells the client's address. One without is refused, and
+   * so is one of a peer that is not in `trustedProxies`, where that is given. @default false
+   */
+  proxyProtocol?: boolean | undefined;
 }
 
-/** Where /healthz, /readyz and /metrics are served. Keep it off public networks: it has no authentication. */
+/** Where health and metrics are served, and where messages may be published over HTTP. Keep it off public networks. */
 export interface AdminOptions {
   /** TCP port; 0: the system chooses one. @default the environment variable ADMIN_PORT, else 9100 */
   port?: number | undefined;
@@ -72,6 +77,11 @@ export interface AdminOptions {
   host?: string | undefined;
   /** Path of a Unix socket, instead of `port` and `host`. */
   unix?: string | undefined;
+  /**
+   * What requests that change something (publish, reload) must show, as `Authorization: Bearer <token>`; 16 characters at least.
+   * @default the environment variable ADMIN_TOKEN, else a random one in a file that only this user can read, for `ringway publish`
+   */
+  token?: string | undefined;
 }
 
 /** Limits and deadlines of HTTP. Times are in seconds. */
@@ -103,6 +113,77 @@ export interface HttpOptions {
 export interface LimitOptions {
   /** Open connections of one worker; further ones are refused and counted. Memory is only touched as they come. @default 1048576 */
   maxConnections?: number | undefined;
+  /**
+   * Open connections of one client address (IPv6: of one /64) on this node; 0: no limit. Behind a trusted proxy WebSockets are counted,
+   * by the address that the proxy tells. @default 0
+   */
+  maxConnectionsPerIp?: number | undefined;
+  /** WebSocket handshakes that this node accepts in a second, each worker its share; further ones get 503. 0: no limit. @default 0 */
+  upgradesPerSecond?: number | undefined;
+}
+
+/** Proxies in front of the gateway that are believed about their clients' addresses. */
+export interface TrustedProxiesOptions {
+  /** Their addresses, or ranges such as '10.0.0.0/8'. */
+  addresses: readonly string[];
+  /**
+   * The header in which they tell the client's address. It must be one that every one of them sets or extends: a header that they hand on
+   * as it came is the client's own word. 'none': only the PROXY protocol is believed. @default 'x-forwarded-for'
+   */
+  header?: 'x-forwarded-for' | 'forwarded' | 'none' | undefined;
+}
+
+/** TLS to Redis. Files are PEM files, by paths relative to the config file. */
+export interface RedisTlsOptions {
+  /** Authorities that may have signed the server's certificate. @default those that the system trusts */
+  ca?: string | undefined;
+  /** A certificate to show to the server, with its `key`. */
+  cert?: string | undefined;
+  key?: string | undefined;
+  /** The name that the server's certificate must have. @default the host that is connected to */
+  serverName?: string | undefined;
+  /** Refuse servers whose certificate is not in order. @default true */
+  verify?: boolean | undefined;
+}
+
+/** A Redis primary that Sentinels know. */
+export interface SentinelOptions {
+  /** What the Sentinels call the group of servers, such as 'mymaster'. */
+  name: string;
+  /** The Sentinels: 'redis://host:26379', or 'rediss://' for TLS. */
+  nodes: readonly string[];
+  /** Of the Sentinels, when they ask for it; that of Redis is beside `sentinels`. */
+  username?: string | undefined;
+  password?: string | undefined;
+}
+
+/** Redis carries messages between nodes. One of `url`, `sentinels` and `cluster` says where it is. */
+export interface RedisOptions {
+  /** 'redis://user:password@host:6379', 'rediss://' for TLS, or 'unix:///path'. @default the environment variable REDIS_URL */
+  url?: string | undefined;
+  sentinels?: SentinelOptions | undefined;
+  /** Some nodes of a Redis Cluster: 'redis://host:6379', or 'rediss://' for TLS. Needs Redis 7, for sharded pub/sub. */
+  cluster?: readonly string[] | undefined;
+  username?: string | undefined;
+  password?: string | undefined;
+  /** @default as the URLs say */
+  tls?: boolean | RedisTlsOptions | undefined;
+  /** What the names of all channels begin with. Gateways with different prefixes never see each other. @default 'ringway' */
+  prefix?: string | undefined;
+  /** Seconds that a subscription in Redis is kept after its last subscriber has left. @default 10 */
+  linger?: number | undefined;
+  /** Into how many hash slots a Cluster spreads the topics; the same on every node. @default 256 */
+  partitions?: number | undefined;
+  /** Seconds between two probes of each connection. @default 1 */
+  probeInterval?: number | undefined;
+  /** Seconds without an answer after which a connection is given up and made again. @default 3 */
+  timeout?: number | undefined;
+  /** Bytes that may wait in a worker while Redis cannot be reached. @default 16777216 */
+  outboxBytes?: number | undefined;
+  /** Which messages are dropped, and counted, when more wait. @default 'drop-oldest' */
+  onOutboxFull?: 'drop-oldest' | 'drop-newest' | undefined;
+  /** Whether /readyz says no while Redis cannot be reached; else it only tells, since messages within this node go on. @default false */
+  required?: boolean | undefined;
 }
 
 /** A kernel thread that submits for io_uring: lower latency for a CPU that is then always busy. */
@@ -137,6 +218,13 @@ export interface DrainOptions {
 export interface LogOptions {
   /** Least level that is written. @default 'info' */
   level?: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent' | undefined;
+  /** Write one line for each HTTP request and each WebSocket, at level 'info'. @default false */
+  requests?: boolean | undefined;
+  /**
+   * The header that names a request. One that comes with a request is taken over, when it is at most 128 letters, digits and any of `._:+/=-`;
+   * else a random one is made. It stands in every log line of the request, and in its response. @default 'x-request-id'
+   */
+  requestIdHeader?: string | false | undefined;
 }
 
 /** What the default export of gateway.config.ts may hold. At least one of `fetch` and `websocket` is needed. */
@@ -161,6 +249,13 @@ export interface GatewayConfig {
   /** Limits and deadlines of HTTP. */
   http?: HttpOptions | undefined;
   limits?: LimitOptions | undefined;
+  /** Proxies that are believed about their clients. @default none */
+  trustedProxies?: TrustedProxiesOptions | undefined;
+  /**
+   * Redis, which carries messages between nodes: its URL, or more about it; false: none, whatever the environment says.
+   * @default the environment variable REDIS_URL, else none: messages stay on this node
+   */
+  redis?: false | string | RedisOptions | undefined;
   /** How the kernel is asked for input and output. */
   io?: IoOptions | undefined;
   drain?: DrainOptions | undefined;

@@ -5,8 +5,10 @@
  * reported at once.
  */
 import type { WebSocketHandler } from '../core/websocket.ts';
-import { defaults, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
+import { adminTokenLengthMin, defaults, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
 import type { FetchApp, FetchEnv, FetchHandler, GatewayConfig, ListenOptions, LogOptions, SqpollOptions } from './define.ts';
+import { resolveTrustedProxies, type TrustedProxiesSettings } from './proxies.ts';
+import { type RedisSettings, resolveRedis } from './redis.ts';
 import { parsePattern, patternShape } from './route-pattern.ts';
 import { gatewaySchema, type Mistake, mistakesOf, pathText, show, unknownKey, websocketMembers } from './schema.ts';
 import { resolveTls, type TlsSettings } from './tls.ts';
@@ -20,17 +22,21 @@ export interface TcpAddress {
   readonly ipv6Only: boolean;
   readonly backlog: number;
   readonly tls: TlsSettings | undefined;
+  readonly proxyProtocol: boolean;
 }
 export interface UnixAddress {
   readonly kind: 'unix';
   readonly path: string;
   readonly backlog: number;
   readonly tls: TlsSettings | undefined;
+  readonly proxyProtocol: boolean;
 }
 export type ListenAddress = TcpAddress | UnixAddress;
 export type AdminAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string };
+/** `token`: undefined: one is to be made. */
+export type AdminSettings = AdminAddress & { readonly token: string | undefined };
 
 export interface WebSocketSettings {
   readonly protocols: readonly string[];
@@ -43,6 +49,10 @@ export interface WebSocketSettings {
   readonly pingInterval: number;
   readonly maxLifetime: number;
   readonly compression: false | CompressionSettings;
+  /** 0: no limit. */
+  readonly maxMessagesPerSecond: number;
+  readonly maxBytesPerSecond: number;
+  readonly onRateLimit: 'close' | 'pause';
 }
 export interface CompressionSettings {
   readonly minBytes: number;
@@ -58,16 +68,25 @@ export interface WebSocketRoute {
 
 export type HttpSettings = { readonly [Name in keyof typeof defaults.http]: number };
 
+export interface LogSettings {
+  readonly level: NonNullable<LogOptions['level']>;
+  readonly requests: boolean;
+  /** In lower case. */
+  readonly requestIdHeader: string | false;
+}
+
 export interface ResolvedConfig {
   readonly listen: readonly ListenAddress[];
-  readonly admin: false | AdminAddress;
+  readonly admin: false | AdminSettings;
   readonly workers: 'auto' | number;
   readonly fetch: ((request: Request, env: FetchEnv) => Response | Promise<Response>) | undefined;
   /** In the order of the config. */
   readonly websocket: readonly WebSocketRoute[];
   /** Times in seconds. */
   readonly http: HttpSettings;
-  readonly limits: { readonly maxConnections: number };
+  readonly limits: { readonly [Name in keyof typeof defaults.limits]: number };
+  readonly trustedProxies: TrustedProxiesSettings | undefined;
+  readonly redis: false | RedisSettings;
   readonly io: {
     readonly backend: 'auto' | 'io_uring' | 'epoll';
     readonly ringEntries: number;
@@ -77,7 +96,7 @@ export interface ResolvedConfig {
   };
   readonly drain: { readonly timeout: number };
   readonly affinity: boolean;
-  readonly log: { readonly level: NonNullable<LogOptions['level']> };
+  readonly log: LogSettings;
 }
 
 /** The configuration cannot be used. `mistakes` has one line for each reason. */
@@ -105,7 +124,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
 
   // What concerns several values is judged for the parts whose own values are sound, so that everything is said at once.
   const config = Object.fromEntries(Object.entries(value).filter(([key]) => !mistakes.concern(key))) as GatewayConfig;
-  const environment = new EnvironmentNumbers(env, mistakes);
+  const environment = new EnvironmentValues(env, mistakes);
   const listen = mistakes.concern('listen') ? [] : resolveListen(config.listen, { environment, folder, mistakes });
   const admin = mistakes.concern('admin') ? false : resolveAdmin(config.admin, environment, mistakes);
   const workers = mistakes.concern('workers') ? 'auto' : (config.workers ?? environment.workers());
@@ -114,6 +133,9 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
   const websocket = mistakes.concern('websocket') ? [] : resolveWebSocket(config.websocket ?? {}, mistakes);
   const http = resolveHttp(config.http, mistakes);
   const io = resolveIo(config.io, mistakes);
+  const complain = mistakes.add.bind(mistakes);
+  const trustedProxies = config.trustedProxies === undefined ? undefined : resolveTrustedProxies(config.trustedProxies, complain);
+  const redis = mistakes.concern('redis') ? false : resolveRedis(config.redis, environment.text('REDIS_URL'), folder, complain);
   if (!('fetch' in value && value.fetch !== undefined) && !('websocket' in value && value.websocket !== undefined)) {
     mistakes.add([], 'the config answers nothing: it has neither fetch nor websocket; write at least one of them');
   }
@@ -126,11 +148,13 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     fetch: resolveFetch(config.fetch),
     websocket,
     http,
-    limits: { maxConnections: config.limits?.maxConnections ?? defaults.limits.maxConnections },
+    limits: { ...defaults.limits, ...definedOf(config.limits) },
+    trustedProxies,
+    redis,
     io,
     drain: { timeout: config.drain?.timeout ?? defaults.drain.timeout },
     affinity: config.affinity ?? defaults.affinity,
-    log: { level: config.log?.level ?? defaults.log.level },
+    log: resolveLog(config.log),
   };
 }
 
@@ -155,8 +179,8 @@ class Mistakes {
   }
 }
 
-/** Numbers from the environment. Each is judged only where the config leaves it to the environment. */
-class EnvironmentNumbers {
+/** Values from the environment. Each is judged only where the config leaves it to the environment. */
+class EnvironmentValues {
   readonly #env: Environment;
   readonly #mistakes: Mistakes;
   constructor(env: Environment, mistakes: Mistakes) {
@@ -169,6 +193,20 @@ class EnvironmentNumbers {
   workers(): 'auto' | number {
     if (this.#env.WORKERS?.trim() === 'auto') return 'auto';
     return this.#read('WORKERS', ranges.workers, "'auto' or ") ?? defaults.workers;
+  }
+  text(name: 'REDIS_URL' | 'ADMIN_TOKEN'): string | undefined {
+    return this.#env[name]?.trim() || undefined;
+  }
+  /** Its value stands in no message: it is a secret. */
+  adminToken(): string | undefined {
+    const token = this.text('ADMIN_TOKEN');
+    if (token === undefined) return undefined;
+    if (token.length >= adminTokenLengthMin && /^[\x21-\x7e]+$/.test(token)) return token;
+    this.#mistakes.add(
+      [],
+      `env ADMIN_TOKEN: is no safe token; write at least ${adminTokenLengthMin} letters, digits and signs, or unset it`,
+    );
+    return undefined;
   }
   #read(name: string, [least, most]: readonly [number, number], also: string): number | undefined {
     const text = this.#env[name]?.trim();
@@ -184,7 +222,7 @@ type Listen = GatewayConfig['listen'];
 
 /** What values are resolved with. */
 interface Context {
-  readonly environment: EnvironmentNumbers;
+  readonly environment: EnvironmentValues;
   readonly folder: string;
   readonly mistakes: Mistakes;
 }
@@ -212,12 +250,13 @@ function resolveAddress(entry: ListenOptions, path: readonly PropertyKey[], cont
   const { environment, folder, mistakes } = context;
   const backlog = entry.backlog ?? defaults.listen.backlog;
   const complain = mistakes.add.bind(mistakes);
+  const proxyProtocol = entry.proxyProtocol ?? defaults.listen.proxyProtocol;
   const tls = entry.tls === undefined ? undefined : resolveTls(entry.tls, [...path, 'tls'], folder, complain);
   if (entry.unix !== undefined) {
     for (const name of ['port', 'host', 'ipv6Only'] as const) {
       if (entry[name] !== undefined) mistakes.add([...path, name], 'does not go with unix; remove it, or list two addresses');
     }
-    return { kind: 'unix', path: entry.unix, backlog, tls };
+    return { kind: 'unix', path: entry.unix, backlog, tls, proxyProtocol };
   }
   if (entry.ipv6Only === true && entry.host !== undefined && !entry.host.includes(':')) {
     mistakes.add([...path, 'ipv6Only'], `does not go with the IPv4 address ${entry.host}; remove it`);
@@ -231,21 +270,24 @@ function resolveAddress(entry: ListenOptions, path: readonly PropertyKey[], cont
     ipv6Only,
     backlog,
     tls,
+    proxyProtocol,
   };
 }
 
-function resolveAdmin(admin: GatewayConfig['admin'], environment: EnvironmentNumbers, mistakes: Mistakes): false | AdminAddress {
+function resolveAdmin(admin: GatewayConfig['admin'], environment: EnvironmentValues, mistakes: Mistakes): false | AdminSettings {
   if (admin === false) return false;
+  const token = admin?.token ?? environment.adminToken();
   if (admin?.unix !== undefined) {
     for (const name of ['port', 'host'] as const) {
       if (admin[name] !== undefined) mistakes.add(['admin', name], 'does not go with unix; remove one of them');
     }
-    return { kind: 'unix', path: admin.unix };
+    return { kind: 'unix', path: admin.unix, token };
   }
   return {
     kind: 'tcp',
     host: admin?.host ?? defaults.admin.host,
     port: admin?.port ?? environment.port('ADMIN_PORT', defaults.admin.port),
+    token,
   };
 }
 
@@ -321,6 +363,9 @@ function resolveWebSocket(websocket: NonNullable<GatewayConfig['websocket']>, mi
       idleTimeout,
       pingInterval,
       maxLifetime: handler.maxLifetime ?? fallback.maxLifetime,
+      maxMessagesPerSecond: handler.maxMessagesPerSecond ?? fallback.maxMessagesPerSecond,
+      maxBytesPerSecond: handler.maxBytesPerSecond ?? fallback.maxBytesPerSecond,
+      onRateLimit: handler.onRateLimit ?? fallback.onRateLimit,
       compression: resolveCompression(handler.compression ?? fallback.compression, ['websocket', pattern, 'compression'], mistakes),
     };
     return { pattern, handler, settings };
@@ -356,6 +401,12 @@ function resolveIo(io: GatewayConfig['io'], mistakes: Mistakes): ResolvedConfig[
     mistakes.add(['io', 'sqpoll'], "is a feature of io_uring; remove it, or write backend: 'io_uring'");
   const { sqpoll, ...rest } = { ...defaults.io, ...definedOf(io) };
   return { ...rest, sqpoll: sqpoll === false ? false : resolveSqpoll(sqpoll) };
+}
+
+function resolveLog(log: LogOptions | undefined): LogSettings {
+  const settings = { ...defaults.log, ...definedOf(log) };
+  const { requestIdHeader } = settings;
+  return { ...settings, requestIdHeader: requestIdHeader === false ? false : requestIdHeader.toLowerCase() };
 }
 
 function resolveSqpoll(sqpoll: SqpollOptions): { cpu: number | undefined; idleMs: number } {

@@ -7,7 +7,7 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import type { WebSocketHandler } from '../core/websocket.ts';
-import { ranges, unixPathBytesMax } from './defaults.ts';
+import { adminTokenLengthMin, ranges, redisPrefixLengthMax, unixPathBytesMax } from './defaults.ts';
 import type { FetchApp, FetchHandler } from './define.ts';
 import { nearest } from './suggest.ts';
 
@@ -143,6 +143,7 @@ const listenOptions = options({
   ipv6Only: boolean().optional(),
   backlog: integer(ranges.backlog).optional(),
   tls: tls.optional(),
+  proxyProtocol: boolean().optional(),
 });
 const oneListener = () =>
   z.union([port(), listenOptions], { error: sayInstead("a port such as 8080, or an address such as { port: 8080, host: '127.0.0.1' }") });
@@ -150,7 +151,17 @@ const listen = z.union([port(), listenOptions, z.array(oneListener()).readonly()
   error: sayInstead('a port such as 8080, an address such as { port: 8080 }, or a list of those'),
 });
 
-const adminOptions = options({ port: port().optional(), host: host().optional(), unix: unixPath().optional() });
+// Its value stands in no message: it is a secret.
+const adminToken = z
+  .string({ error: `is not a string; write a token of at least ${adminTokenLengthMin} characters, or leave it to ADMIN_TOKEN` })
+  .min(adminTokenLengthMin, { error: `is too short to be safe; write at least ${adminTokenLengthMin} characters` })
+  .regex(/^[\x21-\x7e]+$/, { error: 'holds characters that an HTTP header cannot carry; write letters, digits and signs without spaces' });
+const adminOptions = options({
+  port: port().optional(),
+  host: host().optional(),
+  unix: unixPath().optional(),
+  token: adminToken.optional(),
+});
 const admin = z.union([z.literal(false), adminOptions], { error: sayInstead('false, or an object such as { port: 9100 }') });
 
 const workers = z.union([z.literal('auto'), integer(ranges.workers)], {
@@ -220,11 +231,78 @@ const websocketShape = {
   pingInterval: seconds(ranges.lifetime, ' (0: never)').optional(),
   maxLifetime: seconds(ranges.lifetime, ' (0: for ever)').optional(),
   compression: compression.optional(),
+  maxMessagesPerSecond: integer(ranges.messagesPerSecond, ' (0: no limit)').optional(),
+  maxBytesPerSecond: integer(ranges.bytesPerSecond, ' (0: no limit)').optional(),
+  onRateLimit: oneOf(['close', 'pause']).optional(),
 };
 /** Members of a WebSocket handler. */
 export const websocketMembers: readonly string[] = Object.keys(websocketShape);
 // Not strict: an instance of a class may have fields of its own. resolve.ts refuses unknown members of plain objects.
 const websocketHandler = z.object(websocketShape, { error: sayInstead('a handler such as { message(socket, message) { ... } }') });
+
+const text = (example: string) => z.string({ error: sayInstead(example) }).min(1, { error: sayInstead(example) });
+// Values of these stand in no message: they hold secrets.
+const redisUrl = z.string({ error: "is not a string; write a URL such as 'redis://127.0.0.1:6379'" });
+const secret = (what: string) => z.string({ error: `is not a string; write the ${what}` });
+const redisTls = options({
+  ca: pemFile('ca.pem').optional(),
+  cert: pemFile('certificate.pem').optional(),
+  key: pemFile('key.pem').optional(),
+  serverName: text("a name such as 'redis.example.com'").optional(),
+  verify: boolean().optional(),
+});
+const redisNodes = () =>
+  z
+    .array(redisUrl, { error: sayInstead("a list of URLs such as ['redis://10.0.0.1:6379', 'redis://10.0.0.2:6379']") })
+    .min(1, { error: "is an empty list; write URLs such as 'redis://10.0.0.1:6379'" })
+    .readonly();
+const redisOptions = options({
+  url: redisUrl.optional(),
+  sentinels: options({
+    name: text("the name of the group, such as 'mymaster'"),
+    nodes: redisNodes(),
+    username: secret('user name').optional(),
+    password: secret('password').optional(),
+  }).optional(),
+  cluster: redisNodes().optional(),
+  username: secret('user name').optional(),
+  password: secret('password').optional(),
+  tls: z.union([boolean(), redisTls], { error: sayInstead("true, false, or an object such as { ca: 'ca.pem' }") }).optional(),
+  prefix: z
+    .string({ error: sayInstead("a prefix such as 'ringway'") })
+    .regex(/^[^{}\s]+$/, { error: sayInstead("a prefix without braces and spaces, such as 'ringway'") })
+    .max(redisPrefixLengthMax, { error: `is longer than ${redisPrefixLengthMax} characters; write a shorter one` })
+    .optional(),
+  linger: seconds(ranges.linger).optional(),
+  partitions: integer(ranges.partitions).optional(),
+  probeInterval: seconds(ranges.probeInterval).optional(),
+  timeout: seconds(ranges.redisTimeout).optional(),
+  outboxBytes: integer(ranges.outboxBytes).optional(),
+  onOutboxFull: oneOf(['drop-oldest', 'drop-newest']).optional(),
+  required: boolean().optional(),
+});
+const redis = z.union([z.literal(false), redisUrl, redisOptions], {
+  error: "is none of these: false, a URL such as 'redis://127.0.0.1:6379', or an object such as { url: 'redis://127.0.0.1:6379' }",
+});
+
+const trustedProxies = options({
+  addresses: z
+    .array(z.string({ error: sayInstead("an address or range such as '10.0.0.0/8'") }), {
+      error: sayInstead("a list such as ['10.0.0.0/8']"),
+    })
+    .readonly(),
+  header: oneOf(['x-forwarded-for', 'forwarded', 'none']).optional(),
+});
+
+const requestIdHeader = z.union(
+  [
+    z.literal(false),
+    z
+      .string({ error: sayInstead("false, or a header such as 'x-request-id'") })
+      .regex(token, { error: sayInstead("false, or a header such as 'x-request-id'") }),
+  ],
+  { error: sayInstead("false, or a header such as 'x-request-id'") },
+);
 
 export const gatewaySchema = options({
   listen: listen.optional(),
@@ -249,7 +327,13 @@ export const gatewaySchema = options({
     bodyWindowBytes: integer(ranges.windowBytes).optional(),
     responseHighWaterBytes: integer(ranges.windowBytes).optional(),
   }).optional(),
-  limits: options({ maxConnections: integer(ranges.connections).optional() }).optional(),
+  limits: options({
+    maxConnections: integer(ranges.connections).optional(),
+    maxConnectionsPerIp: integer(ranges.connectionsPerIp, ' (0: no limit)').optional(),
+    upgradesPerSecond: integer(ranges.upgradesPerSecond, ' (0: no limit)').optional(),
+  }).optional(),
+  trustedProxies: trustedProxies.optional(),
+  redis: redis.optional(),
   io: options({
     backend: oneOf(['auto', 'io_uring', 'epoll']).optional(),
     ringEntries: powerOfTwo(ranges.ringEntries).optional(),
@@ -269,7 +353,11 @@ export const gatewaySchema = options({
   }).optional(),
   drain: options({ timeout: seconds(ranges.drain, ' (0: at once)').optional() }).optional(),
   affinity: boolean().optional(),
-  log: options({ level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).optional() }).optional(),
+  log: options({
+    level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).optional(),
+    requests: boolean().optional(),
+    requestIdHeader: requestIdHeader.optional(),
+  }).optional(),
 });
 
 /** `listen[1].port`, `websocket['/chat'].open`: as one would write it in the config. */

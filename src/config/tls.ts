@@ -85,7 +85,8 @@ function resolveFiles(
   };
 }
 
-function fileProblem(path: string): string | undefined {
+/** What keeps a file from being read, if anything. */
+export function fileProblem(path: string): string | undefined {
   try {
     if (!statSync(path).isFile()) return `${path} is not a file; write the path of a PEM file`;
     accessSync(path, constants.R_OK);

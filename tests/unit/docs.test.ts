@@ -344,6 +344,15 @@ describe('docs/configuration.md', () => {
     ['http', members(define, 'HttpOptions')],
     ['limits', members(define, 'LimitOptions')],
     ['io', [...members(define, 'IoOptions'), ...members(define, 'SqpollOptions').map((name) => `sqpoll.${name}`)]],
+    ['trustedProxies', members(define, 'TrustedProxiesOptions')],
+    [
+      'redis',
+      [
+        ...members(define, 'RedisOptions'),
+        ...members(define, 'SentinelOptions').map((name) => `sentinels.${name}`),
+        ...members(define, 'RedisTlsOptions').map((name) => `tls.${name}`),
+      ],
+    ],
     ['drain', members(define, 'DrainOptions')],
     ['log', members(define, 'LogOptions')],
     ['compression', members(websocket, 'CompressionOptions')],
@@ -355,12 +364,28 @@ describe('docs/configuration.md', () => {
 
   test('defaults are those of defaults.ts', () => {
     const wrong: string[] = [];
-    for (const heading of ['listen', 'tls', 'compression', 'admin', 'http', 'limits', 'io', 'drain', 'log', 'websocket'] as const) {
+    const headings = [
+      'listen',
+      'tls',
+      'compression',
+      'admin',
+      'http',
+      'limits',
+      'trustedProxies',
+      'redis',
+      'io',
+      'drain',
+      'log',
+      'websocket',
+    ] as const;
+    for (const heading of headings) {
       const shown = new Map(
         rows(section('docs/configuration.md', heading)).map(([name = '', value = '']) => [name.replaceAll('`', ''), value]),
       );
       for (const [name, value] of Object.entries(defaults[heading])) {
         const text = Array.isArray(value) ? '[]' : String(value);
+        // Ports that a URL leaves out.
+        if (heading === 'redis' && (name === 'port' || name === 'sentinelPort')) continue;
         const cell = name === 'hostWithoutIpv6' ? shown.get('host') : shown.get(name);
         if (!cell?.includes(text)) wrong.push(`${heading}.${name}: ${text}`);
       }

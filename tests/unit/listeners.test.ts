@@ -11,7 +11,17 @@ beforeEach(() => {
 afterEach(() => native.dispose());
 
 function tcp(host: string, port: number, more: Partial<TcpAddress> = {}): TcpAddress {
-  return { kind: 'tcp', host, port, hostWithoutIpv6: undefined, ipv6Only: false, backlog: 16, tls: undefined, ...more };
+  return {
+    kind: 'tcp',
+    host,
+    port,
+    hostWithoutIpv6: undefined,
+    ipv6Only: false,
+    backlog: 16,
+    tls: undefined,
+    proxyProtocol: false,
+    ...more,
+  };
 }
 function refusal(addresses: readonly ListenAddress[]): string {
   try {
@@ -42,7 +52,11 @@ describe('Listeners', () => {
   });
 
   test('a Unix socket is one descriptor for all workers, closed once', () => {
-    const listeners = Listeners.open(native, [{ kind: 'unix', path: '/nowhere/a.sock', backlog: 16, tls: undefined }], 3);
+    const listeners = Listeners.open(
+      native,
+      [{ kind: 'unix', path: '/nowhere/a.sock', backlog: 16, tls: undefined, proxyProtocol: false }],
+      3,
+    );
     expect(new Set([0, 1, 2].map((worker) => listeners.of(worker)[0]?.fd)).size).toBe(1);
     listeners.close();
     expect(native.openFds.size).toBe(0);
