@@ -11,8 +11,11 @@ import { nearest } from '../config/suggest.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { OperatingError } from '../operating-error.ts';
 import { version } from '../version.ts';
+import { adminArgs, adminClient } from './admin-client.ts';
 import { judgeArguments, runArguments, UsageError, workerCount } from './arguments.ts';
+import { build } from './build.ts';
 import { check } from './check.ts';
+import { health } from './health.ts';
 import { init } from './init.ts';
 import { run } from './run.ts';
 import { start } from './start.ts';
@@ -54,6 +57,22 @@ function commands(to: Terminal, result: { exitCode: number }) {
       args: { config: configArg },
       async run({ args }) {
         to.out(await check(args.config));
+      },
+    }),
+    health: defineCommand({
+      meta: { name: 'health', description: 'Say whether a gateway is alive: exit code 0 or 1' },
+      args: { ready: { type: 'boolean', description: 'Whether it is ready to serve', default: false }, ...adminArgs },
+      async run({ args }) {
+        const { text, exitCode } = await health(adminClient(args), args.ready);
+        to.out(text);
+        result.exitCode = exitCode;
+      },
+    }),
+    build: defineCommand({
+      meta: { name: 'build', description: 'Compile the C core on this machine' },
+      args: {},
+      async run() {
+        to.out(await build());
       },
     }),
     init: defineCommand({

@@ -1,0 +1,110 @@
+/**
+ * Requests to the admin listener of a gateway that runs.
+ * Role: for commands that talk to it. Where it is: --admin, else ADMIN_PORT, else the default port; what it is shown: --token, else
+ * ADMIN_TOKEN, else what the gateway of the same user on this machine has left in its file.
+ */
+import { defaults, ranges } from '../config/defaults.ts';
+import { OperatingError } from '../operating-error.ts';
+import { type AdminPlace, readToken } from '../supervisor/admin-token.ts';
+import { UsageError } from './arguments.ts';
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** What every such command understands; for citty. */
+export const adminArgs = {
+  admin: {
+    type: 'string',
+    description: 'The admin listener: a port, a URL or the path of a socket. Default: ADMIN_PORT, else 9100',
+    valueHint: 'WHERE',
+  },
+  token: { type: 'string', description: "Its token. Default: ADMIN_TOKEN, else this user's own", valueHint: 'TOKEN' },
+} as const;
+
+interface Target {
+  /** For people. */
+  readonly label: string;
+  /** Without a slash at its end. */
+  readonly origin: string;
+  readonly unix: string | undefined;
+  /** Undefined: on another machine. */
+  readonly place: AdminPlace | undefined;
+}
+
+const loopback = ['127.0.0.1', '[::1]', 'localhost'];
+
+function targetOf(where: string): Target {
+  if (where.startsWith('/') || where.startsWith('./') || where.startsWith('unix:')) {
+    const path = where.replace(/^unix:(?:\/\/)?/, '');
+    return { label: `unix:${path}`, origin: 'http://localhost', unix: path, place: { path } };
+  }
+  const text = /^\d+$/.test(where) ? `http://127.0.0.1:${where}` : where.includes('://') ? where : `http://${where}`;
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const port = url?.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url?.port);
+  const isHttp = url?.protocol === 'http:' || url?.protocol === 'https:';
+  if (url === undefined || !isHttp || port < 1)
+    throw new UsageError(`--admin is '${where}'; write a port such as 9100, a URL such as http://127.0.0.1:9100, or the path of a socket`);
+  return { label: url.origin, origin: url.origin, unix: undefined, place: loopback.includes(url.hostname) ? { port } : undefined };
+}
+
+function environmentPort(env: Environment): string {
+  const text = env.ADMIN_PORT?.trim() || String(defaults.admin.port);
+  const [, most] = ranges.port;
+  if (!/^\d+$/.test(text) || Number(text) < 1 || Number(text) > most)
+    throw new UsageError(`env ADMIN_PORT is '${text}'; write the port of the admin listener, from 1 to ${most}, or say --admin`);
+  return text;
+}
+
+export class AdminClient {
+  readonly #target: Target;
+  readonly #token: string | undefined;
+
+  constructor(target: Target, token: string | undefined) {
+    this.#target = target;
+    this.#token = token;
+  }
+
+  /** Where it is, for people. */
+  get label(): string {
+    return this.#target.label;
+  }
+
+  /** Throws OperatingError when nobody answers. A status that tells of a failure is an answer. */
+  async request(
+    path: string,
+    options: { method?: string; headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
+  ): Promise<Response> {
+    const { origin, unix, label } = this.#target;
+    const headers = { ...options.headers, ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }) };
+    try {
+      return await fetch(origin + path, {
+        ...options,
+        headers,
+        signal: AbortSignal.timeout(answerMs),
+        ...(unix === undefined ? {} : { unix }),
+      });
+    } catch (error) {
+      const reason =
+        error instanceof Error && error.name === 'TimeoutError' ? `it does not answer within ${answerMs / 1000} s` : 'is it running?';
+      throw new OperatingError(
+        `no gateway can be reached at ${label}: ${reason} Say with --admin, or ADMIN_PORT, where its admin listener is.`,
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+}
+
+/** The gateway itself answers within 5 s, also that a worker has not. */
+const answerMs = 10_000;
+
+/** Throws UsageError. */
+export function adminClient(
+  given: { readonly admin?: string | undefined; readonly token?: string | undefined },
+  env: Environment = process.env,
+): AdminClient {
+  const target = targetOf(given.admin ?? environmentPort(env));
+  // Never sent to another machine: it is of this one.
+  const own = target.place === undefined ? undefined : readToken(target.place, env);
+  return new AdminClient(target, given.token ?? (env.ADMIN_TOKEN?.trim() || own));
+}
