@@ -2,40 +2,58 @@
  * The binding to the C core: the only file that imports bun:ffi. A move to Node-API touches this file alone.
  *
  * Role: names of the ABI (ffi/include/ringway.h) as TypeScript functions; addresses become typed arrays here and nowhere else.
- * Up: src/core, src/supervisor. Down: build/libringway.so.
+ * Up: src/core, src/supervisor. Down: libringway.so, which library.ts finds.
  */
 import { CString, dlopen, FFIType, type Pointer, ptr, toArrayBuffer } from 'bun:ffi';
 import { existsSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
-import { join } from 'node:path';
 import { abiVersion, result, statsLayout, tlsOptionsLayout } from './layout.ts';
+import { compileCore, libraryPaths, workerVariable } from './library.ts';
 
 const { i32, u32, u64, ptr: pointer } = FFIType;
 
-function libraryPath(): string {
-  const path = process.env.RINGWAY_LIBRARY ?? join(import.meta.dir, 'build', 'libringway.so');
-  if (!existsSync(path)) throw new Error(`the C core is not built: ${path} is missing. Run 'npm start' once, or 'make -C ffi'.`);
-  return path;
-}
-
-/** Asked for its version before all else: another one may lack functions, and then says only which. */
-function fittingLibrary(): string {
-  const path = libraryPath();
-  let version: number;
+/** Why the file at `path` cannot be the core of this program; undefined: it can. */
+function refusal(path: string): string | undefined {
+  if (!existsSync(path)) return 'is missing';
   try {
-    version = dlopen(path, { rw_abi_version: { args: [], returns: u32 } }).symbols.rw_abi_version();
+    // Asked for its version before all else: another one may lack functions, and then says only which.
+    const library = dlopen(path, { rw_abi_version: { args: [], returns: u32 } });
+    const version = library.symbols.rw_abi_version();
+    if (version === abiVersion) return undefined;
+    // While it is loaded, its path stands for it, whatever file is put there.
+    library.close();
+    return `has ABI ${version}, this program needs ${abiVersion}`;
   } catch (error) {
-    throw new Error(
-      `the C core at ${path} cannot be loaded (${error instanceof Error ? error.message : error}): rebuild it with 'make -C ffi'`,
-      { cause: error },
-    );
+    return `cannot be loaded (${error instanceof Error ? error.message : error})`;
   }
-  if (version !== abiVersion)
-    throw new Error(`the C core at ${path} has ABI ${version}, this program needs ${abiVersion}: rebuild it with 'make -C ffi'`);
+}
+
+/** The first library that fits. Where none does, one is compiled, but not by a worker: its supervisor has done so, and they are many. */
+function fittingLibrary(): string {
+  const refused: string[] = [];
+  for (const path of libraryPaths()) {
+    const reason = refusal(path);
+    if (reason === undefined) return path;
+    refused.push(`${path} ${reason}`);
+  }
+  const all = refused.join('; ');
+  if (process.env.RINGWAY_LIBRARY !== undefined)
+    throw new Error(`the C core that RINGWAY_LIBRARY names cannot be used: ${all}. Rebuild it with 'make -C ffi', or unset the variable`);
+  if (process.env[workerVariable] !== undefined)
+    throw new Error(
+      `the C core that the node was started with is gone (${all || 'no file is there'}): run 'ringway build', then start it again`,
+    );
+  console.error(`ringway: no C core for this system is here yet${all === '' ? '' : ` (${all})`}`);
+  const path = compileCore();
+  const reason = refusal(path);
+  if (reason !== undefined) throw new Error(`the C core at ${path}, compiled just now, ${reason}`);
   return path;
 }
 
-const { symbols } = dlopen(fittingLibrary(), {
+/** The C core in use. */
+export const libraryPath = fittingLibrary();
+
+const { symbols } = dlopen(libraryPath, {
   rw_core_create: { args: [pointer, pointer, u64], returns: pointer },
   rw_core_destroy: { args: [pointer], returns: FFIType.void },
   rw_core_info: { args: [pointer, pointer], returns: FFIType.void },
@@ -46,8 +64,9 @@ const { symbols } = dlopen(fittingLibrary(), {
   rw_core_terminate_listener: { args: [pointer, u32], returns: i32 },
   rw_core_listener_tls: { args: [pointer, u32, pointer, pointer, u64], returns: i32 },
   rw_core_server_name: { args: [pointer, u32, pointer, u32, pointer, pointer, u64], returns: i32 },
+  rw_core_trusted_proxies: { args: [pointer, pointer, u32], returns: i32 },
   rw_core_stop_accepting: { args: [pointer], returns: FFIType.void },
-  rw_core_drain: { args: [pointer, u32, u32], returns: FFIType.void },
+  rw_core_drain: { args: [pointer, u32, u32, u32], returns: FFIType.void },
   rw_core_turn: { args: [pointer, u32, u32], returns: i32 },
   rw_core_flush: { args: [pointer, u32], returns: i32 },
   rw_core_command: { args: [pointer, pointer, pointer, u64], returns: i32 },
@@ -65,12 +84,15 @@ const { symbols } = dlopen(fittingLibrary(), {
   rw_shm_unmap: { args: [u64], returns: FFIType.void },
   rw_shm_stats: { args: [u64, u32], returns: u64 },
   rw_shm_worker_gone: { args: [u64, u32], returns: FFIType.void },
+  rw_shm_view_set: { args: [u64, u32, u32, u32], returns: FFIType.void },
+  rw_shm_epoch: { args: [u64, u32], returns: u32 },
   rw_listen_socket: { args: [pointer, u32, u32, u32], returns: i32 },
   rw_socket_port: { args: [i32], returns: i32 },
   rw_eventfd_create: { args: [], returns: i32 },
   rw_eventfd_signal: { args: [i32], returns: FFIType.void },
   rw_fd_close: { args: [i32], returns: FFIType.void },
   rw_listen_close: { args: [i32], returns: FFIType.void },
+  rw_listen_backlog: { args: [i32, u32], returns: i32 },
   rw_affinity_set: { args: [u32], returns: i32 },
   rw_affinity_get: { args: [pointer, u32], returns: i32 },
 });
@@ -101,10 +123,16 @@ const cString = (text: string): Uint8Array => encoder.encode(`${text}\0`);
 
 /** Counters of all workers, read live from shared memory. */
 export interface SharedStats {
+  /** Places for workers, whether anybody is there or not. */
+  readonly places: number;
   /** A live view of one worker's block, in the order of `statsLayout.fields`. */
   read(worker: number): BigUint64Array;
   /** Say that a worker has exited: others stop writing to it, its gauges go to zero. */
   workerGone(worker: number): void;
+  /** Say which workers own topics: those at places `first` to `first + count - 1`. `generation`: how often that has changed. */
+  viewSet(generation: number, first: number, count: number): void;
+  /** The process at a place: odd while one lives there, 0 when none ever has. */
+  epoch(worker: number): number;
   unmap(): void;
 }
 
@@ -112,12 +140,17 @@ function mapShared(fd: number): SharedStats {
   const address = BigInt(symbols.rw_shm_map(fd));
   if (address === 0n)
     throw new Error('the shared memory of the node cannot be mapped: it was laid out by another version, or memory is short');
+  let places = 0;
+  while (BigInt(symbols.rw_shm_stats(address, places)) !== 0n) places += 1;
   return {
+    places,
     read(worker) {
       const at = Number(symbols.rw_shm_stats(address, worker));
       return new BigUint64Array(toArrayBuffer(at as Pointer, 0, statsLayout.bytes));
     },
     workerGone: (worker) => symbols.rw_shm_worker_gone(address, worker),
+    viewSet: (generation, first, count) => symbols.rw_shm_view_set(address, generation, first, count),
+    epoch: (worker) => symbols.rw_shm_epoch(address, worker),
     unmap: () => symbols.rw_shm_unmap(address),
   };
 }
@@ -141,6 +174,10 @@ export const native = {
   eventfdCreate: (): number => check('cannot create an eventfd', symbols.rw_eventfd_create()),
   eventfdSignal: (fd: number): void => symbols.rw_eventfd_signal(fd),
   fdClose: (fd: number): void => symbols.rw_fd_close(fd),
+  /** Change how many connections may wait in the queue of a listening socket. */
+  listenBacklog(fd: number, backlog: number): void {
+    check('cannot change the backlog of a socket', symbols.rw_listen_backlog(fd, backlog));
+  },
   /** Close a listening socket that nobody else is to accept from. */
   listenClose: (fd: number): void => symbols.rw_listen_close(fd),
   affinitySet: (cpu: number): number => check(`cannot pin to CPU ${cpu}`, symbols.rw_affinity_set(cpu)),
@@ -248,6 +285,11 @@ export const coreCalls = {
     const port = new Uint32Array(1);
     const length = symbols.rw_core_peer(core, slot, generation, proxied ? 1 : 0, ptr(out), ptr(port));
     return length < 0 ? undefined : { address: out.slice(0, length), port: port[0] ?? 0 };
+  },
+  /** `ranges`: records of struct rw_address_range, copied. */
+  trustedProxies(core: CoreHandle, ranges: Uint8Array, count: number): void {
+    const code = symbols.rw_core_trusted_proxies(core, count === 0 ? null : ptr(ranges), count);
+    if (code < 0) throw new SystemError('the ranges of trusted proxies cannot be set', code);
   },
   /** The topics of a connection as u16 lengths and names, or undefined once it is gone. */
   topics(core: CoreHandle, slot: number, generation: number): Uint8Array | undefined {

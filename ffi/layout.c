@@ -18,14 +18,15 @@
 #define EVENT_TYPES(X)                                                                                         \
     X(RW_EVENT_NONE) X(RW_EVENT_REQUEST) X(RW_EVENT_BODY) X(RW_EVENT_ABORT) X(RW_EVENT_RESPONSE_DRAIN)         \
     X(RW_EVENT_OPEN) X(RW_EVENT_MESSAGE) X(RW_EVENT_CLOSE) X(RW_EVENT_WS_DRAIN) X(RW_EVENT_PING)               \
-    X(RW_EVENT_PONG) X(RW_EVENT_DROPPED) X(RW_EVENT_CONNECT) X(RW_EVENT_DISCONNECT) X(RW_EVENT_SERVER_NAME)
+    X(RW_EVENT_PONG) X(RW_EVENT_DROPPED) X(RW_EVENT_CONNECT) X(RW_EVENT_DISCONNECT) X(RW_EVENT_SERVER_NAME) \
+    X(RW_EVENT_INTEREST) X(RW_EVENT_MAIL)
 
 #define COMMAND_TYPES(X)                                                                                       \
     X(RW_COMMAND_NONE) X(RW_COMMAND_RESPOND) X(RW_COMMAND_RESPOND_BEGIN) X(RW_COMMAND_RESPOND_CHUNK)           \
     X(RW_COMMAND_RESPOND_END) X(RW_COMMAND_RESPOND_ABORT) X(RW_COMMAND_BODY_ACK) X(RW_COMMAND_UPGRADE)         \
     X(RW_COMMAND_SEND) X(RW_COMMAND_WS_CLOSE) X(RW_COMMAND_PING) X(RW_COMMAND_SUBSCRIBE)                       \
     X(RW_COMMAND_UNSUBSCRIBE) X(RW_COMMAND_PUBLISH) X(RW_COMMAND_PAUSE) X(RW_COMMAND_RESUME)                   \
-    X(RW_COMMAND_TERMINATE) X(RW_COMMAND_RESPOND_TRY) X(RW_COMMAND_SERVER_NAME)
+    X(RW_COMMAND_TERMINATE) X(RW_COMMAND_RESPOND_TRY) X(RW_COMMAND_SERVER_NAME) X(RW_COMMAND_MAIL)
 
 #define METHODS(X)                                                                                             \
     X(RW_METHOD_OTHER) X(RW_METHOD_GET) X(RW_METHOD_HEAD) X(RW_METHOD_POST) X(RW_METHOD_PUT)                   \
@@ -36,11 +37,16 @@
 #define BEHAVIOR_FLAGS(X)                                                                                      \
     X(RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE) X(RW_BEHAVIOR_WANTS_PING) X(RW_BEHAVIOR_WANTS_PONG)                   \
     X(RW_BEHAVIOR_WANTS_DROPPED) X(RW_BEHAVIOR_WANTS_DRAIN) X(RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD)     \
-    X(RW_BEHAVIOR_LIMIT_BEFORE)
+    X(RW_BEHAVIOR_LIMIT_BEFORE) X(RW_BEHAVIOR_PAUSE_ON_RATE)
 
-#define LISTEN_FLAGS(X) X(RW_LISTEN_IPV6_ONLY) X(RW_LISTEN_EXCLUSIVE)
+#define LISTEN_FLAGS(X) X(RW_LISTEN_IPV6_ONLY) X(RW_LISTEN_EXCLUSIVE) X(RW_LISTEN_LATER)
 
-#define LISTENER_FLAGS(X) X(RW_LISTENER_WANTS_CONNECT) X(RW_LISTENER_WANTS_SERVER_NAME) X(RW_LISTENER_PROXY_PROTOCOL)
+#define LISTENER_FLAGS(X) X(RW_LISTENER_WANTS_CONNECT) X(RW_LISTENER_WANTS_SERVER_NAME) X(RW_LISTENER_PROXY_PROTOCOL) \
+    X(RW_LISTENER_PROXY_REQUIRED)
+
+#define CORE_FLAGS(X) X(RW_CORE_WANTS_INTEREST) X(RW_CORE_WANTS_MAIL)
+
+#define PROXY_HEADERS(X) X(RW_PROXY_HEADER_NONE) X(RW_PROXY_HEADER_X_FORWARDED_FOR) X(RW_PROXY_HEADER_FORWARDED)
 
 #define TLS_FLAGS(X) X(RW_TLS_LOW_MEMORY)
 
@@ -48,7 +54,7 @@
     X(RW_CLOSE_BY_HOST) X(RW_CLOSE_BY_PEER) X(RW_CLOSE_PEER_GONE) X(RW_CLOSE_PROTOCOL_ERROR)                   \
     X(RW_CLOSE_INVALID_UTF8) X(RW_CLOSE_TOO_BIG) X(RW_CLOSE_INVALID_DEFLATE) X(RW_CLOSE_IDLE)                  \
     X(RW_CLOSE_BACKPRESSURE) X(RW_CLOSE_LIFETIME) X(RW_CLOSE_WRITE_TIMEOUT) X(RW_CLOSE_DRAIN)                  \
-    X(RW_CLOSE_NO_MEMORY)
+    X(RW_CLOSE_NO_MEMORY) X(RW_CLOSE_MESSAGE_RATE) X(RW_CLOSE_BYTE_RATE)
 
 #define SLOT_PHASES(X)                                                                                         \
     X(RW_PHASE_FREE) X(RW_PHASE_OPEN) X(RW_PHASE_FINISHING) X(RW_PHASE_LINGERING) X(RW_PHASE_CLOSING)
@@ -62,7 +68,7 @@
     X(RW_REQUEST_UPGRADE, "requestUpgrade") X(RW_REQUEST_TLS, "requestTls")                                    \
     X(RW_REQUEST_HTTP10, "requestHttp10") X(RW_REQUEST_ASTERISK, "requestAsterisk")                            \
     X(RW_REQUEST_AUTHORITY, "requestAuthority") X(RW_BODY_END, "bodyEnd") X(RW_WS_BINARY, "wsBinary")     \
-    X(RW_DROPPED_PAYLOAD, "droppedPayload")
+    X(RW_DROPPED_PAYLOAD, "droppedPayload") X(RW_INTEREST_WANTED, "interestWanted")
 
 #define COMMAND_FLAGS(X)                                                                                       \
     X(RW_COMMAND_FROM_EVENT, "fromEvent") X(RW_SEND_TEXT, "sendText")         \
@@ -70,7 +76,7 @@
     X(RW_SEND_COMPRESS, "sendCompress") X(RW_SEND_OWN, "sendOwn")                                              \
     X(RW_RESPOND_SIZED, "respondSized") X(RW_RESPOND_CLOSE, "respondClose")                                    \
     X(RW_RESPOND_STATUS_TEXT, "respondStatusText") X(RW_RESPOND_NO_LENGTH, "respondNoLength")                  \
-    X(RW_UPGRADE_QUIET, "upgradeQuiet")
+    X(RW_UPGRADE_QUIET, "upgradeQuiet") X(RW_PUBLISH_REMOTE, "publishRemote")
 
 #define EVENT_FIELDS(X, R) \
     X(R, type) X(R, flags) X(R, slot) X(R, generation) X(R, offset) X(R, bytes) X(R, arg0) X(R, arg1) X(R, listener)
@@ -80,7 +86,8 @@
 
 #define BEHAVIOR_FIELDS(X, R)                                                                                  \
     X(R, max_payload_bytes) X(R, max_backpressure_bytes) X(R, idle_timeout_ms) X(R, ping_interval_ms)          \
-    X(R, max_lifetime_ms) X(R, close_timeout_ms) X(R, flags) X(R, deflate) X(R, deflate_min_bytes)
+    X(R, max_lifetime_ms) X(R, close_timeout_ms) X(R, flags) X(R, deflate) X(R, deflate_min_bytes)          \
+    X(R, messages_per_second) X(R, bytes_per_second)
 
 #define TLS_OPTIONS_FIELDS(X, R)                                                                               \
     X(R, key_file) X(R, cert_file) X(R, ca_file) X(R, passphrase) X(R, dh_params_file) X(R, ciphers)           \
@@ -92,11 +99,15 @@
     X(R, inbox_fd_first) X(R, shm_fd) X(R, worker_index) X(R, worker_count) X(R, max_head_bytes)               \
     X(R, max_target_bytes) X(R, max_header_count) X(R, max_body_bytes_lo) X(R, max_body_bytes_hi)              \
     X(R, head_timeout_ms) X(R, body_timeout_ms) X(R, keep_alive_timeout_ms) X(R, write_timeout_ms)             \
-    X(R, linger_timeout_ms) X(R, response_high_water_bytes) X(R, body_window_bytes)
+    X(R, linger_timeout_ms) X(R, response_high_water_bytes) X(R, body_window_bytes)                             \
+    X(R, flags) X(R, max_connections_per_ip) X(R, upgrades_per_kilosecond) X(R, proxy_header)
 
 #define CORE_INFO_FIELDS(X, R)                                                                                 \
     X(R, events) X(R, payload) X(R, commands) X(R, data) X(R, slots) X(R, stats) X(R, events_capacity)         \
-    X(R, payload_bytes) X(R, commands_capacity) X(R, data_bytes) X(R, backend) X(R, max_connections)
+    X(R, payload_bytes) X(R, commands_capacity) X(R, data_bytes) X(R, backend) X(R, max_connections)        \
+    X(R, view) X(R, epoch) X(R, reserved)
+
+#define ADDRESS_RANGE_FIELDS(X, R) X(R, address) X(R, prefix_bits)
 
 /* Of the slot the host reads only these, to answer without a call; held_bytes, which lies in the union, of WebSockets alone. */
 #define SLOT_FIELDS(X, R) X(R, generation) X(R, state) X(R, out_bytes) X(R, out_unflushed) X(R, host_word)
@@ -117,6 +128,8 @@ ENUM_IS_LISTED(backend_is_listed, rw_backend, BACKENDS, CASE)
 ENUM_IS_LISTED(behavior_flag_is_listed, rw_behavior_flag, BEHAVIOR_FLAGS, CASE)
 ENUM_IS_LISTED(listen_flag_is_listed, rw_listen_flag, LISTEN_FLAGS, CASE)
 ENUM_IS_LISTED(listener_flag_is_listed, rw_listener_flag, LISTENER_FLAGS, CASE)
+ENUM_IS_LISTED(core_flag_is_listed, rw_core_flag, CORE_FLAGS, CASE)
+ENUM_IS_LISTED(proxy_header_is_listed, rw_proxy_header, PROXY_HEADERS, CASE)
 ENUM_IS_LISTED(tls_flag_is_listed, rw_tls_flag, TLS_FLAGS, CASE)
 ENUM_IS_LISTED(close_cause_is_listed, rw_close_cause, CLOSE_CAUSES, CASE)
 ENUM_IS_LISTED(phase_is_listed, rw_phase, SLOT_PHASES, CASE)
@@ -130,6 +143,7 @@ RECORD_IS_LISTED(rw_behavior, BEHAVIOR_FIELDS);
 RECORD_IS_LISTED(rw_tls_options, TLS_OPTIONS_FIELDS);
 RECORD_IS_LISTED(rw_core_config, CORE_CONFIG_FIELDS);
 RECORD_IS_LISTED(rw_core_info, CORE_INFO_FIELDS);
+RECORD_IS_LISTED(rw_address_range, ADDRESS_RANGE_FIELDS);
 
 /* ------------------------------------------------------------------ printing, in the form that the formatter leaves alone */
 
@@ -203,6 +217,8 @@ static void print_constants(void) {
     PRINT_ENUM("enum rw_behavior_flag", "behaviorFlag", "RW_BEHAVIOR_", BEHAVIOR_FLAGS, behavior_flag_is_listed, RW_BEHAVIOR_WANTS_PING);
     PRINT_ENUM("enum rw_listen_flag", "listenFlag", "RW_LISTEN_", LISTEN_FLAGS, listen_flag_is_listed, RW_LISTEN_EXCLUSIVE);
     PRINT_ENUM("enum rw_listener_flag", "listenerFlag", "RW_LISTENER_", LISTENER_FLAGS, listener_flag_is_listed, RW_LISTENER_WANTS_CONNECT);
+    PRINT_ENUM("enum rw_core_flag", "coreFlag", "RW_CORE_", CORE_FLAGS, core_flag_is_listed, RW_CORE_WANTS_MAIL);
+    PRINT_ENUM("enum rw_proxy_header", "proxyHeader", "RW_PROXY_HEADER_", PROXY_HEADERS, proxy_header_is_listed, RW_PROXY_HEADER_NONE);
     PRINT_ENUM("enum rw_tls_flag", "tlsFlag", "RW_TLS_", TLS_FLAGS, tls_flag_is_listed, RW_TLS_LOW_MEMORY);
     PRINT_ENUM("enum rw_close_cause", "closeCause", "RW_CLOSE_", CLOSE_CAUSES, close_cause_is_listed, RW_CLOSE_BY_HOST);
     PRINT_ENUM("enum rw_phase: rw_slot.state & slotStateMask.phase", "slotPhase", "RW_PHASE_", SLOT_PHASES, phase_is_listed, RW_PHASE_FREE);
@@ -211,24 +227,30 @@ static void print_constants(void) {
 static void print_slot_state(void) {
     /* Where a compiler puts bit fields is its own affair: ask it. */
     struct rw_slot_state state = {.phase = 7};
+    struct rw_slot_state websocket = {.protocol = RW_PROTOCOL_WEBSOCKET};
     struct rw_slot_state left = {.left_by_host = 1};
     uint32_t phase = 0;
+    uint32_t is_websocket = 0;
     uint32_t left_by_host = 0;
     static_assert(sizeof state == sizeof phase, "the state is one word");
     memcpy(&phase, &state, sizeof phase);
+    memcpy(&is_websocket, &websocket, sizeof is_websocket);
     memcpy(&left_by_host, &left, sizeof left_by_host);
     begin("Bits of rw_slot.state", "slotStateMask");
     entry("phase", phase);
+    entry("websocket", is_websocket);
     entry("leftByHost", left_by_host);
     end();
 }
 
 static void print_slot(void) {
-    begin("struct rw_slot, as far as the host reads it; heldBytes only of a WebSocket", "slotLayout");
+    begin("struct rw_slot, as far as the host reads it; heldBytes only of a WebSocket, request (a u16) only of HTTP", "slotLayout");
     const char *bytes_key = "";
     entry("bytes", (int64_t)sizeof(struct rw_slot));
     SLOT_FIELDS(PRINT_FIELD, rw_slot)
     entry("heldBytes", (int64_t)offsetof(struct rw_slot, as.ws.held_bytes));
+    static_assert(offsetof(struct rw_slot, as.http.request) % sizeof(uint32_t) == 0, "the lower half of a word");
+    entry("request", (int64_t)offsetof(struct rw_slot, as.http.request));
     end();
     print_slot_state();
 }
@@ -239,7 +261,8 @@ static void print_records(void) {
     PRINT_RECORD("struct rw_behavior", "behaviorLayout", rw_behavior, BEHAVIOR_FIELDS, "");
     PRINT_RECORD("struct rw_tls_options; the first six are addresses", "tlsOptionsLayout", rw_tls_options, TLS_OPTIONS_FIELDS, "");
     PRINT_RECORD("struct rw_core_config", "coreConfigLayout", rw_core_config, CORE_CONFIG_FIELDS, "");
-    PRINT_RECORD("struct rw_core_info; the first six are u64", "coreInfoLayout", rw_core_info, CORE_INFO_FIELDS, "");
+    PRINT_RECORD("struct rw_core_info; the first six and view are u64", "coreInfoLayout", rw_core_info, CORE_INFO_FIELDS, "");
+    PRINT_RECORD("struct rw_address_range", "addressRangeLayout", rw_address_range, ADDRESS_RANGE_FIELDS, "");
     print_slot();
 }
 

@@ -78,6 +78,7 @@ static int32_t apply_publish(struct rw_core *core, const struct rw_command *comm
 
 int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
     if (command->type == RW_COMMAND_PUBLISH) return apply_publish(core, command, data, bytes);
+    if (command->type == RW_COMMAND_MAIL) return core->bus ? rw_node_bus_mail(core->bus, command->arg0, data, bytes) : RW_ERR_STALE;
     struct rw_slot *slot = rw_slot_pool_get(&core->pool, command->slot, command->generation);
     /* Topics can be left until the slot is released: whoever hears of the end may not want to be counted any more. */
     if (!slot || (slot->state.phase != RW_PHASE_OPEN && command->type != RW_COMMAND_UNSUBSCRIBE)) return RW_ERR_STALE;
@@ -117,8 +118,8 @@ void rw_command_batch_apply(struct rw_core *core, uint32_t count) {
         const struct rw_command *command = &core->commands[i];
         int from_event = (command->flags & RW_COMMAND_FROM_EVENT) != 0;
         uint32_t area_bytes = from_event ? RW_PAYLOAD_BYTES + RW_LEND_BYTES : RW_DATA_BYTES;
-        /* Its result says what was taken, and a batch has none. */
-        if (command->type == RW_COMMAND_RESPOND_TRY) continue;
+        /* Their result says what was taken, and a batch has none. */
+        if (command->type == RW_COMMAND_RESPOND_TRY || command->type == RW_COMMAND_MAIL) continue;
         if (command->offset > area_bytes || command->bytes > area_bytes - command->offset) continue;
         (void)rw_command_apply(core, command, (from_event ? core->events.payload : core->data) + command->offset, command->bytes);
     }

@@ -7,7 +7,7 @@
 #include "core.h"
 
 void rw_command_batch_apply(struct rw_core *core, uint32_t count);
-/* One command with data of its own. ret: RW_OK, RW_ERR_STALE, RW_ERR_INVALID */
+/* One command with data of its own. ret: RW_OK, RW_ERR_STALE, RW_ERR_INVALID, or what its type says (ringway.h) */
 int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
 
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "client.h"
 #include "event_batch.h"
 #include "http.h"
 #include "listener.h"
@@ -146,16 +147,19 @@ static void on_preface(struct rw_core *core, struct rw_slot *slot, uint8_t *byte
     if (before && rw_connection_stash(core, slot, bytes, len) != RW_OK) return;
     struct rw_proxy_source source;
     int32_t result = before ? rw_proxy_parse(rw_connection_input(core, slot), slot->input_bytes, &source) : rw_proxy_parse(bytes, len, &source);
-    if (result == RW_PROXY_MALFORMED) {
+    int missing = result == RW_PROXY_ABSENT && slot->preface == RW_PREFACE_PROXY_REQUIRED;
+    if (result == RW_PROXY_MALFORMED || missing) {
+        RW_COUNT(core, refused_proxy, 1);
         rw_connection_terminate(core, slot);
     } else if (result == 0) {
         if (!before) (void)rw_connection_stash(core, slot, bytes, len);
     } else if (result > 0) {
         assert((uint32_t)result > before);
         uint32_t used = (uint32_t)result - before;
-        memcpy(slot->proxied_address, source.address, sizeof slot->proxied_address);
-        slot->proxied_port = source.port;
-        slot->proxied_bytes = source.address_bytes;
+        if (!rw_client_on_proxy_header(core, slot, &source)) {
+            rw_connection_terminate(core, slot);
+            return;
+        }
         slot->preface = RW_PREFACE_NONE;
         rw_connection_unstash(core, slot, slot->input_bytes);
         if (len > used) on_bytes(core, slot, bytes + used, len - used);
@@ -270,17 +274,22 @@ void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
         rw_ring_close(core->ring, fd);
         return;
     }
-    if (core->listeners[listener].tls && rw_tls_accept(slot, core->listeners[listener].tls) != RW_OK) {
-        RW_COUNT(core, refused_memory, 1);
+    slot->fd = fd;
+    slot->listener = (uint8_t)listener;
+    slot->listener_generation = core->listeners[listener].generation;
+    if (!rw_client_on_accept(core, slot)) {
         rw_slot_pool_release(&core->pool, slot);
         rw_ring_close(core->ring, fd);
         return;
     }
-    slot->fd = fd;
-    slot->listener = (uint8_t)listener;
-    slot->listener_generation = core->listeners[listener].generation;
+    if (core->listeners[listener].tls && rw_tls_accept(slot, core->listeners[listener].tls) != RW_OK) {
+        RW_COUNT(core, refused_memory, 1);
+        rw_client_release(core, slot);
+        rw_slot_pool_release(&core->pool, slot);
+        rw_ring_close(core->ring, fd);
+        return;
+    }
     core->listeners[listener].connections++;
-    if (core->listeners[listener].flags & RW_LISTENER_PROXY_PROTOCOL) slot->preface = RW_PREFACE_PROXY;
     slot->state.phase = RW_PHASE_OPEN;
     slot->state.protocol = RW_PROTOCOL_HTTP;
     slot->opened_ms = core->now_ms;
@@ -346,6 +355,7 @@ static void release(struct rw_core *core, struct rw_slot *slot) {
     rw_connection_note_backpressure(core, slot);
     rw_ring_close(core->ring, slot->fd);
     slot->fd = -1;
+    rw_client_release(core, slot);
     if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
         rw_ws_release(core, slot);
         RW_GAUGE(core, connections_websocket, core->stats->connections_websocket - 1);

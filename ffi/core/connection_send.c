@@ -101,6 +101,11 @@ static void on_drained(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
+void rw_connection_end_now(struct rw_core *core, struct rw_slot *slot) {
+    rw_connection_finish(core, slot);
+    if (slot->state.phase == RW_PHASE_FINISHING && !slot->state.send_inflight && !rw_connection_has_output(slot)) on_drained(core, slot);
+}
+
 void rw_connection_on_send(struct rw_core *core, const struct rw_completion *completion) {
     struct rw_slot *slot = rw_core_slot(core, rw_user_data_index(completion->user_data));
     assert((slot->generation & 0xFFFFFFu) == rw_user_data_generation(completion->user_data) && slot->state.send_inflight);

@@ -1,7 +1,6 @@
 /* The turn, and the life of a core. See core.h for what it owns and ringway.h for the contract of each function. */
 #include "core.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "client.h"
 #include "command_batch.h"
 #include "connection.h"
 #include "deflate.h"
@@ -19,6 +19,7 @@
 #include "event_batch.h"
 #include "http.h"
 #include "listener.h"
+#include "node_events.h"
 #include "tls.h"
 #include "ws.h"
 
@@ -111,6 +112,8 @@ static const char *config_mistake(const struct rw_core_config *config) {
     if (config->max_head_bytes > RW_HEAD_BYTES_MAX) return "max_head_bytes is above 65535";
     if (config->max_header_count > RW_HEADER_COUNT_MAX) return "max_header_count is above 256";
     if (config->shm_fd >= 0 && config->worker_index >= config->worker_count) return "worker_index is not below worker_count";
+    if (config->max_connections_per_ip > RW_IP_CONNECTIONS_MAX) return "max_connections_per_ip is above 65534";
+    if (config->proxy_header > RW_PROXY_HEADER_FORWARDED) return "proxy_header is none of enum rw_proxy_header";
     if (config->ring_entries & (config->ring_entries - 1) || config->recv_buffers & (config->recv_buffers - 1)) return "ring_entries and recv_buffers must be powers of two";
     return NULL;
 }
@@ -155,6 +158,7 @@ static int32_t open_memory(struct rw_core *core, const struct rw_core_config *co
     if (result < 0) return result;
     core->topics = rw_topics_create(on_interest, core);
     if (!core->topics) return -ENOMEM;
+    if (core->flags & RW_CORE_WANTS_INTEREST) rw_topics_note_changes(core->topics);
     result = rw_event_batch_init(&core->events);
     if (result < 0) return result;
     core->commands = mmap(NULL, sizeof(struct rw_command) * RW_COMMANDS_CAPACITY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -187,6 +191,8 @@ static void free_core(struct rw_core *core) {
     if (core->commands) munmap(core->commands, sizeof(struct rw_command) * RW_COMMANDS_CAPACITY);
     if (core->data) munmap(core->data, RW_DATA_BYTES);
     if (core->pool.slots) rw_slot_pool_destroy(&core->pool);
+    rw_trusted_clear(&core->trusted);
+    rw_ip_limit_close(&core->ip_limit);
     if (core->shm_address) rw_shm_unmap(core->shm_address);
     free(core->dirty.items);
     free(core->ready.items);
@@ -208,11 +214,15 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
         return NULL;
     }
     core->inbox_fd = -1;
+    core->flags = config->flags;
     core->clock_start_ms = monotonic_ms();
     read_clock(core);
     core->last_turn_ms = core->now_ms;
     read_limits(core, config);
+    core->proxy_header = config->proxy_header;
+    rw_client_limit_upgrades(&core->upgrade_rate, config->upgrades_per_kilosecond, core->now_ms);
     int32_t result = open_shared(core, config);
+    if (result == RW_OK) result = rw_ip_limit_open(&core->ip_limit, config->max_connections_per_ip, core->shm, config->worker_index);
     if (result == RW_OK) result = open_memory(core, config);
     if (result < 0) {
         snprintf(error, error_bytes, result == RW_ERR_ABI ? "the shared memory of the node was laid out by another version" : "memory for %u connections cannot be reserved: %s",
@@ -264,7 +274,9 @@ void rw_core_info(const struct rw_core *core, struct rw_core_info *out) {
                                  .commands_capacity = RW_COMMANDS_CAPACITY,
                                  .data_bytes = RW_DATA_BYTES,
                                  .backend = core->ring->ops->backend,
-                                 .max_connections = core->pool.capacity};
+                                 .max_connections = core->pool.capacity,
+                                 .view = core->shm ? (uintptr_t)&core->shm->view : 0,
+                                 .epoch = core->bus ? rw_node_bus_epoch(core->bus) : 0};
 }
 
 int32_t rw_core_behavior(struct rw_core *core, uint32_t index, const struct rw_behavior *behavior) {
@@ -294,9 +306,9 @@ static void drain_step(struct rw_core *core) {
     }
 }
 
-void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms) {
+void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms, uint32_t idle_ms) {
     read_clock(core);
-    core->drain = (struct rw_drain){.active = 1, .code = code, .over_ms = over_ms, .started_ms = core->now_ms};
+    core->drain = (struct rw_drain){.active = 1, .code = code, .over_ms = over_ms, .idle_ms = idle_ms, .started_ms = core->now_ms};
     for (uint32_t i = 0; i < core->pool.carved; i++) {
         struct rw_slot *slot = rw_core_slot(core, i);
         if (slot->state.phase != RW_PHASE_OPEN) continue;
@@ -312,9 +324,12 @@ void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms) {
 
 /* ------------------------------------------------------------------ the turn */
 
-static void on_node_message(void *context, const struct rw_node_message *message) {
+/* ret: 1 taken, 0 not now */
+static int on_node_message(void *context, const struct rw_node_message *message) {
     struct rw_core *core = context;
+    if (message->is_mail) return rw_node_events_mail(core, message);
     (void)rw_publish_local(core, message->topic, message->topic_bytes, message->topic_hash, message->flags, message->payload, message->payload_bytes, RW_NO_SLOT);
+    return 1;
 }
 
 static void on_timer(void *context, uint32_t index) { rw_connection_on_timer(context, index); }
@@ -355,7 +370,8 @@ static int ending_is_actionable(const struct rw_core *core) {
 }
 
 static int has_work(const struct rw_core *core) {
-    return core->dirty.count || core->ready.count || core->completion_next < core->completion_count || core->starved || ending_is_actionable(core);
+    return core->dirty.count || core->ready.count || core->completion_next < core->completion_count || core->starved || rw_topics_changes(core->topics) ||
+           ending_is_actionable(core);
 }
 
 static int64_t earlier(int64_t a, int64_t b) { return a < 0 || (b >= 0 && b < a) ? b : a; }
@@ -411,6 +427,7 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     rw_command_batch_apply(core, command_count);
     rw_event_batch_begin(core);
     read_clock(core);
+    if (rw_topics_changes(core->topics)) rw_node_events_interest(core);
     if (core->bus) {
         int more;
         (void)rw_node_bus_receive(core->bus, NODE_MESSAGES_PER_TURN, on_node_message, core, &more);
@@ -471,59 +488,6 @@ void rw_core_wake(struct rw_core *core) {
 }
 
 /* ------------------------------------------------------------------ questions of the host */
-
-int32_t rw_core_remote_address(const struct rw_core *core, uint32_t slot_index, uint32_t generation, char *out, uint32_t bytes, uint32_t *port) {
-    const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
-    *port = 0;
-    if (!slot || slot->fd < 0) return RW_ERR_STALE;
-    struct sockaddr_storage address;
-    socklen_t length = sizeof address;
-    if (getpeername(slot->fd, (struct sockaddr *)&address, &length) < 0) return -errno;
-    const void *host = NULL;
-    int family = address.ss_family;
-    if (family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)&address;
-        host = &in->sin_addr;
-        *port = ntohs(in->sin_port);
-    } else if (family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address;
-        host = &in6->sin6_addr;
-        *port = ntohs(in6->sin6_port);
-        if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
-            host = in6->sin6_addr.s6_addr + 12;
-            family = AF_INET;
-        }
-    } else {
-        return 0;
-    }
-    return inet_ntop(family, host, out, bytes) ? (int32_t)strlen(out) : -errno;
-}
-
-int32_t rw_core_peer(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint32_t proxied, uint8_t *out, uint32_t *port) {
-    const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
-    *port = 0;
-    if (!slot || slot->fd < 0) return RW_ERR_STALE;
-    if (proxied) {
-        *port = slot->proxied_port;
-        memcpy(out, slot->proxied_address, slot->proxied_bytes);
-        return slot->proxied_bytes;
-    }
-    struct sockaddr_storage address;
-    socklen_t length = sizeof address;
-    /* A peer that has reset the connection has no address any more (ENOTCONN). */
-    if (getpeername(slot->fd, (struct sockaddr *)&address, &length) < 0) return 0;
-    if (address.ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)&address;
-        memcpy(out, &in->sin_addr, 4);
-        *port = ntohs(in->sin_port);
-        return 4;
-    }
-    if (address.ss_family != AF_INET6) return 0;
-    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address;
-    memcpy(out, &in6->sin6_addr, 16);
-    *port = ntohs(in6->sin6_port);
-    return 16;
-}
 
 int32_t rw_core_topics(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint8_t *out, uint32_t bytes) {
     const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);

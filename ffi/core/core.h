@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "buffers.h"
+#include "ip_limit.h"
 #include "limits.h"
 #include "node_bus.h"
 #include "outbox.h"
@@ -24,6 +25,7 @@
 #include "slot_pool.h"
 #include "timer_wheel.h"
 #include "topics.h"
+#include "trusted.h"
 
 #define RW_COMPLETIONS_PER_REAP 1024u
 
@@ -73,10 +75,17 @@ struct rw_drain {
     uint32_t active;
     uint32_t code;
     uint32_t over_ms;
+    uint32_t idle_ms; /* how long a keep-alive connection may be idle */
     uint32_t started_ms;
     uint32_t total;  /* WebSockets open when the drain began */
     uint32_t closed; /* of them, told to close so far */
     uint32_t cursor; /* next slot to look at */
+};
+
+struct rw_upgrade_rate {
+    uint32_t per_kilosecond; /* 0: no limit, and nothing below is used */
+    uint32_t refilled_ms;
+    int64_t tokens; /* see client.c */
 };
 
 struct rw_core {
@@ -96,6 +105,8 @@ struct rw_core {
     uint64_t shm_address;
     struct rw_node_bus *bus;
     int32_t inbox_fd;
+    uint32_t flags;           /* enum rw_core_flag */
+    uint64_t mail_held_bytes; /* of large mail in the present event batch */
     uint64_t clock_start_ms; /* CLOCK_MONOTONIC at creation; the core clock counts from 1000 there */
     uint64_t clock_wide_ms;  /* core clock, read once a turn, from 1000 */
     uint32_t now_ms;         /* its low half, as slots keep it; wraps after 49 days */
@@ -103,6 +114,10 @@ struct rw_core {
     char date[32];           /* IMF-fixdate, 29 characters (RFC 9110 §5.6.7) */
     struct rw_core_limits limits;
     struct rw_drain drain;
+    struct rw_trusted trusted;
+    uint32_t proxy_header; /* enum rw_proxy_header */
+    struct rw_upgrade_rate upgrade_rate;
+    struct rw_ip_limit ip_limit;
     uint32_t accept_retry_ms; /* 0, or when to arm listeners again that ran out of descriptors */
     uint32_t starved;         /* connections that wait for receive buffers */
     uint32_t completion_next, completion_count;

@@ -32,9 +32,10 @@ void rw_event_batch_begin(struct rw_core *core) {
     release_held(&core->events, core->buffers);
     core->events.count = 0;
     core->events.payload_used = 0;
+    core->mail_held_bytes = 0;
 }
 
-struct rw_event *rw_event_add_large(struct rw_core *core, struct rw_slot *slot, enum rw_event_type type, rw_buffer buffer, uint32_t bytes) {
+struct rw_event *rw_event_add_large_for(struct rw_core *core, uint32_t slot, uint32_t generation, enum rw_event_type type, rw_buffer buffer, uint32_t bytes) {
     struct rw_event_batch *batch = &core->events;
     if (batch->held_count == batch->held_capacity) {
         uint32_t capacity = batch->held_capacity ? batch->held_capacity * 2 : 16;
@@ -43,7 +44,7 @@ struct rw_event *rw_event_add_large(struct rw_core *core, struct rw_slot *slot, 
         batch->held = held;
         batch->held_capacity = capacity;
     }
-    struct rw_event *event = rw_event_add(core, slot, type, 0, NULL);
+    struct rw_event *event = rw_event_add_for(core, slot, generation, type, 0, NULL);
     if (!event) return NULL;
     uint64_t address = (uint64_t)(uintptr_t)rw_buffers_data(core->buffers, buffer);
     event->flags = RW_EVENT_LARGE;

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "client.h"
 #include "connection.h"
 #include "event_batch.h"
 #include "tls.h"
@@ -23,26 +24,38 @@
 
 static void begin_request(struct rw_slot *slot, uint32_t keep_flags) {
     struct rw_slot_http *http = &slot->as.http;
-    uint16_t request = http->request;
-    memset(http, 0, sizeof *http);
-    http->request = request;
-    http->flags = keep_flags;
+    /* What a header has told of the client holds until the next head: the host may ask while it writes its log. */
+    struct rw_slot_http kept = {.request = http->request, .forwarded_bytes = http->forwarded_bytes, .flags = keep_flags};
+    memcpy(kept.forwarded_address, http->forwarded_address, sizeof kept.forwarded_address);
+    *http = kept;
+}
+
+/* When the clock has something to say: at the deadline, or sooner when a drain lets connections be idle for less time. */
+static uint32_t due_ms(const struct rw_core *core, const struct rw_slot *slot) {
+    const struct rw_slot_http *http = &slot->as.http;
+    int first = (http->flags & RW_X_FIRST) != 0;
+    if (!core->drain.active || http->phase != RW_HTTP_IDLE || (first && !core->drain.idle_ms)) return slot->deadline_ms;
+    uint32_t since = first ? slot->opened_ms : slot->deadline_ms - core->limits.keep_alive_timeout_ms;
+    if (rw_before(since, slot->last_input_ms)) since = slot->last_input_ms;
+    uint32_t due = since + core->drain.idle_ms;
+    return rw_before(due, slot->deadline_ms) ? due : slot->deadline_ms;
 }
 
 void rw_http_open(struct rw_core *core, struct rw_slot *slot) {
     begin_request(slot, RW_X_FIRST);
     slot->deadline_ms = core->now_ms + core->limits.head_timeout_ms;
-    rw_connection_arm_timer(core, slot, slot->deadline_ms);
+    rw_connection_arm_timer(core, slot, due_ms(core, slot));
 }
 
 static void next_request(struct rw_core *core, struct rw_slot *slot) {
     begin_request(slot, 0);
+    rw_client_on_next_request(core, slot);
     slot->deadline_ms = core->now_ms + core->limits.keep_alive_timeout_ms;
     /* A peer that has half-closed meanwhile sends no more requests: serving the ready list ends its connection. */
     if (slot->input_bytes || slot->state.peer_closed) {
         rw_connection_mark_ready(core, slot);
     } else {
-        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+        rw_connection_arm_timer(core, slot, due_ms(core, slot));
     }
     rw_http_update_pause(core, slot);
 }
@@ -50,7 +63,8 @@ static void next_request(struct rw_core *core, struct rw_slot *slot) {
 void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     http->flags |= RW_X_COMPLETE;
-    if (!(http->flags & RW_X_KEEP_ALIVE) || core->drain.active) {
+    /* A client that was not told of the end may be sending its next request: that one is answered with the end. */
+    if (!(http->flags & RW_X_KEEP_ALIVE) || (core->drain.active && !core->drain.idle_ms)) {
         rw_connection_finish(core, slot);
     } else if (http->phase == RW_HTTP_RECEIVED) {
         next_request(core, slot);
@@ -83,6 +97,20 @@ void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
 
 /* ------------------------------------------------------------------ refusing */
 
+/* Header lines beside those of every refusal. */
+static const char *lines_of(uint32_t status) {
+    switch (status) {
+        case 426:
+            return "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n";
+        case 429:
+            return "Retry-After: 10\r\n"; /* a connection of that address must end first */
+        case 503:
+            return "Retry-After: 1\r\n";
+        default:
+            return "";
+    }
+}
+
 void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status) {
     struct rw_slot_http *http = &slot->as.http;
     RW_COUNT(core, http_errors, 1);
@@ -91,7 +119,7 @@ void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status)
         rw_connection_terminate(core, slot);
         return;
     }
-    if (!(http->flags & RW_X_BEGUN)) rw_http_write_refusal(core, slot, status, status == 426 ? "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n" : "");
+    if (!(http->flags & RW_X_BEGUN)) rw_http_write_refusal(core, slot, status, lines_of(status));
     if (rw_http_awaits_response(slot)) {
         http->flags |= RW_X_ANSWERED_BY_CORE;
         (void)rw_http_tell_closed(core, slot);
@@ -223,9 +251,11 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     }
     uint32_t refusal = 0;
     uint32_t event_flags = 0;
+    rw_client_on_head(core, slot, bytes);
     if (head->flags & RW_HTTP_UPGRADE_WEBSOCKET) {
         refusal = check_handshake(head, bytes);
         if (refusal) RW_COUNT(core, refused_handshake, 1);
+        else refusal = rw_client_refuses_upgrade(core, slot);
         event_flags |= RW_REQUEST_UPGRADE;
     } else if (head->flags & RW_HTTP_HAS_LENGTH && head->content_length > core->limits.max_body_bytes) {
         refusal = 413;
@@ -248,6 +278,7 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
         return 0;
     }
     RW_COUNT(core, requests, 1);
+    if (event_flags & RW_REQUEST_UPGRADE) rw_client_on_upgrade_asked(core);
     note_head(core, slot, bytes);
     return (size_t)parsed;
 }
@@ -414,10 +445,22 @@ void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_http_drain(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
-    http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+    int at_once = core->drain.idle_ms == 0;
+    /* A response that has begun without the word `close` does not end the connection, unless that is to end at once. */
+    if (at_once || !(http->flags & RW_X_BEGUN)) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     /* Whoever has said the first words of TLS has a request to make. */
     int comes = slot->input_bytes || (slot->tls && rw_tls_is_shaking_hands(slot->tls));
-    if (http->phase == RW_HTTP_IDLE && !comes) rw_connection_finish(core, slot);
+    if (http->phase != RW_HTTP_IDLE || comes) return;
+    if (at_once) rw_connection_finish(core, slot);
+    else rw_connection_arm_timer(core, slot, due_ms(core, slot)); /* also when it is due: what has come by then is read first */
+}
+
+/* Idle for as long as a drain allows. ret: 1 it ends, 0 its next request has come this very moment */
+static int end_idle(struct rw_core *core, struct rw_slot *slot) {
+    struct pollfd asked = {.fd = slot->fd, .events = POLLIN};
+    if (!slot->state.paused_by_host && poll(&asked, 1, 0) > 0 && asked.revents & POLLIN) return 0;
+    rw_connection_end_now(core, slot);
+    return 1;
 }
 
 /* A peer whose input is held back is not read from, so that its leaving goes unseen. It may have half-closed only: it counts as gone when
@@ -464,12 +507,17 @@ void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
         }
         return;
     }
-    if (rw_before(core->now_ms, slot->deadline_ms)) {
-        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+    uint32_t due = due_ms(core, slot);
+    if (rw_before(core->now_ms, due)) {
+        rw_connection_arm_timer(core, slot, due);
         return;
     }
     switch ((enum rw_http_phase)http->phase) {
         case RW_HTTP_IDLE:
+            if (core->drain.active) {
+                if (!end_idle(core, slot)) rw_connection_arm_timer(core, slot, core->now_ms + 1);
+                break;
+            }
             RW_COUNT(core, timeouts_idle, 1);
             rw_connection_finish(core, slot);
             break;

@@ -43,7 +43,8 @@ void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot);
 int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot);
 /* The host lets a paused connection go on: its deadlines begin anew. */
 void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot);
-/* Close idle connections, mark the others to close after their response. */
+/* Close idle connections, at once or once they have been idle for so long as the drain allows; the others close after their response, or after that to the
+ * next request when this one has begun. */
 void rw_http_drain(struct rw_core *core, struct rw_slot *slot);
 /* Answer `status` from the core and close. */
 void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "client.h"
 #include "connection.h"
 #include "deflate.h"
 #include "ws.h"
@@ -388,6 +389,7 @@ int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct
     out = put_text(out, "\r\n");
     commit(core, slot, start, out, room);
     count_status(core, 101);
+    rw_client_on_upgraded(slot);
     rw_ws_open(core, slot, behavior, command->flags & RW_UPGRADE_QUIET);
     rw_deflate_keep(slot, &deflate);
     return RW_OK;

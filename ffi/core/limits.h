@@ -51,6 +51,7 @@
 #define RW_WS_HEADER_BYTES_MAX 14u          /* 2 + 8 length + 4 mask */
 #define RW_WS_CONTROL_QUEUE_BYTES_MAX 4096u /* pongs queued to one socket, at most */
 
+#define RW_WS_RATE_BURST_MS 2000u           /* what a rate allows in so long may come at once */
 #define RW_WS_SEND_AT_ONCE_BYTES 16384u /* of what the host sends with RW_BEHAVIOR_LIMIT_BEFORE, before it meets the kernel */
 #define RW_SEND_IOVECS_MAX 16u /* segments of one send */
 #define RW_TIMER_TICK_MS 64u
@@ -58,6 +59,13 @@
 #define RW_TOPIC_BYTES_MAX 1024u
 #define RW_NODE_RING_BYTES_DEFAULT (1u << 20)
 #define RW_NODE_OUTBOX_BYTES_MAX (16u << 20) /* per receiving worker; past it messages are dropped and counted */
+#define RW_MAIL_HELD_BYTES_MAX (16u << 20)   /* of large mail, handed to the host in one batch; a single larger one goes all the same */
 #define RW_INTEREST_CELLS (1u << 18)         /* u16 counters per worker: 512 KiB, touched where topics fall */
+
+/* Counters of addresses per worker, for max_connections_per_ip: 4 rows of u16, 2 MiB, untouched without a limit. With 100,000 addresses on a node one
+ * in a hundred is counted one too many, with a million the typical error is two (ip_limit.h). */
+#define RW_IP_ROWS 4u
+#define RW_IP_CELLS (1u << 18)
+#define RW_IP_CONNECTIONS_MAX 65534u /* below what a cell holds */
 
 #endif

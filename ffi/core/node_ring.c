@@ -39,7 +39,7 @@ int rw_node_ring_write(struct rw_node_writer *writer, const struct rw_node_messa
         const uint32_t part = rest < room ? rest : room;
         const struct rw_node_record record = {
             .bytes = ((uint32_t)sizeof record + topic_bytes + part + 7u) & ~7u,
-            .flags = (progress->started ? 0 : RW_NODE_FIRST) | (part == rest ? RW_NODE_LAST : 0),
+            .flags = (progress->started ? 0 : RW_NODE_FIRST) | (part == rest ? RW_NODE_LAST : 0) | (message->is_mail ? RW_NODE_MAIL : 0),
             .topic_hash = message->topic_hash,
             .topic_bytes = topic_bytes,
             .part_bytes = part,
@@ -66,9 +66,10 @@ static int record_valid(const struct rw_node_record *record, uint32_t ring_bytes
     const uint64_t end = (uint64_t)record->offset + record->part_bytes;
     const int first = (record->flags & RW_NODE_FIRST) != 0;
     const int last = (record->flags & RW_NODE_LAST) != 0;
-    if ((record->flags & ~(uint32_t)(RW_NODE_FIRST | RW_NODE_LAST)) != 0 || content > record->bytes) return 0;
+    if ((record->flags & ~(uint32_t)(RW_NODE_FIRST | RW_NODE_LAST | RW_NODE_MAIL)) != 0 || content > record->bytes) return 0;
     if (record->payload_bytes > payload_max || end > record->payload_bytes || last != (end == record->payload_bytes)) return 0;
-    return first ? record->offset == 0 && record->topic_bytes <= RW_TOPIC_BYTES_MAX : record->topic_bytes == 0;
+    if (record->topic_bytes == 0) return !first || record->offset == 0;
+    return first && record->offset == 0 && record->topic_bytes <= RW_TOPIC_BYTES_MAX && (record->flags & RW_NODE_MAIL) == 0;
 }
 
 uint32_t rw_node_ring_read(const struct rw_shm_ring *ring, uint32_t ring_bytes, uint64_t read, uint64_t written, struct rw_node_record *record) {

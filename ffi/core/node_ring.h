@@ -18,6 +18,7 @@ enum rw_node_record_flag {
     RW_NODE_FIRST = 1u << 0,
     RW_NODE_LAST = 1u << 1,
     RW_NODE_PAD = 1u << 2, /* only `bytes` and `flags` are there */
+    RW_NODE_MAIL = 1u << 3, /* no publish: it has no topic, and its topic_hash is the epoch of the receiver it is for */
 };
 
 struct rw_node_record {

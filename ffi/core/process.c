@@ -46,6 +46,8 @@ static int start_listening(int fd, uint32_t backlog) {
     return listen(fd, queue) == 0 ? 0 : -errno;
 }
 
+int32_t rw_listen_backlog(int32_t fd, uint32_t backlog) { return start_listening(fd, backlog); }
+
 /* ret: length of the address, or a negated errno */
 static int parse_address(const char *host, uint32_t port, union socket_address *out) {
     memset(out, 0, sizeof *out);
@@ -83,7 +85,7 @@ static int32_t listen_tcp(const char *host, uint32_t port, uint32_t backlog, uin
     if (error == 0 && address.any.sa_family == AF_INET6) error = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & RW_LISTEN_IPV6_ONLY) != 0);
     if (error == 0) error = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* inherited by accepted sockets: one call less for each */
     if (error == 0 && bind(fd, &address.any, (socklen_t)bytes) != 0) error = -errno;
-    if (error == 0) error = start_listening(fd, backlog);
+    if (error == 0 && (flags & RW_LISTEN_LATER) == 0) error = start_listening(fd, backlog);
     return error == 0 ? fd : close_with(fd, error);
 }
 
@@ -99,7 +101,7 @@ static int is_stale(const union socket_address *address, socklen_t bytes) {
     return stale;
 }
 
-static int32_t listen_unix(const char *path, uint32_t backlog) {
+static int32_t listen_unix(const char *path, uint32_t backlog, uint32_t flags) {
     union socket_address address;
     memset(&address, 0, sizeof address);
     const size_t length = strlen(path);
@@ -117,13 +119,13 @@ static int32_t listen_unix(const char *path, uint32_t backlog) {
         const int removed = unlink(path) == 0 || errno == ENOENT;
         error = removed && bind(fd, &address.any, bytes) == 0 ? 0 : -errno;
     }
-    if (error == 0) error = start_listening(fd, backlog);
+    if (error == 0 && (flags & RW_LISTEN_LATER) == 0) error = start_listening(fd, backlog);
     return error == 0 ? fd : close_with(fd, error);
 }
 
 int32_t rw_listen_socket(const char *host, uint32_t port, uint32_t backlog, uint32_t flags) {
     if (host == NULL) return -EINVAL;
-    return port == RW_PORT_UNIX ? listen_unix(host, backlog) : listen_tcp(host, port, backlog, flags);
+    return port == RW_PORT_UNIX ? listen_unix(host, backlog, flags) : listen_tcp(host, port, backlog, flags);
 }
 
 int32_t rw_socket_port(int32_t fd) {

@@ -103,7 +103,7 @@ static int32_t parse_v2(const uint8_t *bytes, size_t len, struct rw_proxy_source
     if (block_bytes > RW_PROXY_V2_BLOCK_BYTES_MAX) return RW_PROXY_MALFORMED;
     if (len - RW_PROXY_V2_FIXED_BYTES < block_bytes) return 0;
     const uint8_t *block = bytes + RW_PROXY_V2_FIXED_BYTES;
-    struct rw_proxy_source found = {0};
+    struct rw_proxy_source found = {.local = local & 1};
     if (!local) {
         uint8_t family = bytes[13] >> 4;
         if (family == V2_FAMILY_INET && !read_addresses(block, block_bytes, 4, &found)) return RW_PROXY_MALFORMED;

@@ -1,7 +1,7 @@
 /* The PROXY protocol, versions 1 and 2: what a proxy says of its client before the client's first byte.
  *
- * Role: a pure parser. Up: connection, for listeners with RW_LISTENER_PROXY_PROTOCOL. Down: nothing.
- * A header is optional there: bytes that are none belong to the client, and are told from one as early as they differ.
+ * Role: a pure parser. Up: connection, for listeners with RW_LISTENER_PROXY_PROTOCOL or RW_LISTENER_PROXY_REQUIRED. Down: nothing.
+ * With the first alone a header is optional: bytes that are none belong to the client, and are told from one as early as they differ.
  * Source: proxy-protocol.txt of HAProxy, "The PROXY protocol, Versions 1 & 2". */
 #ifndef RW_PROXY_H
 #define RW_PROXY_H
@@ -24,6 +24,7 @@ struct rw_proxy_source {
     uint8_t address[16]; /* network order */
     uint16_t port;
     uint8_t address_bytes; /* 4 or 16; 0: the header names no address (UNKNOWN, LOCAL, a Unix socket) */
+    uint8_t local;         /* 1: LOCAL: the proxy has connected for itself, for a health check say */
 };
 
 /* Decode the header at the front of bytes[0..len).

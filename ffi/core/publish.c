@@ -191,7 +191,8 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
 
 void rw_publish(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint32_t flags, const uint8_t *payload, uint64_t bytes, uint32_t except) {
     uint64_t hash = rw_topics_hash(topic, topic_bytes);
-    RW_COUNT(core, publishes, 1);
+    if (flags & RW_PUBLISH_REMOTE) RW_COUNT(core, publishes_remote, 1);
+    else RW_COUNT(core, publishes, 1);
     (void)rw_publish_local(core, topic, topic_bytes, hash, flags, payload, bytes, except);
     if (!core->bus || bytes > UINT32_MAX / 4) return;
     struct rw_node_message message = {

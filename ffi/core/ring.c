@@ -4,6 +4,7 @@
  * Invariant: with AUTO, `error` is empty exactly when io_uring was taken, so that the host can log why it was not. */
 #include "ring.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "ringway.h"
@@ -20,6 +21,12 @@ static struct rw_ring *ring_auto_create(const struct rw_ring_config *config, cha
         snprintf(error, error_bytes, "%s", second); /* the reason that matters now */
     }
     return ring;
+}
+
+int32_t rw_ring_peer_address(const struct rw_ring *ring, int32_t fd, struct sockaddr_storage *out) {
+    if (ring->ops->peer_address) return ring->ops->peer_address(ring, fd, out);
+    socklen_t length = sizeof *out;
+    return getpeername(fd, (struct sockaddr *)out, &length) == 0 ? 0 : -errno;
 }
 
 struct rw_ring *rw_ring_create(const struct rw_ring_config *config, char *error, size_t error_bytes) {

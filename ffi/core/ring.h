@@ -21,6 +21,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 enum rw_completion_flag {
@@ -73,6 +74,8 @@ struct rw_ring_ops {
     uint32_t (*reap)(struct rw_ring *ring, struct rw_completion *out, uint32_t capacity);
     int32_t (*sleep)(struct rw_ring *ring);
     void (*wake)(struct rw_ring *ring);
+    /* NULL: getpeername(2) knows. */
+    int32_t (*peer_address)(const struct rw_ring *ring, int32_t fd, struct sockaddr_storage *out);
 };
 
 struct rw_ring {
@@ -103,6 +106,8 @@ static inline uint32_t rw_ring_reap(struct rw_ring *ring, struct rw_completion *
 /* From now on a completion makes wake_fd readable. ret: 0 go to sleep, 1 completions are at hand already: do not */
 static inline int32_t rw_ring_sleep(struct rw_ring *ring) { return ring->ops->sleep(ring); }
 static inline void rw_ring_wake(struct rw_ring *ring) { ring->ops->wake(ring); }
+/* The address of the peer of an accepted descriptor. ret: RW_OK or a negated errno: -ENOTCONN when it has reset the connection */
+int32_t rw_ring_peer_address(const struct rw_ring *ring, int32_t fd, struct sockaddr_storage *out);
 
 /* Backends; each ret: ring or NULL with a sentence in error[]. */
 struct rw_ring *rw_ring_uring_create(const struct rw_ring_config *config, char *error, size_t error_bytes);

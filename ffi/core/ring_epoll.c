@@ -19,6 +19,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "epoll_watcher.h"
@@ -325,7 +326,8 @@ static void epoll_close(struct rw_ring *ring, int32_t fd) {
 
 static int wait_events(struct ring_epoll *self, uint32_t wait_us) {
     const struct timespec timeout = {.tv_sec = wait_us / 1000000u, .tv_nsec = (long)(wait_us % 1000000u) * 1000};
-    int count = epoll_pwait2(self->epoll_fd, self->events, EVENTS_MAX, &timeout, NULL);
+    /* epoll_pwait2(2), by number: glibc has the function from 2.35 on, musl does not. */
+    int count = (int)syscall(SYS_epoll_pwait2, self->epoll_fd, self->events, EVENTS_MAX, &timeout, NULL, 0);
     if (count < 0 && errno == ENOSYS) { /* before Linux 5.11, and in some sandboxes */
         count = epoll_wait(self->epoll_fd, self->events, EVENTS_MAX, (int)((wait_us + 999u) / 1000u));
     }

@@ -9,6 +9,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,6 +59,7 @@ struct virtual_descriptor {
     int32_t *backlog;
     uint32_t backlog_count, backlog_capacity;
     uint8_t listening, accepted, closed, forgotten, in_end, reset;
+    uint8_t has_address, address[16];
 };
 
 struct real_poll {
@@ -432,6 +434,22 @@ int32_t rw_sim_connect(struct rw_ring *ring, int32_t listener) {
     return fd;
 }
 
+void rw_sim_peer_address(struct rw_ring *ring, int32_t fd, const uint8_t *ip) {
+    struct virtual_descriptor *descriptor = descriptor_at(ring, fd);
+    descriptor->has_address = 1;
+    memcpy(descriptor->address, ip, sizeof descriptor->address);
+}
+
+static int32_t sim_peer_address(const struct rw_ring *ring, int32_t fd, struct sockaddr_storage *out) {
+    const struct virtual_descriptor *descriptor = descriptor_at(ring, fd);
+    if (descriptor->reset) return -ENOTCONN;
+    if (!descriptor->has_address) return -EOPNOTSUPP;
+    struct sockaddr_in6 *address = (struct sockaddr_in6 *)out;
+    *address = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(1024)};
+    memcpy(&address->sin6_addr, descriptor->address, sizeof descriptor->address);
+    return RW_OK;
+}
+
 void rw_sim_push(struct rw_ring *ring, int32_t fd, const void *bytes, size_t count) {
     assert(!descriptor_at(ring, fd)->in_end);
     bytes_append(&descriptor_at(ring, fd)->in, bytes, count);
@@ -514,6 +532,7 @@ static const struct rw_ring_ops sim_ops = {
     .reap = sim_reap,
     .sleep = sim_sleep,
     .wake = sim_wake,
+    .peer_address = sim_peer_address,
 };
 
 struct rw_ring *rw_ring_sim_create(const struct rw_ring_config *config, char *error, size_t error_bytes) {

@@ -39,6 +39,8 @@ int32_t rw_sim_listen(struct rw_ring *ring);
 /* A peer connects. ret: the descriptor that an accept will deliver, by which the test names this connection from now on */
 int32_t rw_sim_connect(struct rw_ring *ring, int32_t listener);
 
+/* The peer has this IPv6 address (16 bytes; IPv4 as ::ffff:a.b.c.d). Without, it has none that anybody could ask for. */
+void rw_sim_peer_address(struct rw_ring *ring, int32_t fd, const uint8_t *ip);
 /* The peer sends; copied. */
 void rw_sim_push(struct rw_ring *ring, int32_t fd, const void *bytes, size_t count);
 /* The peer has sent its last byte; it still reads. */

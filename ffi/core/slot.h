@@ -58,13 +58,15 @@ struct rw_slot_state {
     uint32_t left_by_host : 1;    /* the host has closed or terminated it: it only hears of the end */
     uint32_t send_refused : 1;    /* the last send took nothing: it is tried again by the clock */
     uint32_t connect_told : 1;    /* the host has had CONNECT: DISCONNECT is owed */
-    uint32_t reserved : 13;
+    uint32_t peer_trusted : 1;    /* see client.h */
+    uint32_t reserved : 12;
 };
 
 /* What may come before the first byte that the protocol sees. */
 enum rw_preface {
     RW_PREFACE_NONE = 0,
     RW_PREFACE_PROXY = 1, /* a PROXY protocol header is allowed and may have come in part, see proxy.h */
+    RW_PREFACE_PROXY_REQUIRED = 2, /* and without one the connection is refused */
 };
 
 struct rw_slot_http {
@@ -80,6 +82,8 @@ struct rw_slot_http {
     uint8_t reserved;
     uint32_t flags;            /* see http.h */
     uint8_t ws_accept_key[24]; /* of a handshake that waits for the host's answer */
+    uint8_t forwarded_address[16]; /* the client of the latest request, as a header of a trusted proxy told it */
+    uint8_t forwarded_bytes;   /* 0: none, 4 or 16 */
 };
 
 struct rw_slot_ws {
@@ -107,6 +111,9 @@ struct rw_slot_ws {
     uint8_t deflate_flags;    /* see deflate.h; 0: not negotiated */
     uint8_t deflate_window;   /* windowBits that the client inflates with */
     uint8_t message_deflated; /* the present message came with RSV1 */
+    uint32_t rate_ms;         /* when the tokens were last counted, see ws_rate.c */
+    int64_t message_tokens;
+    int64_t byte_tokens;
 };
 
 struct rw_slot {
@@ -135,11 +142,11 @@ struct rw_slot {
     uint32_t opened_ms;
     uint32_t listener_generation; /* with `listener`: which use of that index accepted it */
     uint64_t host_word;       /* for the host: nothing here reads it */
-    uint8_t proxied_address[16]; /* as the PROXY protocol told it */
+    uint8_t proxied_address[16]; /* as the PROXY protocol told it; of a WebSocket also as a header of its handshake did */
     uint16_t proxied_port;
     uint8_t proxied_bytes;       /* 0: none, 4 or 16 */
     uint8_t preface;             /* enum rw_preface */
-    uint32_t reserved3;
+    uint32_t address_key;        /* of the address that the connection is counted for, see ip_limit.h; 0: it is not */
     /* lines 2-3 */
     union {
         struct rw_slot_http http;

@@ -9,8 +9,12 @@
  * The fan-out loop reads the first half only. The second half finds the subscription of the member that a removal moves into the gap.
  * Subscriptions of one slot form a doubly linked list, whose head the slot keeps.
  *
- * Role: who gets a publish on this worker. Up: command_batch, connection. Down: malloc(3), in arrays that grow by doubling.
- * Invariants: topics[id].count > 0 for every topic in `names`; members[p] == subscriptions[s].slot with s = the second half's [p]
+ * Changes that are to be told are a doubly linked list of topics, oldest first:
+ *
+ *   told == (count > 0)   nothing to tell       told != (count > 0)   on the list
+ *
+ * Role: who gets a publish on this worker. Up: command_batch, connection, node_events. Down: malloc(3), in arrays that grow by doubling.
+ * Invariants: topics[id].count > 0 for every topic in `names` that is not on the list of changes; members[p] == subscriptions[s].slot with s = the second half's [p]
  * and subscriptions[s].position == p; an index is at most 3/4 full, so that a search ends. */
 #include "topics.h"
 
@@ -21,6 +25,7 @@
 
 #include "limits.h"
 #include "ringway.h"
+#include "siphash.h"
 
 #define INDEX_CELLS_MIN 64u
 #define INDEX_CELLS_MAX (1u << 31)
@@ -30,35 +35,8 @@
 #define SEED_UNSET 0x52696e6777617931ull /* until rw_topics_seed(); any value does */
 
 /* ------------------------------------------------------------------ hashing
- * SipHash-1-3 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012): topic names come from clients, and with a secret key nobody
- * can choose names that collide. */
+ * Topic names come from clients: with a secret key nobody can choose names that collide. */
 static uint64_t hash_seed = SEED_UNSET;
-
-struct sip {
-    uint64_t v0, v1, v2, v3;
-};
-
-static uint64_t rotate_left(uint64_t x, unsigned bits) { return x << bits | x >> (64u - bits); }
-
-static inline void sip_round(struct sip *s) {
-    s->v0 += s->v1;
-    s->v2 += s->v3;
-    s->v1 = rotate_left(s->v1, 13) ^ s->v0;
-    s->v3 = rotate_left(s->v3, 16) ^ s->v2;
-    s->v0 = rotate_left(s->v0, 32) + s->v3;
-    s->v2 += s->v1;
-    s->v1 = rotate_left(s->v1, 17) ^ s->v2;
-    s->v3 = rotate_left(s->v3, 21) ^ s->v0;
-    s->v2 = rotate_left(s->v2, 32);
-}
-
-static uint64_t load_le(const uint8_t *bytes, uint32_t count) {
-    uint64_t word = 0;
-    memcpy(&word, bytes, count); /* little-endian, as every machine with io_uring that we build for */
-    return word;
-}
-
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "load_le copies");
 
 void rw_topics_seed(uint64_t seed) { hash_seed = seed; }
 
@@ -69,24 +47,8 @@ void rw_topics_seed_first(uint64_t seed) {
 
 uint64_t rw_topics_hash(const uint8_t *name, uint32_t name_bytes) {
     uint64_t k0 = hash_seed;
-    uint64_t k1 = ~rotate_left(hash_seed, 29); /* the key's second half carries no entropy of its own */
-    struct sip s = {k0 ^ 0x736f6d6570736575ull, k1 ^ 0x646f72616e646f6dull, k0 ^ 0x6c7967656e657261ull, k1 ^ 0x7465646279746573ull};
-    uint32_t whole = name_bytes & ~7u;
-    for (uint32_t at = 0; at < whole; at += 8) {
-        uint64_t word = load_le(name + at, 8);
-        s.v3 ^= word;
-        sip_round(&s);
-        s.v0 ^= word;
-    }
-    uint64_t last = (uint64_t)name_bytes << 56 | load_le(name + whole, name_bytes & 7u);
-    s.v3 ^= last;
-    sip_round(&s);
-    s.v0 ^= last;
-    s.v2 ^= 0xff;
-    sip_round(&s);
-    sip_round(&s);
-    sip_round(&s);
-    return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+    uint64_t k1 = ~rw_rotate_left(hash_seed, 29); /* the key's second half carries no entropy of its own */
+    return rw_siphash(k0, k1, name, name_bytes);
 }
 
 /* Topic ids and slot indexes are ours, not the client's: a multiplicative mix is enough. */
@@ -169,6 +131,9 @@ struct topic {
     uint32_t count;
     uint32_t capacity;
     uint32_t next_free; /* id */
+    uint32_t next_change; /* id, 0: the last */
+    uint32_t prev_change; /* id, 0: the first */
+    uint32_t told;        /* 1: whoever asks for changes knows of its subscribers */
 };
 
 struct subscription {
@@ -192,6 +157,11 @@ struct rw_topics {
     uint32_t subscriptions_capacity;
     uint32_t subscriptions_carved;
     uint32_t subscriptions_free;
+    uint32_t ended; /* topics without subscribers, whose end is still to be told */
+    uint32_t notes_changes;
+    uint32_t changes; /* how many */
+    uint32_t first_change; /* id, 0: none */
+    uint32_t last_change;
 };
 
 static uint32_t name_hash(uint64_t hash) { return (uint32_t)(hash >> 32); }
@@ -247,7 +217,8 @@ static int32_t subscriptions_reserve(struct rw_topics *topics) {
     return result;
 }
 
-uint32_t rw_topics_find(const struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash) {
+/* Whether it has subscribers or not. ret: its id, 0 when there is none */
+static inline uint32_t topic_find(const struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash) {
     const struct index *names = &topics->names;
     if (names->count == 0) return 0;
     uint32_t mask = names->capacity - 1u;
@@ -257,6 +228,11 @@ uint32_t rw_topics_find(const struct rw_topics *topics, const uint8_t *name, uin
         if (topic->hash == hash && topic->name_bytes == name_bytes && memcmp(topic->name, name, name_bytes) == 0) return names->cells[at].value;
     }
     return 0;
+}
+
+uint32_t rw_topics_find(const struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash) {
+    uint32_t id = topic_find(topics, name, name_bytes, hash);
+    return id != 0 && topics->topics[id].count != 0 ? id : 0;
 }
 
 /* ret: the subscription's number, 0 when there is none */
@@ -329,15 +305,62 @@ static int32_t topic_carve(struct rw_topics *topics, const uint8_t *name, uint32
     return RW_OK;
 }
 
-/* The last member has left. */
-static void topic_end(struct rw_topics *topics, uint32_t id) {
+static void topic_free(struct rw_topics *topics, uint32_t id) {
     struct topic *topic = &topics->topics[id];
     index_remove_at(&topics->names, index_cell_of(&topics->names, name_hash(topic->hash), id));
-    if (topics->interest != NULL) topics->interest(topics->context, topic->name, topic->name_bytes, topic->hash, 0);
     free(topic->name);
     free(topic->members);
     *topic = (struct topic){.next_free = topics->topics_free};
     topics->topics_free = id;
+}
+
+static void change_add(struct rw_topics *topics, uint32_t id) {
+    struct topic *topic = &topics->topics[id];
+    topic->next_change = 0;
+    topic->prev_change = topics->last_change;
+    if (topics->last_change != 0) topics->topics[topics->last_change].next_change = id;
+    else topics->first_change = id;
+    topics->last_change = id;
+    topics->changes++;
+}
+
+static void change_remove(struct rw_topics *topics, uint32_t id) {
+    struct topic *topic = &topics->topics[id];
+    if (topic->prev_change != 0) topics->topics[topic->prev_change].next_change = topic->next_change;
+    else topics->first_change = topic->next_change;
+    if (topic->next_change != 0) topics->topics[topic->next_change].prev_change = topic->prev_change;
+    else topics->last_change = topic->prev_change;
+    topic->next_change = topic->prev_change = 0;
+    topics->changes--;
+}
+
+/* It has got its first subscriber or lost its last one: now there is something to tell, or nothing any more. */
+static void change_note(struct rw_topics *topics, uint32_t id) {
+    struct topic *topic = &topics->topics[id];
+    if (topic->told != (topic->count != 0)) change_add(topics, id);
+    else change_remove(topics, id);
+}
+
+/* The first member has come. */
+static void topic_begin(struct rw_topics *topics, uint32_t id) {
+    struct topic *topic = &topics->topics[id];
+    if (topics->notes_changes) change_note(topics, id);
+    if (topics->interest != NULL) topics->interest(topics->context, topic->name, topic->name_bytes, topic->hash, 1);
+}
+
+/* The last member has left. */
+static void topic_end(struct rw_topics *topics, uint32_t id) {
+    struct topic *topic = &topics->topics[id];
+    if (topics->interest != NULL) topics->interest(topics->context, topic->name, topic->name_bytes, topic->hash, 0);
+    if (topics->notes_changes) change_note(topics, id);
+    if (!topic->told) {
+        topic_free(topics, id);
+        return;
+    }
+    free(topic->members);
+    topic->members = NULL;
+    topic->capacity = 0;
+    topics->ended++;
 }
 
 /* Take a subscription out of everything but its slot's list. */
@@ -370,25 +393,26 @@ static void subscription_add(struct rw_topics *topics, uint32_t id, uint32_t slo
 int32_t rw_topics_subscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name, uint32_t name_bytes) {
     if (name_bytes == 0 || name_bytes > RW_TOPIC_BYTES_MAX) return RW_ERR_INVALID;
     uint64_t hash = rw_topics_hash(name, name_bytes);
-    uint32_t id = rw_topics_find(topics, name, name_bytes, hash);
+    uint32_t id = topic_find(topics, name, name_bytes, hash);
     if (id != 0 && subscription_find(topics, id, slot) != 0) return 0;
     /* Everything that can fail comes first, so that a failure changes nothing. */
     if (subscriptions_reserve(topics) != RW_OK || index_reserve(&topics->pairs) != RW_OK) return -ENOMEM;
-    int first = id == 0;
-    if (first) {
+    if (id == 0) {
         if (topics_reserve(topics) != RW_OK || index_reserve(&topics->names) != RW_OK) return -ENOMEM;
         if (topic_carve(topics, name, name_bytes, hash, &id) != RW_OK) return -ENOMEM;
     } else if (members_reserve(&topics->topics[id]) != RW_OK) {
         return -ENOMEM;
     }
     subscription_add(topics, id, slot, list);
-    if (first && topics->interest != NULL) topics->interest(topics->context, topics->topics[id].name, name_bytes, hash, 1);
+    if (topics->topics[id].count > 1) return 1;
+    if (topics->topics[id].told) topics->ended--;
+    topic_begin(topics, id);
     return 1;
 }
 
 int32_t rw_topics_unsubscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name, uint32_t name_bytes) {
     if (*list == 0) return 0;
-    uint32_t id = rw_topics_find(topics, name, name_bytes, rw_topics_hash(name, name_bytes));
+    uint32_t id = topic_find(topics, name, name_bytes, rw_topics_hash(name, name_bytes));
     uint32_t number = id == 0 ? 0 : subscription_find(topics, id, slot);
     if (number == 0) return 0;
     const struct subscription *subscription = &topics->subscriptions[number];
@@ -431,6 +455,33 @@ int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, con
     return 1;
 }
 
-uint32_t rw_topics_count(const struct rw_topics *topics) { return topics->names.count; }
+void rw_topics_note_changes(struct rw_topics *topics) {
+    assert(topics->names.count == 0 && "topics that are there already would not be told");
+    topics->notes_changes = 1;
+}
+
+uint32_t rw_topics_changes(const struct rw_topics *topics) { return topics->changes; }
+
+int rw_topics_change(const struct rw_topics *topics, const uint8_t **name, uint32_t *name_bytes, int *interested) {
+    if (topics->first_change == 0) return 0;
+    const struct topic *topic = &topics->topics[topics->first_change];
+    *name = topic->name;
+    *name_bytes = topic->name_bytes;
+    *interested = topic->count != 0;
+    return 1;
+}
+
+void rw_topics_change_told(struct rw_topics *topics) {
+    uint32_t id = topics->first_change;
+    struct topic *topic = &topics->topics[id];
+    assert(id != 0);
+    change_remove(topics, id);
+    topic->told = topic->count != 0;
+    if (topic->told) return;
+    topics->ended--;
+    topic_free(topics, id);
+}
+
+uint32_t rw_topics_count(const struct rw_topics *topics) { return topics->names.count - topics->ended; }
 
 uint32_t rw_topics_subscriptions(const struct rw_topics *topics) { return topics->pairs.count; }

@@ -8,7 +8,11 @@
  *                 subscription {topic, slot, position, next_of_slot}   found by hash of (topic, slot)
  *
  * subscribe, unsubscribe and is_subscribed are O(1); dropping a slot is O(its subscriptions).
- * A topic exists while it has subscribers; ids are reused. */
+ * A topic exists while it has subscribers; ids are reused.
+ *
+ * Changes: who wants to hear, in its own time, which topics have got a first subscriber or lost the last one asks for the changes. They are the topics
+ * that differ from what it was told last; what changes back meanwhile is no change. Noting one takes no memory, so none is ever lost: a topic
+ * that has no subscribers any more keeps its name until that was told. */
 #ifndef RW_TOPICS_H
 #define RW_TOPICS_H
 
@@ -47,6 +51,15 @@ uint32_t rw_topics_find(const struct rw_topics *topics, const uint8_t *name, uin
 const uint32_t *rw_topics_members(const struct rw_topics *topics, uint32_t topic, uint32_t *count);
 /* Walk a slot's topics: start with *cursor = *list; ret: 1 and a name (borrowed until the next change), 0 at the end */
 int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, const uint8_t **name, uint32_t *name_bytes);
+
+/* Note changes from now on; before the first topic. */
+void rw_topics_note_changes(struct rw_topics *topics);
+/* ret: how many there are */
+uint32_t rw_topics_changes(const struct rw_topics *topics);
+/* The oldest change. ret: 1 and a name (borrowed until the next call of any function), *interested as above; 0: there is none */
+int rw_topics_change(const struct rw_topics *topics, const uint8_t **name, uint32_t *name_bytes, int *interested);
+/* That one was told: on to the next. */
+void rw_topics_change_told(struct rw_topics *topics);
 
 uint32_t rw_topics_count(const struct rw_topics *topics);
 uint32_t rw_topics_subscriptions(const struct rw_topics *topics);

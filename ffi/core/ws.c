@@ -25,6 +25,7 @@ void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, u
     slot->last_input_ms = core->now_ms; /* the host may have taken its time to accept */
     slot->as.ws.opened_ms = core->now_ms;
     slot->as.ws.last_ping_ms = core->now_ms;
+    slot->as.ws.rate_ms = core->now_ms - RW_WS_RATE_BURST_MS; /* all that may come at once */
     slot->as.ws.flags = quiet ? 0 : RW_WS_OPEN_DUE;
     RW_COUNT(core, ws_upgrades, 1);
     RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
@@ -245,6 +246,7 @@ static int take_whole_deflated(struct rw_core *core, struct rw_slot *slot, const
 static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *bytes, size_t header_bytes, size_t len) {
     struct rw_slot_ws *ws = &slot->as.ws;
     int continues = frame->opcode == RW_WS_OP_CONTINUATION;
+    int rated = rw_ws_is_rated(rw_ws_behavior(core, slot));
     if (continues != (ws->message_opcode != 0)) {
         rw_ws_fail(core, slot, RW_CLOSE_PROTOCOL_ERROR);
         return 0;
@@ -254,11 +256,16 @@ static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const st
         rw_ws_fail(core, slot, RW_CLOSE_TOO_BIG);
         return 0;
     }
+    /* A message that has begun goes on, and is paid for behind: one that is larger than what may come at once must pass too. */
+    if (rated && !continues && !rw_ws_rate_admit(core, slot)) return 0;
     int whole = frame->fin && !continues && frame->payload_bytes <= len - header_bytes && frame->payload_bytes <= RW_EVENT_LARGE_BYTES;
     if (whole) {
         int taken = frame->rsv1 ? take_whole_deflated(core, slot, frame, bytes + header_bytes) : take_whole(core, slot, frame, bytes + header_bytes);
-        return taken ? header_bytes + (size_t)frame->payload_bytes : 0;
+        if (!taken) return 0;
+        if (rated) rw_ws_rate_charge(slot, 1, frame->payload_bytes);
+        return header_bytes + (size_t)frame->payload_bytes;
     }
+    if (rated) rw_ws_rate_charge(slot, !continues, frame->payload_bytes);
     if (!continues) {
         ws->message_opcode = frame->opcode;
         ws->message_deflated = frame->rsv1;
@@ -341,9 +348,13 @@ static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const
     uint8_t payload[RW_WS_CONTROL_BYTES_MAX];
     rw_ws_mask(payload, bytes + header_bytes, payload_bytes, frame->mask, 0);
     switch ((enum rw_ws_opcode)frame->opcode) {
-        case RW_WS_OP_PING:
+        case RW_WS_OP_PING: {
+            int rated = rw_ws_is_rated(rw_ws_behavior(core, slot));
+            if (rated && !rw_ws_rate_admit(core, slot)) return 0;
             if (!on_ping(core, slot, payload, payload_bytes)) return 0;
+            if (rated) rw_ws_rate_charge(slot, 1, 0);
             break;
+        }
         case RW_WS_OP_PONG:
             if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_PONG && !tell_control(core, slot, RW_EVENT_PONG, payload, payload_bytes)) return 0;
             RW_COUNT(core, ws_pongs_in, 1);
@@ -425,7 +436,7 @@ full:
 
 void rw_ws_serve(struct rw_core *core, struct rw_slot *slot) {
     serve_notices(core, slot);
-    if (slot->state.paused_by_host || !slot->input_bytes) return;
+    if (slot->state.paused_by_host || slot->state.paused_by_core || !slot->input_bytes) return;
     size_t consumed = rw_ws_input(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
     if (slot->state.phase == RW_PHASE_OPEN) rw_connection_unstash(core, slot, (uint32_t)consumed);
 }
@@ -442,7 +453,7 @@ void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     /* Input that waits for room in the batch was sent before the end of stream: it is delivered first. */
-    if (slot->input_bytes && slot->state.paused_by_host) return;
+    if (slot->input_bytes && (slot->state.paused_by_host || slot->state.paused_by_core)) return;
     rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
     rw_connection_terminate(core, slot);
 }
@@ -489,7 +500,13 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
         rw_connection_arm_timer(core, slot, slot->deadline_ms);
         return;
     }
-    if (behavior->idle_timeout_ms && !slot->state.paused_by_host) {
+    if (slot->state.paused_by_core) {
+        uint32_t look = rw_ws_rate_on_timer(core, slot);
+        if (slot->state.phase != RW_PHASE_OPEN) return;
+        if (slot->state.paused_by_core) due = look;
+    }
+    /* Nobody who is not read from is silent. */
+    if (behavior->idle_timeout_ms && !slot->state.paused_by_host && !slot->state.paused_by_core) {
         uint32_t idle_due = slot->last_input_ms + behavior->idle_timeout_ms;
         if (!rw_before(now, idle_due)) {
             RW_COUNT(core, timeouts_idle, 1);

@@ -4,7 +4,7 @@
  * A message that came whole in one piece is unmasked straight into the event batch; any other is put together in a buffer that grows with what
  * has really come, never with what a header claims. A compressed message is put together as it came, and inflated when it is complete and the batch
  * has room for it.
- * Split: ws.c receives, ws_send.c sends and closes. */
+ * Split: ws.c receives, ws_rate.c says how fast, ws_send.c sends and closes. */
 #ifndef RW_WS_H
 #define RW_WS_H
 
@@ -57,7 +57,7 @@ void rw_ws_send_ping(struct rw_core *core, struct rw_slot *slot);
 void rw_ws_end_tick(struct rw_core *core);
 /* Start the close handshake. code 0: a close frame without a code. reason is cut at 123 bytes, at a character border. */
 void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason, uint32_t bytes);
-/* A violation: close with the code of `cause` and end the connection without waiting for an answer (RFC 6455 §7.1.7). */
+/* A violation, of the protocol or of a rate: close with the code of `cause` and end the connection without waiting for an answer (RFC 6455 §7.1.7). */
 void rw_ws_fail(struct rw_core *core, struct rw_slot *slot, enum rw_close_cause cause);
 /* Room for a control frame of `frame_bytes` that the host sends? Applies the policy when there is none. ret: 1 send it, 0 dropped or closed */
 int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes);
@@ -91,6 +91,18 @@ static inline void rw_ws_note_cause(struct rw_slot *slot, enum rw_close_cause ca
     if (slot->as.ws.flags & (RW_WS_CLOSE_SENT | RW_WS_CLOSE_RECEIVED) || slot->as.ws.close_cause) return;
     slot->as.ws.close_cause = (uint8_t)cause;
 }
+
+/* ------------------------------------------------------------------ ws_rate.c */
+
+/* A message or a ping is about to be taken, from a peer whose behavior has a rate. Past it the policy is applied: the connection is closed, or it is
+ * paused until the peer is within the rate again. ret: 1 take it, 0 leave it */
+int rw_ws_rate_admit(struct rw_core *core, struct rw_slot *slot);
+/* It was taken: so many messages, and bytes of payload. */
+void rw_ws_rate_charge(struct rw_slot *slot, uint32_t messages, uint64_t bytes);
+/* The timer of a connection paused by its rate. Goes on receiving when the time has come. ret: when to look again (core clock), if it still is paused */
+uint32_t rw_ws_rate_on_timer(struct rw_core *core, struct rw_slot *slot);
+
+static inline int rw_ws_is_rated(const struct rw_behavior *behavior) { return (behavior->messages_per_second | behavior->bytes_per_second) != 0; }
 
 /* ------------------------------------------------------------------ publish.c */
 

@@ -356,6 +356,7 @@ void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, cons
     rw_connection_arm_timer(core, slot, slot->deadline_ms);
     /* The answer to the close must be read even when the host had paused. */
     slot->state.paused_by_host = 0;
+    slot->state.paused_by_core = 0; /* and when its rate had */
     rw_connection_update_receive(core, slot);
     if (slot->input_bytes) rw_connection_mark_ready(core, slot);
 }
@@ -367,21 +368,48 @@ static uint32_t code_of(enum rw_close_cause cause) {
             return 1007;
         case RW_CLOSE_TOO_BIG:
             return 1009;
+        case RW_CLOSE_MESSAGE_RATE:
+        case RW_CLOSE_BYTE_RATE:
+            return 1008;
         default:
             return 1002;
     }
 }
 
+static const char *reason_of(enum rw_close_cause cause) {
+    switch (cause) {
+        case RW_CLOSE_MESSAGE_RATE:
+            return "more messages a second than allowed";
+        case RW_CLOSE_BYTE_RATE:
+            return "more bytes a second than allowed";
+        default:
+            return "";
+    }
+}
+
+static void count_failure(struct rw_core *core, enum rw_close_cause cause) {
+    switch (cause) {
+        case RW_CLOSE_TOO_BIG:
+            RW_COUNT(core, ws_too_big, 1);
+            break;
+        case RW_CLOSE_MESSAGE_RATE:
+            RW_COUNT(core, closes_message_rate, 1);
+            break;
+        case RW_CLOSE_BYTE_RATE:
+            RW_COUNT(core, closes_byte_rate, 1);
+            break;
+        default:
+            RW_COUNT(core, ws_protocol_errors, 1);
+    }
+}
+
 void rw_ws_fail(struct rw_core *core, struct rw_slot *slot, enum rw_close_cause cause) {
     uint32_t code = code_of(cause);
-    if (code == 1009) {
-        RW_COUNT(core, ws_too_big, 1);
-    } else {
-        RW_COUNT(core, ws_protocol_errors, 1);
-    }
+    const char *reason = reason_of(cause);
+    count_failure(core, cause);
     rw_ws_note_cause(slot, cause);
     if (!slot->as.ws.close_code) slot->as.ws.close_code = (uint16_t)code;
-    if (rw_ws_can_send(slot)) send_close(core, slot, code, NULL, 0);
+    if (rw_ws_can_send(slot)) send_close(core, slot, code, (const uint8_t *)reason, (uint32_t)strlen(reason));
     if (slot->state.phase != RW_PHASE_OPEN) return;
     (void)rw_ws_tell_closed(core, slot);
     rw_connection_finish(core, slot);

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RW_ABI_VERSION 2u
+#define RW_ABI_VERSION 3u
 
 #if defined(__GNUC__)
 #define RW_EXPORT __attribute__((visibility("default")))
@@ -58,6 +58,9 @@ enum rw_backend {
     X(COUNTER, refused_aborted)          /* the peer left before accept: ECONNABORTED, EPROTO */   \
     X(COUNTER, refused_origin)           /* WebSocket upgrade refused: origin not allowed */       \
     X(COUNTER, refused_handshake)        /* WebSocket upgrade refused: malformed handshake */      \
+    X(COUNTER, refused_ip)               /* connections and upgrades refused: max_connections_per_ip */ \
+    X(COUNTER, refused_upgrade_rate)     /* upgrades refused: too many a second */                 \
+    X(COUNTER, refused_proxy)            /* connections refused: PROXY header missing, broken, or of a peer that is not trusted */ \
     X(GAUGE, connections_http)           /* open connections that speak HTTP */                    \
     X(GAUGE, connections_websocket)      /* open connections that speak WebSocket */               \
     X(COUNTER, requests)                 /* HTTP requests whose head was complete and valid */     \
@@ -98,6 +101,9 @@ enum rw_backend {
     X(COUNTER, deliveries)               /* messages queued to subscribers by publishes */         \
     X(COUNTER, drops_backpressure)       /* messages dropped: past maxBackpressure, policy drop */ \
     X(COUNTER, closes_backpressure)      /* connections closed: past maxBackpressure, policy close */ \
+    X(COUNTER, closes_message_rate)      /* WebSockets closed: more messages a second than allowed */ \
+    X(COUNTER, closes_byte_rate)         /* WebSockets closed: more bytes a second than allowed */ \
+    X(COUNTER, pauses_rate)              /* times receiving paused because a WebSocket was past its rate */ \
     X(COUNTER, drops_control)            /* pongs dropped: the control queue of a socket is full */ \
     X(GAUGE, backpressure_bytes)         /* bytes queued and not yet taken by the kernel */        \
     X(GAUGE, backpressure_connections)   /* connections with such bytes after a flush */           \
@@ -107,6 +113,23 @@ enum rw_backend {
     X(COUNTER, node_messages_in)         /* messages read from other workers' rings */             \
     X(COUNTER, node_drops)               /* messages for a worker whose ring and outbox were full */ \
     X(GAUGE, node_outbox_bytes)          /* bytes waiting for room in other workers' rings */      \
+    X(GAUGE, redis_state)                /* written by the host, as all redis_*: 0 not used, 1 connecting, 2 up, 3 lost */ \
+    X(COUNTER, redis_publishes)          /* PUBLISH or SPUBLISH commands that Redis has answered */ \
+    X(COUNTER, redis_messages_out)       /* messages in them */                                    \
+    X(COUNTER, redis_messages_in)        /* messages of other nodes, handed on to this node */     \
+    X(COUNTER, redis_bytes_out)          /* of what was published, envelopes included */           \
+    X(COUNTER, redis_bytes_in)           /* of what was received, envelopes included */            \
+    X(COUNTER, redis_echoes)             /* messages received that this node had published, thrown away */ \
+    X(COUNTER, redis_duplicates)         /* messages received twice, thrown away once */           \
+    X(COUNTER, redis_malformed)          /* envelopes received that make no sense, thrown away */  \
+    X(COUNTER, redis_drops)              /* messages dropped: the outbox was full */               \
+    X(COUNTER, redis_gaps)               /* subscriptions interrupted: messages may have been missed meanwhile */ \
+    X(COUNTER, redis_reconnects)         /* connections to Redis made again after one was lost */  \
+    X(COUNTER, redis_errors)             /* error answers of Redis */                              \
+    X(GAUGE, redis_topics)               /* topics this worker holds a subscription for */         \
+    X(GAUGE, redis_outbox_messages)      /* messages that wait to be published, or for the answer */ \
+    X(GAUGE, redis_outbox_bytes)                                                                    \
+    X(GAUGE, redis_lag_us)               /* latest time from publishing a probe until it came back */ \
     X(COUNTER, recv_no_buffers)          /* ENOBUFS: the provided-buffer ring ran empty */         \
     X(COUNTER, cq_overflows)             /* completion queue overflowed; nothing was lost */       \
     X(COUNTER, send_short)               /* sends of which the kernel took a part */               \
@@ -178,6 +201,12 @@ enum rw_event_type {
     /* Only from listeners with RW_LISTENER_WANTS_SERVER_NAME: a TLS handshake asks for a server name that the listener has no certificate for.
      * payload = the name, in lower case. The handshake waits for RW_COMMAND_SERVER_NAME. */
     RW_EVENT_SERVER_NAME = 14,
+    /* Only with RW_CORE_WANTS_INTEREST: this worker has begun (flags RW_INTEREST_WANTED), or ceased, to have subscribers of a topic. payload = its
+     * name. What changes back before the batch is written is not told; the last event of a topic is always true. */
+    RW_EVENT_INTEREST = 15,
+    /* Only with RW_CORE_WANTS_MAIL: another worker of the node has sent this with RW_COMMAND_MAIL. payload = its data; slot = the sender's index;
+     * generation = the sender's epoch. */
+    RW_EVENT_MAIL = 16,
 };
 
 struct rw_event {
@@ -203,6 +232,7 @@ enum rw_event_flag {
     RW_BODY_END = 1u << 0,
     RW_WS_BINARY = 1u << 0,
     RW_DROPPED_PAYLOAD = 1u << 1,
+    RW_INTEREST_WANTED = 1u << 0,
 };
 
 /* Why a WebSocket has ended. */
@@ -220,6 +250,8 @@ enum rw_close_cause {
     RW_CLOSE_WRITE_TIMEOUT = 10, /* the peer took nothing for too long */
     RW_CLOSE_DRAIN = 11,
     RW_CLOSE_NO_MEMORY = 12,
+    RW_CLOSE_MESSAGE_RATE = 13,  /* past messages_per_second, policy close: 1008 */
+    RW_CLOSE_BYTE_RATE = 14,     /* past bytes_per_second, policy close: 1008 */
 };
 
 enum rw_method {
@@ -275,6 +307,10 @@ enum rw_command_type {
      * a small window holds. ret: bytes accepted. When that is not all, RESPONSE_DRAIN follows. */
     RW_COMMAND_RESPOND_TRY = 17,
     RW_COMMAND_SERVER_NAME = 18, /* go on with a handshake that waits since RW_EVENT_SERVER_NAME */
+    /* Only through rw_core_command(): send data to another worker of the node, which gets it as RW_EVENT_MAIL. arg0 = its index. Mail between two
+     * workers arrives once and in order, among the publishes that the one sends the other, as long as both live.
+     * ret: RW_OK; RW_ERR_STALE no such worker lives; RW_ERR_FULL its ring and the outbox are full: nothing was sent, try again later */
+    RW_COMMAND_MAIL = 19,
 };
 
 #define RW_NO_SLOT 0xFFFFFFFFu
@@ -298,6 +334,7 @@ enum rw_command_flag {
     RW_SEND_CONTINUE = 1u << 2,       /* a fragment after the first (opcode 0) */
     RW_SEND_LAST = 1u << 3,           /* with CONTINUE: the last fragment (FIN set) */
     RW_SEND_COMPRESS = 1u << 4,       /* compress where permessage-deflate was negotiated; with fragments: on the first */
+    RW_PUBLISH_REMOTE = 1u << 6,      /* PUBLISH: the message comes from another node, and is counted as such */
     RW_SEND_OWN = 1u << 5,            /* the host learns of a drop from the result: no DROPPED event for it */
     RW_RESPOND_SIZED = 1u << 0,       /* BEGIN: the body's length is known */
     RW_RESPOND_CLOSE = 1u << 1,       /* close the connection after this response (RESPOND, BEGIN, END) */
@@ -321,6 +358,9 @@ struct rw_behavior {
      * memLevel in bits 0-3 and windowBits in bits 4-7; bits 8-11 decompressor: 0 none, 1 shared, else dedicated with windowBits. */
     uint32_t deflate;
     uint32_t deflate_min_bytes;      /* shorter messages go out as they are */
+    /* What a peer may send in a second, on average; twice as much at once. 0: no limit. Past it: RW_BEHAVIOR_PAUSE_ON_RATE, else 1008. */
+    uint32_t messages_per_second;    /* data messages */
+    uint32_t bytes_per_second;       /* payload bytes of data frames as they come, before inflating */
 };
 
 enum rw_behavior_flag {
@@ -333,6 +373,7 @@ enum rw_behavior_flag {
     /* The limit counts what waits before a message, so the last one taken may go past it; and what the host sends meets the kernel 16 KiB at a
      * time, so that a handler that goes on sending sees backpressure while it runs. */
     RW_BEHAVIOR_LIMIT_BEFORE = 1u << 6,
+    RW_BEHAVIOR_PAUSE_ON_RATE = 1u << 7, /* past a rate: receive no more until the peer is within it again, so that TCP pushes back */
 };
 
 struct rw_core_config {
@@ -363,6 +404,29 @@ struct rw_core_config {
     uint32_t linger_timeout_ms; /* how long to read on after the last response byte, so that it arrives */
     uint32_t response_high_water_bytes; /* a streamed response past this waits for RESPONSE_DRAIN */
     uint32_t body_window_bytes; /* request body bytes handed over and not acknowledged, at most */
+    uint32_t flags;             /* enum rw_core_flag */
+    /* Open connections of one client address on the node, at most; 0: no limit. The address is the peer's; behind a trusted proxy it is that which the
+     * PROXY protocol told, else WebSockets are counted by the address in `proxy_header` and other connections not at all. */
+    uint32_t max_connections_per_ip;
+    uint32_t upgrades_per_kilosecond; /* WebSocket upgrades in 1,000 s on average, a second's worth (at least one) at once; 0: no limit. Past it: 503 */
+    uint32_t proxy_header;      /* enum rw_proxy_header: where trusted proxies tell the client's address */
+};
+
+enum rw_core_flag {
+    RW_CORE_WANTS_INTEREST = 1u << 0, /* INTEREST events */
+    RW_CORE_WANTS_MAIL = 1u << 1,     /* MAIL events */
+};
+
+enum rw_proxy_header {
+    RW_PROXY_HEADER_NONE = 0,
+    RW_PROXY_HEADER_X_FORWARDED_FOR = 1,
+    RW_PROXY_HEADER_FORWARDED = 2, /* RFC 7239 */
+};
+
+/* A range of addresses; an IPv4 address is written as IPv6 (::ffff:a.b.c.d), its prefix with 96 bits more. */
+struct rw_address_range {
+    uint8_t address[16]; /* network order */
+    uint32_t prefix_bits; /* 0..128 */
 };
 
 /* What the host needs to map; filled by rw_core_info(). Addresses are valid until rw_core_destroy(). */
@@ -379,6 +443,9 @@ struct rw_core_info {
     uint32_t data_bytes;
     uint32_t backend;      /* enum rw_backend in use */
     uint32_t max_connections;
+    uint64_t view;         /* see rw_shm_view_set(): a u64 to be read at any time; 0: no shared memory */
+    uint32_t epoch;        /* of this process among those that have had its index; odd; 0: no shared memory */
+    uint32_t reserved;
 };
 
 struct rw_core;
@@ -410,7 +477,12 @@ enum rw_listener_flag {
     RW_LISTENER_WANTS_CONNECT = 1u << 0,     /* CONNECT and DISCONNECT events */
     RW_LISTENER_WANTS_SERVER_NAME = 1u << 1, /* SERVER_NAME events */
     RW_LISTENER_PROXY_PROTOCOL = 1u << 2,    /* a PROXY protocol header, version 1 or 2, may come before the first byte of the client */
+    RW_LISTENER_PROXY_REQUIRED = 1u << 3,    /* and must: else the connection is refused; of peers that are not trusted it is always */
 };
+
+/* The addresses of proxies that are believed about their clients. Again: replaces them.
+ * in:  ranges[0..count), copied. ret: RW_OK, RW_ERR_INVALID, -ENOMEM */
+RW_EXPORT int32_t rw_core_trusted_proxies(struct rw_core *core, const struct rw_address_range *ranges, uint32_t count);
 
 /* Change the flags of a listener. ret: RW_OK or RW_ERR_INVALID */
 RW_EXPORT int32_t rw_core_listener_flags(struct rw_core *core, uint32_t index, uint32_t flags);
@@ -452,9 +524,10 @@ RW_EXPORT int32_t rw_core_server_name(struct rw_core *core, uint32_t index, cons
 /* Stop accepting on every listener. Connections still queued stay in the kernel's queue for whoever holds the socket. */
 RW_EXPORT void rw_core_stop_accepting(struct rw_core *core);
 
-/* Begin to drain: idle keep-alive connections close, requests in progress finish and answer `Connection: close`,
+/* Begin to drain: requests in progress, and those that still come on open connections, are answered with `Connection: close`; keep-alive
+ * connections close once they have been idle for `idle_ms` (0: at once), since a client may be sending its next request when they do;
  * WebSockets close with `code` spread evenly over `over_ms`. */
-RW_EXPORT void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms);
+RW_EXPORT void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms, uint32_t idle_ms);
 
 /* One turn: apply `command_count` commands, send what they queued, take completions, write events.
  * in:  wait_us: when nothing is at hand, wait so long for it at most; 0: do not wait
@@ -480,8 +553,8 @@ RW_EXPORT void rw_core_wake(struct rw_core *core);
 RW_EXPORT int32_t rw_core_remote_address(const struct rw_core *core, uint32_t slot, uint32_t generation, char *out, uint32_t bytes, uint32_t *port);
 
 /* The peer's address in binary, in network order: 4 or 16 bytes into out[0..16), and the port in *port.
- * in:  proxied: 1: as told by the PROXY protocol, 0: of the socket
- * ret: 4 or 16; 0: a Unix socket, or no PROXY header came; RW_ERR_STALE */
+ * in:  proxied: 1: as told by the PROXY protocol, or by a trusted proxy in the head of the latest request (then the port is 0); 0: of the socket
+ * ret: 4 or 16; 0: a Unix socket, or no proxy has told; RW_ERR_STALE */
 RW_EXPORT int32_t rw_core_peer(const struct rw_core *core, uint32_t slot, uint32_t generation, uint32_t proxied, uint8_t *out, uint32_t *port);
 
 /* The topics of a connection into out[0..bytes): for each a u16 length in host order and the name.
@@ -503,7 +576,7 @@ RW_EXPORT uint32_t rw_core_connections(const struct rw_core *core);
 /* ------------------------------------------------------------------ for the supervisor */
 
 /* Create the shared memory of a node: counters, interest, and one message ring per ordered pair of workers.
- * in:  worker_count 1..256; ring_bytes per pair, a power of two >= 65536 (0: default)
+ * in:  worker_count 1..512, places of workers: of two generations when a node is to replace its workers without a gap; ring_bytes per pair, a power of two >= 65536 (0: default)
  * ret: a memfd (without FD_CLOEXEC), or a negated errno */
 RW_EXPORT int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes);
 
@@ -514,8 +587,15 @@ RW_EXPORT void rw_shm_unmap(uint64_t address);
 /* Address of the counters of a worker within a mapping. */
 RW_EXPORT uint64_t rw_shm_stats(uint64_t address, uint32_t worker_index);
 
+/* Which workers own topics: those with index first..first+count-1, and how often that has changed. Written by the supervisor, read by every worker at
+ * any time as one u64: generation << 32 | first << 16 | count; 0: not set yet. */
+RW_EXPORT void rw_shm_view_set(uint64_t address, uint32_t generation, uint32_t first, uint32_t count);
+
+/* The epoch of a worker: odd while a process lives there, and another one for each. ret: 0: none has lived there, or index out of range */
+RW_EXPORT uint32_t rw_shm_epoch(uint64_t address, uint32_t worker_index);
+
 /* Say that a worker is gone (the supervisor saw it exit): the others stop writing to it, its interest is withdrawn and its gauges
- * go to zero. Its successor announces itself in rw_core_create(). */
+ * go to zero. Before its successor starts, which announces itself in rw_core_create(). */
 RW_EXPORT void rw_shm_worker_gone(uint64_t address, uint32_t worker_index);
 
 /* A listening socket (SO_REUSEPORT for TCP, TCP_NODELAY, non-blocking, no FD_CLOEXEC).
@@ -527,6 +607,7 @@ RW_EXPORT int32_t rw_listen_socket(const char *host, uint32_t port, uint32_t bac
 enum rw_listen_flag {
     RW_LISTEN_IPV6_ONLY = 1u << 0,
     RW_LISTEN_EXCLUSIVE = 1u << 1, /* no SO_REUSEPORT: refuse when anyone else listens */
+    RW_LISTEN_LATER = 1u << 2,     /* take the address only; rw_listen_backlog() begins: until then nobody connects, so closing it cuts nobody off */
 };
 
 /* The port a listening socket is bound to; 0 for a Unix socket. */
@@ -541,6 +622,9 @@ RW_EXPORT void rw_listen_close(int32_t fd);
 
 /* Pin the calling process to one CPU. ret: RW_OK or a negated errno */
 RW_EXPORT int32_t rw_affinity_set(uint32_t cpu);
+
+/* Change how many connections may wait in the accept queue of a listening socket (listen(2)). ret: RW_OK or a negated errno */
+RW_EXPORT int32_t rw_listen_backlog(int32_t fd, uint32_t backlog);
 
 /* The CPUs this process may run on, as a list of numbers in out[0..capacity). ret: how many there are */
 RW_EXPORT int32_t rw_affinity_get(uint32_t *out, uint32_t capacity);

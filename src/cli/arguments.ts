@@ -12,16 +12,21 @@ export class UsageError extends Error {}
 
 /** Throws UsageError for anything that the command does not know, and for options without their value. */
 export function judgeArguments(command: string, args: ArgsDef, rest: readonly string[]): void {
-  const known = Object.entries(args).map(([name, arg]) => ({
-    name,
-    short: 'alias' in arg ? String(arg.alias) : undefined,
-    type: arg.type === 'boolean' ? ('boolean' as const) : ('string' as const),
-  }));
+  const words = Object.entries(args).filter(([, arg]) => arg.type === 'positional');
+  const known = Object.entries(args)
+    .filter(([, arg]) => arg.type !== 'positional')
+    .map(([name, arg]) => ({
+      name,
+      short: 'alias' in arg ? String(arg.alias) : undefined,
+      type: arg.type === 'boolean' ? ('boolean' as const) : ('string' as const),
+    }));
   const options = Object.fromEntries(known.map(({ name, short, type }) => [name, short === undefined ? { type } : { type, short }]));
   const explain = `('ringway ${command} --help' explains)`;
   const { tokens } = parseArgs({ args: [...rest], options, strict: false, allowPositionals: true, tokens: true });
+  let given = 0;
   for (const token of tokens) {
-    if (token.kind === 'positional') throw new UsageError(`'${token.value}' is one word too many for 'ringway ${command}' ${explain}`);
+    if (token.kind === 'positional' && ++given > words.length)
+      throw new UsageError(`'${token.value}' is one word too many for 'ringway ${command}' ${explain}`);
     if (token.kind !== 'option') continue;
     const option = known.find(({ name }) => name === token.name);
     if (option === undefined) {
@@ -37,10 +42,17 @@ export function judgeArguments(command: string, args: ArgsDef, rest: readonly st
     if (option.type === 'string' && !hasValue) throw new UsageError(`'${token.rawName}' needs a value ${explain}`);
     if (option.type === 'boolean' && token.value !== undefined) throw new UsageError(`'${token.rawName}' takes no value ${explain}`);
   }
+  const [missing] = words.find(([, arg], place) => place >= given && !('required' in arg && arg.required === false)) ?? [];
+  if (missing !== undefined) throw new UsageError(`which ${missing}? ${explain}`);
 }
 
 export function workerCount(text: string | undefined): number | undefined {
   return text === undefined ? undefined : integer('--workers', text, ranges.workers);
+}
+
+/** Of a whole node, in as many workers as there may be. */
+export function connectionCount(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : integer('--connections', text, [1, ranges.workers[1] * ranges.connections[1]]);
 }
 
 function integer(name: string, text: string, [least, most]: readonly [number, number], also = ''): number {

@@ -12,13 +12,18 @@ import { exitCodes } from '../exit-codes.ts';
 import { OperatingError } from '../operating-error.ts';
 import { version } from '../version.ts';
 import { adminArgs, adminClient } from './admin-client.ts';
-import { judgeArguments, runArguments, UsageError, workerCount } from './arguments.ts';
+import { connectionCount, judgeArguments, runArguments, UsageError, workerCount } from './arguments.ts';
 import { build } from './build.ts';
 import { check } from './check.ts';
+import { doctor } from './doctor.ts';
 import { health } from './health.ts';
 import { init } from './init.ts';
+import { probe, probeWord } from './probe.ts';
+import { publish } from './publish.ts';
+import { reload } from './reload.ts';
 import { run } from './run.ts';
 import { start } from './start.ts';
+import { top, topInterval, topPid } from './top.ts';
 
 /** Where the command writes; replaced in tests. */
 export interface Terminal {
@@ -59,6 +64,48 @@ function commands(to: Terminal, result: { exitCode: number }) {
         to.out(await check(args.config));
       },
     }),
+    publish: defineCommand({
+      meta: { name: 'publish', description: 'Publish a message to the subscribers of a topic' },
+      args: {
+        topic: { type: 'positional', description: 'The topic', valueHint: 'TOPIC' },
+        data: { type: 'positional', description: 'The message. Default, and -: standard input', required: false, valueHint: 'DATA' },
+        file: { type: 'string', description: 'Read the message from a file', valueHint: 'FILE' },
+        binary: { type: 'boolean', description: 'Publish a binary message instead of text', default: false },
+        ...adminArgs,
+      },
+      async run({ args }) {
+        const { topic = '', data, file, binary } = args;
+        to.out(await publish(adminClient(args), { topic, data, file, isBinary: binary }));
+      },
+    }),
+    top: defineCommand({
+      meta: { name: 'top', description: 'Show what a gateway on this machine does, live' },
+      args: {
+        pid: { type: 'string', description: 'Its supervisor. Default: as its admin listener tells', valueHint: 'PID' },
+        interval: { type: 'string', description: 'Seconds between two looks. Default: 1', valueHint: 'SECONDS' },
+        once: { type: 'boolean', description: 'Show once, and end', default: false },
+        json: { type: 'boolean', description: 'One JSON object a line', default: false },
+        ...adminArgs,
+      },
+      async run({ args }) {
+        const options = { pid: topPid(args.pid), intervalMs: topInterval(args.interval), isOnce: args.once, isJson: args.json };
+        await top(
+          () => adminClient(args),
+          options,
+          (text) => void process.stdout.write(text),
+        );
+      },
+    }),
+    reload: defineCommand({
+      meta: { name: 'reload', description: 'Let a gateway on this machine serve its config as it is now, without losing a connection' },
+      args: {
+        pid: { type: 'string', description: 'Its supervisor. Default: as its admin listener tells', valueHint: 'PID' },
+        ...adminArgs,
+      },
+      async run({ args }) {
+        to.out(await reload(adminClient(args), { pid: topPid(args.pid), tell: (text) => to.err(`ringway: ${text}`) }));
+      },
+    }),
     health: defineCommand({
       meta: { name: 'health', description: 'Say whether a gateway is alive: exit code 0 or 1' },
       args: { ready: { type: 'boolean', description: 'Whether it is ready to serve', default: false }, ...adminArgs },
@@ -73,6 +120,25 @@ function commands(to: Terminal, result: { exitCode: number }) {
       args: {},
       async run() {
         to.out(await build());
+      },
+    }),
+    doctor: defineCommand({
+      meta: { name: 'doctor', description: 'Judge this machine and say what to change; exit code 1 when there is a problem' },
+      args: {
+        config: {
+          type: 'string',
+          alias: 'c',
+          description: `The config file. Default: ${defaultConfigPath}, if there is one`,
+          valueHint: 'FILE',
+        },
+        connections: { type: 'string', description: 'Connections that this node is to hold', valueHint: 'N' },
+        json: { type: 'boolean', description: 'Print JSON', default: false },
+      },
+      async run({ args }) {
+        const { config: configPath, connections, json } = args;
+        const { text, exitCode } = await doctor({ configPath, connections: connectionCount(connections), json });
+        to.out(text);
+        result.exitCode = exitCode;
       },
     }),
     init: defineCommand({
@@ -92,7 +158,9 @@ export async function runCli(argv: readonly string[], to: Terminal = terminal): 
   const main = defineCommand({ meta: { name: 'ringway', version, description: 'A realtime gateway: WebSockets and HTTP' }, subCommands });
   try {
     const [first, ...rest] = argv;
-    if (first === '--version' || first === '-v') {
+    if (first === probeWord) {
+      await probe(rest[0] ?? defaultConfigPath);
+    } else if (first === '--version' || first === '-v') {
       to.out(version);
     } else if (first === undefined || first === '--help' || first === '-h' || first === 'help') {
       const usage = await usageText(main);

@@ -1,6 +1,6 @@
 /**
  * Modules that map the C core, which may not be there yet: loaded when a command needs them, so that others do without.
- * Role: used by the commands. Throws OperatingError, which says how to build the core.
+ * Role: used by the commands. Loading compiles the core where none fits. Throws OperatingError, which says what that takes.
  */
 import { OperatingError } from '../operating-error.ts';
 
@@ -13,4 +13,8 @@ async function orExplain<Module>(load: Promise<Module>): Promise<Module> {
 }
 
 export const loadNative = async () => (await orExplain(import('../../ffi/bindings.ts'))).native;
+export const loadLibraryPath = async () => (await orExplain(import('../../ffi/bindings.ts'))).libraryPath;
+/** Compile the core, whether one fits or not. ret: its path */
+export const compileCore = () => orExplain(import('../../ffi/library.ts').then((library) => library.compileCore()));
 export const loadJudge = () => orExplain(import('./judge-certificates.ts'));
+export const loadRingTrial = () => orExplain(import('../doctor/ring-trial.ts'));

@@ -1,6 +1,6 @@
 /** `ringway init`: write a starter config. */
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { defaultConfigPath } from '../config/load.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
 import { starterConfig } from './starter.ts';
@@ -15,5 +15,15 @@ export function init(folder: string, force: boolean): string {
     if (errorCode(error) === 'EEXIST') throw new OperatingError(`${path} exists already; 'ringway init --force' replaces it`);
     throw new OperatingError(`cannot write ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
-  return `wrote ${path}\nNow run 'ringway start', then open http://localhost:8080`;
+  const absent = ['ringway', 'hono'].filter((name) => !isInstalled(name, folder));
+  // It runs all the same: what it imports is provided.
+  const hint = absent.length === 0 ? '' : `\nYour editor shows types once ${absent.join(' and ')} can be imported from there (npm install)`;
+  return `wrote ${path}\nNow run 'ringway start', then open http://localhost:8080${hint}`;
+}
+
+function isInstalled(name: string, folder: string): boolean {
+  for (let at = resolve(folder); ; at = dirname(at)) {
+    if (existsSync(join(at, 'node_modules', name, 'package.json'))) return true;
+    if (dirname(at) === at) return false;
+  }
 }

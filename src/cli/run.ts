@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { defaults } from '../config/defaults.ts';
 import { createLog } from '../log.ts';
 import { programWorkers } from '../supervisor/boot.ts';
-import type { NodeSettings } from '../supervisor/supervisor.ts';
+import type { NodeSettings } from '../supervisor/settings.ts';
 import { type RunOptions, UsageError } from './arguments.ts';
 import { loadNative } from './core-modules.ts';
 import { untilStopped } from './start.ts';
@@ -30,7 +30,7 @@ export async function run(options: RunOptions): Promise<number> {
   const kind = programWorkers({ preload, program, args: options.args, portsFd });
   try {
     const supervisor = await Supervisor.start({ config, kind, native, log, judge: () => [] });
-    return await untilStopped(supervisor, options.drainTimeout, log);
+    return await untilStopped(supervisor, log);
   } finally {
     closeSync(portsFd);
   }

@@ -33,7 +33,7 @@ export interface CertificateOptions {
   minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
 }
 
-/** TLS of one address: its files are read again when they change, and on SIGHUP; no connection is closed for that. */
+/** TLS of one address: its files are read again when they change; no connection is closed for that. */
 export interface TlsOptions extends CertificateOptions {
   /** Parameters for DHE key exchange. @default only elliptic curves are spoken */
   dhParams?: string | undefined;
@@ -73,7 +73,7 @@ export interface ListenOptions {
 export interface AdminOptions {
   /** TCP port; 0: the system chooses one. @default the environment variable ADMIN_PORT, else 9100 */
   port?: number | undefined;
-  /** IPv4 or IPv6 address. @default '127.0.0.1' */
+  /** IPv4 or IPv6 address. @default the environment variable ADMIN_HOST, else '127.0.0.1' */
   host?: string | undefined;
   /** Path of a Unix socket, instead of `port` and `host`. */
   unix?: string | undefined;
@@ -222,7 +222,8 @@ export interface LogOptions {
   requests?: boolean | undefined;
   /**
    * The header that names a request. One that comes with a request is taken over, when it is at most 128 letters, digits and any of `._:+/=-`;
-   * else a random one is made. It stands in every log line of the request, and in its response. @default 'x-request-id'
+   * else a random one is made once a log line or a handler (`c.env.requestId`) asks for it. Every log line about the request has it, and so has
+   * the response. @default 'x-request-id'
    */
   requestIdHeader?: string | false | undefined;
 }

@@ -3,18 +3,11 @@
  * Role: a part of resolve.ts. What is done with them: ringway.h rw_core_trusted_proxies().
  */
 import ipaddr from 'ipaddr.js';
+import type { AddressRange } from '../core/options.ts';
 import { defaults, trustedProxiesMax } from './defaults.ts';
 import type { TrustedProxiesOptions } from './define.ts';
 import { show } from './schema.ts';
 import type { Complain } from './tls.ts';
-
-/** A range of addresses. An IPv4 address is written as IPv6 (::ffff:a.b.c.d), its prefix with 96 bits more. */
-export interface AddressRange {
-  /** 16 bytes in network order. */
-  readonly address: Uint8Array;
-  /** 0 to 128. */
-  readonly prefixBits: number;
-}
 
 export interface TrustedProxiesSettings {
   readonly ranges: readonly AddressRange[];

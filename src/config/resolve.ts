@@ -4,6 +4,7 @@
  * Role: the only maker of ResolvedConfig. Up: load.ts. Down: schema.ts (one value at a time), defaults.ts. All mistakes are
  * reported at once.
  */
+import { isIP } from 'node:net';
 import type { WebSocketHandler } from '../core/websocket.ts';
 import { adminTokenLengthMin, defaults, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
 import type { FetchApp, FetchEnv, FetchHandler, GatewayConfig, ListenOptions, LogOptions, SqpollOptions } from './define.ts';
@@ -194,8 +195,14 @@ class EnvironmentValues {
     if (this.#env.WORKERS?.trim() === 'auto') return 'auto';
     return this.#read('WORKERS', ranges.workers, "'auto' or ") ?? defaults.workers;
   }
-  text(name: 'REDIS_URL' | 'ADMIN_TOKEN'): string | undefined {
+  text(name: 'REDIS_URL' | 'ADMIN_HOST' | 'ADMIN_TOKEN'): string | undefined {
     return this.#env[name]?.trim() || undefined;
+  }
+  adminHost(): string {
+    const address = this.text('ADMIN_HOST');
+    if (address === undefined || isIP(address) !== 0) return address ?? defaults.admin.host;
+    this.#mistakes.add([], `env ADMIN_HOST: is ${show(address)}; write an IPv4 or IPv6 address, or unset it`);
+    return defaults.admin.host;
   }
   /** Its value stands in no message: it is a secret. */
   adminToken(): string | undefined {
@@ -285,7 +292,7 @@ function resolveAdmin(admin: GatewayConfig['admin'], environment: EnvironmentVal
   }
   return {
     kind: 'tcp',
-    host: admin?.host ?? defaults.admin.host,
+    host: admin?.host ?? environment.adminHost(),
     port: admin?.port ?? environment.port('ADMIN_PORT', defaults.admin.port),
     token,
   };

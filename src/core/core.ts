@@ -6,7 +6,7 @@
  *
  * Memory that the core owns is read through typed arrays made once; nothing is allocated per event but what a handler asks for.
  */
-import { type CoreHandle, coreCalls, type TlsFiles } from '../../ffi/bindings.ts';
+import { type CoreHandle, coreCalls, SystemError, type TlsFiles } from '../../ffi/bindings.ts';
 import {
   backend,
   capacity,
@@ -15,16 +15,28 @@ import {
   commandType,
   coreInfoLayout,
   eventLayout,
+  listenerFlag,
   noSlot,
+  result,
   slotLayout,
   slotStateMask,
   statsLayout,
 } from '../../ffi/layout.ts';
+import { addressText } from './address.ts';
 import { bytesOf, CommandBatch, type Payload, roomOf, type Topic } from './command-batch.ts';
 import type { ConnectionEvents, ConnectionName, ServerName } from './connection.ts';
 import { EventBatch, type WebSocketEvents } from './event-batch.ts';
 import type { HttpCommands, HttpEvents, RequestHead, RequestName } from './http.ts';
-import { type BackendName, type BehaviorOptions, type CoreOptions, encodeBehavior, encodeConfig } from './options.ts';
+import type { BusEvents, MailOutcome, NodeView } from './node.ts';
+import {
+  type AddressRange,
+  type BackendName,
+  type BehaviorOptions,
+  type CoreOptions,
+  encodeAddressRanges,
+  encodeBehavior,
+  encodeConfig,
+} from './options.ts';
 import { statIndex } from './stat-index.ts';
 
 const slotWords = slotLayout.bytes / 4;
@@ -36,6 +48,8 @@ const slotOutUnflushed = slotLayout.outUnflushed / 4;
 const slotHostWord = slotLayout.hostWord / 4;
 /** Of a WebSocket: whole frames that wait until a message that is being sent in fragments is complete. */
 const slotHeldBytes = slotLayout.heldBytes / 4;
+/** Of HTTP, in the lower half: the number of the latest request. */
+const slotRequest = slotLayout.request / 4;
 
 /** `enum rw_phase` within a slot's state. */
 const phaseMask = slotStateMask.phase;
@@ -55,7 +69,8 @@ const emptyBytes = new Uint8Array(0);
 
 export type { Payload, Topic } from './command-batch.ts';
 export type { WebSocketEvents } from './event-batch.ts';
-export type { BackendName, BehaviorOptions, CoreOptions } from './options.ts';
+export type { BusEvents, MailOutcome, NodeView } from './node.ts';
+export type { AddressRange, BackendName, BehaviorOptions, CoreOptions } from './options.ts';
 
 /** What became of a queued send. */
 export type Outcome = 'sent' | 'backpressure' | 'dropped' | 'closed';
@@ -66,14 +81,22 @@ export class Core implements HttpCommands {
   readonly #events: EventBatch;
   readonly #slots: Uint32Array;
   readonly #stats: BigUint64Array;
+  /** One word that the supervisor changes; undefined: no shared memory. */
+  readonly #viewWord: BigUint64Array | undefined;
+  #viewSeen = 0n;
+  #view: NodeView | undefined;
   /** Up to here a connection that keeps up takes what is queued for it, whatever its behavior. */
   #certainBytes = eagerBytes;
   /** Counts batches; wraps like the u32 it is compared with. A payload offset is good as long as this stays. */
   batch = 1;
   /** Told of connections and server names by listeners that ask for it. */
   connectionEvents: ConnectionEvents | undefined;
+  /** Called by `publish`, when the message is on its way to the subscribers of this node. Payload and topic are borrowed for the call. */
+  onPublish: ((topic: Topic, flags: number, payload: Payload) => void) | undefined;
   /** Called when an event handler throws, which is a defect of a frontend: those catch what their own handlers throw. */
   onHandlerError: (error: unknown) => void = reportError;
+  /** Proxies may have told of clients. */
+  #knowsProxies = false;
   readonly #payloadAddress: number;
   /** The payload area and, from `capacity.payloadBytes` on, `capacity.lendBytes` for the host's own use; for decoding text. */
   readonly payload: Buffer;
@@ -83,6 +106,8 @@ export class Core implements HttpCommands {
   /** Why io_uring was not taken, or empty. */
   readonly note: string;
   readonly highWater: number;
+  /** This process among those that have had its place; odd. 0: no shared memory. */
+  readonly epoch: number;
 
   constructor(options: CoreOptions) {
     const { core, note } = coreCalls.create(encodeConfig(options));
@@ -106,6 +131,9 @@ export class Core implements HttpCommands {
     const slots = view.getUint32(coreInfoLayout.maxConnections, true);
     this.#slots = new Uint32Array(coreCalls.view(address(coreInfoLayout.slots), slots * slotLayout.bytes));
     this.#stats = new BigUint64Array(coreCalls.view(address(coreInfoLayout.stats), statsLayout.bytes));
+    const viewAddress = address(coreInfoLayout.view);
+    this.#viewWord = viewAddress === 0 ? undefined : new BigUint64Array(coreCalls.view(viewAddress, 8));
+    this.epoch = view.getUint32(coreInfoLayout.epoch, true);
     this.backend = view.getUint32(coreInfoLayout.backend, true) === backend.ioUring ? 'io_uring' : 'epoll';
   }
 
@@ -123,8 +151,15 @@ export class Core implements HttpCommands {
 
   /** Accept from the listening socket `fd`; `index` comes back in request heads. `flags`: bits of `listenerFlag` in ffi/layout.ts. */
   listen(fd: number, index: number, flags = 0): void {
+    if ((flags & (listenerFlag.proxyProtocol | listenerFlag.proxyRequired)) !== 0) this.#knowsProxies = true;
     coreCalls.listen(this.#core, fd, index, flags);
     this.onQueued?.();
+  }
+
+  /** Believe these about their clients: in the PROXY protocol and, as `proxyHeader` says, in headers. Connections that stand are not judged again. */
+  setTrustedProxies(ranges: readonly AddressRange[]): void {
+    if (ranges.length > 0) this.#knowsProxies = true;
+    coreCalls.trustedProxies(this.#core, encodeAddressRanges(ranges), ranges.length);
   }
 
   setListenerFlags(index: number, flags: number): void {
@@ -168,13 +203,50 @@ export class Core implements HttpCommands {
     coreCalls.stopAccepting(this.#core);
   }
 
-  /** Finish requests, close WebSockets with `code` spread over `overMs`. */
-  drain(code: number, overMs: number): void {
-    coreCalls.drain(this.#core, code, overMs);
+  /**
+   * Finish requests, close WebSockets with `code` spread over `overMs`. Keep-alive connections close once they have been idle for `idleMs`;
+   * until then requests that come are answered, with `Connection: close`.
+   */
+  drain(code: number, overMs: number, idleMs = 0): void {
+    coreCalls.drain(this.#core, code, overMs, idleMs);
   }
 
   connections(): number {
     return coreCalls.connections(this.#core);
+  }
+
+  // ---------------------------------------------------------------- the node
+
+  /** Told of this worker's interest and of mail. */
+  get busEvents(): BusEvents | undefined {
+    return this.#events.bus;
+  }
+
+  set busEvents(events: BusEvents | undefined) {
+    this.#events.bus = events;
+  }
+
+  /** Which workers own topics; undefined: nobody has said so yet. Cheap; the same object as long as nothing changes. */
+  view(): NodeView | undefined {
+    const word = this.#viewWord?.[0] ?? 0n;
+    if (word !== this.#viewSeen) {
+      this.#viewSeen = word;
+      const low = Number(word & 0xffff_ffffn);
+      this.#view = word === 0n ? undefined : { generation: Number(word >> 32n), first: low >>> 16, count: low & 0xffff };
+    }
+    return this.#view;
+  }
+
+  /**
+   * Send bytes to another worker of the node, behind what has been published before. Throws when `worker` is this one, or when they are more
+   * than ever fit.
+   */
+  mail(worker: number, bytes: Uint8Array): MailOutcome {
+    const code = this.#commands.direct(commandType.mail, 0, noSlot, 0, bytes, worker, 0, 0);
+    if (code === result.stale) return 'gone';
+    if (code === result.full) return 'full';
+    if (code < 0) throw new SystemError(`cannot send ${bytes.byteLength} bytes to worker ${worker}`, code);
+    return 'sent';
   }
 
   /** Counters written by the host, by name: `handlerErrors`, `loopLagUs`, `loopLagMaxUs`. */
@@ -348,8 +420,24 @@ export class Core implements HttpCommands {
     this.#commands.headers(commandType.upgrade, flags, slot, generation, data, arg0, offer.length, request.request);
   }
 
-  remoteAddress(connection: ConnectionName): { address: string; port: number } | undefined {
-    return coreCalls.remoteAddress(this.#core, connection.slot, connection.generation);
+  /**
+   * The client's address: as proxies that are trusted have told it, else that of the socket. Of a request it is known until the next one of its
+   * connection, which behind a proxy may be another client's.
+   */
+  remoteAddress(connection: ConnectionName | RequestName): { address: string; port: number } | undefined {
+    const { slot, generation } = connection;
+    if (this.#knowsProxies) {
+      if ('request' in connection && !this.#isLatest(connection)) return undefined;
+      const told = coreCalls.peer(this.#core, slot, generation, true);
+      if (told !== undefined && told.address.length > 0) return { address: addressText(told.address), port: told.port };
+    }
+    return coreCalls.remoteAddress(this.#core, slot, generation);
+  }
+
+  #isLatest({ slot, request }: RequestName): boolean {
+    const base = slot * slotWords;
+    const isWebSocket = ((this.#slots[base + slotState] as number) & slotStateMask.websocket) !== 0;
+    return isWebSocket || ((this.#slots[base + slotRequest] as number) & 0xffff) === request;
   }
 
   /** The peer's address in binary, of the socket or as a proxy told it; undefined once the connection is gone. */
@@ -502,6 +590,16 @@ export class Core implements HttpCommands {
 
   /** Queue a publish; `exceptSlot` is left out, `noSlot` for nobody. */
   publish(topic: Topic, flags: number, payload: Payload, exceptSlot: number = noSlot, exceptGeneration = 0): void {
+    this.#queuePublish(topic, flags, payload, exceptSlot, exceptGeneration);
+    if (this.onPublish !== undefined) this.onPublish(topic, flags, payload);
+  }
+
+  /** Queue a publish that another node has made: for the subscribers of this worker and of the others of this node. */
+  publishRemote(topic: Uint8Array, flags: number, payload: Uint8Array): void {
+    this.#queuePublish(topic, flags | commandFlag.publishRemote, payload, noSlot, 0);
+  }
+
+  #queuePublish(topic: Topic, flags: number, payload: Payload, exceptSlot: number, exceptGeneration: number): void {
     const commands = this.#commands;
     const room = roomOf(topic) + roomOf(payload);
     if (room > capacity.dataBytes) {

@@ -8,6 +8,7 @@ import { coreCalls } from '../../ffi/bindings.ts';
 import { eventFlag, eventLayout, eventType } from '../../ffi/layout.ts';
 import type { ConnectionEvents } from './connection.ts';
 import type { HttpEvents } from './http.ts';
+import type { BusEvents } from './node.ts';
 
 const eventWords = eventLayout.bytes / 4;
 const emptyBytes = new Uint8Array(0);
@@ -34,6 +35,8 @@ export class EventBatch {
   private readonly words: Uint32Array;
   private readonly payloadBytes: Uint8Array;
   private readonly payload: Buffer;
+  /** Told of the node, if it is there. */
+  bus: BusEvents | undefined;
 
   /** `payloadBytes` and `payload`: the same memory, as bytes and for decoding text. */
   constructor(records: ArrayBuffer, payloadBytes: Uint8Array, payload: Buffer) {
@@ -122,6 +125,16 @@ export class EventBatch {
         break;
       case eventType.serverName:
         connection?.onServerName(slot, generation, words[at + 7] as number, this.payload.latin1Slice(offset, offset + bytes));
+        break;
+      case eventType.interest:
+        this.bus?.onInterest(this.payloadBytes.slice(offset, offset + bytes), (flags & eventFlag.interestWanted) !== 0);
+        break;
+      case eventType.mail:
+        this.bus?.onMail(
+          slot,
+          generation,
+          flags & eventFlag.large ? largePayload(arg0, arg1, bytes).slice() : this.payloadBytes.slice(offset, offset + bytes),
+        );
         break;
       default: // NONE: a place the core reserved and did not need
     }

@@ -79,7 +79,10 @@ export interface HttpCommands {
   bodyAck(head: RequestHead, bytes: number): void;
   /** Accept a WebSocket handshake (a head with RW_REQUEST_UPGRADE). `data` becomes `socket.data`. */
   upgrade(head: RequestHead, headers: string, handler: number, data: unknown): void;
-  /** The peer's address, or undefined when the connection is gone or came over a Unix socket. */
+  /**
+   * The client's address, behind trusted proxies as they tell it (port 0 when a header did). Undefined when the connection is gone or came over a
+   * Unix socket, and behind proxies once it has another request, which may be another client's.
+   */
   remoteAddress(head: RequestHead): { address: string; port: number } | undefined;
   readonly highWater: number;
 }

@@ -2,7 +2,7 @@
  * What a core and its behaviors are set up with, and the records of that.
  * Role: pure; TypeScript's names and units onto `struct rw_core_config` and `struct rw_behavior`. Up: core.ts. Down: ffi/layout.ts.
  */
-import { abiVersion, backend, behaviorFlag, behaviorLayout, coreConfigLayout } from '../../ffi/layout.ts';
+import { abiVersion, addressRangeLayout, backend, behaviorFlag, behaviorLayout, coreConfigLayout, coreFlag } from '../../ffi/layout.ts';
 
 export type BackendName = 'io_uring' | 'epoll';
 
@@ -16,6 +16,18 @@ export interface CoreOptions {
   readonly workerCount: number;
   readonly numbers: Partial<Record<Exclude<keyof typeof coreConfigLayout, 'bytes'>, number>>;
   readonly maxBodyBytes?: number;
+  /** `busEvents.onInterest` is called. */
+  readonly wantsInterest?: boolean;
+  /** `busEvents.onMail` is called; else mail is thrown away. */
+  readonly wantsMail?: boolean;
+}
+
+/** A range of addresses. An IPv4 address is written as IPv6 (::ffff:a.b.c.d), its prefix with 96 bits more. */
+export interface AddressRange {
+  /** 16 bytes in network order. */
+  readonly address: Uint8Array;
+  /** 0 to 128. */
+  readonly prefixBits: number;
 }
 
 export interface BehaviorOptions {
@@ -38,6 +50,11 @@ export interface BehaviorOptions {
   readonly deflate?: number;
   /** Shorter messages are not compressed. */
   readonly deflateMinBytes?: number;
+  /** What a peer may send in a second on average, twice as much at once; 0: no limit. */
+  readonly messagesPerSecond?: number;
+  readonly bytesPerSecond?: number;
+  /** Past it: receive no more for a while, instead of closing with 1008. */
+  readonly pauseOnRate?: boolean;
 }
 
 export function encodeConfig(options: CoreOptions): Uint8Array {
@@ -54,6 +71,8 @@ export function encodeConfig(options: CoreOptions): Uint8Array {
   view.setInt32(coreConfigLayout.shmFd, options.shmFd, true);
   view.setUint32(coreConfigLayout.workerIndex, options.workerIndex, true);
   view.setUint32(coreConfigLayout.workerCount, options.workerCount, true);
+  const flags = (options.wantsInterest ? coreFlag.wantsInterest : 0) | (options.wantsMail ? coreFlag.wantsMail : 0);
+  view.setUint32(coreConfigLayout.flags, flags, true);
   const body = options.maxBodyBytes ?? 0;
   view.setUint32(coreConfigLayout.maxBodyBytesLo, body >>> 0, true);
   view.setUint32(coreConfigLayout.maxBodyBytesHi, Math.floor(body / 0x1_0000_0000), true);
@@ -77,8 +96,22 @@ export function encodeBehavior(options: BehaviorOptions): Uint8Array {
   if (options.wantsDrain) flags |= behaviorFlag.wantsDrain;
   if (options.wantsDroppedPayload) flags |= behaviorFlag.wantsDroppedPayload;
   if (options.limitsBefore) flags |= behaviorFlag.limitBefore;
+  if (options.pauseOnRate) flags |= behaviorFlag.pauseOnRate;
+  view.setUint32(behaviorLayout.messagesPerSecond, options.messagesPerSecond ?? 0, true);
+  view.setUint32(behaviorLayout.bytesPerSecond, options.bytesPerSecond ?? 0, true);
   view.setUint32(behaviorLayout.deflate, options.deflate ?? 0, true);
   view.setUint32(behaviorLayout.deflateMinBytes, options.deflateMinBytes ?? 0, true);
   view.setUint32(behaviorLayout.flags, flags, true);
   return record;
+}
+
+export function encodeAddressRanges(ranges: readonly AddressRange[]): Uint8Array {
+  const records = new Uint8Array(ranges.length * addressRangeLayout.bytes);
+  const view = new DataView(records.buffer);
+  for (const [index, { address, prefixBits }] of ranges.entries()) {
+    const at = index * addressRangeLayout.bytes;
+    records.set(address, at + addressRangeLayout.address);
+    view.setUint32(at + addressRangeLayout.prefixBits, prefixBits, true);
+  }
+  return records;
 }

@@ -28,6 +28,7 @@ export interface Socket<Data = unknown> {
   readonly isOpen: boolean;
   /** Bytes queued and not yet taken by the client's side of the network. */
   readonly bufferedAmount: number;
+  /** The client's address, behind trusted proxies as they tell it; '' once it is gone, or for a Unix socket. */
   readonly remoteAddress: string;
   send(message: Message | string | ArrayBuffer | ArrayBufferView): SendResult;
   ping(data?: string | Uint8Array): void;

@@ -10,6 +10,8 @@ export interface WorkerListener {
   readonly fd: number;
   /** Index into `ResolvedConfig.listen`; comes back in requests. */
   readonly index: number;
+  /** Which address it is, as `keyOf` in listeners.ts says: the config may have been edited since. */
+  readonly key: string;
   /** For people, such as 'http://localhost:8080'. */
   readonly label: string;
 }
@@ -17,21 +19,27 @@ export interface WorkerListener {
 /** A worker's place on its node. */
 export interface NodePlace {
   readonly index: number;
-  /** Workers of this node. */
-  readonly count: number;
+  /** Places for workers in the shared memory of this node; more than one generation may be at work. */
+  readonly places: number;
+  /** Workers of its own generation. */
+  readonly workers: number;
   /** CPU to pin itself to; null: none. */
   readonly cpu: number | null;
   readonly shmFd: number;
-  /** Worker i's inbox eventfd is `inboxFdFirst + i`. */
+  /** The inbox eventfd of place i is `inboxFdFirst + i`. */
   readonly inboxFdFirst: number;
   /** Counts the processes that have had this index, from 0. */
   readonly generation: number;
+  /** Names the node among all that share a Redis: 16 hexadecimal digits, random at every start of the supervisor. */
+  readonly nodeId: string;
 }
 
 /** Everything that a worker of a gateway must know beside its config. */
 export interface WorkerBoot extends NodePlace {
   readonly configPath: string;
   readonly listeners: readonly WorkerListener[];
+  /** Accept nothing until told to `serve`: an older generation still does. */
+  readonly holdsBack: boolean;
 }
 
 /** Everything that a worker of `ringway run` must know. */
@@ -47,7 +55,11 @@ export interface WorkerKind {
   /** Handed over to every worker, behind those of its place. */
   readonly descriptors: readonly number[];
   /** What it must know beside its place. `fdFirst`: where it finds `descriptors`. */
-  boot(listeners: readonly WorkerListener[], fdFirst: number): Omit<WorkerBoot, keyof NodePlace> | Omit<ProgramBoot, keyof NodePlace>;
+  boot(
+    listeners: readonly WorkerListener[],
+    fdFirst: number,
+    holdsBack: boolean,
+  ): Omit<WorkerBoot, keyof NodePlace> | Omit<ProgramBoot, keyof NodePlace>;
   /** Written by others: it listens when it likes, may end by itself, and may handle signals. */
   readonly isProgram: boolean;
   /** RFC 6455 §7.4: what WebSockets close with when the node stops. */
@@ -61,23 +73,43 @@ export type WorkerMessage =
   | { readonly type: 'ready'; readonly backend: BackendName; readonly note?: string; readonly where?: string }
   /** It has finished draining and is about to exit. */
   | { readonly type: 'drained' }
+  /** The answer to `publish`. `problem`: why the messages were not published. */
+  | { readonly type: 'published'; readonly id: number; readonly problem?: string }
   /** It cannot start and is about to exit with `exitCode`; 78 on the first start stops the node, all else is tried again. */
   | { readonly type: 'failed'; readonly message: string; readonly exitCode: number };
 
 export interface DrainMessage {
   readonly type: 'drain';
-  /** What the node was asked by. */
-  readonly signal: StopSignal;
+  /** What the node was asked by; SIGHUP: others take its place. */
+  readonly signal: StopSignal | 'SIGHUP';
   /** WebSocket close code to send. */
   readonly code: number;
   /** Spread the closes over this time. */
   readonly overMs: number;
+  /** Keep-alive connections close once they have been idle for so long. */
+  readonly idleMs: number;
+  /** Nobody else accepts from some of its sockets: what waits there is its to serve before it closes them. */
+  readonly servesQueues: boolean;
   /** From now; then the supervisor kills what is left. */
   readonly deadlineMs: number;
 }
 
+/** A message that came to the admin listener. */
+export interface PublishedMessage {
+  readonly topic: string;
+  /** Text as it is; bytes as base64. */
+  readonly data: string;
+  readonly isBinary: boolean;
+}
+
 export type SupervisorMessage =
   | DrainMessage
+  /** Accept connections from now on; only to workers that hold back. */
+  | { readonly type: 'serve' }
+  /** The process at this place has ended; `epoch`: which of those that have lived there, as the shared memory counts them. */
+  | { readonly type: 'worker-gone'; readonly worker: number; readonly epoch: number }
+  /** Publish these, in this order, and answer with `published`. */
+  | { readonly type: 'publish'; readonly id: number; readonly messages: readonly PublishedMessage[] }
   /** Load the certificates of these listeners again, or, in a program, those of all. */
   | { readonly type: 'certificates'; readonly listeners: readonly number[] };
 
@@ -105,12 +137,15 @@ export function readBoot<Boot extends NodePlace = WorkerBoot>(env: Readonly<Reco
 /** RFC 6455 §7.4.1: the endpoint is going away. */
 const goingAway = 1001;
 
+/** RFC 6455 §7.4.1 and the IANA registry: the service restarts, come back. */
+export const serviceRestart = 1012;
+
 /** Workers that serve a config with `program`. */
 export function gatewayWorkers(configPath: string, program: string): WorkerKind {
   return {
     args: [program],
     descriptors: [],
-    boot: (listeners) => ({ configPath, listeners }),
+    boot: (listeners, _, holdsBack) => ({ configPath, listeners, holdsBack }),
     isProgram: false,
     drainCode: goingAway,
   };
@@ -121,14 +156,13 @@ export interface SupervisorNative {
   shmCreate(workers: number, ringBytes: number): number;
   shmMap(fd: number): SharedStats;
   listenSocket(host: string, port: number | undefined, backlog: number, flags: number): number;
+  /** Begin to listen, or change how many connections may wait. */
+  listenBacklog(fd: number, backlog: number): void;
   socketPort(fd: number): number;
   eventfdCreate(): number;
   fdClose(fd: number): void;
   affinityGet(): number[];
 }
-
-/** RFC 6455 §7.4.1 and the IANA registry: the service restarts, come back. */
-const serviceRestart = 1012;
 
 export interface ProgramPlan {
   /** Loaded before the program. */

@@ -1,8 +1,8 @@
 /**
- * Certificates while the gateway runs: judged, and loaded again when their files change or somebody asks for it.
+ * Certificates while the gateway runs: judged, and loaded again when their files change. A reload has new watchers, for what the new config says.
  *
  * Role: says which listeners have new certificates that are good; workers load them. On a mistake nothing is told to anybody, so all
- * workers keep the old ones. Up: supervisor.ts. Down: config/tls.ts; the judge is cli/judge-certificates.ts.
+ * workers keep the old ones. Up: reload.ts. Down: config/tls.ts; the judge is cli/judge-certificates.ts.
  */
 import { statSync } from 'node:fs';
 import { pathText } from '../config/schema.ts';
@@ -49,17 +49,6 @@ export class CertificateReloads {
       const { reloadInterval } = listener.tls;
       return reloadInterval === 0 ? [] : [setInterval(() => this.#look(listener), reloadInterval * 1000)];
     });
-  }
-
-  /** Load every certificate again. */
-  reload(): void {
-    if (this.#watched.length === 0) {
-      this.#options.log.warn(
-        'SIGHUP: no address speaks TLS, so there is no certificate to load again; the config itself is read at start only',
-      );
-      return;
-    }
-    for (const listener of this.#watched) this.#load(listener, fingerprint(listener.tls));
   }
 
   stop(): void {

@@ -18,38 +18,43 @@ function readText(path: string): string | undefined {
 
 /** CPUs' worth of time that the cgroup grants, such as 1.5; Infinity: no limit. */
 export function cgroupCpuQuota(read: ReadText = readText): number {
-  let quota = Number.POSITIVE_INFINITY;
+  return smallestInGroups(
+    read,
+    'cpu',
+    (folder) => quotaV2(read(join(folder, 'cpu.max'))),
+    (folder) => quotaV1(read(join(folder, 'cpu.cfs_quota_us')), read(join(folder, 'cpu.cfs_period_us'))),
+  );
+}
+
+/** The least limit of `controller` for this process, asked of each folder that may hold one, in version 2 of cgroups and in version 1. */
+export function smallestInGroups(
+  read: ReadText,
+  controller: string,
+  limitV2: (folder: string) => number,
+  limitV1: (folder: string) => number,
+): number {
+  let limit = Number.POSITIVE_INFINITY;
   for (const line of (read('/proc/self/cgroup') ?? '').split('\n')) {
     // hierarchy-ID:controllers:path (cgroups(7)); version 2 has no controllers here.
     const [, controllers = '', ...rest] = line.split(':');
     const path = rest.join(':');
-    if (line.startsWith('0::'))
-      quota = Math.min(
-        quota,
-        smallest(path, ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'], (folder) => quotaV2(read(join(folder, 'cpu.max')))),
-      );
-    else if (controllers.split(',').includes('cpu')) {
-      quota = Math.min(
-        quota,
-        smallest(path, ['/sys/fs/cgroup/cpu', `/sys/fs/cgroup/${controllers}`], (folder) =>
-          quotaV1(read(join(folder, 'cpu.cfs_quota_us')), read(join(folder, 'cpu.cfs_period_us'))),
-        ),
-      );
-    }
+    if (line.startsWith('0::')) limit = Math.min(limit, smallest(path, ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'], limitV2));
+    else if (controllers.split(',').includes(controller))
+      limit = Math.min(limit, smallest(path, [`/sys/fs/cgroup/${controller}`, `/sys/fs/cgroup/${controllers}`], limitV1));
   }
-  return quota;
+  return limit;
 }
 
 /** A limit of any group above holds as well. Within a container the path may be that of the host: then only the mount's root is there. */
-function smallest(path: string, mounts: readonly string[], quotaAt: (folder: string) => number): number {
-  let quota = Number.POSITIVE_INFINITY;
+function smallest(path: string, mounts: readonly string[], limitAt: (folder: string) => number): number {
+  let limit = Number.POSITIVE_INFINITY;
   for (const mount of mounts) {
     for (let group = path; ; group = dirname(group)) {
-      quota = Math.min(quota, quotaAt(join(mount, group)));
+      limit = Math.min(limit, limitAt(join(mount, group)));
       if (group === '/' || group === '.' || group === '') break;
     }
   }
-  return quota;
+  return limit;
 }
 
 /** cpu.max: "max 100000" or "150000 100000". */

@@ -1,5 +1,6 @@
 /**
- * Stopping the node: tell every worker to drain, wait, cut off what is left. And the signals that ask for it.
+ * Draining workers, when the node stops or others take their place: tell each of them, wait, cut off what is left. And the signals that ask for
+ * a stop.
  */
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
@@ -8,25 +9,38 @@ import type { WorkerProcess } from './worker-process.ts';
 /** Closes are spread over this part of the drain time; the rest is for their close handshakes. */
 const spreadShare = 0.8;
 
+/**
+ * How long a keep-alive connection may be idle before it is closed, by what was asked for. A client may be sending its next request just when
+ * its connection closes; within this time it is answered, and told to close. Load balancers send the next one soon; SIGINT comes from somebody
+ * who waits at a terminal.
+ */
+const idleMs = { SIGHUP: 5000, SIGTERM: 2000, SIGINT: 0 } as const;
+
 export interface DrainPlan {
-  readonly signal: StopSignal;
+  /** SIGHUP: others take their place. */
+  readonly signal: StopSignal | 'SIGHUP';
   /** What WebSockets close with. */
   readonly code: number;
   readonly timeoutSeconds: number;
   /** The option that sets it. */
   readonly timeoutOption: string;
+  /** See DrainMessage. */
+  readonly servesQueues: boolean;
 }
 
-/** Resolves when every worker has stopped, by itself or killed at the deadline. */
+/** Resolves when every worker has stopped, by itself or killed at the deadline. One that drains already goes on with the new times. */
 export async function drainWorkers(workers: readonly WorkerProcess[], plan: DrainPlan, log: Log): Promise<void> {
   const killAll = () => {
     for (const worker of workers) worker.kill();
   };
-  const { signal, code, timeoutSeconds } = plan;
+  const { signal, code, timeoutSeconds, servesQueues } = plan;
   const deadlineMs = timeoutSeconds * 1000;
   const overMs = Math.floor(deadlineMs * spreadShare);
   if (deadlineMs === 0) killAll();
-  else for (const worker of workers) worker.drain({ type: 'drain', signal, code, overMs, deadlineMs });
+  else {
+    const message = { type: 'drain', signal, code, overMs, idleMs: Math.min(idleMs[signal], overMs), servesQueues, deadlineMs } as const;
+    for (const worker of workers) worker.drain(message);
+  }
   const deadline = setTimeout(
     () => {
       const late = workers.filter((worker) => worker.state !== 'stopped').length;

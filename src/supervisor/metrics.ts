@@ -53,8 +53,15 @@ export const families: readonly Family[] = [
   counter('connections_closed', 'Connections whose slot was given back.', one('closes')),
   counter(
     'connections_refused',
-    'Connections that could not be accepted: no slot free, no descriptors (EMFILE, ENFILE), no memory, or the peer left first.',
-    by('reason', { slots: 'refused_slots', descriptors: 'refused_descriptors', memory: 'refused_memory', aborted: 'refused_aborted' }),
+    'Connections that were not let in: no slot free, no descriptors (EMFILE, ENFILE), no memory, the peer left first, too many of one address (upgrades too), or no PROXY header of a trusted proxy.',
+    by('reason', {
+      slots: 'refused_slots',
+      descriptors: 'refused_descriptors',
+      memory: 'refused_memory',
+      aborted: 'refused_aborted',
+      ip: 'refused_ip',
+      proxy: 'refused_proxy',
+    }),
   ),
   counter('tls_handshakes', 'TLS handshakes completed.', one('tls_handshakes')),
   counter('tls_resumptions', 'TLS handshakes that resumed a session.', one('tls_resumptions')),
@@ -85,7 +92,7 @@ export const families: readonly Family[] = [
   counter(
     'websocket_upgrades_refused',
     'WebSocket handshakes refused.',
-    by('reason', { origin: 'refused_origin', handshake: 'refused_handshake' }),
+    by('reason', { origin: 'refused_origin', handshake: 'refused_handshake', rate: 'refused_upgrade_rate' }),
   ),
   counter(
     'websocket_messages',
@@ -108,6 +115,12 @@ export const families: readonly Family[] = [
     by('reason', { protocol: 'ws_protocol_errors', too_big: 'ws_too_big' }),
   ),
   counter(
+    'websocket_rate_closes',
+    'WebSockets closed (1008) because the client sent more in a second than allowed.',
+    by('reason', { messages: 'closes_message_rate', bytes: 'closes_byte_rate' }),
+  ),
+  counter('websocket_rate_pauses', 'Times a WebSocket was not read from because its client was past its rate.', one('pauses_rate')),
+  counter(
     'publishes',
     'Messages published: here, or on another worker or node.',
     by('origin', { local: 'publishes', remote: 'publishes_remote' }),
@@ -115,8 +128,8 @@ export const families: readonly Family[] = [
   counter('deliveries', 'Messages queued to subscribers by publishes.', one('deliveries')),
   counter(
     'messages_dropped',
-    'Messages not delivered: a client or another worker too slow, or too many pongs waiting.',
-    by('reason', { backpressure: 'drops_backpressure', control: 'drops_control', bus: 'node_drops' }),
+    'Messages not delivered: a client or another worker too slow, too many pongs waiting, or Redis gone for too long.',
+    by('reason', { backpressure: 'drops_backpressure', control: 'drops_control', bus: 'node_drops', redis: 'redis_drops' }),
   ),
   counter('backpressure_closes', 'Connections closed because too much waited for them.', one('closes_backpressure')),
   gauge('backpressure_bytes', 'Bytes that wait for slow clients.', one('backpressure_bytes')),
@@ -129,6 +142,29 @@ export const families: readonly Family[] = [
     by('direction', { out: 'node_messages_out', in: 'node_messages_in' }),
   ),
   gauge('bus_outbox_bytes', 'Bytes that wait for room in the rings of other workers.', one('node_outbox_bytes')),
+  counter('redis_publishes', 'PUBLISH and SPUBLISH commands that Redis has answered.', one('redis_publishes')),
+  counter(
+    'redis_messages',
+    'Messages published through Redis, and messages of other nodes received.',
+    by('direction', { out: 'redis_messages_out', in: 'redis_messages_in' }),
+  ),
+  counter(
+    'redis_bytes',
+    'Bytes of those messages, with their envelopes.',
+    by('direction', { out: 'redis_bytes_out', in: 'redis_bytes_in' }),
+  ),
+  counter(
+    'redis_messages_discarded',
+    'Messages received from Redis and not delivered: published by this node, received before, or of no sense.',
+    by('reason', { echo: 'redis_echoes', duplicate: 'redis_duplicates', malformed: 'redis_malformed' }),
+  ),
+  counter('redis_gaps', 'Subscriptions that were interrupted: messages may have been missed.', one('redis_gaps')),
+  counter('redis_reconnects', 'Connections to Redis made again after one was lost.', one('redis_reconnects')),
+  counter('redis_errors', 'Error answers of Redis.', one('redis_errors')),
+  gauge('redis_topics', 'Topics that the worker holds a subscription for.', one('redis_topics')),
+  gauge('redis_outbox_messages', 'Messages that wait for Redis.', one('redis_outbox_messages')),
+  gauge('redis_outbox_bytes', 'Bytes of those messages.', one('redis_outbox_bytes')),
+  gauge('redis_lag_seconds', 'Latest time from publishing a probe until it came back.', one('redis_lag_us'), { scale: 1e-6, node: 'max' }),
   gauge('buffers_used', 'Buffers in use, by size.', [...buffersBySize('used'), ['buffers_large_used', { bytes: 'larger' }]]),
   gauge('buffers_carved', 'Buffers ever carved from the arena, by size.', buffersBySize('total')),
   counter('buffers_large_allocated', 'Allocations larger than the largest class.', one('buffers_large_total')),
@@ -153,11 +189,19 @@ export const families: readonly Family[] = [
 /** Counters that are shown as info, with their value as a label: see `ringway_io_backend_info`. */
 export const infoFields: readonly StatsField[] = ['backend'];
 
+/** Shown by `ringway_redis_up` alone. */
+export const stateFields: readonly StatsField[] = ['redis_state'];
+
+/** Values of `redis_state`. */
+export const redisStates = { none: 0, connecting: 1, up: 2, lost: 3 } as const;
+
 const backendNames: Readonly<Record<number, string>> = { [backends.ioUring]: 'io_uring', [backends.epoll]: 'epoll', [backends.sim]: 'sim' };
 
 export interface WorkerFacts {
   readonly isReady: boolean;
   readonly restarts: number;
+  /** Nobody is at this place now. */
+  readonly isEmpty?: boolean;
 }
 
 /** Where the numbers come from. */
@@ -165,6 +209,10 @@ export interface MetricsSource {
   readonly workers: readonly WorkerFacts[];
   readonly startedAtMs: number;
   readonly version: string;
+  /** Counts the configs that have served. */
+  readonly generation: number;
+  /** Reloads that have ended, by outcome. */
+  readonly reloads: Readonly<Record<string, number>>;
   /** Value of a counter in shared memory. */
   read(worker: number, field: StatsField): number;
 }
@@ -226,12 +274,27 @@ function registerWorkers(registry: Registry, source: MetricsSource): void {
     },
   });
   new Gauge({
+    name: 'ringway_redis_up',
+    help: '1: the worker publishes and receives through Redis; 0: it cannot. Absent without Redis.',
+    labelNames: ['worker'],
+    registers,
+    collect() {
+      this.reset();
+      for (const worker of source.workers.keys()) {
+        const state = source.read(worker, 'redis_state');
+        if (state !== redisStates.none) this.set({ worker: String(worker) }, state === redisStates.up ? 1 : 0);
+      }
+    },
+  });
+  new Gauge({
     name: 'ringway_worker_up',
     help: '1: the worker serves; 0: it starts, drains, or waits to be restarted.',
     labelNames: ['worker'],
     registers,
     collect() {
-      for (const [worker, facts] of source.workers.entries()) this.set({ worker: String(worker) }, facts.isReady ? 1 : 0);
+      this.reset();
+      for (const [worker, facts] of source.workers.entries())
+        if (facts.isEmpty !== true) this.set({ worker: String(worker) }, facts.isReady ? 1 : 0);
     },
   });
   new Counter({
@@ -247,6 +310,7 @@ function registerWorkers(registry: Registry, source: MetricsSource): void {
 }
 
 function registerSupervisor(registry: Registry, source: MetricsSource): void {
+  const startedAt = performance.now();
   const registers = [registry];
   const info = new Gauge({ name: 'ringway_build_info', help: 'Versions, as labels.', labelNames: ['version', 'bun'], registers });
   info.set({ version: source.version, bun: Bun.version }, 1);
@@ -257,7 +321,25 @@ function registerSupervisor(registry: Registry, source: MetricsSource): void {
     help: 'Time since the supervisor started.',
     registers,
     collect() {
-      this.set((Date.now() - source.startedAtMs) / 1000);
+      this.set((performance.now() - startedAt) / 1000);
+    },
+  });
+  new Gauge({
+    name: 'ringway_config_generation',
+    help: 'Counts the configs that have served since the node was started.',
+    registers,
+    collect() {
+      this.set(source.generation);
+    },
+  });
+  new Counter({
+    name: 'ringway_reloads_total',
+    help: 'Reloads that have ended, by outcome.',
+    labelNames: ['outcome'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [outcome, count] of Object.entries(source.reloads)) this.inc({ outcome }, count);
     },
   });
 }

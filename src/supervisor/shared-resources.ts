@@ -17,22 +17,23 @@ export class SharedResources {
   readonly inboxFds: readonly number[];
   readonly #native: SupervisorNative;
   readonly #shared: SharedStats;
-  readonly #counters: readonly BigUint64Array[];
+  /** By place; made when first read, since most places of a large node are never used. */
+  readonly #counters: BigUint64Array[] = [];
 
   private constructor(native: SupervisorNative, shmFd: number, shared: SharedStats, inboxFds: readonly number[]) {
     this.#native = native;
     this.shmFd = shmFd;
     this.inboxFds = inboxFds;
     this.#shared = shared;
-    this.#counters = inboxFds.map((_, worker) => shared.read(worker));
   }
 
-  static create(native: SupervisorNative, workers: number): SharedResources {
+  /** For so many places of workers. Throws OperatingError, with nothing left open. */
+  static create(native: SupervisorNative, places: number): SharedResources {
     const fds: number[] = [];
     try {
-      const shmFd = native.shmCreate(workers, 0);
+      const shmFd = native.shmCreate(places, 0);
       fds.push(shmFd);
-      for (let worker = 0; worker < workers; worker++) fds.push(native.eventfdCreate());
+      for (let place = 0; place < places; place++) fds.push(native.eventfdCreate());
       return new SharedResources(native, shmFd, native.shmMap(shmFd), fds.slice(1));
     } catch (error) {
       for (const fd of fds) native.fdClose(fd);
@@ -44,13 +45,25 @@ export class SharedResources {
     }
   }
 
-  counter(worker: number, field: StatsField): number {
+  /** Of the workers that have had this place, together. */
+  counter(place: number, field: StatsField): number {
     const index = fieldIndex.get(field);
-    return index === undefined ? 0 : Number(this.#counters[worker]?.[index] ?? 0n);
+    if (index === undefined || place >= this.inboxFds.length) return 0;
+    this.#counters[place] ??= this.#shared.read(place);
+    return Number(this.#counters[place]?.[index] ?? 0n);
   }
 
-  workerGone(worker: number): void {
+  /** Say which workers own topics: those of `generation`, at places `first` to `first + count - 1`. */
+  setView(generation: number, first: number, count: number): void {
+    this.#shared.viewSet(generation, first, count);
+  }
+
+  /** ret: the epoch of the process that was the last to live there */
+  workerGone(worker: number): number {
+    const epoch = this.#shared.epoch(worker);
     this.#shared.workerGone(worker);
+    // Even: it is known to be gone already.
+    return epoch % 2 === 0 ? Math.max(0, epoch - 1) : epoch;
   }
 
   /** Nothing may be read afterwards. */

@@ -2,27 +2,43 @@
  * The supervisor: owns what outlives a worker (sockets, shared memory, eventfds, the admin listener) and the workers themselves.
  * It carries no traffic.
  *
- *   start: admin → sockets → shared memory → workers → banner when all are ready
- *   stop:  drain workers → close everything in reverse
+ *   start:   admin → sockets → shared memory → workers → banner when all are ready
+ *   reload:  config read anew → next generation on trial (reload.ts) → it serves → the one before drains
+ *   upgrade: another supervisor takes over (handover.ts) → all workers here drain → signals are handed on to it
+ *   stop:    drain workers → close everything in reverse
  *
- * Up: cli/start.ts, cli/run.ts. Down: listeners.ts, worker-process.ts, admin.ts, drain.ts, certificates.ts, shared-resources.ts.
+ * Up: cli/start.ts, cli/run.ts. Down: reload.ts, reload-queue.ts, handover.ts, generation.ts, listeners.ts, admin-listener.ts, shared-resources.ts.
  */
-import type { ResolvedConfig } from '../config/resolve.ts';
+import { randomBytes } from 'node:crypto';
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
-import { version } from '../version.ts';
-import { type AdminServer, type AdminView, serveAdmin, type WorkerHealth } from './admin.ts';
-import { layOutDescriptors, type SupervisorNative, type WorkerKind } from './boot.ts';
-import { type CertificateJudge, CertificateReloads } from './certificates.ts';
-import { cgroupCpuQuota, planCpus } from './cpus.ts';
-import { drainWorkers, type StopSignal } from './drain.ts';
-import { Listeners, type OpenListener } from './listeners.ts';
-import { createMetrics, type MetricsSource } from './metrics.ts';
+import type { ReloadAnswer } from './admin.ts';
+import { AdminListener } from './admin-listener.ts';
+import { type SupervisorNative, serviceRestart, type WorkerKind } from './boot.ts';
+import type { CertificateJudge } from './certificates.ts';
+import { type DrainPlan, drainWorkers, type StopSignal } from './drain.ts';
+import type { Generation } from './generation.ts';
+import type { Predecessor, Successor } from './handover.ts';
+import { keepsAll, Listeners, type OpenListener } from './listeners.ts';
+import { logBanner, logListeners, logOutcome } from './node-log.ts';
+import { absentWorkers, type NodeState, type Phase, viewOf } from './node-view.ts';
+import { Places, placesFor } from './places.ts';
+import type { ConfigReader } from './probe.ts';
+import { Publisher } from './publisher.ts';
+import { isSameRelease, ownRelease, type Release, releaseText } from './release.ts';
+import { cpuPlan, type Node, prepareReplacement, type Replacement, readyPatienceMs, type Setup, setUp } from './reload.ts';
+import { type ReloadOutcome, ReloadQueue } from './reload-queue.ts';
+import type { NodeSettings } from './settings.ts';
 import { SharedResources } from './shared-resources.ts';
-import { WorkerProcess } from './worker-process.ts';
+import { handOver, type Served, takeOver } from './upgrade.ts';
+import type { WorkerProcess } from './worker-process.ts';
 
-/** What a node is set up with. */
-export type NodeSettings = Pick<ResolvedConfig, 'listen' | 'admin' | 'workers' | 'affinity' | 'drain'>;
+/** Whoever asked for the upgrade gets the answer, before the address is left to the successor. */
+const adminAnswerMs = 200;
+/** Where the address is no longer wanted, the outcome can be read there for a while. */
+const adminGraceMs = 3000;
+/** How long a successor that is to stop at once may take. */
+const successorEndMs = 2000;
 
 export interface SupervisorOptions {
   readonly config: NodeSettings;
@@ -32,71 +48,126 @@ export interface SupervisorOptions {
   readonly log: Log;
   /** Judges certificates before workers are told to load them again. */
   readonly judge: CertificateJudge;
+  /** Undefined: what runs here cannot be reloaded. */
+  readonly readConfig?: ConfigReader;
+  /** What Bun is started with for a supervisor of another release that takes over. */
+  readonly successorCommand?: readonly string[];
+  /** The supervisor that this one takes over from. */
+  readonly predecessor?: Predecessor | undefined;
+  /** For tests: how long a generation may take to get ready. */
+  readonly readyTimeoutMs?: number;
+  /** For tests: what this process says it is. */
+  readonly release?: Release;
 }
-
-type Phase = 'starting' | 'running' | 'draining' | 'stopped';
 
 export class Supervisor {
   /** Resolves with the exit code when everything has stopped. */
   readonly finished: Promise<number>;
   readonly #options: SupervisorOptions;
   readonly #finish: (code: number) => void;
-  readonly #startedAtMs = Date.now();
+  readonly #giveUp = new AbortController();
+  readonly #reloads: ReloadQueue;
+  readonly #admin: AdminListener;
+  readonly #state: NodeState = this.#readState();
+  readonly #publisher = new Publisher(() => (this.#options.kind.isProgram ? [] : this.#workers.filter(({ state }) => state === 'ready')));
   #phase: Phase = 'starting';
   #exitCode: number = exitCodes.ok;
-  #workers: WorkerProcess[] = [];
-  #admin: AdminServer | undefined;
   #listeners: Listeners | undefined;
   #resources: SharedResources | undefined;
-  #certificates: CertificateReloads | undefined;
+  #node: Node | undefined;
+  /** What serves, or is to. */
+  #setup: Setup | undefined;
+  /** Generations before it. */
+  readonly #draining = new Set<Generation>();
+  #successor: Successor | undefined;
 
   private constructor(options: SupervisorOptions) {
     this.#options = options;
     const { promise, resolve } = Promise.withResolvers<number>();
     this.finished = promise;
     this.#finish = resolve;
+    const view = viewOf(this.#state, {
+      publish: (messages) => this.#publisher.publish(messages),
+      reload: options.readConfig === undefined ? undefined : () => this.#answerReload(),
+    });
+    this.#admin = new AdminListener(view, options.log);
+    this.#reloads = new ReloadQueue(
+      (request) => this.#reload(request),
+      (outcome) => logOutcome(options.log, outcome, this.#workers.length, this.drainSeconds),
+      reloadsBefore(options.predecessor),
+    );
   }
 
   /** Open everything and start the workers. Throws OperatingError, with nothing left open. */
   static async start(options: SupervisorOptions): Promise<Supervisor> {
     const supervisor = new Supervisor(options);
     try {
-      await supervisor.#open();
+      const { generation } = await supervisor.#open();
+      generation.start();
     } catch (error) {
       supervisor.#close();
       throw error;
     }
-    for (const worker of supervisor.#workers) worker.start();
+    if (options.predecessor !== undefined) void supervisor.#takeOver(options.predecessor);
     return supervisor;
   }
 
   /** Addresses in use, in the order of the config. */
   get listeners(): readonly OpenListener[] {
-    return this.#listeners?.open ?? [];
+    return this.#setup?.listeners.open ?? [];
   }
 
   /** Where the admin listener is; undefined: there is none. */
   get adminLabel(): string | undefined {
-    return this.#admin?.label;
+    return this.#admin.label;
   }
 
-  /** Load the certificates of every listener again. What is wrong is logged, and the old ones stay in use. */
-  reloadCertificates(): void {
-    if (this.#options.kind.isProgram) this.#tellCertificates([]);
-    else this.#certificates?.reload();
+  /** Another supervisor has taken over: signals are handed on to it, and the log is its own. */
+  get hasHandedOver(): boolean {
+    return this.#successor !== undefined;
+  }
+
+  /** Seconds that a drain may take by the config that is in use. */
+  get drainSeconds(): number {
+    return (this.#setup?.settings ?? this.#options.config).drain.timeout;
+  }
+
+  /** SIGHUP. */
+  hangUp(): void {
+    if (this.#options.kind.isProgram) for (const worker of this.#workers) worker.tell({ type: 'certificates', listeners: [] });
+    else void this.reload();
+  }
+
+  /**
+   * Serve the config as it is now with new workers, on the same sockets; the old ones finish what is in progress. What is wrong is logged, and
+   * then nothing has changed.
+   */
+  async reload(): Promise<ReloadOutcome> {
+    if (this.#successor === undefined) return this.#reloads.request();
+    this.#successor.signal('SIGHUP');
+    return { kind: 'failed', reason: 'another supervisor has taken over; it was asked' };
   }
 
   /** Finish what is in progress, then stop: `finished` resolves with 0, or with what a program has ended with. */
   async drain(signal: StopSignal): Promise<void> {
     if (this.#phase === 'draining' || this.#phase === 'stopped') return;
-    this.#phase = 'draining';
-    this.#certificates?.stop();
+    if (this.#phase !== 'handed over') {
+      this.#phase = 'draining';
+      this.#giveUp.abort();
+      // One that has just handed over is past stopping.
+      await this.#reloads.close();
+    }
+    if (this.#successor !== undefined) {
+      this.#successor.signal(signal);
+      return;
+    }
+    this.#setup?.certificates.stop();
     // Workers hold the sockets too, and close them when their queues are empty: from then on new connections are refused.
     this.#listeners?.close();
     this.#listeners = undefined;
-    const { config, kind, log } = this.#options;
-    const timeoutOption = kind.isProgram ? '--drain-timeout' : 'drain.timeout';
-    await drainWorkers(this.#workers, { signal, code: kind.drainCode, timeoutSeconds: config.drain.timeout, timeoutOption }, log);
+    const { kind, log } = this.#options;
+    const workers = [...(this.#node?.workers ?? [])];
+    await drainWorkers(workers, this.#drainPlan(signal, kind.drainCode, true), log);
     // A program that has handlers of its own for the signal decides how it ends.
     if (kind.isProgram && this.#phase === 'draining' && this.#exitCode === exitCodes.ok)
       this.#exitCode = this.#workers.find((worker) => worker.exitCode !== 0)?.exitCode ?? exitCodes.ok;
@@ -106,42 +177,44 @@ export class Supervisor {
   /** Stop at once, also while draining: `finished` resolves with `exitCode`. Connections are cut. */
   async kill(exitCode: number): Promise<void> {
     if (this.#phase === 'stopped') return;
+    const workers = [...(this.#node?.workers ?? [])];
+    for (const worker of workers) worker.kill();
+    if (this.#successor !== undefined) {
+      await this.#killSuccessor(this.#successor, exitCode);
+      return;
+    }
     this.#phase = 'draining';
     this.#exitCode = exitCode;
-    for (const worker of this.#workers) worker.kill();
+    this.#giveUp.abort();
     // A process that the kernel cannot end right now (in uninterruptible sleep) must not hold us up.
-    await Promise.race([Promise.all(this.#workers.map((worker) => worker.stopped)), Bun.sleep(1000)]);
+    const all = [this.#reloads.close(), ...workers.map((worker) => worker.stopped)];
+    await Promise.race([Promise.all(all), Bun.sleep(1000)]);
     this.#stopped();
   }
 
-  async #open(): Promise<void> {
-    const { config, kind, native } = this.#options;
-    const plan = planCpus(config.workers, config.affinity, native.affinityGet(), cgroupCpuQuota());
-    const source = this.#metricsSource(plan.workers);
+  async #open(): Promise<Setup> {
+    const { config, kind, native, judge, log, predecessor } = this.#options;
+    const cpus = cpuPlan(native, config);
     // First, so that it tells that the node is starting; and a second gateway on this machine fails here, early.
-    if (config.admin !== false) this.#admin = await serveAdmin(this.#adminView(source), config.admin);
-    const listeners = Listeners.open(native, config.listen, plan.workers);
+    if (!this.#awaitsAdmin) await this.#admin.open(config.admin);
+    const before = predecessor?.handover.listeners;
+    const listeners = Listeners.open(native, config.listen, cpus.workers, before === undefined ? {} : { before, later: true });
     this.#listeners = listeners;
-    const resources = SharedResources.create(native, plan.workers);
+    const count = kind.isProgram ? cpus.workers : placesFor(cpus.workers, native.affinityGet().length);
+    const resources = SharedResources.create(native, count);
     this.#resources = resources;
-    this.#workers = plan.cpus.map((cpu, index) => {
-      const own = listeners.of(index);
-      const { descriptors, shmFd, inboxFdFirst, kindFdFirst, listenerFdFirst } = layOutDescriptors(
-        resources.shmFd,
-        resources.inboxFds,
-        kind.descriptors,
-        own.map((listener) => listener.fd),
-      );
-      const accepts = own.map((listener, place) => ({ ...listener, fd: listenerFdFirst + place }));
-      const boot = { index, count: plan.workers, cpu, shmFd, inboxFdFirst, ...kind.boot(accepts, kindFdFirst) };
-      return new WorkerProcess({ boot, descriptors, kind }, this.#hooks, this.#options.log);
-    });
-    this.#certificates = new CertificateReloads({
-      listeners: listeners.open.map(({ index, label }) => ({ index, label, tls: config.listen[index]?.tls })),
-      judge: this.#options.judge,
-      tell: (indexes) => this.#tellCertificates(indexes),
-      log: this.#options.log,
-    });
+    const places = new Places(count);
+    const nodeId = randomBytes(8).toString('hex');
+    const admin = this.#admin;
+    const node: Node = { kind, native, log, judge, nodeId, places, resources, admin, hooks: this.#hooks, workers: new Set() };
+    this.#node = node;
+    const number = (predecessor?.handover.generation ?? 0) + 1;
+    const firstPlace = places.take(cpus.workers) ?? 0;
+    const holdsBack = predecessor !== undefined;
+    const setup = setUp(node, { number, settings: config, cpus, firstPlace, listeners, holdsBack });
+    this.#setup = setup;
+    if (!holdsBack) resources.setView(number, firstPlace, cpus.workers);
+    return setup;
   }
 
   readonly #hooks = {
@@ -152,10 +225,15 @@ export class Supervisor {
         this.#options.log.info({ worker: worker.index }, `worker ${worker.index} serves again`);
       }
     },
-    onExit: (worker: WorkerProcess) => this.#resources?.workerGone(worker.index),
+    onExit: (worker: WorkerProcess) => {
+      this.#publisher.workerGone(worker.index);
+      const epoch = this.#resources?.workerGone(worker.index) ?? 0;
+      for (const other of this.#node?.workers ?? []) if (other !== worker) other.tell({ type: 'worker-gone', worker: worker.index, epoch });
+    },
+    onPublished: (id: number, problem: string | undefined) => this.#publisher.answered(id, problem),
     onConfigRefused: () => void this.kill(exitCodes.config),
     onCrashLoop: (worker: WorkerProcess, exitCode: number) => {
-      const now = Date.now();
+      const now = performance.now();
       if (!this.#options.kind.isProgram || this.#workers.some((each) => each.wasHealthy(now))) return;
       this.#options.log.error({ worker: worker.index }, `the program never runs for long: giving up, with its exit code ${exitCode}`);
       void this.kill(exitCode);
@@ -168,33 +246,151 @@ export class Supervisor {
     },
   };
 
-  #tellCertificates(listeners: readonly number[]): void {
-    for (const worker of this.#workers) worker.tell({ type: 'certificates', listeners });
+  // ---------------------------------------------------------------- reload
+
+  async #reload(request: number): Promise<ReloadOutcome> {
+    const { readConfig, log } = this.#options;
+    const [node, present] = [this.#node, this.#setup];
+    if (readConfig === undefined || node === undefined || present === undefined)
+      return { kind: 'failed', reason: 'there is no config here to be loaded again' };
+    log.info('reload: reading the config');
+    const verdict = await readConfig(this.#giveUp.signal);
+    if (verdict.type === 'mistakes') return { kind: 'wrong config', where: verdict.where, mistakes: verdict.mistakes };
+    if (verdict.type === 'failed') return { kind: 'failed', reason: verdict.reason };
+    const own = this.#options.release ?? ownRelease;
+    if (!isSameRelease(own, verdict.release)) {
+      log.info(`reload: the disk has ${releaseText(verdict.release)}, and this is ${releaseText(own)}: another supervisor is to take over`);
+      return this.#handOver(present, request);
+    }
+    const prepared = await prepareReplacement(node, present, verdict.settings, {
+      giveUp: this.#giveUp.signal,
+      readyTimeoutMs: this.#options.readyTimeoutMs ?? readyPatienceMs,
+    });
+    return 'kind' in prepared ? prepared : this.#commit(node, present, prepared);
+  }
+
+  /** From here on there is no way back, and nothing that could fail. */
+  #commit(node: Node, present: Setup, { setup, admin }: Replacement): ReloadOutcome {
+    const { generation, listeners, settings } = setup;
+    node.resources.setView(generation.number, generation.firstPlace, generation.workers.length);
+    generation.serve();
+    this.#setup = setup;
+    this.#listeners = listeners;
+    present.certificates.stop();
+    admin.commit();
+    if (settings.logLevel !== undefined) this.#options.log.level = settings.logLevel;
+    const [before, after] = [present.listeners.open, listeners.open];
+    present.listeners.closeAllBut(after);
+    if (this.#phase === 'starting') this.#running();
+    else logListeners(this.#options.log, before, after);
+    void this.#retire(present.generation, !keepsAll(before, after));
+    return { kind: 'reloaded', generation: generation.number, upgraded: false };
+  }
+
+  /** Others serve instead. Resolves when all of its workers have stopped. */
+  async #retire(generation: Generation, servesQueues: boolean): Promise<void> {
+    this.#draining.add(generation);
+    await generation.drain(this.#drainPlan('SIGHUP', serviceRestart, servesQueues));
+    this.#draining.delete(generation);
+    this.#options.log.info(`the workers of generation ${generation.number} have stopped`);
+    this.#reloads.retry();
+  }
+
+  #drainPlan(signal: DrainPlan['signal'], code: number, servesQueues: boolean): DrainPlan {
+    const timeoutOption = this.#options.kind.isProgram ? '--drain-timeout' : 'drain.timeout';
+    return { signal, code, timeoutSeconds: this.drainSeconds, timeoutOption, servesQueues };
+  }
+
+  // ---------------------------------------------------------------- upgrade
+
+  async #handOver(present: Setup, request: number): Promise<ReloadOutcome> {
+    const { successorCommand, log } = this.#options;
+    if (successorCommand === undefined) return { kind: 'failed', reason: 'this process cannot hand over to another release: restart it' };
+    const served = await handOver(successorCommand, { present, admin: this.#admin.post, request }, this.#giveUp.signal);
+    if ('kind' in served) return served;
+    this.#successor = served.successor;
+    this.#phase = 'handed over';
+    log.info(`process ${served.successor.pid} serves instead, and this one hands signals on to it`);
+    void this.#watch(present, served);
+    return { kind: 'reloaded', generation: present.generation.number + 1, upgraded: true };
+  }
+
+  /** Finish what is in progress here, and end as the successor ends. */
+  async #watch(present: Setup, { successor, kept, wantsAdmin }: Served): Promise<void> {
+    present.certificates.stop();
+    this.#listeners?.close(kept);
+    this.#listeners = undefined;
+    setTimeout(
+      () => {
+        this.#admin.stop();
+        successor.leaveAdmin();
+      },
+      wantsAdmin ? adminAnswerMs : adminGraceMs,
+    );
+    const drained = this.#retire(present.generation, kept.length < present.listeners.open.length);
+    const exitCode = await successor.exited;
+    // One that was told to stop ends with 0 when it has drained; these here are to have the same time. Else nobody serves any more.
+    if (exitCode !== exitCodes.ok) for (const worker of this.#node?.workers ?? []) worker.kill();
+    await drained;
+    await Promise.all([...(this.#node?.workers ?? [])].map((worker) => worker.stopped));
+    this.#exitCode = exitCode;
+    this.#stopped();
+  }
+
+  async #killSuccessor(successor: Successor, exitCode: number): Promise<void> {
+    successor.signal(exitCode === exitCodes.interrupted ? 'SIGINT' : 'SIGTERM');
+    await Promise.race([successor.exited, Bun.sleep(successorEndMs)]);
+    successor.kill();
+  }
+
+  /** Its admin listener is at our address, so ours opens when it has left. */
+  get #awaitsAdmin(): boolean {
+    const { config, predecessor } = this.#options;
+    return predecessor?.hasAdminAt(config.admin) ?? false;
+  }
+
+  async #takeOver(predecessor: Predecessor): Promise<void> {
+    const { config, log, readyTimeoutMs = readyPatienceMs } = this.#options;
+    const [setup, resources] = [this.#setup, this.#resources];
+    if (setup === undefined || resources === undefined) return;
+    predecessor.onGone(() => {
+      log.error('the supervisor that watched this one is gone: this one stops');
+      void this.kill(exitCodes.failure);
+    });
+    const problem = await takeOver(predecessor, setup, { log, readyTimeoutMs, giveUp: this.#giveUp.signal });
+    if (problem !== undefined) {
+      const { reason, exitCode = exitCodes.failure } = problem;
+      predecessor.failed(reason, exitCode);
+      return this.kill(exitCode);
+    }
+    const { generation } = setup;
+    resources.setView(generation.number, generation.firstPlace, generation.workers.length);
+    generation.serve();
+    this.#running();
+    const awaitsAdmin = this.#awaitsAdmin;
+    await predecessor.serving(awaitsAdmin);
+    if (awaitsAdmin) await this.#admin.openPatiently(config.admin, predecessor.handover.admin?.port ?? undefined);
+  }
+
+  // ---------------------------------------------------------------- state
+
+  get #workers(): readonly WorkerProcess[] {
+    return this.#setup?.generation.workers ?? [];
   }
 
   /** The last that was awaited is ready, or has ended by itself: a program may leave a port to the first process that gets it. */
   #runIfReady(): void {
-    if (this.#phase === 'starting' && this.#absent().length === 0) this.#running();
-  }
-
-  /** Workers that are to serve, and do not. */
-  #absent(): readonly WorkerProcess[] {
-    return this.#workers.filter(({ state }) => state !== 'ready' && !(this.#options.kind.isProgram && state === 'stopped'));
+    // One that takes over serves when it is told to.
+    const isAsked = this.#options.predecessor === undefined;
+    if (this.#phase === 'starting' && isAsked && absentWorkers(this.#state).length === 0) this.#running();
   }
 
   #running(): void {
     this.#phase = 'running';
-    const { log } = this.#options;
-    const backends = [...new Set(this.#workers.flatMap((worker) => worker.backend ?? []))].join(' and ');
-    const serving = this.#workers.filter((worker) => worker.state === 'ready').length;
-    const count = serving === 1 ? '1 worker' : `${serving} workers`;
-    const places = this.#options.kind.isProgram
-      ? [this.#workers.find(({ where }) => where !== undefined)?.where ?? '']
-      : this.listeners.map((listener) => listener.label);
-    for (const place of places)
-      log.info(`ringway ${version}: listening on ${place} (${count}, ${backends})${this.#admin ? `, admin ${this.#admin.label}` : ''}`);
-    const notes = this.#workers.flatMap((worker) => worker.note ?? []);
-    for (const note of new Set(notes)) log.warn(note);
+    const { log, kind } = this.#options;
+    const program = this.#workers.find(({ where }) => where !== undefined)?.where ?? '';
+    const places = kind.isProgram ? [program] : this.listeners.map(({ label }) => label);
+    logBanner(log, places, this.#workers, this.#admin.label);
   }
 
   #stopped(): void {
@@ -205,58 +401,61 @@ export class Supervisor {
   }
 
   #close(): void {
-    this.#certificates?.stop();
-    this.#admin?.stop();
-    this.#listeners?.close();
+    this.#setup?.certificates.stop();
+    this.#admin.stop();
+    const isHeldBack = this.#options.predecessor !== undefined && this.#phase === 'starting';
+    this.#listeners?.close(isHeldBack ? this.#options.predecessor?.handover.listeners : []);
     this.#listeners = undefined;
     this.#resources?.close();
     this.#resources = undefined;
   }
 
-  #notReady(): string | undefined {
-    if (this.#phase === 'draining' || this.#phase === 'stopped') return 'draining';
-    const absent = this.#absent();
-    if (this.#workers.length > 0 && absent.length === 0) return undefined;
-    const states = absent.map((worker) => `worker ${worker.index} is ${worker.state}`).join(', ');
-    return this.#phase === 'starting' ? `starting: ${states}` : states;
+  async #answerReload(): Promise<ReloadAnswer> {
+    const outcome = await this.reload();
+    return outcome.kind === 'postponed' ? { kind: 'failed', reason: `postponed: ${outcome.reason}` } : outcome;
   }
 
-  #adminView(source: MetricsSource): AdminView {
-    return {
-      metrics: createMetrics(source),
-      notReady: () => this.#notReady(),
-      health: () => {
-        const now = Date.now();
-        const isDegraded = this.#workers.some((worker) => worker.isLooping(now));
-        return { status: isDegraded ? 'degraded' : 'ok', workers: this.#workers.map((worker) => workerHealth(worker, now)), version };
-      },
-    };
-  }
-
-  #metricsSource(workers: number): MetricsSource {
+  /** What is read of it is as it is then. */
+  #readState(): NodeState {
     const supervisor = this;
     return {
-      startedAtMs: this.#startedAtMs,
-      version,
-      get workers() {
-        return Array.from({ length: workers }, (_, index) => {
-          const worker = supervisor.#workers[index];
-          return { isReady: worker?.state === 'ready', restarts: worker?.restarts ?? 0 };
-        });
+      startedAtMs: Date.now(),
+      get isProgram() {
+        return supervisor.#options.kind.isProgram;
       },
-      read: (worker, field) => supervisor.#resources?.counter(worker, field) ?? 0,
+      get phase() {
+        return supervisor.#phase;
+      },
+      get settings() {
+        return supervisor.#setup?.settings ?? supervisor.#options.config;
+      },
+      get generation() {
+        return supervisor.#setup?.generation;
+      },
+      get draining() {
+        return [...supervisor.#draining];
+      },
+      get places() {
+        return supervisor.#node?.places;
+      },
+      get workers() {
+        return supervisor.#node?.workers ?? [];
+      },
+      get reload() {
+        return supervisor.#reloads.health;
+      },
+      get reloads() {
+        return supervisor.#reloads.counts;
+      },
+      counter: (place, field) => supervisor.#resources?.counter(place, field) ?? 0,
     };
   }
 }
 
-function workerHealth(worker: WorkerProcess, now: number): WorkerHealth {
-  return {
-    index: worker.index,
-    pid: worker.pid ?? null,
-    state: worker.state,
-    backend: worker.backend ?? null,
-    ...(worker.note === undefined ? {} : { note: worker.note }),
-    restarts: worker.restarts,
-    uptimeSeconds: worker.readySince === undefined ? 0 : Math.round((now - worker.readySince) / 1000),
-  };
+/** What is told of reloads in a supervisor that has taken over. */
+function reloadsBefore(predecessor: Predecessor | undefined) {
+  if (predecessor === undefined) return undefined;
+  const { request, generation } = predecessor.handover;
+  const at = new Date().toISOString();
+  return { requests: request, last: { kind: 'reloaded', generation: generation + 1, upgraded: true, request, at } } as const;
 }

@@ -3,7 +3,10 @@
  *
  *   starting → ready → draining → stopped
  *       ↘        ↓ exit                ↑
- *        waiting (backoff) → starting  | drain or kill while starting or waiting
+ *        waiting (backoff) → starting  | drain or kill while starting or waiting; end of one on trial
+ *
+ * One that holds back is on trial: it gets ready without accepting, while others serve, until it is told to serve. When it ends before, no
+ * other is started.
  *
  * Role: knows processes, not sockets. Up: supervisor.ts. Down: Bun.spawn, backoff.ts.
  */
@@ -19,6 +22,7 @@ import {
   type NodePlace,
   type SupervisorMessage,
   type WorkerKind,
+  type WorkerListener,
   type WorkerMessage,
 } from './boot.ts';
 
@@ -30,17 +34,29 @@ export interface WorkerHooks {
   onExit(worker: WorkerProcess): void;
   /** Its first process refuses the config: starting it again would not help. */
   onConfigRefused(worker: WorkerProcess): void;
+  /** It was on trial, and has ended. `reason`: in a sentence. `exitCode`: as a shell shows it. */
+  onTrialFailed(worker: WorkerProcess, reason: string, exitCode: number): void;
   /** It has crashed often in a short time. `exitCode`: of its last process, as a shell shows it. */
   onCrashLoop(worker: WorkerProcess, exitCode: number): void;
+  /** It has answered a `publish`. */
+  onPublished?(id: number, problem: string | undefined): void;
   /** A program has ended by itself and with success; no other is started. */
   onFinished(worker: WorkerProcess): void;
 }
 
 export interface WorkerPlan {
-  readonly boot: Omit<NodePlace, 'generation'> & ReturnType<WorkerKind['boot']>;
+  readonly place: Omit<NodePlace, 'generation'>;
+  /** Number of the next process at its place. */
+  nextProcess(): number;
+  /** As it finds them. */
+  readonly listeners: readonly WorkerListener[];
+  /** Where it finds the descriptors of its kind. */
+  readonly kindFdFirst: number;
   /** Handed over from number 3 on, in this order. */
   readonly descriptors: readonly number[];
   readonly kind: WorkerKind;
+  /** Begin on trial. */
+  readonly holdsBack: boolean;
 }
 
 /** Longer than any sound start; what hangs then is most likely the config's own top-level await. */
@@ -65,6 +81,7 @@ export class WorkerProcess {
   exitCode: number = exitCodes.ok;
   /** Starts after the first. */
   restarts = 0;
+  /** On the monotonic clock, in milliseconds. */
   readySince: number | undefined;
   readonly #plan: WorkerPlan;
   readonly #hooks: WorkerHooks;
@@ -72,16 +89,19 @@ export class WorkerProcess {
   readonly #backoff = new RestartBackoff();
   readonly #stopped = Promise.withResolvers<void>();
   #process: Subprocess | undefined;
-  #generation = 0;
   #wasEverReady = false;
+  #holdsBack: boolean;
+  /** What its process has said before it ended. */
+  #lastWords: string | undefined;
   #wasHealthy = false;
   #startedAt = 0;
   #isCutOff = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(plan: WorkerPlan, hooks: WorkerHooks, log: Log) {
-    this.index = plan.boot.index;
+    this.index = plan.place.index;
     this.#plan = plan;
+    this.#holdsBack = plan.holdsBack;
     this.#hooks = hooks;
     this.#log = log;
   }
@@ -112,9 +132,10 @@ export class WorkerProcess {
 
   start(): void {
     this.state = 'starting';
-    const { kind, boot: place } = this.#plan;
-    const boot = { ...place, generation: this.#generation++ };
-    this.#startedAt = Date.now();
+    const { kind, place, listeners, kindFdFirst } = this.#plan;
+    const boot = { ...place, generation: this.#plan.nextProcess(), ...kind.boot(listeners, kindFdFirst, this.#holdsBack) };
+    this.#startedAt = performance.now();
+    this.#lastWords = undefined;
     try {
       const process_ = Bun.spawn({
         // Nothing is ever fetched from a registry while the gateway runs.
@@ -139,7 +160,8 @@ export class WorkerProcess {
         { err: error, worker: this.index },
         'cannot start a worker process; are memory or process limits (ulimit -u) exhausted?',
       );
-      this.#restartLater(undefined, exitCodes.failure);
+      if (this.#isOnTrial) this.#failTrial('a worker process cannot be started', exitCodes.failure);
+      else this.#restartLater(undefined, exitCodes.failure);
       return;
     }
     this.#timer = setTimeout(() => {
@@ -152,9 +174,16 @@ export class WorkerProcess {
     }, slowStartMs);
   }
 
-  /** Finish what is in progress, then stop. One that is not ready has nothing to finish, unless it is a program. */
+  /** The trial is over: accept connections. */
+  serve(): void {
+    if (!this.#holdsBack) return;
+    this.#holdsBack = false;
+    this.tell({ type: 'serve' });
+  }
+
+  /** Finish what is in progress, then stop; again: with other times. One that is not ready has nothing to finish, unless it is a program. */
   drain(message: DrainMessage): void {
-    if (this.state === 'ready' || (this.state === 'starting' && this.#plan.kind.isProgram)) {
+    if (this.state === 'ready' || this.state === 'draining' || (this.state === 'starting' && this.#plan.kind.isProgram)) {
       clearTimeout(this.#timer);
       this.state = 'draining';
       this.#send(message);
@@ -165,7 +194,7 @@ export class WorkerProcess {
 
   /** Tell it, if it runs. A process that is not ready does what it is told when it is. */
   tell(message: SupervisorMessage): void {
-    if (this.state === 'ready' || this.state === 'starting') this.#send(message);
+    if (this.state === 'ready' || this.state === 'starting' || this.state === 'draining') this.#send(message);
   }
 
   /** Stop now, for good. */
@@ -194,7 +223,7 @@ export class WorkerProcess {
         if (this.state !== 'starting') return;
         clearTimeout(this.#timer);
         this.state = 'ready';
-        this.readySince = Date.now();
+        this.readySince = performance.now();
         this.backend = message.backend;
         this.note = message.note;
         this.where = message.where;
@@ -204,7 +233,11 @@ export class WorkerProcess {
       case 'drained':
         this.#log.debug({ worker: this.index }, 'drained');
         return;
+      case 'published':
+        this.#hooks.onPublished?.(message.id, message.problem);
+        return;
       case 'failed':
+        this.#lastWords = message.message;
         this.#log.error({ worker: this.index }, message.message);
         return;
       default:
@@ -217,12 +250,22 @@ export class WorkerProcess {
     const { isProgram } = this.#plan.kind;
     const isExpected = this.state === 'draining';
     const since = this.#since;
-    this.#wasHealthy = this.wasHealthy(Date.now());
+    this.#wasHealthy = this.wasHealthy(performance.now());
     this.#process = undefined;
     this.#hooks.onExit(this);
+    const how = signal === null ? `with code ${code}` : `by signal ${signal}`;
     if (isExpected) {
       if (!this.#isCutOff) this.exitCode = shellCode(code, signal);
+      if (this.exitCode !== exitCodes.ok && !isProgram)
+        this.#log.error({ worker: this.index }, `worker ${this.index} ended ${how} while it drained; its connections were cut`);
       this.#stop();
+      return;
+    }
+    if (this.#isOnTrial) {
+      this.#failTrial(
+        this.#lastWords ?? `a new worker ended ${how}${this.readySince === undefined ? ' before it was ready' : ''}`,
+        shellCode(code, signal),
+      );
       return;
     }
     if (isProgram && code === 0) {
@@ -235,10 +278,18 @@ export class WorkerProcess {
       this.#hooks.onConfigRefused(this);
       return;
     }
-    const how = signal === null ? `with code ${code}` : `by signal ${signal}`;
     const early = isProgram || this.readySince !== undefined ? '' : ' before it was ready';
     this.#log.warn({ worker: this.index }, `worker ${this.index} ended ${how}${early}; starting it again`);
     this.#restartLater(since, shellCode(code, signal));
+  }
+
+  get #isOnTrial(): boolean {
+    return this.#holdsBack && !this.#plan.kind.isProgram;
+  }
+
+  #failTrial(reason: string, exitCode: number): void {
+    this.#stop();
+    this.#hooks.onTrialFailed(this, reason, exitCode);
   }
 
   #stop(): void {
@@ -248,7 +299,7 @@ export class WorkerProcess {
   }
 
   #restartLater(since: number | undefined, exitCode: number): void {
-    const { delayMs, loopBegins } = this.#backoff.crashed(Date.now(), since);
+    const { delayMs, loopBegins } = this.#backoff.crashed(performance.now(), since);
     this.readySince = undefined;
     this.backend = undefined;
     this.state = 'waiting';

@@ -3,28 +3,50 @@
  * Role: the steps, for a worker of a gateway and for a program. Up: worker/main.ts, worker/program.ts.
  */
 import type { Core } from '../core/core.ts';
+import type { DrainMessage } from '../supervisor/boot.ts';
 
 const stepMs = 20;
 
-/**
- * Begin to drain; WebSockets close with `code`, spread over `overMs`. `closeSockets` closes the listening sockets; `onDone` is called
- * once, when no connection is left.
- */
-export function drainCore(core: Core, code: number, overMs: number, closeSockets: () => void, onDone: () => void): void {
-  core.drain(code, overMs);
-  // Connections that are in the accept queue already are served; then the sockets close, so that later ones are refused and go elsewhere.
-  setTimeout(() => {
+/** How: as the supervisor says. */
+export type DrainTimes = Pick<DrainMessage, 'code' | 'overMs' | 'idleMs' | 'servesQueues'>;
+
+export class Drain {
+  readonly #core: Core;
+  #hasBegun = false;
+
+  constructor(core: Core) {
+    this.#core = core;
+  }
+
+  /**
+   * Begin to drain; again: go on with other times. `closeSockets` closes the listening sockets; `onDone` is called once, when no connection
+   * is left.
+   */
+  begin({ code, overMs, idleMs, servesQueues }: DrainTimes, closeSockets: () => void, onDone: () => void): void {
+    const core = this.#core;
+    core.drain(code, overMs, idleMs);
+    if (!this.#hasBegun) {
+      this.#hasBegun = true;
+      // Connections that are in the accept queue already are served, by us or by others; then the sockets close, so that later ones are
+      // refused and go elsewhere.
+      setTimeout(() => this.#stopAccepting(closeSockets, onDone), servesQueues ? stepMs : 0);
+    }
+    // The loop may be asleep: what the drain has queued goes out in the next turn.
+    core.onQueued?.();
+  }
+
+  #stopAccepting(closeSockets: () => void, onDone: () => void): void {
+    const core = this.#core;
     core.stopAccepting();
     core.onQueued?.();
+    // Connections that the kernel has accepted for us until now have come by then.
     setTimeout(closeSockets, stepMs);
-  }, stepMs);
-  setTimeout(() => {
-    const timer = setInterval(() => {
-      if (core.connections() > 0) return;
-      clearInterval(timer);
-      onDone();
-    }, stepMs);
-  }, stepMs * 3);
-  // The loop may be asleep: what the drain has queued goes out in the next turn.
-  core.onQueued?.();
+    setTimeout(() => {
+      const timer = setInterval(() => {
+        if (core.connections() > 0) return;
+        clearInterval(timer);
+        onDone();
+      }, stepMs);
+    }, stepMs * 2);
+  }
 }

@@ -4,29 +4,40 @@
  * Role: started by the supervisor (supervisor/boot.ts says with what). Serves until it is told to drain, or until its
  * supervisor is gone.
  */
-import { native, TlsError } from '../../ffi/bindings.ts';
+import { native } from '../../ffi/bindings.ts';
+import { proxyHeader } from '../../ffi/layout.ts';
 import { defaults } from '../config/defaults.ts';
 import { loadConfig } from '../config/load.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
-import { pathText } from '../config/schema.ts';
-import { Core } from '../core/core.ts';
+import { Core, type WebSocketEvents } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
+import { publish as publishThrough } from '../core/socket.ts';
 import { statIndex } from '../core/stat-index.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { FetchFrontend, honoWebSocketHandler, installLightGlobals } from '../frontend/hono/index.ts';
+import { RequestIds } from '../frontend/request-ids.ts';
 import { type RouteDefinition, WebSocketFrontend } from '../frontend/websocket/frontend.ts';
 import { createLog, type Log } from '../log.ts';
-import { type DrainMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../supervisor/boot.ts';
-import { drainCore } from './drain.ts';
+import { busNeeds, createBus, type WorkerBus } from '../pubsub/create.ts';
+import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../supervisor/boot.ts';
+import { Drain } from './drain.ts';
+import { WorkerListeners } from './listeners.ts';
 import { Loop } from './loop.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
 import { setPublisher } from './publish.ts';
 import { releaseMemoryWhenQuiet } from './release-memory.ts';
+import { RequestLog } from './request-log.ts';
 import { measureLag } from './stats.ts';
-import { applyTls } from './tls.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
+}
+
+const proxyHeaders = { none: proxyHeader.none, 'x-forwarded-for': proxyHeader.xForwardedFor, forwarded: proxyHeader.forwarded };
+
+/** A worker's part of what the node may have; never nothing, which would mean no limit. */
+function shareOf(total: number, workers: number): number {
+  return total === 0 ? 0 : Math.max(1, Math.round(total / workers));
 }
 
 function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): Core {
@@ -38,7 +49,8 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
     inboxFdFirst: boot.inboxFdFirst,
     shmFd: boot.shmFd,
     workerIndex: boot.index,
-    workerCount: boot.count,
+    workerCount: boot.places,
+    ...busNeeds(config.redis),
     maxBodyBytes: http.maxBodyBytes,
     numbers: {
       maxConnections: limits.maxConnections,
@@ -58,18 +70,23 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
       lingerTimeoutMs: ms(http.lingerTimeout),
       responseHighWaterBytes: http.responseHighWaterBytes,
       bodyWindowBytes: http.bodyWindowBytes,
+      maxConnectionsPerIp: limits.maxConnectionsPerIp,
+      upgradesPerKilosecond: shareOf(limits.upgradesPerSecond * 1000, boot.workers),
+      proxyHeader: proxyHeaders[config.trustedProxies?.header ?? 'none'],
     },
   });
 }
 
 interface Frontends {
   readonly http: HttpEvents;
-  readonly websocket: WebSocketFrontend;
+  readonly websocket: WebSocketEvents;
   pending(): number;
 }
 
 function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontends {
   const handlerErrors = statIndex('handler_errors');
+  const requestIds = new RequestIds(config.log.requestIdHeader);
+  const requestLog = config.log.requests ? new RequestLog(requestIds, log, (head) => core.remoteAddress(head)?.address) : undefined;
   const originRefusals = statIndex('refused_origin');
   const routes: RouteDefinition[] = [...config.websocket];
   const honoHandlerIndex = routes.length;
@@ -82,11 +99,15 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
       log.error({ err: error, ...context }, `the ${context.event} handler of ${context.route} failed`);
     },
     onOriginRefused: () => core.addStat(originRefusals, 1),
+    requestIds,
+    ...(requestLog === undefined ? {} : { onHandshake: (head, status) => requestLog.handshake(head, status) }),
   });
   const fetchFrontend = new FetchFrontend({
     fetch: config.fetch ?? ((request) => answerWithoutFetch(request, (path) => websocket.hasRoute(path))),
-    commands: core,
+    commands: requestLog?.commands(core) ?? core,
     honoHandlerIndex,
+    requestIds,
+    namesAll: requestLog !== undefined,
     onError(error, context) {
       core.addStat(handlerErrors, 1);
       log.error({ err: error, ...context }, `${context.method} ${context.url} failed`);
@@ -102,57 +123,46 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
     },
     onResponseDrain: (slot, request) => fetchFrontend.onResponseDrain(slot, request),
   };
-  return { http, websocket, pending: () => fetchFrontend.pending + websocket.pending };
+  return {
+    http: requestLog?.events(http) ?? http,
+    websocket: requestLog?.sockets(websocket) ?? websocket,
+    pending: () => fetchFrontend.pending + websocket.pending,
+  };
 }
 
-function drain(core: Core, boot: WorkerBoot, message: DrainMessage): void {
-  const closeSockets = () => {
-    for (const { fd } of boot.listeners) native.fdClose(fd);
-  };
-  drainCore(core, message.code, message.overMs, closeSockets, () => {
+/** Of the time until the supervisor kills this worker, kept for what comes after the bus. */
+const endMs = 200;
+
+function listenToSupervisor(core: Core, bus: WorkerBus, listeners: WorkerListeners, log: Log): void {
+  const drain = new Drain(core);
+  let deadline = Number.POSITIVE_INFINITY;
+  const end = async () => {
+    // Other workers of the node may still rely on this one; the latest deadline counts.
+    await bus.close(Math.max(0, deadline - performance.now() - endMs));
     tell({ type: 'drained' });
     process.exit(exitCodes.ok);
-  });
-}
-
-/** Take connections, with TLS where the config says so. Throws ConfigError. */
-function listen(core: Core, boot: WorkerBoot, config: ResolvedConfig): void {
-  for (const { index, fd } of boot.listeners) {
-    const tls = config.listen[index]?.tls;
-    try {
-      if (tls !== undefined) applyTls(core, index, tls);
-    } catch (error) {
-      if (!(error instanceof TlsError)) throw error;
-      throw new ConfigError(boot.configPath, [`${pathText(tls?.path ?? [])}: ${error.message}`]);
-    }
-    core.listen(fd, index);
-  }
-}
-
-function reloadCertificates(core: Core, listeners: readonly number[], config: ResolvedConfig, log: Log): void {
-  for (const index of listeners) {
-    const tls = config.listen[index]?.tls;
-    if (tls === undefined) continue;
-    try {
-      applyTls(core, index, tls);
-    } catch (error) {
-      // The supervisor has just loaded them: the files have changed since, and it will see that too.
-      log.error({ err: error }, 'certificates could not be loaded again; the old ones stay in use');
-    }
-  }
-}
-
-function listenToSupervisor(core: Core, boot: WorkerBoot, config: ResolvedConfig, log: Log): void {
-  let draining = false;
+  };
   process.on('message', (message: SupervisorMessage) => {
     switch (message.type) {
+      case 'serve':
+        listeners.accept();
+        return;
       case 'drain':
-        if (draining) return;
-        draining = true;
-        drain(core, boot, message);
+        deadline = performance.now() + message.deadlineMs;
+        drain.begin(
+          message,
+          () => listeners.close(),
+          () => void end(),
+        );
         return;
       case 'certificates':
-        reloadCertificates(core, message.listeners, config, log);
+        listeners.reloadCertificates(message.listeners, log);
+        return;
+      case 'publish':
+        tell({ type: 'published', id: message.id, ...publishAll(core, message.messages) });
+        return;
+      case 'worker-gone':
+        bus.workerGone?.(message.worker, message.epoch);
         return;
       default:
         message satisfies never;
@@ -166,6 +176,16 @@ function listenToSupervisor(core: Core, boot: WorkerBoot, config: ResolvedConfig
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => {});
   process.on('SIGHUP', () => {});
+}
+
+/** ret: the problem, when there is one */
+function publishAll(core: Core, messages: readonly PublishedMessage[]): { problem?: string } {
+  try {
+    for (const { topic, data, isBinary } of messages) publishThrough(core, topic, isBinary ? Buffer.from(data, 'base64') : data);
+    return {};
+  } catch (error) {
+    return { problem: error instanceof Error ? error.message : String(error) };
+  }
 }
 
 function reportUncaught(core: Core, log: Log): void {
@@ -186,14 +206,23 @@ async function main(): Promise<void> {
   const log = createLog({ level: config.log.level, worker: boot.index });
   const wakeFd = native.eventfdCreate();
   const core = createCore(boot, config, wakeFd);
+  core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
+  const bus = createBus(core, boot, config.redis, log);
   setPublisher(core);
   const frontends = createFrontends(core, config, log);
-  listenToSupervisor(core, boot, config, log);
+  const listeners = new WorkerListeners(core, boot, config);
+  listenToSupervisor(core, bus, listeners, log);
   reportUncaught(core, log);
-  listen(core, boot, config);
+  if (!boot.holdsBack) listeners.accept();
   measureLag(core);
   releaseMemoryWhenQuiet(core);
-  const loop = new Loop({ core, http: frontends.http, websocket: frontends.websocket, wakeFd, pending: frontends.pending });
+  const loop = new Loop({
+    core,
+    http: listeners.named(frontends.http),
+    websocket: frontends.websocket,
+    wakeFd,
+    pending: frontends.pending,
+  });
   tell({ type: 'ready', backend: core.backend, ...(core.note === '' ? {} : { note: core.note }) });
   await loop.run();
 }

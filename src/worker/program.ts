@@ -19,7 +19,7 @@ import {
   type SupervisorMessage,
   type WorkerMessage,
 } from '../supervisor/boot.ts';
-import { drainCore } from './drain.ts';
+import { Drain } from './drain.ts';
 import { agreeOnPort } from './shared-ports.ts';
 import { measureLag } from './stats.ts';
 
@@ -44,7 +44,7 @@ function join(boot: ProgramBoot, tell: (message: WorkerMessage) => void): void {
     shmFd: boot.shmFd,
     inboxFdFirst: boot.inboxFdFirst,
     workerIndex: boot.index,
-    workerCount: boot.count,
+    workerCount: boot.places,
     sharePort: (opened, port) => agreeOnPort(boot.portsFd, opened, port),
     onListening(fd) {
       const core = activeRuntime()?.core;
@@ -58,17 +58,16 @@ function join(boot: ProgramBoot, tell: (message: WorkerMessage) => void): void {
   });
 }
 
-function drain({ signal, code, overMs }: DrainMessage): void {
+function drain(message: DrainMessage): void {
+  const { signal } = message;
   if (process.listenerCount(signal) > 0) {
     process.kill(process.pid, signal);
     return;
   }
   const runtime = activeRuntime();
   if (runtime === undefined) process.exit(exitCodes.ok);
-  drainCore(
-    runtime.core,
-    code,
-    overMs,
+  new Drain(runtime.core).begin(
+    message,
     () => runtime.closeListeners(),
     () => process.exit(exitCodes.ok),
   );
@@ -86,6 +85,11 @@ function listenToSupervisor(): void {
         return drain(message);
       case 'certificates':
         return reloadCertificates();
+      // For workers of a gateway.
+      case 'serve':
+      case 'worker-gone':
+      case 'publish':
+        return;
       default:
         message satisfies never;
     }

@@ -221,7 +221,7 @@ static void a_drain_and_a_peer_that_takes_nothing_are_causes_too(void **state) {
     host_pass_time(host, RW_WRITE_TIMEOUT_MS_DEFAULT + 2000);
     assert_int_equal(expect_cause(host, 1006), RW_CLOSE_WRITE_TIMEOUT);
     peer = peer_open_ws(host, 7, &open);
-    rw_core_drain(host->core, 1012, 0);
+    rw_core_drain(host->core, 1012, 0, 0);
     peer_expect_close_frame(host, peer, 1012);
     static const uint8_t code[2] = {1012 >> 8, 1012 & 255};
     peer_send_frame(host, peer, FIN_CLOSE, code, 2);

@@ -253,19 +253,30 @@ FIXTURE void host_publish(struct host *host, const struct rw_event *except, cons
 
 /* ---------------------------------------------------------------- peers */
 
-FIXTURE struct peer *peer_connect_to(struct host *host, int receive_buffer) {
+/* source: the IPv4 address it comes from, or NULL: any, and on the simulated ring none */
+FIXTURE struct peer *peer_connect_as(struct host *host, int receive_buffer, const char *source) {
     uint32_t i = 0;
     while (i < HOST_PEERS_MAX && host->peers[i].used) i++;
     assert_in_range(i, 0, HOST_PEERS_MAX - 1);
     struct peer *peer = &host->peers[i];
     *peer = (struct peer){.used = 1};
     if (host_is_sim(host)) {
+        uint8_t ip[16] = {[10] = 0xFF, [11] = 0xFF};
         peer->fd = rw_sim_connect(host->core->ring, host->listener);
+        if (source) {
+            assert_int_equal(inet_pton(AF_INET, source, ip + 12), 1);
+            rw_sim_peer_address(host->core->ring, peer->fd, ip);
+        }
         return peer;
     }
     peer->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(peer->fd >= 0);
     if (receive_buffer) (void)setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    if (source) {
+        struct sockaddr_in own = {.sin_family = AF_INET};
+        assert_int_equal(inet_pton(AF_INET, source, &own.sin_addr), 1);
+        assert_int_equal(bind(peer->fd, (struct sockaddr *)&own, sizeof own), 0);
+    }
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)host->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     assert_int_equal(connect(peer->fd, (struct sockaddr *)&address, sizeof address), 0);
     int one = 1;
@@ -273,6 +284,8 @@ FIXTURE struct peer *peer_connect_to(struct host *host, int receive_buffer) {
     assert_int_equal(fcntl(peer->fd, F_SETFL, O_NONBLOCK), 0);
     return peer;
 }
+
+FIXTURE struct peer *peer_connect_to(struct host *host, int receive_buffer) { return peer_connect_as(host, receive_buffer, NULL); }
 
 FIXTURE struct peer *peer_connect(struct host *host) {
     struct peer *peer = peer_connect_to(host, 0);
@@ -534,6 +547,7 @@ FIXTURE void host_assert_empty(struct host *host) {
     assert_int_equal(rw_topics_count(core->topics), 0);
     assert_int_equal(rw_topics_subscriptions(core->topics), 0);
     assert_int_equal(host_buffers_used(host), (core->publish_log ? 1 : 0) + (core->deflated_log ? 1 : 0) + (core->ping_frame ? 1 : 0));
+    for (uint32_t i = 0; core->ip_limit.most && i < RW_IP_ROWS * RW_IP_CELLS; i++) assert_int_equal(core->ip_limit.cells[i], 0);
     if (host_is_sim(host)) assert_int_equal(rw_sim_borrowed(core->ring), 0);
 }
 

@@ -448,7 +448,7 @@ static void draining_closes_idle_connections_and_lets_requests_finish(void **sta
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
     host_turns(host, 5);
     rw_core_stop_accepting(host->core);
-    rw_core_drain(host->core, 1001, 100);
+    rw_core_drain(host->core, 1001, 100, 0);
     peer_expect_end(host, idle);
     host_respond(host, &request, 200, "", "last");
     peer_expect_response(host, busy, 200, "last");

@@ -410,7 +410,7 @@ static void drain_and_terminate_are_safe_at_any_moment(void **state) {
     host_answer(host, &open, (struct rw_command){.type = RW_COMMAND_TERMINATE}, NULL, 0);
     host_turn(host);
     host_expect(host, RW_EVENT_CLOSE);
-    rw_core_drain(host->core, 1012, 0);
+    rw_core_drain(host->core, 1012, 0, 0);
     /* A client in the middle of its handshake has a request to make, and gets its answer. */
     assert_true(tls_shake_hands(host, half_way));
     peer_send_text(host, half_way, GET("/"));

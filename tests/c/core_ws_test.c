@@ -491,7 +491,7 @@ static void a_drain_closes_every_socket_with_its_code(void **state) {
     struct rw_event open;
     struct peer *peers[PEERS];
     for (uint32_t i = 0; i < PEERS; i++) peers[i] = peer_open_ws(host, 7, &open);
-    rw_core_drain(host->core, 1012, 100);
+    rw_core_drain(host->core, 1012, 100, 0);
     host_pass_time(host, 1000);
     for (uint32_t i = 0; i < PEERS; i++) {
         peer_expect_close_frame(host, peers[i], 1012);

@@ -68,20 +68,21 @@ struct streams {
     int gaps_allowed;
 };
 
-static void take(void *context, const struct rw_node_message *message) {
+static int take(void *context, const struct rw_node_message *message) {
     struct streams *streams = context;
     struct stream *stream = &streams->of[message->from];
     uint32_t incarnation;
     uint32_t number;
     if (!message_intact(message->payload, message->payload_bytes, &incarnation, &number)) {
         streams->wrong++;
-        return;
+        return 1;
     }
     if (incarnation > stream->incarnation) *stream = (struct stream){.incarnation = incarnation, .total = stream->total};
     if (incarnation < stream->incarnation || number < stream->next_number || (number > stream->next_number && !streams->gaps_allowed)) streams->wrong++;
     stream->next_number = number + 1;
     stream->in_incarnation++;
     stream->total++;
+    return 1;
 }
 
 /* Flush, asleep in between, until all that waits in worker 0's outboxes is in rings. ret: 0 when it never came to that */

@@ -23,7 +23,7 @@ static struct node node;
 static struct rw_node_bus *bus[FIXTURE_WORKERS];
 static uint8_t *payload;
 
-static void take(void *context, const struct rw_node_message *message) {
+static int take(void *context, const struct rw_node_message *message) {
     struct log *log = context;
     uint32_t incarnation;
     uint32_t number;
@@ -31,9 +31,10 @@ static void take(void *context, const struct rw_node_message *message) {
     log->by_sender[message->from]++;
     log->last = *message;
     if (message->topic_bytes != 8 || memcmp(message->topic, "room/one", 8) != 0 || message->flags != RW_SEND_TEXT) log->wrong++;
-    if (message->payload_bytes < STAMP_BYTES) return;
+    if (message->payload_bytes < STAMP_BYTES) return 1;
     if (!message_intact(message->payload, message->payload_bytes, &incarnation, &number) || number != log->next_number) log->wrong++;
     log->next_number = number + 1;
+    return 1;
 }
 
 static uint32_t publish(uint32_t from, uint32_t bytes, uint32_t number) {

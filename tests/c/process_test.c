@@ -42,7 +42,9 @@ static int connect_ipv4(uint32_t port) {
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
+    const int error = errno;
     close(fd);
+    errno = error;
     return -1;
 }
 
@@ -90,6 +92,32 @@ static void test_workers_share_a_port_and_an_exclusive_listener_does_not(void **
     assert_int_equal(option(alone, SOL_SOCKET, SO_REUSEPORT), 0);
     assert_int_equal(rw_listen_socket("127.0.0.1", (uint32_t)rw_socket_port(alone), 16, 0), -EADDRINUSE);
     rw_fd_close(alone);
+}
+
+static void test_an_address_can_be_taken_before_anybody_may_connect(void **state) {
+    (void)state;
+    const int32_t fd = rw_listen_socket("127.0.0.1", 0, 16, RW_LISTEN_LATER);
+    const uint32_t port = (uint32_t)rw_socket_port(fd);
+    assert_true(port > 0);
+    assert_int_equal(connect_ipv4(port), -1);
+    assert_int_equal(errno, ECONNREFUSED);
+    const int32_t other = rw_listen_socket("127.0.0.1", port, 16, 0);
+    assert_true(other >= 0); /* all that listens on the port so far */
+    for (uint32_t i = 0; i < 32; i++) {
+        const int client = connect_ipv4(port);
+        assert_true(client >= 0);
+        close(accept_soon(other));
+        close(client);
+    }
+    rw_fd_close(other);
+    assert_int_equal(rw_listen_backlog(fd, 16), RW_OK);
+    const int client = connect_ipv4(port);
+    assert_true(client >= 0);
+    close(accept_soon(fd));
+    close(client);
+    assert_int_equal(rw_listen_backlog(fd, 1), RW_OK); /* again: another backlog */
+    rw_fd_close(fd);
+    assert_int_equal(rw_listen_backlog(fd, 1), -EBADF);
 }
 
 static void test_a_port_can_be_taken_again_while_its_old_connections_linger(void **state) {
@@ -286,6 +314,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_tcp_listener_has_the_options_promised),
         cmocka_unit_test(test_workers_share_a_port_and_an_exclusive_listener_does_not),
+        cmocka_unit_test(test_an_address_can_be_taken_before_anybody_may_connect),
         cmocka_unit_test(test_a_port_can_be_taken_again_while_its_old_connections_linger),
         cmocka_unit_test(test_ipv6_is_dual_stack_unless_told_otherwise),
         cmocka_unit_test(test_a_malformed_address_is_refused),

@@ -109,6 +109,27 @@ static void headers_of_version_2_name_the_client(void **state) {
     for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) expect(&headers[i]);
 }
 
+static void only_local_is_the_proxys_own_connection(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t bytes;
+        uint8_t local;
+    } headers[] = {
+        {TEXT(V2_SIGNATURE "\x20\0\0\0"), 1},
+        {TEXT(V2_SIGNATURE "\x20\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), 1},
+        {TEXT(V2_SIGNATURE "\x21\0\0\0"), 0},
+        {TEXT(V2_SIGNATURE "\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), 0},
+        {TEXT("PROXY UNKNOWN\r\n"), 0},
+        {TEXT("PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n"), 0},
+    };
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
+        struct rw_proxy_source source;
+        assert_int_equal(parse((const uint8_t *)headers[i].text, headers[i].bytes, &source), headers[i].bytes);
+        assert_int_equal(source.local, headers[i].local);
+    }
+}
+
 static void a_unix_socket_behind_the_proxy_has_no_address(void **state) {
     (void)state;
     char text[16 + 216] = V2_SIGNATURE "\x21\x31\0\xd8/run/a.sock";
@@ -165,6 +186,7 @@ int main(void) {
         cmocka_unit_test(lines_of_version_1_name_the_client),
         cmocka_unit_test(malformed_lines_are_told_as_such),
         cmocka_unit_test(headers_of_version_2_name_the_client),
+        cmocka_unit_test(only_local_is_the_proxys_own_connection),
         cmocka_unit_test(a_unix_socket_behind_the_proxy_has_no_address),
         cmocka_unit_test(malformed_blocks_are_told_as_such),
         cmocka_unit_test(extensions_are_skipped_up_to_their_limit),

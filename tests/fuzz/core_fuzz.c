@@ -23,6 +23,7 @@ struct fuzz {
     int32_t peers[PEERS]; /* -1: not connected */
     uint8_t shut[PEERS];
     uint32_t commands, data;
+    uint32_t topics; /* that the host was told of as wanted, and not yet as unwanted */
     struct {
         uint32_t generation, request;
         uint8_t opened, closed;
@@ -54,8 +55,19 @@ static void expect_told(const struct fuzz *fuzz, uint32_t slot) {
     CHECK(fuzz->slots[slot].connected == fuzz->slots[slot].gone);
 }
 
+static void on_interest(struct fuzz *fuzz, const struct rw_event *event) {
+    CHECK(fuzz->core->flags & RW_CORE_WANTS_INTEREST && event->slot == RW_NO_SLOT && event->generation == 0);
+    CHECK(event->bytes > 0 && event->bytes <= RW_TOPIC_BYTES_MAX && event->bytes <= fuzz->info.payload_bytes - event->offset);
+    CHECK(event->flags & RW_INTEREST_WANTED || fuzz->topics > 0);
+    fuzz->topics += event->flags & RW_INTEREST_WANTED ? 1 : -1u;
+}
+
 static void on_event(struct fuzz *fuzz, const struct rw_event *event) {
     if (event->type == RW_EVENT_NONE) return;
+    if (event->type == RW_EVENT_INTEREST) {
+        on_interest(fuzz, event);
+        return;
+    }
     CHECK(event->slot < SLOTS && event->generation);
     if (event->flags & RW_EVENT_LARGE) {
         const volatile uint8_t *bytes = (const uint8_t *)(uintptr_t)((uint64_t)event->arg1 << 32 | event->arg0);
@@ -241,10 +253,10 @@ static void call(struct fuzz *fuzz, struct input *input) {
             break;
         case 2:
         case 3:
-            if (!core->listeners[0].used) CHECK(rw_core_listen(core, fuzz->listener, 0, what >> 4 & 5) == RW_OK);
+            if (!core->listeners[0].used) CHECK(rw_core_listen(core, fuzz->listener, 0, what >> 4 & 13) == RW_OK);
             break;
         case 4:
-            if (core->listeners[0].used) CHECK(rw_core_listener_flags(core, 0, what >> 4 & 5) == RW_OK);
+            if (core->listeners[0].used) CHECK(rw_core_listener_flags(core, 0, what >> 4 & 13) == RW_OK);
             break;
         case 5:
             (void)rw_core_topics(core, slot, fuzz->slots[slot].generation, out, what >> 4);
@@ -275,12 +287,19 @@ static void push_template(struct fuzz *fuzz, uint32_t peer, uint8_t which) {
         "HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         "0123456789",
         "PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n",
+        "PROXY TCP4 10.0.0.1 198.51.100.7 56324 443\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1, 10.0.0.2\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=\"[2001:db8::1]\"\r\nX-Forwarded-For: 192.0.2.2\r\n\r\n",
     };
-    if (which % 10 == 9) {
-        rw_sim_push(fuzz->core->ring, fuzz->peers[peer], "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb", 28);
+    uint32_t count = sizeof texts / sizeof texts[0];
+    if (which % (count + 2) >= count) {
+        int local = which % (count + 2) == count;
+        rw_sim_push(fuzz->core->ring, fuzz->peers[peer],
+                    local ? "\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb" : "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb", 28);
         return;
     }
-    const char *text = texts[which % 10];
+    const char *text = texts[which % (count + 2)];
     rw_sim_push(fuzz->core->ring, fuzz->peers[peer], text, strlen(text));
 }
 
@@ -312,6 +331,9 @@ static void peer_op(struct fuzz *fuzz, uint32_t peer, uint8_t op, struct input *
     if (fuzz->peers[peer] < 0) {
         fuzz->peers[peer] = rw_sim_connect(ring, fuzz->listener);
         fuzz->shut[peer] = 0;
+        /* Two from proxies when 10.0.0.0/8 is trusted, one from elsewhere, one whom nobody knows. */
+        static const uint8_t addresses[3][16] = {{[10] = 0xFF, 0xFF, 10, 0, 0, 1}, {[10] = 0xFF, 0xFF, 10, 0, 0, 2}, {[10] = 0xFF, 0xFF, 192, 0, 2, 1}};
+        if (peer < 3) rw_sim_peer_address(ring, fuzz->peers[peer], addresses[peer]);
     }
     size_t count;
     const uint8_t *bytes;
@@ -347,7 +369,42 @@ static void behave(struct fuzz *fuzz, uint32_t index, uint8_t flags) {
     struct rw_behavior behavior = {.max_payload_bytes = flags & 0x40 ? 100 : 80000, .max_backpressure_bytes = flags & 0x80 ? 1000 : 200000, .idle_timeout_ms = 5000,
                                    .ping_interval_ms = 1000, .max_lifetime_ms = 20000, .close_timeout_ms = 1000, .flags = flags & 0x3F,
                                    .deflate = index ? 0xF8 | 15u << 8 : 0x101};
+    if (flags & 2) {
+        behavior.messages_per_second = 3;
+        behavior.bytes_per_second = 500;
+    }
+    if (flags & 0x10) behavior.flags |= RW_BEHAVIOR_PAUSE_ON_RATE;
     CHECK(rw_core_behavior(fuzz->core, index, &behavior) == RW_OK);
+}
+
+/* All that it takes to get a WebSocket, so that more than now and then there is one, and then a few frames. */
+static void converse(struct fuzz *fuzz, uint32_t peer, struct input *input) {
+    uint8_t what = take(input);
+    for (uint32_t i = 0; i < 3; i++) {
+        if (fuzz->peers[peer] < 0) peer_op(fuzz, peer, 3, &(struct input){0});
+        if (!is_pushable(fuzz, peer)) return;
+        if (i == 0 && what & 1) push_template(fuzz, peer, what & 2 ? 8 : 9);
+        if (i == 0) push_template(fuzz, peer, what & 4 ? 10 : 1);
+        for (uint32_t slot = 0; slot < SLOTS && i == 1; slot++) {
+            struct rw_command record = about(fuzz, slot, RW_COMMAND_UPGRADE);
+            record.arg0 = what >> 3 & 1;
+            command(fuzz, record, NULL, 0);
+        }
+        for (uint32_t j = 0; j < 4; j++) turn(fuzz);
+    }
+    static const uint8_t firsts[8] = {0x81, 0x82, 0x89, 0x8A, 0x01, 0x80, 0x00, 0x82};
+    static const uint8_t payload[200] = {'a'};
+    for (uint32_t i = 0; i <= (uint32_t)(what >> 4) && is_pushable(fuzz, peer); i++) {
+        uint8_t frame[220], chosen = take(input);
+        uint32_t bytes = chosen & 0x10 ? 100u + chosen % 100u : chosen % 10u;
+        uint32_t header = rw_ws_encode_header(frame, RW_WS_OP_BINARY, 1, 0, bytes);
+        frame[0] = firsts[chosen >> 5];
+        frame[1] |= 0x80;
+        memset(frame + header, 0, 4);
+        memcpy(frame + header + 4, payload, bytes);
+        rw_sim_push(fuzz->core->ring, fuzz->peers[peer], frame, header + 4 + bytes);
+        if (chosen & 1) turn(fuzz);
+    }
 }
 
 static void step(struct fuzz *fuzz, struct input *input) {
@@ -376,10 +433,16 @@ static void step(struct fuzz *fuzz, struct input *input) {
             behave(fuzz, op >> 4 & 1, take(input));
             break;
         case 11:
-            if (op == 0xFB) rw_core_drain(fuzz->core, 1012, take(input));
+            if (op == 0xFB) {
+                uint32_t over_ms = take(input);
+                rw_core_drain(fuzz->core, 1012, over_ms, take(input) * 16u);
+            }
             break;
         case 12:
             call(fuzz, input);
+            break;
+        case 13:
+            converse(fuzz, (op >> 4) % PEERS, input);
             break;
         default:
             for (uint32_t i = 0; i <= (op >> 4); i++) turn(fuzz);
@@ -391,6 +454,11 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
     struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_SIM, .max_connections = SLOTS - 2, .ring_entries = 64,
                                     .recv_buffers = 8, .recv_buffer_bytes = 64u << take(input) % 8, .sqpoll_cpu = -1, .wake_fd = -1, .inbox_fd_first = -1, .shm_fd = -1,
                                     .body_window_bytes = 100, .response_high_water_bytes = 2000, .max_body_bytes_lo = 5000};
+    uint8_t limits = take(input);
+    if (limits & 1) config.max_connections_per_ip = 1 + (limits >> 1 & 1);
+    if (limits & 4) config.upgrades_per_kilosecond = 100;
+    config.proxy_header = (limits >> 3 & 3) % 3;
+    if (!(limits & 0x40)) config.flags = RW_CORE_WANTS_INTEREST;
     char error[128];
     fuzz->core = rw_core_create(&config, error, sizeof error);
     CHECK(fuzz->core);
@@ -401,10 +469,15 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
     rw_core_info(fuzz->core, &fuzz->info);
     behave(fuzz, 0, take(input));
     behave(fuzz, 1, take(input));
+    struct rw_address_range trusted = {.address = {[10] = 0xFF, 0xFF, 10}, .prefix_bits = 96 + 8};
+    CHECK(rw_core_trusted_proxies(fuzz->core, &trusted, limits >> 5 & 1) == RW_OK);
     fuzz->listener = rw_sim_listen(fuzz->core->ring);
-    CHECK(rw_core_listen(fuzz->core, fuzz->listener, 0, take(input) & (RW_LISTENER_WANTS_CONNECT | RW_LISTENER_PROXY_PROTOCOL)) == RW_OK);
+    CHECK(rw_core_listen(fuzz->core, fuzz->listener, 0, take(input) & (RW_LISTENER_WANTS_CONNECT | RW_LISTENER_PROXY_PROTOCOL | RW_LISTENER_PROXY_REQUIRED)) == RW_OK);
     for (uint32_t i = 0; i < PEERS; i++) fuzz->peers[i] = -1;
 }
+
+/* Addresses that peers have, or that proxies tell of. */
+static const uint8_t counted[5][16] = {{[10] = 0xFF, 0xFF, 10, 0, 0, 1}, {[10] = 0xFF, 0xFF, 10, 0, 0, 2}, {[10] = 0xFF, 0xFF, 192, 0, 2, 1}, {[10] = 0xFF, 0xFF, 192, 0, 2, 2}, {0x20, 1, 0x0d, 0xb8, [15] = 1}};
 
 /* Everybody leaves: what is left then is a leak. */
 static void expect_nothing_left(struct fuzz *fuzz) {
@@ -423,7 +496,10 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 && core->stats->backpressure_connections == 0);
     CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved == 0 && core->wheel.count == 0);
     CHECK(core->dirty.count + core->ready.count + core->ending.count == 0);
-    CHECK(rw_topics_count(core->topics) == 0 && rw_sim_borrowed(core->ring) == 0);
+    /* Every connection that was counted for an address was taken back. */
+    for (uint32_t i = 0; core->ip_limit.most && i < sizeof counted / sizeof counted[0]; i++) CHECK(rw_ip_limit_count(&core->ip_limit, counted[i]) == 0);
+    turn(fuzz); /* tells the end of topics that have just ended */
+    CHECK(rw_topics_count(core->topics) == 0 && rw_topics_changes(core->topics) == 0 && fuzz->topics == 0 && rw_sim_borrowed(core->ring) == 0);
     uint64_t used = 0;
     for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
     CHECK(used == (core->publish_log ? 1u : 0u) + (core->deflated_log ? 1u : 0u) + (core->ping_frame ? 1u : 0u));

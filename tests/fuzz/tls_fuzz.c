@@ -111,7 +111,7 @@ static void host_op(struct fuzz *fuzz, uint8_t what) {
             fuzz->core->clock_start_ms -= (uint64_t)(what >> 3) * 500; /* time passes */
             break;
         default:
-            if (what == 0xFB) rw_core_drain(fuzz->core, 1012, 100);
+            if (what == 0xFB) rw_core_drain(fuzz->core, 1012, 100, 50);
             break;
     }
 }

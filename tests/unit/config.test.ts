@@ -164,6 +164,17 @@ describe('environment', () => {
     expect(config.workers).toBe(3);
   });
 
+  test('ADMIN_HOST says where the admin listener is, when it is an address and the config is silent', () => {
+    const host = (config: object, value: string) => resolveConfig({ fetch: ok, ...config }, { ADMIN_HOST: value }).admin;
+    expect(host({}, ' 0.0.0.0 ')).toMatchObject({ kind: 'tcp', host: '0.0.0.0', port: 9100 });
+    expect(host({}, '')).toMatchObject({ host: '127.0.0.1' });
+    expect(host({ admin: { host: '::1' } }, 'x')).toMatchObject({ host: '::1' });
+    expect(host({ admin: { unix: '/run/admin.sock' } }, 'x')).toMatchObject({ kind: 'unix' });
+    expect(mistakes({ fetch: ok }, { ADMIN_HOST: 'localhost' })).toEqual([
+      'env ADMIN_HOST: is "localhost"; write an IPv4 or IPv6 address, or unset it',
+    ]);
+  });
+
   test('the config wins over the environment, whose value is then not judged', () => {
     const config = resolveConfig(
       { fetch: ok, listen: 4000, admin: false, workers: 1 },

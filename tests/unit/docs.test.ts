@@ -66,7 +66,7 @@ const tested = (...languages: string[]) =>
 
 describe('code blocks', () => {
   test('are of a kind that is checked, or say why not, and few do', () => {
-    const kinds = ['', 'ts', 'js', 'json', 'sh', 'console', 'ini'];
+    const kinds = ['', 'ts', 'js', 'json', 'yaml', 'sh', 'console', 'ini'];
     for (const block of blocks) expect([where(block), kinds.includes(block.language)]).toEqual([where(block), true]);
     const exempt = blocks.filter((block) => block.info !== '');
     for (const block of exempt) expect([where(block), block.info]).toEqual([where(block), expect.stringMatching(/^no-test .{8,}/)]);
@@ -137,6 +137,10 @@ describe('code blocks', () => {
     for (const block of tested('json')) expect(() => JSON.parse(block.text), where(block)).not.toThrow();
   });
 
+  test('of YAML parse', () => {
+    for (const block of tested('yaml')) expect(() => Bun.YAML.parse(block.text), where(block)).not.toThrow();
+  });
+
   test('of a refused config show what ringway prints', () => {
     const shown = tested('console').filter((block) => block.text.includes('mistakes'));
     expect(shown.length).toBe(1);
@@ -148,7 +152,31 @@ describe('code blocks', () => {
   });
 
   test('of commands begin with programs that exist', () => {
-    const programs = ['npm', 'npx', 'node', 'bun', 'curl', 'openssl', 'kill', 'make', 'mkdir', 'cd', 'perf', 'sysctl', 'taskset', 'ulimit'];
+    const programs = [
+      'npm',
+      'npx',
+      'node',
+      'bun',
+      'bunx',
+      'apt-get',
+      'cp',
+      'journalctl',
+      'systemctl',
+      'useradd',
+      'docker',
+      'buildah',
+      'curl',
+      'openssl',
+      'kill',
+      'make',
+      'mkdir',
+      'cd',
+      'perf',
+      'ringway',
+      'sysctl',
+      'taskset',
+      'ulimit',
+    ];
     const unknown = tested('sh', 'console').flatMap((block) =>
       commandsOf(block)
         .map(programOf)
@@ -156,6 +184,20 @@ describe('code blocks', () => {
         .map((program) => `${where(block)}: ${program}`),
     );
     expect(unknown).toEqual([]);
+  });
+});
+
+describe('commands of ringway', () => {
+  test('exist, wherever a block of commands has one', () => {
+    const known = [...source('src/cli/cli.ts').matchAll(/^ {4}(\w+): defineCommand\(/gm)].map(([, name]) => name);
+    const given = tested('sh', 'console').flatMap((block) =>
+      commandsOf(block).flatMap((command) => {
+        const word = /(?:^|\s)(?:npx |\S*\/)?ringway(?:\.mjs)? (\w+)/.exec(command)?.[1];
+        return word === undefined ? [] : [`${where(block)}: ${word}`];
+      }),
+    );
+    expect(given.length).toBeGreaterThan(5);
+    expect(given.filter((command) => !known.includes(command.split(': ')[1]))).toEqual([]);
   });
 });
 
@@ -202,7 +244,7 @@ describe('what pages name exists', () => {
 
   test('paths of the tree', () => {
     const absent = pages.flatMap((page) =>
-      [...page.prose.matchAll(/`((?:src|ffi|tests|docs|scripts|bin|bench|public)\/[\w./-]*)`/g)]
+      [...page.prose.matchAll(/`((?:src|ffi|tests|docs|scripts|bin|bench|public|docker|packaging)\/[\w./-]*)`/g)]
         .map(([, path = '']) => path)
         .filter((path) => !path.startsWith('ffi/build/') && !existsSync(join(root, path)))
         .map((path) => `${page.file}: ${path}`),
@@ -401,9 +443,37 @@ describe('docs/configuration.md', () => {
   });
 });
 
+describe('docs/install.md', () => {
+  const page = source('docs/install.md');
+
+  test('names the glibc that packing holds the cores to, and the Bun that comes along', () => {
+    const least = /glibcLeast = '([\d.]+)'/.exec(source('scripts/pack-cores.mjs'))?.[1];
+    expect(new Set([...page.matchAll(/glibc (?:than )?(\d\.\d+)/g)].map(([, version]) => version))).toEqual(new Set([least]));
+    expect(page).toContain(`| Bun ${JSON.parse(source('package.json')).dependencies.bun},`);
+  });
+
+  test('lists the packages that compiling the core takes', () => {
+    const needs: { debian: string[]; alpine: string[] }[] = JSON.parse(source('ffi/build-needs.json'));
+    for (const [system, name] of [
+      ['debian', 'Debian, Ubuntu'],
+      ['alpine', 'Alpine'],
+    ] as const) {
+      const listed = new RegExp(`^\\| ${name} \\| \\x60(.+)\\x60 \\|$`, 'm').exec(page)?.[1];
+      expect([name, listed?.split(' ').sort()]).toEqual([name, needs.flatMap((need) => need[system]).sort()]);
+    }
+  });
+});
+
 describe('docs/operations.md', () => {
   test('has a row for every metric, with its kind, and no other', async () => {
-    const metrics = createMetrics({ workers: [{ isReady: true, restarts: 0 }], startedAtMs: 0, version: '1', read: () => 1 });
+    const metrics = createMetrics({
+      workers: [{ isReady: true, restarts: 0 }],
+      startedAtMs: 0,
+      version: '1',
+      generation: 1,
+      reloads: { reloaded: 0 },
+      read: () => 1,
+    });
     const exported = [...(await metrics.metrics()).matchAll(/^# TYPE (\w+) (\w+)$/gm)]
       .filter(([, name = '']) => !name.startsWith('ringway_node_'))
       .map(([, name, kind]) => `${name} ${kind}`);

@@ -213,7 +213,7 @@ describe('failures', () => {
       'complete',
     ]);
     expect(core.errors.map(({ context }) => context)).toEqual([
-      { where: where as 'handler', method: 'POST', url: 'http://localhost:8080/path?q' },
+      { where: where as 'handler', method: 'POST', url: 'http://localhost:8080/path?q', requestId: expect.any(String) },
     ]);
     expect(core.frontend.pending).toBe(0);
   });

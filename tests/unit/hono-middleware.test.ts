@@ -170,6 +170,11 @@ test('c.env and getConnInfo know the client, through hono/bun as well', async ()
   expect(JSON.parse((await fake.exchange('/info')).text())).toEqual([{ remote: { ...remote, transport: 'tcp' } }, { remote }]);
   fake.address = { address: '2001:db8::1', port: 1 };
   expect(JSON.parse((await fake.exchange('/info')).text())[0].remote.addressType).toBe('IPv6');
+  // As a header of a trusted proxy tells it.
+  fake.address = { address: '192.0.2.8', port: 0 };
+  expect(JSON.parse((await fake.exchange('/info')).text())[0]).toEqual({
+    remote: { address: '192.0.2.8', addressType: 'IPv4', transport: 'tcp' },
+  });
   fake.address = undefined;
   expect(JSON.parse((await fake.exchange('/info')).text())).toEqual([{ remote: {} }, { remote: {} }]);
 });

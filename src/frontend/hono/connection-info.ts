@@ -5,7 +5,10 @@ import type { RingwayBindings } from './exchange.ts';
 
 export type { ConnInfo };
 
-/** The client's address and port. `remote` is empty when the client left, or came over a Unix socket. */
+/**
+ * The client's address and port, behind trusted proxies as they tell it; a header tells no port. `remote` is empty when the client left, or came over
+ * a Unix socket.
+ */
 export const getConnInfo: GetConnInfo = (c: Context): ConnInfo => {
   const bindings = c.env as Partial<RingwayBindings> | undefined;
   if (typeof bindings?.ip !== 'function')
@@ -13,5 +16,6 @@ export const getConnInfo: GetConnInfo = (c: Context): ConnInfo => {
   const peer = bindings.ip();
   if (peer === undefined) return { remote: {} };
   const addressType: AddressType = peer.address.includes(':') ? 'IPv6' : 'IPv4';
-  return { remote: { address: peer.address, addressType, port: peer.port, transport: 'tcp' } };
+  const port = peer.port === 0 ? {} : { port: peer.port };
+  return { remote: { address: peer.address, addressType, ...port, transport: 'tcp' } };
 };

@@ -9,6 +9,7 @@
  */
 import { eventFlag } from '../../../ffi/layout.ts';
 import type { HttpCommands, RequestHead } from '../../core/http.ts';
+import type { RequestIds } from '../request-ids.ts';
 import { encodeHeaders } from './header-block.ts';
 import type { HeadersSource } from './natives.ts';
 import { clientGone, type LightRequest } from './request.ts';
@@ -21,10 +22,15 @@ export interface PeerAddress {
 
 /** What handlers find in `c.env`: `new Hono<{ Bindings: RingwayBindings }>()`. */
 export interface RingwayBindings {
-  /** The client's address; undefined when it left, or came over a Unix socket. */
+  /**
+   * The client's address, behind trusted proxies as they tell it (port 0 when a header did); undefined when it left, or came over a Unix socket.
+   * Behind proxies to be asked before the response is complete: then the next client's request may come on the same connection.
+   */
   ip(): PeerAddress | undefined;
   /** Index of the listener that the request came in on. */
   readonly listener: number;
+  /** What this request is called in logs: as it came in its `log.requestIdHeader`, or made when first asked for. Sent with the response. */
+  readonly requestId: string;
   /**
    * Accept the WebSocket handshake of this request, as Bun's `server.upgrade` does; `data.events` are Hono's WSEvents.
    * ret: false when the request is no valid handshake, or was answered
@@ -38,6 +44,7 @@ export interface RingwayBindings {
 export interface ExchangeHost {
   readonly commands: HttpCommands;
   readonly honoHandlerIndex: number;
+  readonly requestIds: RequestIds;
   report(error: unknown, exchange: Exchange, where: ErrorContext['where']): void;
   forget(exchange: Exchange): void;
 }
@@ -48,6 +55,7 @@ export interface ErrorContext {
   where: 'handler' | 'response' | 'stream';
   method: string;
   url: string;
+  requestId: string;
 }
 
 /** What sends a streamed body, seen from the exchange. */
@@ -71,6 +79,8 @@ export class Exchange implements RingwayBindings {
   listed: boolean;
   /** @internal The next exchange of the same slot. */
   next: Exchange | undefined;
+  /** '' until somebody asks. */
+  private id: string;
 
   constructor(host: ExchangeHost, head: RequestHead, request: LightRequest) {
     this.host = host;
@@ -80,10 +90,21 @@ export class Exchange implements RingwayBindings {
     this.stream = null;
     this.listed = false;
     this.next = undefined;
+    this.id = '';
   }
 
   get listener(): number {
     return this.head.listener;
+  }
+
+  get requestId(): string {
+    if (this.id === '') this.id = this.host.requestIds.of(this.head);
+    return this.id;
+  }
+
+  /** @internal The id that the response is to carry: one that came with the request, or that somebody has asked for; else ''. */
+  get shownId(): string {
+    return this.id === '' ? this.host.requestIds.given(this.head) : this.id;
   }
 
   ip(): PeerAddress | undefined {

@@ -162,6 +162,13 @@ export function withField(block: HeaderBlock, name: string, value: string): Head
   return block === emptyBlock ? line : new HeaderBlock(block.text + line.text, block.flags | line.flags);
 }
 
+/** Whether `block` has a field of this name, given in lower case. */
+export function hasField(block: HeaderBlock, lower: string): boolean {
+  if (block.text.length < lower.length) return false;
+  for (const [name] of linesOf(block.text)) if (name.toLowerCase() === lower) return true;
+  return false;
+}
+
 export interface Framing {
   /** The block without the fields of the core. */
   text: string;

@@ -8,6 +8,7 @@
  */
 import { eventFlag, method as methodNumber } from '../../../ffi/layout.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
+import { RequestIds } from '../request-ids.ts';
 import { isThenable } from '../thenable.ts';
 import { type ErrorContext, Exchange, exchangeState, type RingwayBindings } from './exchange.ts';
 import { LightRequest } from './request.ts';
@@ -30,6 +31,10 @@ export interface FetchFrontendOptions {
   honoHandlerIndex: number;
   /** Told of every request that failed. It was, or is being, answered; the worker logs and counts. Must not throw. */
   onError(error: unknown, context: ErrorContext): void;
+  /** Default: ids are made here, and no header carries them. */
+  requestIds?: RequestIds;
+  /** Give every request an id, and every response with it. Default: only those that somebody asks for, or that came with one. */
+  namesAll?: boolean;
   /**
    * Asked first about each WebSocket handshake. ret: false to leave it to `fetch`; else the hook answers it. A promise: it will
    * have been answered when the promise settles, and `request.signal` aborts when the client leaves before.
@@ -42,6 +47,8 @@ const badRequest = 'content-type: text/plain;charset=utf-8\r\n';
 export class FetchFrontend implements HttpEvents {
   readonly commands: HttpCommands;
   readonly honoHandlerIndex: number;
+  readonly requestIds: RequestIds;
+  private readonly namesAll: boolean;
   private readonly fetch: FetchHandler;
   private readonly onError: FetchFrontendOptions['onError'];
   private readonly hook: FetchFrontendOptions['upgrade'];
@@ -54,6 +61,8 @@ export class FetchFrontend implements HttpEvents {
     this.fetch = options.fetch;
     this.onError = options.onError;
     this.hook = options.upgrade;
+    this.requestIds = options.requestIds ?? new RequestIds(false);
+    this.namesAll = options.namesAll ?? false;
   }
 
   /** Requests that wait for a body, an answer or a stream. The worker's loop asks in every idle turn, so it is counted and not found out. */
@@ -70,6 +79,7 @@ export class FetchFrontend implements HttpEvents {
     const hasBody = (flags & eventFlag.requestHasBody) !== 0 && method !== methodNumber.get && method !== methodNumber.head;
     const request = new LightRequest(head, url, hasBody ? new RequestBody(head, this.commands) : null);
     const exchange = new Exchange(this, head, request);
+    if (this.namesAll) void exchange.requestId;
     try {
       if (flags & eventFlag.requestUpgrade && this.hook !== undefined && this.hookTakes(exchange, this.hook)) return;
       const result = this.fetch(request as unknown as Request, exchange);
@@ -96,7 +106,7 @@ export class FetchFrontend implements HttpEvents {
   /** @internal */
   report(error: unknown, exchange: Exchange, where: ErrorContext['where']): void {
     const { request } = exchange;
-    this.onError(error, { where, method: request.method, url: request.url });
+    this.onError(error, { where, method: request.method, url: request.url, requestId: exchange.requestId });
   }
 
   /** @internal */

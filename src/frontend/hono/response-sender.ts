@@ -6,7 +6,7 @@
  */
 import { method } from '../../../ffi/layout.ts';
 import { type Exchange, exchangeState } from './exchange.ts';
-import { blockFlags, type Framing, type HeaderBlock, separateFraming } from './header-block.ts';
+import { blockFlags, type Framing, type HeaderBlock, hasField, separateFraming, withField } from './header-block.ts';
 import { type Content, isLightResponse, LightResponse, textType } from './response.ts';
 import { ResponsePump } from './response-stream.ts';
 
@@ -34,7 +34,11 @@ export function sendResponse(exchange: Exchange, result: unknown): void {
 
 /** Answer 500 and report why. Only for an exchange that is open. */
 export function sendFailure(exchange: Exchange, error: unknown, where: 'handler' | 'response'): void {
-  exchange.host.commands.respond(exchange.head, 500, textLine, 'Internal Server Error');
+  const { commands, requestIds } = exchange.host;
+  // The report will name it: whoever sees the answer can find the report.
+  const { requestId } = exchange;
+  const headers = requestIds.header === '' ? textLine : `${textLine}${requestIds.header}: ${requestId}\r\n`;
+  commands.respond(exchange.head, 500, headers, 'Internal Server Error');
   exchange.finish();
   exchange.host.report(error, exchange, where);
 }
@@ -46,7 +50,7 @@ function sendLight(exchange: Exchange, response: LightResponse): void {
     sendFailure(exchange, new RangeError(`A response cannot have status ${status}: it must be from 200 to 599`), 'response');
     return;
   }
-  const block = response.currentBlock();
+  const block = named(exchange, response.currentBlock());
   // RFC 9110 §15.3.5, §15.3.6, §15.4.5: these have no content
   if (status === 204 || status === 205 || status === 304) {
     discard(response);
@@ -61,6 +65,14 @@ function sendLight(exchange: Exchange, response: LightResponse): void {
   if (content === null || typeof content === 'string' || content instanceof Uint8Array) respondWhole(exchange, status, block, content);
   else if (content instanceof ReadableStream) stream(exchange, status, block, content, -1);
   else sendBlob(exchange, status, block, content);
+}
+
+/** With the id of the request, when it has one to show and the handler has set none. */
+function named(exchange: Exchange, block: HeaderBlock): HeaderBlock {
+  const { header } = exchange.host.requestIds;
+  if (header === '') return block;
+  const id = exchange.shownId;
+  return id === '' || hasField(block, header) ? block : withField(block, header, id);
 }
 
 /** The whole response in one command. */

@@ -11,6 +11,7 @@ import { ReceivedMessage } from '../../core/message.ts';
 import { GatewaySocket, type Route, type SocketExtras } from '../../core/socket.ts';
 import type { WebSocketHandler } from '../../core/websocket.ts';
 import { encodeHeaders } from '../hono/header-block.ts';
+import type { RequestIds } from '../request-ids.ts';
 import { checkOrigin, chooseProtocol, extensionsOffered } from './handshake.ts';
 import { Router } from './router.ts';
 
@@ -31,9 +32,12 @@ export interface WebSocketFrontendOptions {
   readonly core: Core;
   readonly routes: readonly RouteDefinition[];
   /** A handler failed; its socket is being closed. Must not throw. */
-  onError(error: unknown, context: { readonly event: string; readonly route: string }): void;
+  onError(error: unknown, context: { readonly event: string; readonly route: string; readonly requestId?: string }): void;
   /** A handshake was refused for its origin. */
   onOriginRefused(): void;
+  readonly requestIds?: RequestIds;
+  /** A handshake was answered. */
+  onHandshake?(head: RequestHead, status: number): void;
 }
 
 /** How long a peer may take to answer a close frame. */
@@ -82,7 +86,7 @@ export class WebSocketFrontend implements WebSocketEvents {
     const refusal = checkOrigin(head, settings.origins);
     if (refusal !== undefined) {
       this.#options.onOriginRefused();
-      this.#core.respond(head, 403, textHeaders, refusal);
+      this.#answer(head, 403, textHeaders, refusal);
       return true;
     }
     const protocol = chooseProtocol(head, settings.protocols);
@@ -173,6 +177,7 @@ export class WebSocketFrontend implements WebSocketEvents {
     this.#sockets[head.slot] = mayWait ? route : new GatewaySocket(route, head.slot, head.generation, data, extras);
     const offer = route.settings.compression === false ? '' : extensionsOffered(head);
     this.#core.acceptUpgrade(head, headers, route.index, offer);
+    this.#options.onHandshake?.(head, 101);
   }
 
   async #decideLater(
@@ -197,14 +202,25 @@ export class WebSocketFrontend implements WebSocketEvents {
   #refuse(head: RequestHead, response: Response): true {
     // RFC 6455 §4.2.2: any answer but 101 refuses; one that tells of success would only mislead.
     const status = response.status >= 300 ? response.status : 403;
-    const answer = (body: Uint8Array | null) => this.#core.respond(head, status, refusalHeaders(response), body);
+    const answer = (body: Uint8Array | null) => this.#answer(head, status, refusalHeaders(response), body);
     response.bytes().then(answer, () => answer(null));
     return true;
   }
 
   #upgradeFailed(head: RequestHead, route: Route, error: unknown): void {
-    this.#options.onError(error, { event: 'upgrade', route: this.#patterns[route.index] ?? '' });
-    this.#core.respond(head, 500, textHeaders, 'Internal Server Error');
+    const requestId = this.#options.requestIds?.of(head);
+    this.#options.onError(error, {
+      event: 'upgrade',
+      route: this.#patterns[route.index] ?? '',
+      ...(requestId === undefined ? {} : { requestId }),
+    });
+    this.#answer(head, 500, textHeaders, 'Internal Server Error');
+  }
+
+  /** Anything but 101 (RFC 6455 §4.2.2). */
+  #answer(head: RequestHead, status: number, headers: string, body: string | Uint8Array | null): void {
+    this.#core.respond(head, status, headers, body);
+    this.#options.onHandshake?.(head, status);
   }
 
   // ---------------------------------------------------------------- handlers
@@ -265,6 +281,9 @@ function behaviorOf({ handler, settings }: RouteDefinition): BehaviorOptions {
     wantsPong: handler.pong !== undefined,
     wantsDropped: handler.dropped !== undefined,
     wantsDrain: handler.drain !== undefined,
+    messagesPerSecond: settings.maxMessagesPerSecond,
+    bytesPerSecond: settings.maxBytesPerSecond,
+    pauseOnRate: settings.onRateLimit === 'pause',
     ...(settings.compression === false ? {} : compressionOf(settings.compression)),
   };
 }

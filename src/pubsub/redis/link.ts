@@ -43,7 +43,11 @@ export interface RedisLink {
    * when it is not wanted any more.
    */
   subscribe(topic: Uint8Array): Promise<void>;
-  unsubscribe(topic: Uint8Array): void;
+  /**
+   * End it. Messages go on coming until it resolves: when Redis has confirmed, so that all that was published before has come, or at once when it
+   * cannot be reached. Another `subscribe` meanwhile wins.
+   */
+  unsubscribe(topic: Uint8Array): Promise<void>;
   /** Publish what waits, for `deadlineMs` at most, then disconnect. */
   stop(deadlineMs: number): Promise<void>;
 }

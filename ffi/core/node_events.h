@@ -1,0 +1,15 @@
+/* What the host hears of its node: interest of this worker that has changed (RW_EVENT_INTEREST), and mail of other workers (RW_EVENT_MAIL).
+ *
+ * Role: topics and node_bus → event batch. Up: core, at the start of a turn. Both have half of a batch at most, so that whatever there is to tell of the
+ * node, connections are served too; what finds no room is told in the next turn, in order. */
+#ifndef RW_NODE_EVENTS_H
+#define RW_NODE_EVENTS_H
+
+#include "core.h"
+
+/* Tell the changes of interest, as far as there is room. */
+void rw_node_events_interest(struct rw_core *core);
+/* A message of another worker that is mail. ret: 1 told, or not wanted; 0 no room or no memory: the same again later */
+int rw_node_events_mail(struct rw_core *core, const struct rw_node_message *message);
+
+#endif

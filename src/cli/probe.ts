@@ -1,0 +1,37 @@
+/**
+ * The process that reads the config for a supervisor that reloads: loads it with the code on the disk, judges it, says what it means.
+ * Role: started by supervisor/probe.ts, which ends it. It is no command for people.
+ */
+import { loadConfig } from '../config/load.ts';
+import { ConfigError } from '../config/resolve.ts';
+import type { ProbeMessage } from '../supervisor/probe.ts';
+import { ownRelease } from '../supervisor/release.ts';
+import { nodeSettings } from '../supervisor/settings.ts';
+import { loadJudge } from './core-modules.ts';
+
+/** Stands in place of a command. */
+export const probeWord = '--read-config';
+
+export async function probe(configPath: string): Promise<never> {
+  const send = process.send?.bind(process);
+  if (send === undefined) throw new Error(`${probeWord} is for a supervisor that reloads`);
+  process.on('disconnect', () => process.exit());
+  // Those that go to the whole process group are the supervisor's to act on.
+  for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM']) process.on(signal, () => {});
+  send(await judge(configPath));
+  // The supervisor ends this process once it has read that.
+  setInterval(() => {}, 60_000);
+  return new Promise<never>(() => {});
+}
+
+async function judge(configPath: string): Promise<ProbeMessage> {
+  try {
+    const config = await loadConfig(configPath);
+    const { checkCertificates } = await loadJudge();
+    checkCertificates(config, configPath);
+    return { type: 'config', settings: nodeSettings(config), release: ownRelease };
+  } catch (error) {
+    if (error instanceof ConfigError) return { type: 'mistakes', where: configPath, mistakes: error.mistakes };
+    return { type: 'failed', reason: error instanceof Error ? error.message : String(error) };
+  }
+}

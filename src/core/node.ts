@@ -1,0 +1,26 @@
+/**
+ * A worker among the others of its node: what the core tells of them, and which of them own topics.
+ * Role: types between the core and buses. Implemented by src/core/core.ts.
+ */
+
+/** Called inside a turn; must not block. The bytes are copies, to be kept as long as one likes. */
+export interface BusEvents {
+  /**
+   * This worker has begun, or ceased, to have subscribers of a topic; only with `wantsInterest`. Nothing is told of what changes back before
+   * it could be told, and the last call about a topic is always true.
+   */
+  onInterest(topic: Uint8Array, wanted: boolean): void;
+  /** What another worker has sent with `mail`, once and in order; only with `wantsMail`. `epoch`: which of the processes at its place. */
+  onMail(from: number, epoch: number, bytes: Uint8Array): void;
+}
+
+/** 'gone': nobody lives there. 'full': nothing was sent, since it takes nothing at present; try again later. */
+export type MailOutcome = 'sent' | 'gone' | 'full';
+
+/** The workers that own topics: those at the places from `first` on. */
+export interface NodeView {
+  /** How often that has changed. */
+  readonly generation: number;
+  readonly first: number;
+  readonly count: number;
+}

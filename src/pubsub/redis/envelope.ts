@@ -1,0 +1,144 @@
+/**
+ * What stands in a PUBLISH: some messages of one publisher for one topic, or a probe.
+ *
+ * Role: pure. Up: outbox.ts seals messages, arrivals.ts opens what comes. Down: nothing. Nodes of several releases share a Redis during an
+ * upgrade: an envelope of another version, or one that makes no sense, is opened as nothing, whole or not at all.
+ *
+ *   version u8 = 1 | kind u8 | prefix bytes u8 | node 8 bytes | worker u32 | sequence u48 | count u16      numbers in big endian
+ *   then `count` times:  flags u8 | length u32 | payload
+ *
+ * Messages have the sequences sequence, sequence + 1, … A probe has no messages; its sequence is its number. The length of the prefix tells
+ * channels apart that look alike: topic 'b:c' under prefix 'a', and topic 'c' under prefix 'a:b'.
+ */
+import { commandFlag } from '../../../ffi/layout.ts';
+import type { Publisher } from './link.ts';
+
+const version = 1;
+const kinds = { messages: 0, probe: 1 } as const;
+const headBytes = 23;
+/** Of each message, beside its payload. */
+export const messageHeadBytes = 5;
+/** Counted in 16 bits. */
+export const envelopeMessagesMax = 0xffff;
+/** Counted in 48 bits. */
+export const sequenceMax = 2 ** 48 - 1;
+
+/** Not those of the core, which may change from release to release. */
+const wireFlags = { text: 1, compress: 2 } as const;
+const wireFlagsAll = wireFlags.text | wireFlags.compress;
+
+/** Who publishes, and under which prefix: the same in every envelope of a link. */
+export class Sender {
+  readonly publisher: Publisher;
+  readonly #head: Buffer;
+
+  /** `publisher.node`: 16 hexadecimal digits. `prefix`: at most 255 bytes. */
+  constructor(publisher: Publisher, prefix: string) {
+    if (!/^[0-9a-f]{16}$/.test(publisher.node)) throw new Error(`a node is named by 16 hexadecimal digits, not '${publisher.node}'`);
+    this.publisher = publisher;
+    this.#head = Buffer.alloc(headBytes);
+    this.#head[0] = version;
+    this.#head[2] = Buffer.byteLength(prefix);
+    this.#head.write(publisher.node, 3, 'hex');
+    this.#head.writeUInt32BE(publisher.worker, 11);
+  }
+
+  probe(number: number): Buffer {
+    return this.#begin(kinds.probe, number, 0, headBytes);
+  }
+
+  /** `messages`: 1 to `envelopeMessagesMax`, `payloadBytes` together. */
+  messages(sequence: number, messages: Iterable<{ flags: number; payload: Uint8Array }>, count: number, payloadBytes: number): Buffer {
+    const out = this.#begin(kinds.messages, sequence, count, headBytes + count * messageHeadBytes + payloadBytes);
+    let at = headBytes;
+    for (const { flags, payload } of messages) {
+      out[at] = (flags & commandFlag.sendText ? wireFlags.text : 0) | (flags & commandFlag.sendCompress ? wireFlags.compress : 0);
+      out.writeUInt32BE(payload.byteLength, at + 1);
+      out.set(payload, at + messageHeadBytes);
+      at += messageHeadBytes + payload.byteLength;
+    }
+    return out;
+  }
+
+  #begin(kind: number, sequence: number, count: number, bytes: number): Buffer {
+    const out = Buffer.allocUnsafe(bytes);
+    this.#head.copy(out);
+    out[1] = kind;
+    out.writeUIntBE(sequence, 15, 6);
+    out.writeUInt16BE(count, 21);
+    return out;
+  }
+}
+
+export interface Envelope {
+  readonly kind: 'messages' | 'probe';
+  /** Of the publisher's prefix. */
+  readonly prefixBytes: number;
+  readonly publisher: Publisher;
+  /** Of the first message; or the number of the probe. */
+  readonly sequence: number;
+  readonly count: number;
+  readonly bytes: Buffer;
+}
+
+/** Publishers whose names are kept as objects, so that each message does not make one. */
+const publishersMax = 4096;
+
+export class Opener {
+  readonly #publishers = new Map<string, Publisher>();
+
+  /** ret: undefined: not an envelope of this version */
+  open(bytes: Buffer): Envelope | undefined {
+    if (bytes.byteLength < headBytes || bytes[0] !== version) return undefined;
+    const kind = bytes[1];
+    const sequence = bytes.readUIntBE(15, 6);
+    const count = bytes.readUInt16BE(21);
+    if (kind === kinds.probe) {
+      if (count !== 0 || bytes.byteLength !== headBytes) return undefined;
+    } else if (kind === kinds.messages) {
+      if (count === 0 || sequence + count - 1 > sequenceMax || !holdsMessages(bytes, count)) return undefined;
+    } else {
+      return undefined;
+    }
+    return {
+      kind: kind === kinds.probe ? 'probe' : 'messages',
+      prefixBytes: bytes[2] as number,
+      publisher: this.#publisherIn(bytes),
+      sequence,
+      count,
+      bytes,
+    };
+  }
+
+  #publisherIn(bytes: Buffer): Publisher {
+    const name = bytes.latin1Slice(3, 15);
+    const known = this.#publishers.get(name);
+    if (known !== undefined) return known;
+    const publisher = { node: bytes.toString('hex', 3, 11), worker: bytes.readUInt32BE(11) };
+    if (this.#publishers.size === publishersMax) this.#publishers.clear();
+    this.#publishers.set(name, publisher);
+    return publisher;
+  }
+}
+
+function holdsMessages(bytes: Buffer, count: number): boolean {
+  let at = headBytes;
+  for (let left = count; left > 0; left--) {
+    if (at + messageHeadBytes > bytes.byteLength || ((bytes[at] as number) & ~wireFlagsAll) !== 0) return false;
+    at += messageHeadBytes + bytes.readUInt32BE(at + 1);
+  }
+  return at === bytes.byteLength;
+}
+
+/** Each message of an envelope, in order. `payload` is a part of it. */
+export function readMessages(envelope: Envelope, visit: (flags: number, payload: Buffer, sequence: number) => void): void {
+  const { bytes, sequence, count } = envelope;
+  let at = headBytes;
+  for (let i = 0; i < count; i++) {
+    const wire = bytes[at] as number;
+    const end = at + messageHeadBytes + bytes.readUInt32BE(at + 1);
+    const flags = (wire & wireFlags.text ? commandFlag.sendText : 0) | (wire & wireFlags.compress ? commandFlag.sendCompress : 0);
+    visit(flags, bytes.subarray(at + messageHeadBytes, end), sequence + i);
+    at = end;
+  }
+}

@@ -1,0 +1,378 @@
+/**
+ * The RedisLink: one outbox, one set of wanted topics, and the servers over which they are spread.
+ *
+ *   publish ──► outbox ──► lane of the topic's partition ──► shard that has the partition ──► PUBLISH | SPUBLISH
+ *   onMessage ◄── arrivals ◄── the same shard's other connection, where the topic is subscribed
+ *
+ * Role: up: redis/bus.ts. Down: shard.ts, topology.ts, sentinel.ts. Standalone and Sentinel: one partition, one shard. Cluster: a shard for
+ * each primary that has partitions; where the slots are is topology.ts's business, and a partition of which a server says that it has
+ * moved is parked until that is known.
+ * Invariant: each partition is with one shard at a time, or with none; nothing of a topic is sent while something of it is under way.
+ */
+import { performance } from 'node:perf_hooks';
+import type { RedisAddress, RedisSettings } from '../../config/redis.ts';
+import type { Log } from '../../log.ts';
+import type { BusState } from '../bus.ts';
+import { Channels, slotOf } from './channels.ts';
+import { addressText, type Connection, type ConnectionFactory, connectionFactory } from './connection.ts';
+import type { Address } from './connector.ts';
+import { Opener, readMessages, Sender } from './envelope.ts';
+import { type Failure, Failures } from './failure.ts';
+import type { RedisLink, RedisLinkEvents } from './link.ts';
+import { LinkLog } from './link-log.ts';
+import { topicKey } from './mail.ts';
+import { Lane, Outbox } from './outbox.ts';
+import { Sentinels } from './sentinel.ts';
+import { Shard, type ShardHost } from './shard.ts';
+import { Subscriptions } from './subscriptions.ts';
+import { type SlotOwners, Topology } from './topology.ts';
+
+/** struct rw_stats has their meanings. */
+export type RedisCounter =
+  | 'redis_publishes'
+  | 'redis_messages_out'
+  | 'redis_bytes_out'
+  | 'redis_bytes_in'
+  | 'redis_malformed'
+  | 'redis_drops'
+  | 'redis_gaps'
+  | 'redis_reconnects'
+  | 'redis_errors';
+export type RedisGauge = 'redis_state' | 'redis_topics' | 'redis_outbox_messages' | 'redis_outbox_bytes' | 'redis_lag_us';
+
+export interface RedisLinkDependencies {
+  readonly log: Log;
+  readonly stats: {
+    count(field: RedisCounter, by: number): void;
+    gauge(field: RedisGauge, value: number): void;
+  };
+  /** From 0 to 1. @default Math.random */
+  readonly random?: () => number;
+}
+
+/** `nodeId`: 16 hexadecimal digits. `worker`: counts the worker processes of the node. */
+export interface LinkIdentity {
+  readonly nodeId: string;
+  readonly worker: number;
+}
+
+export function createRedisLink(settings: RedisSettings, identity: LinkIdentity, dependencies: RedisLinkDependencies): RedisLink {
+  return new Link(settings, identity, dependencies);
+}
+
+const stateNumbers = { connecting: 1, up: 2, lost: 3 } as const satisfies Record<BusState, number>;
+/** A bulk of Redis is this long at most, as it comes (proto-max-bulk-len). */
+const messageBytesMax = 512 * 1024 * 1024 - 1024;
+
+class Link implements RedisLink, ShardHost {
+  state: BusState = 'connecting';
+  readonly settings: RedisSettings;
+  readonly channels: Channels;
+  readonly sender: Sender;
+  readonly failures: Failures;
+  readonly connect: ConnectionFactory;
+  readonly outbox: Outbox;
+  readonly lanes: readonly Lane[];
+  readonly subscriptions: Subscriptions;
+  readonly random: () => number;
+  readonly now = () => performance.now();
+  readonly #stats: RedisLinkDependencies['stats'];
+  readonly #say: LinkLog;
+  readonly #opener = new Opener();
+  #events: RedisLinkEvents | undefined;
+  /** By address; the only one by ''. */
+  readonly #shards = new Map<string, Shard>();
+  readonly #shardOf: (Shard | undefined)[] = [];
+  #topology: Topology | undefined;
+  readonly #slots: readonly number[];
+  /** Partitions that are not where they were; since how long there are any. */
+  readonly #parked = new Set<number>();
+  #parkedMs = 0;
+  #hasFailed = false;
+  readonly #tickMs: number;
+  #tickTimer: ReturnType<typeof setInterval> | undefined;
+  #tickedAt = 0;
+  #untoldDrops = 0;
+  #isStopped = false;
+  #onEmpty: (() => void) | undefined;
+
+  constructor(settings: RedisSettings, identity: LinkIdentity, { log, stats, random = Math.random }: RedisLinkDependencies) {
+    const { servers, prefix, outboxBytes, onOutboxFull, probeInterval, timeout } = settings;
+    this.settings = settings;
+    this.random = random;
+    this.#stats = stats;
+    this.#say = new LinkLog(log, this.now);
+    this.channels = new Channels(prefix, servers.kind === 'cluster' ? settings.partitions : undefined);
+    this.sender = new Sender({ node: identity.nodeId, worker: identity.worker }, prefix);
+    this.failures = new Failures(settings);
+    this.connect = connectionFactory(settings, this.failures, `ringway:${identity.nodeId}:${identity.worker}`);
+    this.outbox = new Outbox({ bytesMax: outboxBytes, whenFull: onOutboxFull }, this.sender, (messages) => this.#dropped(messages));
+    const { partitions } = this.channels;
+    this.subscriptions = new Subscriptions(partitions);
+    this.lanes = Array.from({ length: partitions }, (_, index) => new Lane(index, () => this.#shardOf[index]?.wake()));
+    this.#slots = Array.from({ length: partitions }, (_, index) => slotOf(String(index)));
+    this.#tickMs = Math.max(25, Math.min(250, (Math.min(probeInterval, timeout) * 1000) / 4));
+  }
+
+  // ---- RedisLink
+
+  start(events: RedisLinkEvents): void {
+    this.#events = events;
+    this.#stats.gauge('redis_state', stateNumbers[this.state]);
+    this.#tickedAt = this.now();
+    this.#tickTimer = setInterval(() => this.#tick(), this.#tickMs);
+    const { servers } = this.settings;
+    if (servers.kind === 'cluster') {
+      this.#topology = new Topology(
+        {
+          liveConnections: () => this.#liveConnections(),
+          apply: (owners) => this.#applyTopology(owners),
+          onFailure: (failure) => this.#failed('the Cluster', failure),
+        },
+        servers.nodes,
+        this.connect,
+        this.random,
+      );
+      this.#topology.start();
+      return;
+    }
+    const shard = new Shard(this, this.#locator(servers), false);
+    this.#shards.set('', shard);
+    this.#shardOf[0] = shard;
+    for (const partition of this.subscriptions.partitions) shard.adopt(partition);
+    shard.start();
+  }
+
+  publish(topic: Uint8Array, flags: number, payload: Uint8Array): void {
+    if (this.#isStopped) return;
+    if (payload.byteLength > messageBytesMax) {
+      this.#dropped(1);
+      return;
+    }
+    const key = topicKey(topic);
+    this.outbox.add(this.lanes[this.channels.partitionOf(key)] as Lane, key, flags, payload);
+  }
+
+  subscribe(topic: Uint8Array): Promise<void> {
+    if (this.#isStopped) return Promise.resolve();
+    const key = topicKey(topic);
+    const stands = this.subscriptions.want(this.channels.partitionOf(key), key);
+    this.#stats.gauge('redis_topics', this.subscriptions.count);
+    return stands;
+  }
+
+  unsubscribe(topic: Uint8Array): Promise<void> {
+    const key = topicKey(topic);
+    const ended = this.subscriptions.unwant(this.channels.partitionOf(key), key);
+    this.#stats.gauge('redis_topics', this.subscriptions.count);
+    return ended;
+  }
+
+  async stop(deadlineMs: number): Promise<void> {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    for (const shard of this.#shards.values()) shard.hurry();
+    if (this.outbox.messages > 0 && this.#events !== undefined) await this.#emptied(deadlineMs);
+    clearInterval(this.#tickTimer);
+    this.#topology?.stop();
+    for (const shard of this.#shards.values()) shard.close();
+    this.#shards.clear();
+    this.#shardOf.length = 0;
+    this.outbox.clear();
+    this.subscriptions.releaseAll();
+    this.#tellOutbox();
+  }
+
+  #emptied(deadlineMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, deadlineMs);
+      this.#onEmpty = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  // ---- ShardHost
+
+  isParked(partition: number): boolean {
+    return this.#parked.has(partition);
+  }
+
+  onArrival(shard: Shard, channel: Buffer, bytes: Buffer): void {
+    const name = this.channels.parse(channel);
+    if (name === undefined) return;
+    const envelope = this.#opener.open(bytes);
+    if (envelope === undefined) {
+      this.#stats.count('redis_malformed', 1);
+      return;
+    }
+    // A longer or a shorter prefix whose channels look like these.
+    if (envelope.prefixBytes !== this.channels.prefixBytes) return;
+    const { publisher } = envelope;
+    if (envelope.kind === 'probe') {
+      const own = this.sender.publisher;
+      if (publisher.node === own.node && publisher.worker === own.worker) shard.onProbe(envelope.sequence);
+      return;
+    }
+    const topic = channel.subarray(name.topicAt);
+    if (!this.subscriptions.isHeard(name.partition, topicKey(topic))) return;
+    this.#stats.count('redis_bytes_in', bytes.byteLength);
+    const events = this.#events as RedisLinkEvents;
+    readMessages(envelope, (flags, payload, sequence) => events.onMessage({ topic, publisher, sequence, flags, payload }));
+  }
+
+  onPublished(batches: number, messages: number, bytes: number): void {
+    if (batches > 0) {
+      this.#stats.count('redis_publishes', batches);
+      this.#stats.count('redis_messages_out', messages);
+      this.#stats.count('redis_bytes_out', bytes);
+    }
+    if (this.outbox.messages === 0) {
+      this.#tellOutbox();
+      this.#onEmpty?.();
+    }
+  }
+
+  onUp(again: boolean): void {
+    if (again) this.#stats.count('redis_reconnects', 1);
+    this.#judge();
+  }
+
+  onLost(shard: Shard, failure: Failure): void {
+    this.#topology?.refresh();
+    this.#failed(shard.address === undefined ? this.#where() : addressText(shard.address), failure);
+  }
+
+  onGap(topics: number): void {
+    this.#stats.count('redis_gaps', topics);
+    this.#say.gap(topics);
+    this.#events?.onGap(topics);
+  }
+
+  onLag(): void {
+    let worst = 0;
+    for (const { lagMs } of this.#shards.values()) worst = Math.max(worst, lagMs);
+    this.#stats.gauge('redis_lag_us', Math.round(worst * 1000));
+  }
+
+  onError({ isAnswer }: Failure): void {
+    if (isAnswer === true) this.#stats.count('redis_errors', 1);
+  }
+
+  onMoved(shard: Shard, partition: number | undefined): void {
+    if (partition !== undefined) this.#parked.add(partition);
+    this.#topology?.refresh(shard.connection);
+  }
+
+  // ---- state
+
+  #tick(): void {
+    const now = this.now();
+    // A handler that blocked takes nobody's time: what has come meanwhile is read before the next tick.
+    const ms = Math.min(now - this.#tickedAt, this.#tickMs * 2);
+    this.#tickedAt = now;
+    for (const shard of [...this.#shards.values()]) shard.tick(ms);
+    this.#parkedMs = this.#parked.size > 0 ? this.#parkedMs + ms : 0;
+    this.#judge();
+    this.#tellOutbox();
+    if (this.#untoldDrops > 0) this.#say.dropped(this.#untoldDrops);
+    this.#untoldDrops = 0;
+  }
+
+  #failed(where: string, failure: Failure): void {
+    if (this.#isStopped) return;
+    this.#hasFailed = true;
+    this.#judge();
+    this.#say.lost(where, failure);
+  }
+
+  #judge(): void {
+    const state = this.#isUp() ? 'up' : this.#hasFailed || this.state === 'up' ? 'lost' : 'connecting';
+    if (state === this.state || this.#isStopped) return;
+    this.state = state;
+    this.#stats.gauge('redis_state', stateNumbers[state]);
+    if (state === 'up') this.#say.up(this.#where(), this.subscriptions.count);
+    this.#events?.onState(state);
+  }
+
+  /** Every partition is with a server that works. */
+  #isUp(): boolean {
+    if (this.#parkedMs > this.settings.timeout * 1000 || this.#shards.size === 0) return false;
+    let partitions = 0;
+    for (const shard of this.#shards.values()) {
+      if (shard.phase !== 'up') return false;
+      partitions += shard.partitionCount;
+    }
+    return partitions === this.channels.partitions;
+  }
+
+  #where(): string {
+    const { servers } = this.settings;
+    if (servers.kind === 'cluster') return `Cluster of ${servers.nodes.map(addressText).join(', ')}`;
+    if (servers.kind === 'sentinel') return `Sentinel group '${servers.name}'`;
+    return addressText(servers);
+  }
+
+  #dropped(messages: number): void {
+    this.#stats.count('redis_drops', messages);
+    this.#untoldDrops += messages;
+  }
+
+  #tellOutbox(): void {
+    this.#stats.gauge('redis_outbox_messages', this.outbox.messages);
+    this.#stats.gauge('redis_outbox_bytes', this.outbox.bytes);
+  }
+
+  // ---- servers
+
+  #locator(servers: Exclude<RedisSettings['servers'], { kind: 'cluster' }>): () => Promise<Address> {
+    if (servers.kind === 'standalone') return async () => servers;
+    const sentinels = new Sentinels(servers, this.connect, this.random);
+    return () => sentinels.findPrimary();
+  }
+
+  #liveConnections(): Connection[] {
+    return [...this.#shards.values()].flatMap(({ connection }) => connection ?? []);
+  }
+
+  /** Give each partition to the server that has its slot. ret: whether every partition is with one that works */
+  #applyTopology(owners: SlotOwners): boolean {
+    this.#slots.forEach((slot, index) => {
+      const address = owners.ownerOf(slot);
+      const before = this.#shardOf[index];
+      const shard = address === undefined ? undefined : this.#shardAt(address, before?.phase === 'down' || before?.phase === 'opening');
+      if (shard !== before) {
+        const partition = this.subscriptions.partitions[index] as (typeof this.subscriptions.partitions)[number];
+        before?.release(partition);
+        this.#shardOf[index] = shard;
+        if (shard === undefined) this.subscriptions.give(partition, undefined);
+        else shard.adopt(partition);
+      }
+    });
+    for (const [text, shard] of this.#shards) {
+      if (shard.partitionCount > 0) continue;
+      this.#shards.delete(text);
+      shard.close();
+    }
+    const wasParked = this.#parked.size > 0;
+    this.#parked.clear();
+    if (wasParked) for (const shard of this.#shards.values()) shard.wake();
+    if (this.#shardOf.includes(undefined)) {
+      this.#failed('the Cluster', { kind: 'later', text: 'it has hash slots that no server serves; look at CLUSTER INFO' });
+    }
+    this.#judge();
+    return this.#isUp();
+  }
+
+  #shardAt(address: RedisAddress, takesOver: boolean): Shard {
+    const text = addressText(address);
+    let shard = this.#shards.get(text);
+    if (shard === undefined) {
+      shard = new Shard(this, async () => address, takesOver);
+      this.#shards.set(text, shard);
+      shard.start();
+    }
+    return shard;
+  }
+}

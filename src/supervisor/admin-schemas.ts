@@ -1,0 +1,114 @@
+/**
+ * What the admin listener takes and answers, as zod schemas: judged by admin.ts, described by admin-openapi.ts.
+ */
+import { z } from 'zod';
+
+/** Bytes of a topic's name, as in the core. */
+export const topicBytesMax = 1024;
+/** Messages of one request. */
+export const messagesMax = 1000;
+
+export const topicSchema = z
+  .string({ error: 'is missing, or not a string; write the name of a topic' })
+  .min(1, { error: 'is empty; write the name of a topic' })
+  .refine((topic) => Buffer.byteLength(topic) <= topicBytesMax, {
+    error: `is longer than ${topicBytesMax} bytes of UTF-8; write a shorter name`,
+  })
+  // Half of a surrogate pair: it has no UTF-8.
+  .refine((topic) => topic.isWellFormed(), { error: 'is not well-formed Unicode' })
+  .describe(`The topic, 1 to ${topicBytesMax} bytes of UTF-8.`);
+
+const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+export const messageSchema = z
+  .strictObject(
+    {
+      topic: topicSchema,
+      data: z
+        .string({ error: 'is missing, or not a string; write the message as text, or in base64 with "encoding": "base64"' })
+        .refine((data) => data.isWellFormed(), { error: 'is not well-formed Unicode' })
+        .describe('The message: text as it is, or bytes in base64.'),
+      encoding: z
+        .enum(['text', 'base64'], { error: 'is not an encoding; write "text" or "base64", or leave it out' })
+        .optional()
+        .describe('"text" (default): subscribers get a text message. "base64": they get these bytes as a binary message.'),
+    },
+    {
+      error: (issue) =>
+        issue.code === 'unrecognized_keys'
+          ? `has unknown members (${issue.keys.join(', ')}); write topic, data, encoding`
+          : 'is not an object; write { "topic": ..., "data": ... }',
+    },
+  )
+  .refine(({ data, encoding }) => encoding !== 'base64' || base64.test(data), {
+    path: ['data'],
+    error: 'is not base64 (RFC 4648 §4, with padding)',
+  });
+
+export const messagesSchema = z.strictObject(
+  {
+    messages: z
+      .array(messageSchema, { error: 'is not a list; write a list of messages' })
+      .min(1, { error: 'is empty; write at least one message' })
+      .max(messagesMax, { error: `has too many messages; write at most ${messagesMax}` }),
+  },
+  {
+    error: (issue) =>
+      issue.code === 'unrecognized_keys' ? `has unknown members (${issue.keys.join(', ')}); write messages alone` : 'is not an object',
+  },
+);
+
+export const publishedSchema = z.strictObject({ published: z.int().min(1).describe('How many messages were published.') });
+
+export const problemSchema = z.strictObject({
+  error: z.string().describe('What is wrong, and what to do.'),
+  mistakes: z.array(z.string()).optional().describe('Each mistake in what was sent, with its place.'),
+});
+
+export const reloadedSchema = z.strictObject({ generation: z.int().min(0).describe('Counts the configurations that have served.') });
+
+const redisStateSchema = z.enum(['connecting', 'up', 'lost']).describe('Of the worker that is worst off.');
+
+export const readySchema = z.object({
+  status: z.enum(['ready', 'not ready']),
+  reason: z.string().optional().describe('Why it is not.'),
+  redis: redisStateSchema.optional(),
+});
+
+const workersSchema = z.array(
+  z.object({
+    index: z.int().describe('Its place on the node.'),
+    pid: z.int().nullable(),
+    state: z.enum(['starting', 'ready', 'waiting', 'draining', 'stopped']),
+    backend: z.enum(['io_uring', 'epoll']).nullable(),
+    note: z.string().optional().describe('Why it runs on this backend, when that is not the first choice.'),
+    restarts: z.int(),
+    uptimeSeconds: z.int(),
+  }),
+);
+
+export const healthSchema = z.object({
+  status: z.enum(['ok', 'degraded']),
+  version: z.string(),
+  pid: z.int().describe('Of the supervisor.'),
+  generation: z.int().describe('Counts the configurations that have served.'),
+  workers: workersSchema,
+  draining: z
+    .array(z.object({ generation: z.int(), workers: workersSchema }))
+    .describe('Workers of earlier configurations that finish what is in progress.'),
+  redis: z
+    .object({
+      state: redisStateSchema,
+      lagSeconds: z.number(),
+      topics: z.int(),
+      outboxMessages: z.int(),
+      outboxBytes: z.int(),
+      gaps: z.int(),
+      drops: z.int(),
+    })
+    .optional()
+    .describe('Absent without Redis.'),
+  reload: z
+    .object({ requests: z.int(), isRunning: z.boolean(), last: z.looseObject({ kind: z.string(), at: z.string() }).nullable() })
+    .describe('Reloads so far.'),
+});

@@ -1,0 +1,59 @@
+/**
+ * Reading the config anew, in a process of its own: modules that were loaded once stay loaded, so the supervisor itself would see the old ones;
+ * and what a wrong config does is not done to the supervisor.
+ *
+ * Role: starts the process and takes its verdict. Up: reload.ts. Down: cli/probe.ts, the process itself.
+ */
+import type { Release } from './release.ts';
+import type { NodeSettings } from './settings.ts';
+
+/** What the process says, once. */
+export type ProbeMessage =
+  | { readonly type: 'config'; readonly settings: NodeSettings; readonly release: Release }
+  | { readonly type: 'mistakes'; readonly where: string; readonly mistakes: readonly string[] }
+  /** Something else keeps the config from being judged, such as a core that was not built. */
+  | { readonly type: 'failed'; readonly reason: string };
+
+/** Reads the config as it is now. Never throws. */
+export type ConfigReader = (giveUp: AbortSignal) => Promise<ProbeMessage>;
+
+/** Longer than any sound config takes to load, also where the core of a new release is compiled first. */
+const patienceMs = 120_000;
+
+/** `command`: what Bun is started with. */
+export function readThrough(command: readonly string[], timeoutMs = patienceMs): ConfigReader {
+  return async (giveUp) => {
+    const verdict = Promise.withResolvers<ProbeMessage>();
+    const fail = (reason: string) => verdict.resolve({ type: 'failed', reason });
+    let child: Bun.Subprocess;
+    try {
+      child = Bun.spawn({
+        cmd: [process.execPath, '--no-install', ...command],
+        env: process.env,
+        // What the config writes while it is loaded is seen, as it is at a start.
+        stdio: ['ignore', 'inherit', 'inherit'],
+        serialization: 'json',
+        ipc: (message: ProbeMessage) => verdict.resolve(message),
+        onExit: (_, code, signal) =>
+          fail(`the process that reads the config ended ${signal === null ? `with code ${code}` : `by signal ${signal}`}`),
+      });
+    } catch (error) {
+      return { type: 'failed', reason: `the config cannot be read: ${error instanceof Error ? error.message : String(error)}` };
+    }
+    const timer = setTimeout(
+      () => fail(`the config was not loaded after ${timeoutMs / 1000} s; does it wait for something (a top-level await)?`),
+      timeoutMs,
+    );
+    const stop = () => fail('the node is stopping');
+    if (giveUp.aborted) stop();
+    giveUp.addEventListener('abort', stop);
+    try {
+      return await verdict.promise;
+    } finally {
+      clearTimeout(timer);
+      giveUp.removeEventListener('abort', stop);
+      // It has nothing more to say, and what the config has begun must not go on.
+      child.kill('SIGKILL');
+    }
+  };
+}

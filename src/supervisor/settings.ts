@@ -1,0 +1,16 @@
+/**
+ * The part of a config that the supervisor acts on; all else is for the workers, who read the config themselves.
+ * Role: made from a config in this process, or in another one that sends it as JSON (probe.ts).
+ */
+import type { ResolvedConfig } from '../config/resolve.ts';
+
+export type NodeSettings = Pick<ResolvedConfig, 'listen' | 'admin' | 'workers' | 'affinity' | 'drain'> & {
+  /** Level of the supervisor's own lines; undefined: as it is. */
+  readonly logLevel?: string;
+  /** Whether the node is ready only while it reaches Redis. */
+  readonly needsRedis?: boolean;
+};
+
+export function nodeSettings({ listen, admin, workers, affinity, drain, log, redis }: ResolvedConfig): NodeSettings {
+  return { listen, admin, workers, affinity, drain, logLevel: log.level, needsRedis: redis !== false && redis.required };
+}

@@ -1,0 +1,67 @@
+/**
+ * Looks into the shared memory of a gateway that runs.
+ * Role: from the supervisor's process id to a reader of counters. Down: /proc/<pid>/fd (proc(5)), ringway.h rw_shm_map().
+ */
+import { closeSync, openSync, readdirSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import type { SharedStats } from '../../ffi/bindings.ts';
+import { statsLayout } from '../../ffi/layout.ts';
+import { errorCode, OperatingError } from '../operating-error.ts';
+import type { CounterReader, Field } from './sample.ts';
+
+/** What memfd_create(2) was called with in ffi/core/shm.c, as /proc shows it. */
+const memoryName = '/memfd:ringway (deleted)';
+
+const wordOf = new Map<Field, number>(statsLayout.fields.map(({ name, offset }) => [name, offset / BigUint64Array.BYTES_PER_ELEMENT]));
+
+export interface AttachedCounters extends CounterReader {
+  detach(): void;
+}
+
+/** `map`: maps a descriptor of shared memory. Throws OperatingError. */
+export function attachTo(pid: number, map: (fd: number) => SharedStats, proc = '/proc'): AttachedCounters {
+  const folder = join(proc, String(pid), 'fd');
+  const fd = openMemory(folder, pid);
+  let shared: SharedStats;
+  try {
+    shared = map(fd);
+  } catch (error) {
+    throw new OperatingError(`the counters of process ${pid} cannot be read: it runs another version of Ringway than this command`, {
+      cause: error,
+    });
+  } finally {
+    closeSync(fd);
+  }
+  const blocks = Array.from({ length: shared.places }, (_, place) => shared.read(place));
+  return {
+    places: blocks.length,
+    read: (place, field) => Number(blocks[place]?.[wordOf.get(field) ?? -1] ?? 0n),
+    detach: () => shared.unmap(),
+  };
+}
+
+/** ret: undefined: it was closed meanwhile */
+function targetOf(link: string): string | undefined {
+  try {
+    return readlinkSync(link);
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function openMemory(folder: string, pid: number): number {
+  try {
+    for (const name of readdirSync(folder)) {
+      if (targetOf(join(folder, name)) !== memoryName) continue;
+      return openSync(join(folder, name), 'r+');
+    }
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === 'ENOENT') throw new OperatingError(`there is no process ${pid} (any more)`, { cause: error });
+    if (code === 'EACCES' || code === 'EPERM')
+      throw new OperatingError(`process ${pid} belongs to another user: run this command as that user, or as root`, { cause: error });
+    throw new OperatingError(`the descriptors of process ${pid} cannot be looked at (${code})`, { cause: error });
+  }
+  throw new OperatingError(`process ${pid} is no supervisor of a gateway`);
+}
