@@ -12,6 +12,7 @@ import { type Cpus, chooseCpus, describeMachine } from './lib/machine.ts';
 import { measure } from './lib/measure.ts';
 import { type BenchOptions, parseOptions, UsageError, usage } from './lib/options.ts';
 import { ensurePackages } from './lib/packages.ts';
+import { killRedis } from './lib/redis.ts';
 import { jsonReport, machineLine, markdownTable, progressLine, type Result, type Round, textTable } from './lib/report.ts';
 import { heavyPackageOf, killServers, type ServerName, startServer } from './lib/servers.ts';
 import { serversOf, type Workload, workloads } from './lib/workloads.ts';
@@ -22,12 +23,13 @@ const quietLoadAverage = 0.5;
 function stopEverything(): void {
   killLoadClients();
   killServers();
+  killRedis();
   removeCertificate();
 }
 
 /** Started anew for each measurement: neither heap nor compiled code of an earlier workload is in its numbers. */
 async function measureServer(workload: Workload, name: ServerName, options: BenchOptions, cpus: Cpus) {
-  const server = await startServer(name, { cpu: cpus.server, backend: options.backend, mode: workload.mode });
+  const server = await startServer(name, { cpu: cpus.server, clientCpu: cpus.client, backend: options.backend, mode: workload.mode });
   try {
     return await measure(workload, { server, clientCpu: cpus.client, seconds: options.seconds });
   } catch (error) {

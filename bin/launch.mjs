@@ -1,7 +1,7 @@
 // Runs the gateway under Bun, whatever runs this file: finds the Bun that Ringway is pinned to, hands signals on, passes the exit code back.
 // Plain JavaScript, since it must load in Node as well.
 import { spawn } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -21,19 +21,22 @@ function isProgram(path) {
   }
 }
 
-/** The folder of an installed package, wherever the package manager has put it. @param {string} name */
-function packageFolder(name) {
+/**
+ * The folder of an installed package, wherever the package manager has put it.
+ * @param {string} name @param {NodeJS.Require} from as seen from there
+ */
+function packageFolder(name, from = require) {
   try {
-    return dirname(require.resolve(`${name}/package.json`));
+    return dirname(from.resolve(`${name}/package.json`));
   } catch {
     return undefined;
   }
 }
 
-/** Does this system's C library come from musl (Alpine)? */
+/** Is this system's C library musl, as on Alpine? Asked of this process, since Debian can have musl installed beside its own. */
 function isMusl() {
   try {
-    return readdirSync('/lib').some((file) => file.startsWith('ld-musl-'));
+    return /\/ld-musl-/.test(readFileSync('/proc/self/maps', 'latin1'));
   } catch {
     return false;
   }
@@ -46,9 +49,13 @@ function isMusl() {
  */
 export function findBun() {
   const arch = process.arch === 'arm64' ? 'aarch64' : process.arch;
+  const bun = packageFolder('bun');
+  const ofPlatform = `@oven/bun-${process.platform}-${arch}${isMusl() ? '-musl' : ''}`;
   const candidates = [
-    [packageFolder('bun'), 'bin/bun.exe'],
-    [packageFolder(`@oven/bun-${process.platform}-${arch}${isMusl() ? '-musl' : ''}`), 'bin/bun'],
+    [bun, 'bin/bun.exe'],
+    [packageFolder(ofPlatform), 'bin/bun'],
+    // Where a package manager shows a package its own dependencies only, as pnpm does.
+    [bun && packageFolder(ofPlatform, createRequire(join(bun, 'package.json'))), 'bin/bun'],
   ];
   for (const [folder, file] of candidates) {
     if (folder !== undefined && file !== undefined && isProgram(join(folder, file))) return join(folder, file);

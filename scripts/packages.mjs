@@ -2,23 +2,40 @@
 // Each need is probed by the command or file it is for, not asked of dpkg: that takes microseconds, and holds on a system that has
 // the same from elsewhere.
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** What Debian calls this machine's kind in clang's directories. */
 const clangArch = process.arch === 'arm64' ? 'aarch64' : 'x86_64';
 
+/** Signs what the Debian archive has. */
+export const debianKeyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+
+/** The compiler for the other kind of machine that the npm package has a core for. */
+const crossCompiler =
+  process.arch === 'arm64'
+    ? { triple: 'x86_64-linux-gnu', gcc: 'gcc-x86-64-linux-gnu', libc: 'libc6-dev-amd64-cross' }
+    : { triple: 'aarch64-linux-gnu', gcc: 'gcc-aarch64-linux-gnu', libc: 'libc6-dev-arm64-cross' };
+
 /**
- * @typedef {'start' | 'check' | 'test'} Purpose what is about to be done; each needs all that the one before it needs
+ * What compiling the core takes; the npm package has this list too.
+ * @type {{why: string, program?: string, file?: string, debian: string[]}[]}
+ */
+const buildNeeds = JSON.parse(readFileSync(new URL('../ffi/build-needs.json', import.meta.url), 'utf8'));
+
+/**
+ * @typedef {'start' | 'check' | 'test' | 'image' | 'pack'} Purpose what is about to be done
  * @type {{name: string, why: string, from: Purpose, present: () => boolean}[]}
  */
 const packages = [
-  { name: 'gcc', why: 'compiles the C core', from: 'start', present: () => onPath('gcc') },
-  { name: 'libc6-dev', why: 'headers of the C library', from: 'start', present: () => existsSync('/usr/include/stdio.h') },
-  { name: 'make', why: 'builds the C core', from: 'start', present: () => onPath('make') },
-  { name: 'liburing-dev', why: 'io_uring, linked statically', from: 'start', present: () => existsSync('/usr/include/liburing.h') },
-  { name: 'libssl-dev', why: 'TLS, linked statically', from: 'start', present: () => existsSync('/usr/include/openssl/ssl.h') },
-  { name: 'zlib1g-dev', why: 'compression, linked statically', from: 'start', present: () => existsSync('/usr/include/zlib.h') },
+  ...buildNeeds.flatMap(({ debian, why, program, file }) =>
+    debian.map((name) => ({
+      name,
+      why,
+      from: /** @type {const} */ ('start'),
+      present: () => (file ? existsSync(file) : onPath(program ?? name)),
+    })),
+  ),
   { name: 'libcmocka-dev', why: 'unit tests of the C core', from: 'check', present: () => existsSync('/usr/include/cmocka.h') },
   { name: 'clang-19', why: 'fuzzing of the C core', from: 'check', present: () => onPath('clang-19') },
   {
@@ -30,10 +47,29 @@ const packages = [
   { name: 'curl', why: 'a client of the end-to-end tests', from: 'test', present: () => onPath('curl') },
   { name: 'redis-server', why: 'a bus between nodes, for the end-to-end tests', from: 'test', present: () => onPath('redis-server') },
   { name: 'chromium', why: 'a browser for the end-to-end tests', from: 'test', present: () => onPath('chromium') },
+  { name: 'haproxy', why: 'a load balancer for the tests of the image', from: 'test', present: () => onPath('haproxy') },
+  { name: 'buildah', why: 'builds the container image', from: 'image', present: () => onPath('buildah') },
+  { name: 'debootstrap', why: 'a Debian to build the image on', from: 'image', present: () => onPath('debootstrap') },
+  { name: crossCompiler.gcc, why: 'cores of the npm package', from: 'pack', present: () => onPath(`${crossCompiler.triple}-gcc`) },
+  {
+    name: crossCompiler.libc,
+    why: 'headers of the C library for those',
+    from: 'pack',
+    present: () => existsSync(`/usr/${crossCompiler.triple}/include/stdio.h`),
+  },
+  { name: 'debian-archive-keyring', why: 'libraries for those', from: 'pack', present: () => existsSync(debianKeyring) },
+  { name: 'qemu-user-static', why: 'tries the core for arm64', from: 'test', present: () => onPath('qemu-aarch64-static') },
+  { name: 'systemd', why: 'checks the systemd unit', from: 'test', present: () => onPath('systemd-analyze') },
 ];
 
-/** @type {Purpose[]} */
-const purposes = ['start', 'check', 'test'];
+/** For each purpose, those whose packages it needs. @type {Readonly<Record<Purpose, readonly Purpose[]>>} */
+const needed = {
+  start: ['start'],
+  check: ['start', 'check'],
+  image: ['image'],
+  pack: ['start', 'pack'],
+  test: ['start', 'check', 'test', 'image', 'pack'],
+};
 
 /** @param {string} command */
 function onPath(command) {
@@ -49,8 +85,7 @@ function onPath(command) {
 
 /** @param {Purpose} purpose */
 export function missingPackages(purpose) {
-  const level = purposes.indexOf(purpose);
-  return packages.filter((entry) => purposes.indexOf(entry.from) <= level && !entry.present());
+  return packages.filter((entry) => needed[purpose].includes(entry.from) && !entry.present());
 }
 
 /**

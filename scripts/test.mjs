@@ -7,7 +7,7 @@ import { bunSuites, coreUnits, fuzz, layout } from './suites.mjs';
 setup('test');
 
 const wanted = process.argv.slice(2);
-const steps = [layout, coreUnits, fuzz(3), ...bunSuites('unit', 'contract', 'e2e')].filter(
+const steps = [layout, coreUnits, fuzz(3), ...bunSuites('unit', 'contract', 'e2e', 'image')].filter(
   (step) => wanted.length === 0 || wanted.some((name) => step.name.includes(name)),
 );
 

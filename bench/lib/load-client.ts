@@ -17,6 +17,19 @@ export interface LoadReport {
   /** ws-idle */
   readonly open?: number;
   readonly lost?: number;
+  /** reload: what has happened, and what has failed, by kind. */
+  readonly opened?: number;
+  readonly visits?: number;
+  readonly requests?: number;
+  readonly http_ended?: number;
+  readonly closed_1001?: number;
+  readonly closed_1012?: number;
+  readonly closed_other?: number;
+  readonly failed_connects?: number;
+  readonly failed_handshakes?: number;
+  readonly failed_echoes?: number;
+  readonly lost_requests?: number;
+  readonly cut?: number;
 }
 
 /** make decides whether it is out of date. */

@@ -1,17 +1,11 @@
 /** One measurement of one workload on one server. */
 import { LoadClient, type LoadOptions } from './load-client.ts';
+import { measureReload } from './measure-reload.ts';
+import { measureSilence } from './measure-silence.ts';
+import type { Measurement } from './measurement.ts';
 import { cpuNs, memoryBytes } from './process-tree.ts';
-import type { Server } from './servers.ts';
+import { pidOf, portOf, type Server } from './servers.ts';
 import { idleSockets, type Workload } from './workloads.ts';
-
-export interface Measurement {
-  /** cpu: µs per message. latency: µs. memory: bytes per connection. idle: percent of a core. */
-  readonly value: number;
-  /** Messages, requests or deliveries a second: what the server gave, which is its most only where it kept its CPU busy. */
-  readonly perSecond?: number;
-  /** Part of its CPU that the server used. */
-  readonly busy?: number;
-}
 
 export interface MeasureOptions {
   readonly server: Server;
@@ -41,13 +35,22 @@ export function measure(workload: Workload, options: MeasureOptions): Promise<Me
       return measureMemory(workload, options);
     case 'idle':
       return measureIdle(workload, options);
+    case 'silence':
+      return measureSilence(options.server);
+    case 'faults':
+      return measureReload(workload.load, options.server, options.clientCpu);
     default:
       return workload.kind satisfies never;
   }
 }
 
 function loadOptions({ server, clientCpu }: MeasureOptions, args: readonly string[]): LoadOptions {
-  return { args, port: server.port, cpu: clientCpu };
+  return { args: [...args, ...server.loadOptions], port: portOf(server), cpu: clientCpu };
+}
+
+/** Of all processes of a server together. */
+function cpuNsOf(server: Server): number {
+  return server.processes.reduce((sum, { pid }) => sum + cpuNs(pid), 0);
 }
 
 async function measureTraffic(workload: Workload, options: MeasureOptions): Promise<Measurement> {
@@ -55,10 +58,10 @@ async function measureTraffic(workload: Workload, options: MeasureOptions): Prom
   const args = [...workload.load, '--warmup-ms', String(warmupMs), '--seconds', String(seconds)];
   const client = new LoadClient(loadOptions(options, args));
   await client.line('measure-begin');
-  const beganNs = cpuNs(server.pid);
+  const beganNs = cpuNsOf(server);
   const began = performance.now();
   await client.line('measure-end');
-  const usedNs = cpuNs(server.pid) - beganNs;
+  const usedNs = cpuNsOf(server) - beganNs;
   const elapsedMs = performance.now() - began;
   const report = await client.report();
   const messages = report.deliveries === undefined ? (report.messages ?? 0) : report.deliveries + (report.publisher_deliveries ?? 0);
@@ -79,7 +82,7 @@ async function holding<Value>(options: MeasureOptions, args: readonly string[], 
 }
 
 /** Memory once it has not changed for a while: runtimes give back what they do not need in steps, many seconds apart. */
-async function settledMemory(pid: number): Promise<number> {
+export async function settledMemory(pid: number): Promise<number> {
   const began = performance.now();
   let bytes = memoryBytes(pid);
   let changed = began;
@@ -96,7 +99,7 @@ async function settledMemory(pid: number): Promise<number> {
 }
 
 async function measureMemory(workload: Workload, options: MeasureOptions): Promise<Measurement> {
-  const { pid } = options.server;
+  const pid = pidOf(options.server);
   await holding(options, [...workload.load, '--connections', String(warmupConnections)], async () => {});
   const before = await settledMemory(pid);
   const after = await holding(options, workload.load, () => settledMemory(pid));
@@ -104,7 +107,7 @@ async function measureMemory(workload: Workload, options: MeasureOptions): Promi
 }
 
 function measureIdle(workload: Workload, options: MeasureOptions): Promise<Measurement> {
-  const { pid } = options.server;
+  const pid = pidOf(options.server);
   return holding(options, workload.load, async () => {
     await Bun.sleep(settleMs);
     const usedNs = cpuNs(pid);

@@ -30,7 +30,8 @@ export const usage = `usage: npm run bench -- [options]
 workloads: ${workloads.map(({ name }) => name).join(', ')}
 peers:     ${peers.map(({ name, about }) => `${name} (${about})`).join('\n           ')}
 Workloads that begin with 'uws' are a program for uWebSockets.js, against the original on Node, which installs 257 MB when it is not
-there; compressed fan-out is against ws. The others are the example gateway, against bun-serve.`;
+there; compressed fan-out is against ws. Those that begin with 'redis' are two nodes, against Socket.IO, and need redis-server;
+'cross-worker' is Ringway against itself, 'reload' has no peer. The others are the example gateway, against bun-serve.`;
 
 /** ret: undefined when help was asked for. Throws UsageError. */
 export function parseOptions(args: readonly string[]): BenchOptions | undefined {

@@ -1,6 +1,6 @@
 /** Results as a person reads them, and as a program does. */
 import type { Machine } from './machine.ts';
-import type { Measurement } from './measure.ts';
+import type { Measurement } from './measurement.ts';
 import type { ServerName } from './servers.ts';
 import { type Spread, spreadOf } from './statistics.ts';
 import type { Workload, WorkloadKind } from './workloads.ts';
@@ -15,7 +15,7 @@ export interface Result {
   readonly error?: string;
 }
 
-const units: Record<WorkloadKind, string> = { cpu: 'µs', latency: 'µs', memory: 'B', idle: '%' };
+const units: Record<WorkloadKind, string> = { cpu: 'µs', latency: 'µs', memory: 'B', idle: '%', silence: 'B', faults: '' };
 
 /** cpu and latency are judged as parts of what the baseline takes in the same round; memory and idle as they are. */
 export function isRelative({ kind }: Workload): boolean {
@@ -28,7 +28,8 @@ function valuesOf(result: Result, name: ServerName): number[] {
 
 function ratiosOf(result: Result, name: ServerName): number[] {
   return result.rounds.flatMap((round) => {
-    const [value, against] = [round[name]?.value, round[result.workload.baseline]?.value];
+    const { baseline } = result.workload;
+    const [value, against] = [round[name]?.value, baseline && round[baseline]?.value];
     return value === undefined || against === undefined ? [] : value / against;
   });
 }
@@ -42,13 +43,17 @@ export function outcomeOf(result: Result): Spread | undefined {
 
 function decimals(kind: WorkloadKind, relative: boolean): number {
   if (relative || kind === 'idle') return 2;
-  return kind === 'memory' ? 0 : 3;
+  return kind === 'cpu' || kind === 'latency' ? 3 : 0;
+}
+
+function withUnit(number: string, kind: WorkloadKind): string {
+  return `${number} ${units[kind]}`.trimEnd();
 }
 
 function absolute(result: Result, name: ServerName): string {
   const values = valuesOf(result, name);
   const { kind } = result.workload;
-  return values.length === 0 ? '–' : `${spreadOf(values).median.toFixed(decimals(kind, false))} ${units[kind]}`;
+  return values.length === 0 ? '–' : withUnit(spreadOf(values).median.toFixed(decimals(kind, false)), kind);
 }
 
 function rowOf(result: Result, others: readonly ServerName[]): string[] {
@@ -56,15 +61,15 @@ function rowOf(result: Result, others: readonly ServerName[]): string[] {
   const relative = isRelative(workload);
   const spread = outcomeOf(result);
   const digits = decimals(workload.kind, relative);
-  const unit = relative ? '' : ` ${units[workload.kind]}`;
+  const value = (amount: number) => (relative ? amount.toFixed(digits) : withUnit(amount.toFixed(digits), workload.kind));
   return [
     workload.title,
-    `≤ ${relative ? workload.target.toFixed(2) : workload.target}${unit}`,
-    spread === undefined ? '–' : `${spread.median.toFixed(digits)}${unit}`,
+    `≤ ${relative ? workload.target.toFixed(2) : withUnit(String(workload.target), workload.kind)}`,
+    spread === undefined ? '–' : value(spread.median),
     spread === undefined ? '–' : `${spread.min.toFixed(digits)} to ${spread.max.toFixed(digits)}`,
     verdictOf(result),
     absolute(result, workload.subject),
-    `${absolute(result, workload.baseline)} ${workload.baseline}`,
+    workload.baseline === undefined ? '' : `${absolute(result, workload.baseline)} ${workload.baseline}`,
     ...others.map((name) => {
       if (name === workload.baseline) return '';
       const ratios = relative ? ratiosOf(result, name) : [];
@@ -104,11 +109,11 @@ export function machineLine(machine: Machine): string {
 }
 
 /** One measurement while the bench runs. */
-export function progressLine(workload: Workload, name: ServerName, { value, perSecond, busy }: Measurement): string {
-  const amount = `${value.toFixed(decimals(workload.kind, false))} ${units[workload.kind]}`;
+export function progressLine(workload: Workload, name: ServerName, { value, perSecond, busy, note = '' }: Measurement): string {
+  const amount = withUnit(value.toFixed(decimals(workload.kind, false)), workload.kind);
   const rate = perSecond === undefined ? '' : `${Math.round(perSecond).toLocaleString('en')}/s`;
   const share = busy === undefined ? '' : `CPU ${Math.round(busy * 100)} %`;
-  return `    ${name.padEnd(11)} ${amount.padStart(12)}  ${rate.padStart(12)}  ${share}`.trimEnd();
+  return `    ${name.padEnd(14)} ${amount.padStart(12)}  ${rate.padStart(12)}  ${share}${note}`.trimEnd();
 }
 
 export function jsonReport(machine: Machine, results: readonly Result[]): string {
@@ -116,7 +121,7 @@ export function jsonReport(machine: Machine, results: readonly Result[]): string
     name: result.workload.name,
     title: result.workload.title,
     kind: result.workload.kind,
-    baseline: result.workload.baseline,
+    baseline: result.workload.baseline ?? null,
     target: result.workload.target,
     measured: outcomeOf(result) ?? null,
     verdict: verdictOf(result),

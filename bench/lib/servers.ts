@@ -1,14 +1,27 @@
 /** The servers that are measured, and how each is started and stopped. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { certificateFiles } from './certificate.ts';
+import { freePort } from './free-port.ts';
 import { whenReady } from './readiness.ts';
+import { type RedisServer, startRedis } from './redis.ts';
 
 const bench = join(import.meta.dir, '..');
 const root = join(bench, '..');
 
-export type ServerName = 'ringway' | 'ringway-uws' | 'bun-serve' | 'bun-bare' | 'ws' | 'uws' | 'hono-node';
+export type ServerName =
+  | 'ringway'
+  | 'ringway-uws'
+  | 'ringway-cross'
+  | 'ringway-same'
+  | 'ringway-nodes'
+  | 'ringway-reload'
+  | 'bun-serve'
+  | 'bun-bare'
+  | 'ws'
+  | 'uws'
+  | 'hono-node'
+  | 'socket-io';
 
 /** How a server is started for some workloads: over TLS, with compression, or with a route whose sockets have data of their own. */
 export type Mode = 'tls' | 'deflate' | 'user-data';
@@ -20,6 +33,12 @@ interface ServerPlan {
   readonly env?: Readonly<Record<string, string>>;
   readonly protocols: readonly ('http' | 'websocket')[];
   readonly modes?: readonly Mode[];
+  /** Two processes of it, which a Redis of their own joins. */
+  readonly isPair?: boolean;
+  /** Of the load client, beside those of the workload. */
+  readonly loadOptions?: readonly string[];
+  /** Only for the workloads that name it. */
+  readonly isSpecial?: boolean;
   /** An npm package that is too heavy to install unasked. */
   readonly needs?: string;
 }
@@ -28,6 +47,10 @@ const bun = process.execPath;
 /** One program for both: the original's API is what it is written to. */
 const uwsProgram = join(bench, 'peers/uws.mjs');
 const uwsModes: readonly Mode[] = ['tls', 'deflate', 'user-data'];
+const gateway = (config: string) => [bun, join(root, 'src/main.ts'), 'start', '-c', join(bench, 'peers', config)];
+/** Two workers, in which sockets stay only where they are wanted: what a client asks for depends on its path. */
+const twoWorkers = { command: gateway('two-workers.config.ts'), protocols: ['http'], isSpecial: true } as const;
+const placed = ['--publisher-path', '/publisher/bench', '--retry-refused'];
 
 const plans: readonly ServerPlan[] = [
   {
@@ -43,6 +66,37 @@ const plans: readonly ServerPlan[] = [
     command: [bun, '--preload', 'ringway/register', uwsProgram],
     protocols: ['http', 'websocket'],
     modes: uwsModes,
+  },
+  {
+    ...twoWorkers,
+    name: 'ringway-cross',
+    about: 'the publisher on one worker, all subscribers on another',
+    env: { WORKERS: '2', ADMIN_PORT: '0', BENCH_PUBLISHER_WORKER: '0', BENCH_SUBSCRIBER_WORKER: '1' },
+    loadOptions: placed,
+  },
+  {
+    ...twoWorkers,
+    name: 'ringway-same',
+    about: 'as many workers, publisher and subscribers on the same one',
+    env: { WORKERS: '2', ADMIN_PORT: '0', BENCH_PUBLISHER_WORKER: '1', BENCH_SUBSCRIBER_WORKER: '1' },
+    loadOptions: placed,
+  },
+  {
+    name: 'ringway-nodes',
+    about: 'two nodes of one worker, joined by Redis',
+    command: gateway('nodes.config.ts'),
+    env: { WORKERS: '1', ADMIN_PORT: '0' },
+    protocols: ['http', 'websocket'],
+    isPair: true,
+    isSpecial: true,
+  },
+  {
+    name: 'ringway-reload',
+    about: 'two workers that are replaced',
+    command: gateway('reload.config.ts'),
+    env: { WORKERS: '2' },
+    protocols: ['http', 'websocket'],
+    isSpecial: true,
   },
   {
     name: 'bun-serve',
@@ -72,15 +126,28 @@ const plans: readonly ServerPlan[] = [
     modes: uwsModes,
     needs: 'uWebSockets.js',
   },
+  {
+    name: 'socket-io',
+    about: 'two processes of Socket.IO on Node, joined by its Redis adapter',
+    command: ['node', join(bench, 'peers/socket-io.mjs')],
+    protocols: ['http'],
+    isPair: true,
+    loadOptions: ['--path', '/socket.io/?EIO=4&transport=websocket', '--socket-io'],
+    isSpecial: true,
+  },
   { name: 'hono-node', about: 'Hono on Node', command: ['node', join(bench, 'peers/hono-node.mjs')], protocols: ['http'] },
 ];
 
 /** Those that can be asked for beside the ones a workload always measures. */
-export const peers = plans.filter(({ name }) => name !== 'ringway' && name !== 'ringway-uws');
+export const peers = plans.filter(({ name, isSpecial }) => name !== 'ringway' && name !== 'ringway-uws' && isSpecial !== true);
 
 export function serves(name: ServerName, protocol: 'http' | 'websocket', mode: Mode | undefined): boolean {
   const { protocols, modes } = planOf(name);
   return protocols.includes(protocol) && (mode === undefined || modes?.includes(mode) === true);
+}
+
+export function isSpecial(name: ServerName): boolean {
+  return planOf(name).isSpecial === true;
 }
 
 /** The heavy npm package that a server needs, if any. */
@@ -94,14 +161,26 @@ function planOf(name: ServerName): ServerPlan {
 
 export interface Server {
   readonly name: ServerName;
-  readonly pid: number;
-  readonly port: number;
+  /** One, or one for each of a pair. */
+  readonly processes: readonly { readonly pid: number; readonly port: number }[];
+  /** Of the load client, beside those of the workload. */
+  readonly loadOptions: readonly string[];
+  /** Where the gateway's administrator asks. */
+  readonly adminPort: number;
+  /** What joins a pair. */
+  readonly redis: RedisServer | undefined;
   /** Ends it and all it has started, at once. */
   stop(): Promise<void>;
 }
 
+/** Of the first process, which is all there is of most servers. */
+export const pidOf = ({ processes }: Server): number => processes[0]?.pid ?? 0;
+export const portOf = ({ processes }: Server): number => processes[0]?.port ?? 0;
+
 export interface StartOptions {
   readonly cpu: number;
+  /** Redis is no part of what is measured: it runs beside the client. */
+  readonly clientCpu: number;
   readonly backend: 'io_uring' | 'epoll' | undefined;
   readonly mode: Mode | undefined;
 }
@@ -113,6 +192,34 @@ const running = new Set<ChildProcess>();
 /** A server that answers correctly. Throws when it does not. */
 export async function startServer(name: ServerName, options: StartOptions): Promise<Server> {
   const plan = planOf(name);
+  const redis = plan.isPair ? await startRedis(options.clientCpu) : undefined;
+  const processes: ServerProcess[] = [];
+  const stop = async () => {
+    await Promise.all(processes.map((each) => each.stop()));
+    await redis?.stop();
+  };
+  const adminPort = await freePort();
+  try {
+    for (let count = plan.isPair ? 2 : 1; count > 0; count--)
+      processes.push(
+        await startProcess(plan, options, { ADMIN_PORT: String(adminPort), ...plan.env, ...(redis ? { REDIS_URL: redis.url } : {}) }),
+      );
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  const other = processes[1] === undefined ? [] : ['--other-port', String(processes[1].port)];
+  return { name, processes, loadOptions: [...(plan.loadOptions ?? []), ...other], adminPort, redis, stop };
+}
+
+interface ServerProcess {
+  readonly pid: number;
+  readonly port: number;
+  stop(): Promise<void>;
+}
+
+async function startProcess(plan: ServerPlan, options: StartOptions, env: Readonly<Record<string, string>>): Promise<ServerProcess> {
+  const { name } = plan;
   const port = await freePort();
   const command = ['taskset', '-c', String(options.cpu), ...plan.command];
   if (name === 'ringway') command.push(options.backend === undefined ? join(root, 'gateway.config.ts') : join(bench, 'ringway.config.ts'));
@@ -121,7 +228,9 @@ export async function startServer(name: ServerName, options: StartOptions): Prom
     cwd: root,
     env: {
       ...process.env,
-      ...plan.env,
+      // Nobody else's Redis.
+      REDIS_URL: undefined,
+      ...env,
       ...modeEnv(options.mode),
       PORT: String(port),
       NODE_ENV: 'production',
@@ -150,7 +259,6 @@ export async function startServer(name: ServerName, options: StartOptions): Prom
     throw new Error(`${name} cannot be measured: ${error instanceof Error ? error.message : error}\n${output}`.trim());
   }
   return {
-    name,
     pid: child.pid as number,
     port,
     async stop() {
@@ -179,16 +287,4 @@ function kill(child: ChildProcess): void {
   } catch {
     // It has ended already.
   }
-}
-
-/** The system's choice, free again for the server: chosen anew for each, so that nothing of an earlier run lingers on it. */
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
 }

@@ -1,8 +1,11 @@
 /** What is measured, and what Ringway should reach. */
-import { type Mode, type ServerName, serves } from './servers.ts';
+import { isSpecial, type Mode, type ServerName, serves } from './servers.ts';
 
-/** cpu: server CPU per message. latency: median time until the answer. memory: PSS per connection. idle: CPU of doing nothing. */
-export type WorkloadKind = 'cpu' | 'latency' | 'memory' | 'idle';
+/**
+ * cpu: server CPU per message. latency: median time until the answer. memory: PSS per connection. idle: CPU of doing nothing.
+ * silence: bytes from Redis per message that nobody waits for. faults: what clients notice of a reload.
+ */
+export type WorkloadKind = 'cpu' | 'latency' | 'memory' | 'idle' | 'silence' | 'faults';
 
 export interface Workload {
   readonly name: string;
@@ -13,10 +16,11 @@ export interface Workload {
   readonly protocol: 'http' | 'websocket';
   readonly mode?: Mode;
   readonly subject: ServerName;
-  readonly baseline: ServerName;
+  /** Undefined: there is nothing to compare it with. */
+  readonly baseline: ServerName | undefined;
   /** Measured without being asked for, for information. */
   readonly beside?: readonly ServerName[];
-  /** cpu and latency: of the baseline's value in the same round. memory: bytes. idle: percent of a core. */
+  /** cpu and latency: of the baseline's value in the same round. memory, silence: bytes. idle: percent of a core. faults: how many. */
   readonly target: number;
 }
 
@@ -115,9 +119,59 @@ const uwsWorkloads: readonly Workload[] = [
   },
 ];
 
-export const workloads: readonly Workload[] = [...gatewayWorkloads, ...uwsWorkloads];
+const cross = { ...webSocket, subject: 'ringway-cross', baseline: 'ringway-same', target: 1.3 } as const;
+const nodes = { ...webSocket, subject: 'ringway-nodes', baseline: 'socket-io' } as const;
+/** Until Redis has confirmed what both nodes subscribe to. */
+const nodesSettle = ['--settle-ms', '2000'];
+
+/** 1,000 subscribers on each of two nodes. */
+const nodesFanout = (messages: number) => [
+  'ws-fanout',
+  '--connections',
+  '2000',
+  '--in-flight',
+  String(messages),
+  '--payload',
+  '100',
+  ...nodesSettle,
+];
+
+/** Workers of a node among each other, nodes among each other, and a node that is reloaded. */
+const nodeWorkloads: readonly Workload[] = [
+  { ...cross, name: 'cross-worker', title: 'fan-out 100 B to 1,000 on another worker, 1 message', load: fanout(1) },
+  { ...cross, name: 'cross-worker-16', title: 'fan-out 100 B to 1,000 on another worker, 16 messages', load: fanout(16) },
+  { ...nodes, name: 'redis-fanout', title: 'fan-out 100 B to 1,000 on each of two nodes, 1 message', load: nodesFanout(1), target: 0.4 },
+  {
+    ...nodes,
+    name: 'redis-fanout-16',
+    title: 'fan-out 100 B to 1,000 on each of two nodes, 16 messages',
+    load: nodesFanout(16),
+    target: 0.4,
+  },
+  {
+    ...nodes,
+    name: 'redis-silent',
+    title: 'bytes from Redis to the nodes, per message that has no subscriber',
+    kind: 'silence',
+    load: [],
+    target: 0,
+  },
+  {
+    name: 'reload',
+    title: 'reload: failed connects, lost requests, cut sockets; 5,000 open, 500 opening a second',
+    kind: 'faults',
+    load: ['reload', '--connections', '5000', '--http-connections', '50', '--http-interval-ms', '10', '--opens-per-second', '500'],
+    protocol: 'websocket',
+    subject: 'ringway-reload',
+    baseline: undefined,
+    target: 0,
+  },
+];
+
+export const workloads: readonly Workload[] = [...gatewayWorkloads, ...uwsWorkloads, ...nodeWorkloads];
 
 /** The servers of one workload, in the order in which they are measured. */
 export function serversOf({ subject, baseline, beside = [], protocol, mode }: Workload, asked: readonly ServerName[]): ServerName[] {
-  return [...new Set([subject, baseline, ...beside, ...asked.filter((name) => serves(name, protocol, mode))])];
+  const peers = isSpecial(subject) ? [] : asked.filter((name) => serves(name, protocol, mode));
+  return [...new Set([subject, ...(baseline === undefined ? [] : [baseline]), ...beside, ...peers])];
 }

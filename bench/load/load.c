@@ -13,25 +13,33 @@ static const char usage[] =
     "  ws-echo      messages that must come back          http        requests over keep-alive connections\n"
     "  ws-fanout    one publisher, many subscribers       http-churn  a connection for each request\n"
     "  ws-idle      hold connections until standard input ends or SIGTERM comes\n"
+    "  reload       WebSockets that are held, others that come and go, and HTTP; counts what fails, and goes on\n"
     "\n"
     "  --host ADDRESS       within 127.0.0.0/8 (127.0.0.1)\n"
     "  --port PORT          (8080)\n"
-    "  --path PATH          (ws-echo, ws-idle: /echo; ws-fanout: /room/bench; http, http-churn: /hello)\n"
+    "  --path PATH          (ws-echo, ws-idle, reload: /echo; ws-fanout: /room/bench; http, http-churn: /hello)\n"
     "  --connections N      1..19000; ws-fanout: subscribers, the publisher comes on top (1)\n"
     "  --in-flight N        1..1024 messages or pipelined requests per connection; ws-fanout: messages of a batch (1)\n"
     "  --payload BYTES      0..1048576 (20)\n"
     "  --binary             binary messages instead of text\n"
     "  --json               messages are JSON text, of at least 128 bytes\n"
-    "  --deflate            ws-fanout: offer permessage-deflate; every message must come compressed, the first of each connection is inflated\n"
+    "  --deflate            ws-fanout, ws-idle: offer permessage-deflate; every message must come compressed, the first of each connection is inflated\n"
     "  --tls                TLS; the certificate is not verified\n"
     "  --warmup-ms MS       not counted (1000)\n"
     "  --seconds S          1..600, counted; ws-idle: the longest time to hold (5; ws-idle: 600)\n"
     "  --settle-ms MS       between the last handshake and the first message (ws-fanout: 300, else 0)\n"
-    "  --per-address N      ws-idle, http-churn: connections per source address, 127.0.0.1 and on (4000)\n"
+    "  --per-address N      ws-idle, http-churn, reload: connections per source address, 127.0.0.1 and on (4000)\n"
+    "  --publisher-path P   ws-fanout: of the publisher (that of the subscribers)\n"
+    "  --other-port PORT    ws-fanout: every second subscriber is there\n"
+    "  --retry-refused      ws-fanout: a handshake that is answered with 409 is tried again\n"
+    "  --socket-io          ws-fanout: speak Socket.IO; its framing counts as payload\n"
+    "  --http-connections N reload: that ask for /hello, beside --connections WebSockets (50)\n"
+    "  --http-interval-ms N reload: between an answer and the next request (0)\n"
+    "  --opens-per-second N reload: WebSockets that open, echo once and close (500)\n"
     "\n"
     "Prints `measure-begin` and `measure-end` at those moments (ws-idle: `open N` when all are open), then one line of JSON.\n";
 
-static const struct workload *const workloads[] = {&workload_ws_echo, &workload_ws_fanout, &workload_ws_idle, &workload_http, &workload_http_churn};
+static const struct workload *const workloads[] = {&workload_ws_echo, &workload_ws_fanout, &workload_ws_idle, &workload_http, &workload_http_churn, &workload_reload};
 
 static uint32_t number(const char *option, const char *text, uint32_t min, uint32_t max) {
     char *end;
@@ -74,11 +82,13 @@ static void set_defaults(struct load *load) {
         .seconds = workload->holds ? SECONDS_MAX : 5,
         .settle_ms = workload == &workload_ws_fanout ? 300 : 0,
         .per_address = 4000,
+        .http_connections = 50,
+        .opens_per_second = 500,
     };
 }
 
 static void parse_options(struct options *options, int argc, char **argv) {
-    enum { HOST = 256, PORT, PATH, CONNECTIONS, IN_FLIGHT, PAYLOAD, BINARY, JSON, DEFLATE, TLS, WARMUP, SECONDS, SETTLE, PER_ADDRESS };
+    enum { HOST = 256, PORT, PATH, CONNECTIONS, IN_FLIGHT, PAYLOAD, BINARY, JSON, DEFLATE, TLS, WARMUP, SECONDS, SETTLE, PER_ADDRESS, PUBLISHER_PATH, OTHER_PORT, RETRY_REFUSED, SOCKET_IO, HTTP_CONNECTIONS, HTTP_INTERVAL, OPENS };
     static const struct option known[] = {
         {"host", required_argument, NULL, HOST},
         {"port", required_argument, NULL, PORT},
@@ -94,6 +104,13 @@ static void parse_options(struct options *options, int argc, char **argv) {
         {"seconds", required_argument, NULL, SECONDS},
         {"settle-ms", required_argument, NULL, SETTLE},
         {"per-address", required_argument, NULL, PER_ADDRESS},
+        {"publisher-path", required_argument, NULL, PUBLISHER_PATH},
+        {"other-port", required_argument, NULL, OTHER_PORT},
+        {"retry-refused", no_argument, NULL, RETRY_REFUSED},
+        {"socket-io", no_argument, NULL, SOCKET_IO},
+        {"http-connections", required_argument, NULL, HTTP_CONNECTIONS},
+        {"http-interval-ms", required_argument, NULL, HTTP_INTERVAL},
+        {"opens-per-second", required_argument, NULL, OPENS},
         {NULL, 0, NULL, 0},
     };
     for (;;) {
@@ -116,6 +133,13 @@ static void parse_options(struct options *options, int argc, char **argv) {
         case SECONDS: options->seconds = number(name, optarg, 1, SECONDS_MAX); break;
         case SETTLE: options->settle_ms = number(name, optarg, 0, 8000); break;
         case PER_ADDRESS: options->per_address = number(name, optarg, 1, 25000); break;
+        case PUBLISHER_PATH: options->publisher_path = path_checked(optarg); break;
+        case OTHER_PORT: options->other_port = (uint16_t)number(name, optarg, 1, 65535); break;
+        case RETRY_REFUSED: options->retry_refused = 1; break;
+        case SOCKET_IO: options->socket_io = 1; break;
+        case HTTP_CONNECTIONS: options->http_connections = number(name, optarg, 0, 1000); break;
+        case HTTP_INTERVAL: options->http_interval_ms = number(name, optarg, 0, 10000); break;
+        case OPENS: options->opens_per_second = number(name, optarg, 0, 5000); break;
         default: exit(2); /* getopt_long(3) has said what is wrong */
         }
     }
@@ -142,11 +166,14 @@ int main(int argc, char **argv) {
     set_defaults(&load);
     parse_options(&load.options, argc - 1, argv + 1);
     load.connection_count = load.options.connections + load.workload->extra_connections;
-    if (load.options.deflate && load.workload != &workload_ws_fanout) fail("--deflate is for ws-fanout");
+    if (load.workload == &workload_reload) load.connection_count += load.options.http_connections;
+    const uint32_t all = load.connection_count + load.workload->spare_connections;
+    if (load.options.socket_io && (load.options.deflate || load.options.json || load.options.binary)) fail("--socket-io does not go with --deflate, --json or --binary");
+    if (load.options.deflate && load.workload != &workload_ws_fanout && load.workload != &workload_ws_idle) fail("--deflate is for ws-fanout and ws-idle");
     if (load.options.tls) tls_prepare();
-    raise_descriptor_limit(load.connection_count);
-    load.connections = allocate(load.connection_count, sizeof *load.connections);
-    for (uint32_t i = 0; i < load.connection_count; i++) load.connections[i] = (struct connection){.fd = -1, .index = i};
+    raise_descriptor_limit(all);
+    load.connections = allocate(all, sizeof *load.connections);
+    for (uint32_t i = 0; i < all; i++) load.connections[i] = (struct connection){.fd = -1, .index = i};
     load.buffer = allocate(BUFFER_BYTES + 1, 1);
     load.workload->prepare(&load);
     net_run(&load);

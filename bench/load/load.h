@@ -2,8 +2,10 @@
  *
  *   load.c      options, and the command to run            ws.c          handshake and frames
  *   net.c       connections and the loop                   ws_deflate.c  permessage-deflate, as far as it is checked
- *   tls.c       OpenSSL, for any command                   ws_load.c     ws-echo, ws-fanout, ws-idle
- *   measure.c   marks, latencies, the report               http_load.c   http, http-churn
+ *   tls.c       OpenSSL, for any command                   socket_io.c   what Socket.IO says within WebSocket messages
+ *   measure.c   marks, latencies, the report               ws_load.c     ws-echo, ws-fanout, ws-idle
+ *                                                          http_load.c   http, http-churn
+ *                                                          reload_load.c reload: what clients notice of a server that is replaced
  *
  * It shares its machine with the server it measures: bytes are checked where recv(2) put them, nothing is allocated for a message, and all that
  * one wake-up allows to send goes out in one send(2). Anything unexpected ends the run with a sentence on stderr and exit code 1: a number is
@@ -37,6 +39,13 @@ struct options {
     uint32_t seconds;
     uint32_t settle_ms;   /* ws-fanout: between the last handshake and the first message, so that every subscription is made */
     uint32_t per_address; /* connections per source address */
+    uint32_t http_connections;  /* reload: beside the WebSockets */
+    uint32_t opens_per_second;  /* reload */
+    uint32_t http_interval_ms;  /* reload: between an answer and the next request */
+    const char *publisher_path; /* ws-fanout; NULL: as the others */
+    uint16_t other_port;        /* ws-fanout: of every second subscriber; 0: as the others */
+    int retry_refused;          /* a handshake answered with 409 is tried again on another connection */
+    int socket_io;              /* ws-fanout: the server speaks Socket.IO */
     int binary;
     int json;    /* messages are JSON text */
     int deflate; /* offer permessage-deflate, and expect every message compressed */
@@ -52,6 +61,8 @@ struct ws_reader {
     uint8_t in_frame;
     uint8_t in_message;
     uint8_t fin;
+    uint8_t upgraded; /* the handshake is complete; with Socket.IO its own one follows */
+    uint16_t close_code; /* of the server's Close frame; 0: none has come */
 };
 
 enum http_state { HTTP_HEAD = 0, HTTP_SIZED, HTTP_CHUNK_SIZE, HTTP_CHUNK_DATA, HTTP_CHUNK_END, HTTP_TRAILER, HTTP_UNTIL_CLOSE };
@@ -95,7 +106,11 @@ struct workload {
     void (*begin)(struct load *load);                                /* all connections are open */
     void (*message)(struct load *load, struct connection *connection); /* WebSocket: a whole message has come */
     void (*report)(const struct load *load);                           /* more members of the JSON object */
+    /* connect, recv or send failed, which is `error` of errno(3); NULL: that ends the run */
+    void (*failed)(struct load *load, struct connection *connection, int error);
+    void (*tick)(struct load *load); /* about every 2 ms */
     uint32_t extra_connections;
+    uint32_t spare_connections; /* behind those that are opened at first */
     int holds;                                                         /* stays until stdin ends or SIGTERM comes, measures nothing */
     int sources;                                                       /* uses several source addresses */
 };
@@ -106,7 +121,7 @@ struct load {
     struct options options;
     const struct workload *workload;
     struct connection *connections;
-    uint32_t connection_count;
+    uint32_t connection_count; /* the workload's spare ones lie behind them */
     uint32_t begun;   /* of connections[]: how many are in use */
     uint64_t started; /* connections ever begun, those begun anew included */
     uint64_t opened;  /* connections ever open */
@@ -139,6 +154,8 @@ void latency_add(struct load *load, uint64_t ns); /* only counted while measurin
 void report(const struct load *load);
 
 /* net.c */
+uint16_t net_port(const struct load *load, const struct connection *connection);
+void net_open(struct load *load, struct connection *connection); /* one that is closed */
 void net_run(struct load *load);
 void net_send(struct load *load, struct connection *connection, const void *bytes, size_t len);
 void net_opened(struct load *load, struct connection *connection); /* the protocol is ready */
@@ -155,6 +172,7 @@ int tls_holds_input(const struct connection *connection); /* epoll does not know
 void tls_end(struct connection *connection);
 
 /* ws.c */
+/* The path and port of a connection follow from its index: see ws_connected() and port_of(). */
 void ws_prepare(struct load *load);
 void ws_connected(struct load *load, struct connection *connection);
 size_t ws_consume(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
@@ -162,6 +180,17 @@ size_t ws_consume(struct load *load, struct connection *connection, const uint8_
 void ws_send(struct load *load, struct connection *connection, uint32_t first, uint32_t count);
 /* Are bytes[0..len) what comes next of the message that the connection waits for? If not, the run ends. */
 void ws_check(const struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
+
+/* A text message of our own, such as an answer to Socket.IO. */
+void ws_send_text(struct load *load, struct connection *connection, const char *text);
+void ws_send_close(struct load *load, struct connection *connection, uint16_t code);
+/* ret: length of the answer's head, 0 when it is not complete; *status: of the answer */
+size_t ws_handshake_answer(const uint8_t *bytes, size_t len, int *status);
+
+/* socket_io.c */
+extern const char socket_io_begin[], socket_io_end[]; /* around the data of an event, within a message */
+/* A message of the protocol itself, at bytes[0..len): the handshake, or a ping. */
+void socket_io_take(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
 
 /* ws_deflate.c */
 extern const char deflate_offer[]; /* a header line */
@@ -174,5 +203,6 @@ extern const struct workload workload_ws_fanout;
 extern const struct workload workload_ws_idle;
 extern const struct workload workload_http;
 extern const struct workload workload_http_churn;
+extern const struct workload workload_reload;
 
 #endif

@@ -39,20 +39,30 @@ static void bind_source(const struct load *load, const struct connection *connec
     if (bind(connection->fd, (struct sockaddr *)&source, sizeof source) != 0) fail("bind to a loopback source address: %s", strerror(errno));
 }
 
-static void start_connecting(struct load *load, struct connection *connection) {
+uint16_t net_port(const struct load *load, const struct connection *connection) {
+    const struct options *options = &load->options;
+    return options->other_port != 0 && connection->index % 2 == 1 && connection->index < options->connections ? options->other_port : options->port;
+}
+
+/* connect, recv or send has failed. */
+static void trouble(struct load *load, struct connection *connection, const char *what, int error) {
+    if (load->workload->failed == NULL) fail("%s %s:%u: %s", what, load->options.host, net_port(load, connection), strerror(error));
+    load->workload->failed(load, connection, error);
+}
+
+void net_open(struct load *load, struct connection *connection) {
     const int on = 1;
-    struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(load->options.port)};
+    struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(net_port(load, connection))};
     inet_pton(AF_INET, load->options.host, &target.sin_addr);
     connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (connection->fd < 0) fail("socket: %s (is the limit of open files too low?)", strerror(errno));
     setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (load->workload->sources) bind_source(load, connection);
-    if (connect(connection->fd, (struct sockaddr *)&target, sizeof target) != 0 && errno != EINPROGRESS)
-        fail("connect to %s:%u: %s", load->options.host, load->options.port, strerror(errno));
     connection->phase = PHASE_CONNECTING;
     load->opening++;
     load->started++;
     watch(load, connection, EPOLL_CTL_ADD, 1);
+    if (connect(connection->fd, (struct sockaddr *)&target, sizeof target) != 0 && errno != EINPROGRESS) trouble(load, connection, "connect to", errno);
 }
 
 void net_close(struct load *load, struct connection *connection) {
@@ -72,7 +82,7 @@ void net_close(struct load *load, struct connection *connection) {
 
 void net_reopen(struct load *load, struct connection *connection) {
     net_close(load, connection);
-    start_connecting(load, connection);
+    net_open(load, connection);
 }
 
 void net_opened(struct load *load, struct connection *connection) {
@@ -95,16 +105,19 @@ static void keep_output(struct load *load, struct connection *connection, const 
     if (!connection->wants_write) watch(load, connection, EPOLL_CTL_MOD, 1);
 }
 
-/* ret: how much was taken */
-static size_t put(struct connection *connection, const uint8_t *bytes, size_t len) {
+/* ret: how much was taken. A connection that is broken takes everything: that it is shows itself in recv(2), where it is dealt with. */
+static size_t put(const struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
     const ssize_t sent = connection->tls != NULL ? tls_send(connection, bytes, len) : send(connection->fd, bytes, len, MSG_NOSIGNAL);
-    if (sent < 0 && errno != EAGAIN) fail("send: %s", strerror(errno));
+    if (sent < 0 && errno != EAGAIN) {
+        if (load->workload->failed == NULL) fail("send: %s", strerror(errno));
+        return len;
+    }
     return sent > 0 ? (size_t)sent : 0;
 }
 
 void net_send(struct load *load, struct connection *connection, const void *bytes, size_t len) {
     const uint8_t *from = bytes;
-    const size_t sent = connection->out_bytes == connection->out_sent ? put(connection, from, len) : 0;
+    const size_t sent = connection->out_bytes == connection->out_sent ? put(load, connection, from, len) : 0;
     if (sent < len) keep_output(load, connection, from + sent, len - sent);
 }
 
@@ -121,7 +134,10 @@ static void on_connected(struct load *load, struct connection *connection) {
     int error = 0;
     socklen_t bytes = sizeof error;
     getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
-    if (error != 0) fail("connect to %s:%u: %s", load->options.host, load->options.port, strerror(error));
+    if (error != 0) {
+        trouble(load, connection, "connect to", error);
+        return;
+    }
     if (load->options.tls) {
         connection->phase = PHASE_TLS;
         tls_begin(connection);
@@ -134,7 +150,7 @@ static void on_connected(struct load *load, struct connection *connection) {
 }
 
 static void on_writable(struct load *load, struct connection *connection) {
-    connection->out_sent += put(connection, connection->out + connection->out_sent, connection->out_bytes - connection->out_sent);
+    connection->out_sent += put(load, connection, connection->out + connection->out_sent, connection->out_bytes - connection->out_sent);
     if (connection->out_sent == connection->out_bytes) watch(load, connection, EPOLL_CTL_MOD, 0);
 }
 
@@ -157,7 +173,10 @@ static int take_input(struct load *load, struct connection *connection) {
     const ssize_t received =
         connection->tls != NULL ? tls_recv(connection, into, BUFFER_BYTES - have) : recv(connection->fd, into, BUFFER_BYTES - have, 0);
     if (received < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
-    if (received < 0 && !load->workload->holds) fail("recv: %s", strerror(errno));
+    if (received < 0 && !load->workload->holds) {
+        trouble(load, connection, "recv from", errno);
+        return 0;
+    }
     if (received <= 0) {
         if (load->workload->ended == NULL) fail("the server closed connection %u", connection->index);
         load->workload->ended(load, connection);
@@ -205,7 +224,7 @@ static void advance(struct load *load) {
     const int due = load->now >= load->stage_until;
     if (load->stage == STAGE_OPENING) {
         while (load->opening < OPENING_MAX && load->begun < load->connection_count)
-            start_connecting(load, &load->connections[load->begun++]);
+            net_open(load, &load->connections[load->begun++]);
         /* Not all of them need be open now: those of http-churn come and go. */
         if (load->opened >= load->connection_count) enter(load, STAGE_SETTLING, load->options.settle_ms);
         return;
@@ -245,11 +264,12 @@ void net_run(struct load *load) {
     load->now = load->progress_at = clock_now();
     advance(load);
     while (goes_on(load, held)) {
-        const int count = epoll_wait(load->epoll, events, EVENTS_MAX, held ? 1000 : 20);
+        const int count = epoll_wait(load->epoll, events, EVENTS_MAX, held ? 1000 : load->workload->tick != NULL ? 2 : 20);
         if (count < 0 && errno != EINTR) fail("epoll_wait: %s", strerror(errno));
         for (int i = 0; i < count; i++) on_event(load, &events[i]);
         load->now = clock_now();
         advance(load);
+        if (load->workload->tick != NULL && load->stage >= STAGE_WARMUP && load->stage < STAGE_DONE) load->workload->tick(load);
         if (load->workload->holds && load->stage != STAGE_OPENING && !held) {
             held = 1;
             enter(load, STAGE_SETTLING, load->options.seconds * 1000ull);

@@ -17,8 +17,11 @@ static const char key[] = "dGhlIHNhbXBsZSBub25jZQ==";
 static const char accept_value[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 static const uint8_t mask[4] = {0x37, 0xFA, 0x21, 0x3D};
 
-static char handshake[1024];
-static size_t handshake_bytes;
+struct handshake {
+    char text[1024];
+    size_t bytes;
+};
+static struct handshake handshake_of_all, handshake_of_publisher;
 static uint8_t *pattern;  /* payload_bytes */
 static uint8_t *template; /* one frame, masked */
 static uint8_t *scratch;  /* in_flight frames */
@@ -80,16 +83,28 @@ static void write_pattern(const struct options *options) {
         for (uint32_t i = 0; i < options->payload_bytes; i++) pattern[i] = (uint8_t)('a' + i % 23);
     }
     number_bytes = options->payload_bytes < NUMBER_BYTES ? options->payload_bytes : NUMBER_BYTES;
+    if (options->socket_io) {
+        const size_t begin = strlen(socket_io_begin), end = strlen(socket_io_end);
+        if (options->payload_bytes < begin + NUMBER_BYTES + end) fail("--socket-io needs a --payload of at least %zu bytes", begin + NUMBER_BYTES + end);
+        memcpy(pattern, socket_io_begin, begin);
+        memcpy(pattern + options->payload_bytes - end, socket_io_end, end);
+        number_at = (uint32_t)begin;
+    }
+}
+
+static void write_handshake(struct handshake *handshake, const struct options *options, const char *path) {
+    const int len = snprintf(handshake->text, sizeof handshake->text,
+                             "GET %s HTTP/1.1\r\nHost: %s:%u\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                             "Sec-WebSocket-Key: %s\r\n%s\r\n",
+                             path, options->host, options->port, key, options->deflate ? deflate_offer : "");
+    if (len < 0 || (size_t)len >= sizeof handshake->text) fail("--path is too long");
+    handshake->bytes = (size_t)len;
 }
 
 void ws_prepare(struct load *load) {
     const struct options *options = &load->options;
-    const int len = snprintf(handshake, sizeof handshake,
-                             "GET %s HTTP/1.1\r\nHost: %s:%u\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                             "Sec-WebSocket-Key: %s\r\n%s\r\n",
-                             options->path, options->host, options->port, key, options->deflate ? deflate_offer : "");
-    if (len < 0 || (size_t)len >= sizeof handshake) fail("--path is too long");
-    handshake_bytes = (size_t)len;
+    write_handshake(&handshake_of_all, options, options->path);
+    write_handshake(&handshake_of_publisher, options, options->publisher_path != NULL ? options->publisher_path : options->path);
     write_pattern(options);
     template = allocate(options->payload_bytes + 14u, 1);
     header_bytes = put_header(template, options->binary ? 2 : 1, options->payload_bytes);
@@ -100,7 +115,9 @@ void ws_prepare(struct load *load) {
 }
 
 void ws_connected(struct load *load, struct connection *connection) {
-    net_send(load, connection, handshake, handshake_bytes);
+    /* Behind all subscribers: see ws-fanout. */
+    const struct handshake *own = load->options.publisher_path != NULL && connection->index == load->options.connections ? &handshake_of_publisher : &handshake_of_all;
+    net_send(load, connection, own->text, own->bytes);
 }
 
 void ws_send(struct load *load, struct connection *connection, uint32_t first, uint32_t count) {
@@ -115,12 +132,41 @@ void ws_send(struct load *load, struct connection *connection, uint32_t first, u
     net_send(load, connection, scratch, (size_t)(out - scratch));
 }
 
-/* ret: length of the answer's head, 0 when it is not complete */
-static size_t take_handshake(const struct load *load, const uint8_t *bytes, size_t len) {
+void ws_send_text(struct load *load, struct connection *connection, const char *text) {
+    uint8_t frame[2 + sizeof mask + 125];
+    const size_t len = strlen(text);
+    if (len > 125) fail("a text of our own is too long");
+    const size_t head = put_header(frame, 1, len);
+    for (size_t i = 0; i < len; i++) frame[head + i] = (uint8_t)text[i] ^ mask[i & 3];
+    net_send(load, connection, frame, head + len);
+}
+
+void ws_send_close(struct load *load, struct connection *connection, uint16_t code) {
+    uint8_t frame[2 + sizeof mask + 2];
+    const size_t head = put_header(frame, 8, 2);
+    frame[head] = (uint8_t)(code >> 8) ^ mask[0];
+    frame[head + 1] = (uint8_t)code ^ mask[1];
+    net_send(load, connection, frame, head + 2);
+}
+
+size_t ws_handshake_answer(const uint8_t *bytes, size_t len, int *status) {
     const uint8_t *end = memmem(bytes, len, "\r\n\r\n", 4);
     if (end == NULL) return 0;
     const size_t head = (size_t)(end - bytes) + 4;
-    if (head < 12 || memcmp(bytes, "HTTP/1.1 101", 12) != 0) fail("the handshake was answered: %.*s", (int)(head < 80 ? head : 80), (const char *)bytes);
+    *status = head >= 12 && memcmp(bytes, "HTTP/1.1 ", 9) == 0 ? atoi((const char *)bytes + 9) : 0;
+    return head;
+}
+
+/* ret: length of the answer's head; 0 when it is not complete, or the connection is another one now */
+static size_t take_handshake(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
+    int status = 0;
+    const size_t head = ws_handshake_answer(bytes, len, &status);
+    if (head == 0) return 0;
+    if (status == 409 && load->options.retry_refused) {
+        net_reopen(load, connection);
+        return 0;
+    }
+    if (status != 101) fail("the handshake was answered: %.*s", (int)(head < 80 ? head : 80), (const char *)bytes);
     if (memmem(bytes, head, accept_value, sizeof accept_value - 1) == NULL) fail("wrong Sec-WebSocket-Accept");
     if (load->options.deflate) deflate_check_answer(bytes, head);
     return head;
@@ -152,6 +198,7 @@ void ws_check(const struct load *load, struct connection *connection, const uint
 
 static void take_control(struct load *load, struct connection *connection, uint8_t opcode, const uint8_t *payload, size_t len) {
     if (opcode == 8 && load->workload->ended != NULL) {
+        connection->reader.ws.close_code = len >= 2 ? (uint16_t)(payload[0] << 8 | payload[1]) : 1005;
         load->workload->ended(load, connection);
         return;
     }
@@ -186,6 +233,11 @@ static size_t take_header(struct load *load, struct connection *connection, cons
         take_control(load, connection, opcode, bytes + at, (size_t)payload);
         return at + (size_t)payload;
     }
+    if (load->options.socket_io && (connection->phase == PHASE_HANDSHAKE || payload == 1)) {
+        if (len < at + payload) return 0;
+        socket_io_take(load, connection, bytes + at, (size_t)payload);
+        return at + (size_t)payload;
+    }
     if (reader->in_message ? opcode != 0 : opcode != (load->options.binary ? 2 : 1)) fail("a frame with opcode %u", opcode);
     reader->fin = bytes[0] >> 7;
     reader->remaining = payload;
@@ -196,9 +248,10 @@ static size_t take_header(struct load *load, struct connection *connection, cons
 size_t ws_consume(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
     struct ws_reader *reader = &connection->reader.ws;
     size_t at = 0;
-    if (connection->phase == PHASE_HANDSHAKE) {
-        if ((at = take_handshake(load, bytes, len)) == 0) return 0;
-        net_opened(load, connection);
+    if (!reader->upgraded) {
+        if ((at = take_handshake(load, connection, bytes, len)) == 0) return 0;
+        reader->upgraded = 1;
+        if (!load->options.socket_io) net_opened(load, connection);
     }
     while (at < len || reader->in_frame) {
         if (!reader->in_frame) {

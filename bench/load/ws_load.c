@@ -2,7 +2,7 @@
  *
  *   ws-echo    in_flight messages per connection; each that comes back, checked, is followed by the next
  *   ws-fanout  one publisher sends a batch of in_flight messages to a room; the next when all subscribers have all of it
- *   ws-idle    connections that do nothing but answer pings */
+ *   ws-idle    connections that do nothing but answer pings, and take what the server greets them with */
 #include "load.h"
 
 #include <stdio.h>
@@ -102,6 +102,13 @@ const struct workload workload_ws_fanout = {
 /* ------------------------------------------------------------------ idle */
 
 static uint32_t idle_lost;
+static uint64_t idle_messages;
+
+static void idle_message(struct load *load, struct connection *connection) {
+    (void)load;
+    (void)connection;
+    idle_messages++;
+}
 
 static void idle_ended(struct load *load, struct connection *connection) {
     if (connection->phase != PHASE_OPEN) fail("the server closed connection %u during its handshake", connection->index);
@@ -111,7 +118,7 @@ static void idle_ended(struct load *load, struct connection *connection) {
 
 static void idle_report(const struct load *load) {
     (void)load;
-    printf(",\"lost\":%u", idle_lost);
+    printf(",\"lost\":%u,\"greetings\":%llu", idle_lost, (unsigned long long)idle_messages);
 }
 
 const struct workload workload_ws_idle = {
@@ -120,6 +127,7 @@ const struct workload workload_ws_idle = {
     .connected = ws_connected,
     .consume = ws_consume,
     .ended = idle_ended,
+    .message = idle_message,
     .report = idle_report,
     .holds = 1,
     .sources = 1,

@@ -28,6 +28,8 @@ export interface GatewayOptions {
   /** Files beside the config, by name. */
   readonly files?: Readonly<Record<string, string>>;
   readonly env?: Record<string, string>;
+  /** Folder of the product to start, instead of this one. */
+  readonly product?: string;
   /** Command to put before Bun, such as ['prlimit', '--nofile=64:64']. */
   readonly wrapper?: readonly string[];
 }
@@ -102,12 +104,15 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   ].join(', ');
   writeFileSync(path, options.config.replace('$OPTIONS', common));
   for (const [name, text] of Object.entries(options.files ?? {})) writeFileSync(join(folder, name), text);
-  const child = Bun.spawn([...(options.wrapper ?? []), process.execPath, join(root, 'src', 'main.ts'), 'start', '-c', path], {
-    cwd: root,
-    env: { ...process.env, ...options.env },
-    stdout: 'pipe',
-    stderr: 'pipe',
-  });
+  const child = Bun.spawn(
+    [...(options.wrapper ?? []), process.execPath, join(options.product ?? root, 'src', 'main.ts'), 'start', '-c', path],
+    {
+      cwd: root,
+      env: { ...process.env, ...options.env },
+      stdout: 'pipe',
+      stderr: 'pipe',
+    },
+  );
   let output = '';
   const collect = async (stream: ReadableStream<Uint8Array>) => {
     const decoder = new TextDecoder();

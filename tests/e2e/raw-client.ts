@@ -16,7 +16,8 @@ export interface RawResponse {
   readonly text: string;
 }
 
-export type Address = { readonly port: number; readonly host?: string } | { readonly path: string };
+/** `localAddress`: one of 127.0.0.0/8 to come from. */
+export type Address = { readonly port: number; readonly host?: string; readonly localAddress?: string } | { readonly path: string };
 
 export class RawClient {
   readonly #socket: Socket;

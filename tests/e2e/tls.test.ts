@@ -293,8 +293,9 @@ forEachBackend('certificates that change', (backend) => {
     }
   }
 
-  test('SIGHUP loads them; sockets and kept connections stay, requests go on', async () => {
-    gateway = await start(backend, '', 2);
+  test('are loaded by themselves; sockets and kept connections stay, requests go on', async () => {
+    gateway = await start(backend, '', 2, 0.05);
+    expect(await subjectShown(gateway.port)).toBe('localhost');
     const sockets = await Promise.all(Array.from({ length: 8 }, () => openSocket(`wss://localhost:${gateway.port}/echo`)));
     const kept = Array.from({ length: 4 }, () => new KeptClient(gateway.port));
     const pids = await Promise.all(kept.map((client) => client.get('/pid')));
@@ -306,7 +307,6 @@ forEachBackend('certificates that change', (backend) => {
     });
 
     replace('localhost', renewed);
-    gateway.kill('SIGHUP');
     await eventually('the new one is shown', async () => (await subjectShown(gateway.port)) === 'renewed');
     await eventually('both workers show it', async () => {
       const shown = await Promise.all(Array.from({ length: 16 }, () => subjectShown(gateway.port)));
@@ -322,26 +322,33 @@ forEachBackend('certificates that change', (backend) => {
     for (const { socket } of kept) socket.destroy();
   });
 
-  test('new ones that are of no use change nothing, for any name, and the log says why', async () => {
+  test('that are of no use change nothing, for any name, and the log says why', async () => {
     writeFileSync(join(gateway.folder, 'other.pem'), localhost.cert);
     replace('localhost', authority.issue('too-early', 'DNS:localhost'));
-    gateway.kill('SIGHUP');
     await eventually('it is said', () => gateway.output().includes("listen[0].tls.serverNames['exact.test'].key"));
     expect(gateway.output()).toContain('stay as they are');
     expect([await subjectShown(gateway.port), await subjectShown(gateway.port, 'exact.test')]).toEqual(['renewed', 'exact.test']);
     replace('other', other);
-    gateway.kill('SIGHUP');
     await eventually('put right, they are taken', async () => (await subjectShown(gateway.port)) === 'too-early');
+    gateway.kill('SIGTERM');
+    expect(await gateway.exited).toBe(0);
     await gateway.stop();
   });
 
-  test('they are loaded by themselves when reloadInterval is not 0', async () => {
-    gateway = await start(backend, '', 1, 0.05);
-    expect(await subjectShown(gateway.port)).toBe('localhost');
+  test('are loaded by a reload too, which changes nothing when one is of no use', async () => {
+    gateway = await start(backend, '', 2);
+    const reloads = (outcome: string) => gateway.metric('ringway_reloads_total', { outcome });
+    writeFileSync(join(gateway.folder, 'other.pem'), localhost.cert);
     replace('localhost', renewed);
-    await eventually('the new one is shown', async () => (await subjectShown(gateway.port)) === 'renewed');
-    gateway.kill('SIGTERM');
-    expect(await gateway.exited).toBe(0);
+    gateway.kill('SIGHUP');
+    await eventually('it is refused', async () => (await reloads('wrong_config')) === 1);
+    expect(gateway.output()).toContain("listen[0].tls.serverNames['exact.test'].key");
+    expect([await subjectShown(gateway.port), await subjectShown(gateway.port, 'exact.test')]).toEqual(['localhost', 'exact.test']);
+    replace('other', other);
+    gateway.kill('SIGHUP');
+    await eventually('it is done', async () => (await reloads('reloaded')) === 1);
+    const shown = await Promise.all(Array.from({ length: 16 }, () => subjectShown(gateway.port)));
+    expect(new Set(shown)).toEqual(new Set(['renewed']));
   });
 });
 

@@ -131,8 +131,9 @@ export class Wire {
     }
   }
 
-  static async connect(port: number): Promise<Wire> {
-    const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+  /** `localAddress`: one of 127.0.0.0/8 to come from. */
+  static async connect(port: number, localAddress = '127.0.0.1'): Promise<Wire> {
+    const socket = connect({ port, host: '127.0.0.1', localAddress, noDelay: true });
     const wire = new Wire(socket);
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', () => resolve());
@@ -142,8 +143,13 @@ export class Wire {
   }
 
   /** A connection after its handshake; nothing of the answer's head is left in it. */
-  static async open(port: number, path: string, fields: Readonly<Record<string, string | undefined>> = {}): Promise<Wire> {
-    const wire = await Wire.connect(port);
+  static async open(
+    port: number,
+    path: string,
+    fields: Readonly<Record<string, string | undefined>> = {},
+    localAddress?: string,
+  ): Promise<Wire> {
+    const wire = await Wire.connect(port, localAddress);
     wire.write(handshake(path, fields));
     const head = await wire.head();
     if (!head.startsWith('HTTP/1.1 101 ')) throw new Error(`the handshake was refused: ${head}`);

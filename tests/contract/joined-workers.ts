@@ -1,0 +1,180 @@
+/**
+ * Workers of one node or of several, in this process: real cores, real buses, shared memory, WebSocket clients, and a real Redis where there is one.
+ *
+ * Role: for bus.test.ts. Turned as long as there is something to turn: clients and Redis live in the same event loop.
+ */
+import { native, type SharedStats } from '../../ffi/bindings.ts';
+import { type RedisSettings, resolveRedis } from '../../src/config/redis.ts';
+import type { BackendName } from '../../src/core/core.ts';
+import type { GatewaySocket } from '../../src/core/socket.ts';
+import { statIndex } from '../../src/core/stat-index.ts';
+import { createLog } from '../../src/log.ts';
+import { busNeeds, createBus, type WorkerBus } from '../../src/pubsub/create.ts';
+import { eventually } from '../e2e/gateway.ts';
+import type { RedisServer } from '../e2e/redis-servers.ts';
+import type { Frame, Wire } from '../e2e/wire.ts';
+import { LiveCore } from '../unit/fixtures/live-core.ts';
+
+export interface JoinedOptions {
+  readonly backend: BackendName;
+  /** Workers of each node. */
+  readonly nodes: readonly number[];
+  readonly redis?: RedisServer;
+  /** Of options of the config. */
+  readonly settings?: Record<string, unknown>;
+}
+
+/** A client that is subscribed to what a test says. */
+export interface Subscriber {
+  readonly wire: Wire;
+  readonly socket: GatewaySocket;
+  readonly worker: JoinedWorker;
+  frame(): Promise<Frame>;
+  /** So many messages as text. */
+  texts(count: number): Promise<string[]>;
+}
+
+export class JoinedWorker {
+  readonly node: number;
+  readonly live: LiveCore;
+  readonly bus: WorkerBus;
+
+  constructor(node: number, live: LiveCore, bus: WorkerBus) {
+    this.node = node;
+    this.live = live;
+    this.bus = bus;
+  }
+
+  stat(name: string): number {
+    return this.live.core.readStat(statIndex(name));
+  }
+}
+
+export class JoinedWorkers {
+  readonly workers: JoinedWorker[] = [];
+  readonly #redis: RedisServer | undefined;
+  readonly #settings: false | RedisSettings;
+  readonly #memories: { readonly fd: number; readonly shared: SharedStats }[] = [];
+  readonly #wires: Wire[] = [];
+  #isOver = false;
+  #failure: unknown;
+
+  private constructor({ redis, settings = {} }: JoinedOptions) {
+    this.#redis = redis;
+    const complain = (path: readonly PropertyKey[], problem: string) => {
+      throw new Error(`${path.join('.')} ${problem}`);
+    };
+    this.#settings = redis === undefined ? false : resolveRedis({ url: redis.url, linger: 0, ...settings }, undefined, '/', complain);
+  }
+
+  static async start(options: JoinedOptions): Promise<JoinedWorkers> {
+    const joined = new JoinedWorkers(options);
+    options.nodes.forEach((count, node) => {
+      joined.#startNode(options.backend, node, count);
+    });
+    joined.#turn();
+    await eventually('every bus is up', () => joined.workers.every(({ bus }) => bus.state === 'up'));
+    return joined;
+  }
+
+  #startNode(backend: BackendName, node: number, count: number): void {
+    const fd = native.shmCreate(count, 0);
+    const shared = native.shmMap(fd);
+    shared.viewSet(1, 0, count);
+    this.#memories.push({ fd, shared });
+    const nodeId = Bun.hash(`${process.pid} ${performance.now()} ${node}`).toString(16).padStart(16, '0');
+    for (let index = 0; index < count; index++) {
+      const place = { shmFd: fd, workerIndex: index, workerCount: count, ...busNeeds(this.#settings) };
+      const live = new LiveCore(backend, { core: place });
+      const log = createLog({ level: 'fatal' });
+      const bus = createBus(live.core, { index, places: count, workers: count, nodeId }, this.#settings, log);
+      this.workers.push(new JoinedWorker(node, live, bus));
+    }
+  }
+
+  /** Every core has a turn, again and again, between all else that this process does. */
+  #turn(): void {
+    if (this.#isOver) return;
+    try {
+      for (const { live } of this.workers) live.turn();
+    } catch (error) {
+      this.#failure ??= error;
+    }
+    setTimeout(() => this.#turn(), 1);
+  }
+
+  worker(at: number): JoinedWorker {
+    return this.workers[at % this.workers.length] as JoinedWorker;
+  }
+
+  async connect(worker: JoinedWorker): Promise<Subscriber> {
+    const { wire, socket } = await worker.live.open();
+    this.#wires.push(wire);
+    const frame = async () => {
+      const next = await wire.frame();
+      if (next === undefined) throw new Error('the connection has ended');
+      return next;
+    };
+    const texts = async (count: number) => {
+      const all: string[] = [];
+      while (all.length < count) all.push((await frame()).payload.toString());
+      return all;
+    };
+    return { wire, socket, worker, frame, texts };
+  }
+
+  /** A client on each worker, subscribed to this topic, whose messages come from everywhere when this resolves. */
+  async subscribeEverywhere(topic: string, perWorker = 1): Promise<Subscriber[]> {
+    const subscribers: Subscriber[] = [];
+    for (const worker of this.workers) for (let i = 0; i < perWorker; i++) subscribers.push(await this.connect(worker));
+    for (const { socket } of subscribers) socket.subscribe(topic);
+    await this.inPlace(topic, subscribers);
+    return subscribers;
+  }
+
+  /** What is published to a topic reaches all of these, and on other nodes nobody else. */
+  async inPlace(topic: string | Uint8Array, subscribers: readonly Subscriber[]): Promise<void> {
+    for (const { live } of this.workers) live.turn();
+    if (this.#redis === undefined) return;
+    const nodes = new Set(subscribers.map(({ worker }) => worker.node)).size;
+    const prefix = Buffer.from('ringway:');
+    const channel = Buffer.concat([prefix, Buffer.from(topic as string)]);
+    await eventually('the nodes are subscribed in Redis', async () => (await this.#subscriptionsOf(channel)) === nodes);
+  }
+
+  async #subscriptionsOf(channel: Buffer): Promise<number> {
+    // redis-cli takes no argument with a NUL in it: as a script, which reads escapes.
+    const escaped = [...channel].map((byte) => `\\${byte}`).join('');
+    const answer = await this.#redis?.command('EVAL', `return redis.call('PUBSUB', 'NUMSUB', "${escaped}")[2]`, '0');
+    return Number(answer);
+  }
+
+  /** Nothing but what has been read already comes to anybody: seen by a last message that all get. */
+  async expectNothingMore(topic: string, subscribers: readonly Subscriber[]): Promise<void> {
+    for (const worker of this.workers) worker.bus.publish(topic, 1, `last of ${this.workers.indexOf(worker)}`);
+    const expected = this.workers.map((_, at) => `last of ${at}`).sort();
+    for (const subscriber of subscribers) {
+      const got = (await subscriber.texts(expected.length)).sort();
+      if (got.join() !== expected.join()) throw new Error(`something came that nobody expected: ${got.join()}`);
+    }
+  }
+
+  sum(name: string): number {
+    return this.workers.reduce((sum, worker) => sum + worker.stat(name), 0);
+  }
+
+  async stop(): Promise<void> {
+    // A bus with something that other workers rely on waits for them.
+    for (const wire of this.#wires) wire.destroy();
+    await eventually('all connections are gone', () => this.workers.every(({ live }) => live.core.connections() === 0));
+    await Promise.all(this.workers.map(({ bus }) => bus.close(2000)));
+    this.#isOver = true;
+    await Bun.sleep(5);
+    for (const { live } of this.workers) live.destroy();
+    for (const { fd, shared } of this.#memories) {
+      shared.unmap();
+      native.fdClose(fd);
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * A real haproxy for a test, on ports of its own.
+ * Role: for what only a proxy written by somebody else can show. Installed by `npm test`; tests are skipped without it.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { native } from '../../ffi/bindings.ts';
+import { eventually } from './gateway.ts';
+
+export interface Way {
+  readonly mode: 'tcp' | 'http';
+  /** More lines, such as 'option forwardfor'. */
+  readonly options?: readonly string[];
+  /** What stands behind `server NAME`: an address and its options. */
+  readonly server: string;
+}
+
+export interface Balancer {
+  /** Where it listens, by the name of the way. */
+  readonly ports: Readonly<Record<string, number>>;
+  /** What it has said so far. */
+  output(): string;
+  stop(): Promise<void>;
+}
+
+export function hasBalancer(): boolean {
+  return Bun.which('haproxy') !== null;
+}
+
+export async function startBalancer(ways: Readonly<Record<string, Way>>): Promise<Balancer> {
+  const folder = mkdtempSync(join(tmpdir(), 'ringway-haproxy-'));
+  const path = join(folder, 'haproxy.cfg');
+  // It takes over sockets that listen already, so that nobody else can have their ports.
+  const sockets = Object.keys(ways).map((name) => ({ name, fd: native.listenSocket('127.0.0.1', 0, 128, 0) }));
+  const ports = Object.fromEntries(sockets.map(({ name, fd }) => [name, native.socketPort(fd)]));
+  const sections = Object.entries(ways).map(([name, { mode, options = [], server }], index) =>
+    [`listen ${name}`, `mode ${mode}`, `bind fd@${3 + index}`, ...options, `server gateway ${server}`].join('\n  '),
+  );
+  const timeouts = 'defaults\n  timeout connect 10s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 60s';
+  writeFileSync(path, `${[timeouts, ...sections].join('\n\n')}\n`);
+  const child = Bun.spawn(['haproxy', '-db', '-f', path], {
+    stdio: ['ignore', 'pipe', 'pipe', ...sockets.map(({ fd }) => fd)],
+  });
+  for (const { fd } of sockets) native.fdClose(fd);
+  let output = '';
+  const collect = async (stream: ReadableStream<Uint8Array>) => {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) output += decoder.decode(chunk, { stream: true });
+  };
+  const collected = Promise.all([collect(child.stdout), collect(child.stderr)]);
+  let ended = false;
+  void child.exited.then(() => {
+    ended = true;
+  });
+  await eventually('haproxy accepts', async () => {
+    if (ended) throw new Error(`haproxy ended with ${child.exitCode}:\n${output}`);
+    const tried = await fetch(`http://127.0.0.1:${Object.values(ports)[0]}/`).catch(() => undefined);
+    return tried !== undefined;
+  });
+  return {
+    ports,
+    output: () => output,
+    async stop() {
+      child.kill('SIGKILL');
+      await child.exited;
+      await collected;
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
