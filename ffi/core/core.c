@@ -31,6 +31,7 @@
 #define OUTBOX_RETRY_MS 2u
 /* After a gap like this the host has blocked, not the clients: what they have sent meanwhile is taken in before any deadline is judged. */
 #define BLOCKED_MS 1000u
+#define BLOCKED_MS_MAX 60000u
 
 int32_t rw_slot_list_push(struct rw_slot_list *list, uint32_t index) {
     if (list->count == list->capacity) {
@@ -298,8 +299,12 @@ static void drain_step(struct rw_core *core) {
     uint32_t elapsed = core->now_ms - drain->started_ms;
     int over = elapsed >= drain->over_ms;
     uint64_t target = over ? UINT32_MAX : (uint64_t)drain->total * elapsed / drain->over_ms;
-    /* When the time is over the sweep begins anew each step, for sockets that opened meanwhile. */
-    if (over && drain->cursor >= core->pool.carved) drain->cursor = 0;
+    /* When the time is over the sweep begins anew each step, for sockets that opened meanwhile: not each turn, for there are many slots. */
+    if (over && drain->cursor >= core->pool.carved) {
+        if (core->now_ms - drain->swept_ms < DRAIN_STEP_MS) return;
+        drain->swept_ms = core->now_ms;
+        drain->cursor = 0;
+    }
     for (; drain->cursor < core->pool.carved && drain->closed < target; drain->cursor++) {
         struct rw_slot *slot = rw_core_slot(core, drain->cursor);
         if (rw_ws_can_send(slot)) close_for_drain(core, slot);
@@ -308,7 +313,7 @@ static void drain_step(struct rw_core *core) {
 
 void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms, uint32_t idle_ms) {
     read_clock(core);
-    core->drain = (struct rw_drain){.active = 1, .code = code, .over_ms = over_ms, .idle_ms = idle_ms, .started_ms = core->now_ms};
+    core->drain = (struct rw_drain){.active = 1, .code = code, .over_ms = over_ms, .idle_ms = idle_ms, .started_ms = core->now_ms, .swept_ms = core->now_ms};
     for (uint32_t i = 0; i < core->pool.carved; i++) {
         struct rw_slot *slot = rw_core_slot(core, i);
         if (slot->state.phase != RW_PHASE_OPEN) continue;
@@ -423,10 +428,22 @@ static int take_completions(struct rw_core *core, uint32_t wait_us) {
     return 1;
 }
 
+/* What clients have sent while the host was blocked comes all at once, within a second: their rates know of it (ws_rate.c). */
+static void note_blocked(struct rw_core *core) {
+    uint32_t gap = core->now_ms - core->last_turn_ms;
+    if (gap > BLOCKED_MS) {
+        core->blocked_ms = gap < BLOCKED_MS_MAX ? gap : BLOCKED_MS_MAX;
+        core->blocked_end_ms = core->now_ms + BLOCKED_MS;
+    } else if (core->blocked_ms && !rw_before(core->now_ms, core->blocked_end_ms)) {
+        core->blocked_ms = 0;
+    }
+}
+
 int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait_us) {
     rw_command_batch_apply(core, command_count);
     rw_event_batch_begin(core);
     read_clock(core);
+    note_blocked(core);
     if (rw_topics_changes(core->topics)) rw_node_events_interest(core);
     if (core->bus) {
         int more;

@@ -80,6 +80,7 @@ struct rw_drain {
     uint32_t total;  /* WebSockets open when the drain began */
     uint32_t closed; /* of them, told to close so far */
     uint32_t cursor; /* next slot to look at */
+    uint32_t swept_ms; /* when it last began anew */
 };
 
 struct rw_upgrade_rate {
@@ -123,6 +124,8 @@ struct rw_core {
     uint32_t completion_next, completion_count;
     uint32_t gauges_due;      /* turns until the gauges are written again */
     uint32_t last_turn_ms;
+    uint32_t blocked_ms;      /* how long the host was blocked until just now; 0: it was not */
+    uint32_t blocked_end_ms;  /* until when that counts */
     rw_buffer publish_log;    /* frames of this tick's publishes, one after the other */
     uint32_t publish_log_used;
     rw_buffer ping_frame;     /* the empty ping that sockets share while pings of ours are queued, else none */

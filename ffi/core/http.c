@@ -37,6 +37,9 @@ static uint32_t due_ms(const struct rw_core *core, const struct rw_slot *slot) {
     if (!core->drain.active || http->phase != RW_HTTP_IDLE || (first && !core->drain.idle_ms)) return slot->deadline_ms;
     uint32_t since = first ? slot->opened_ms : slot->deadline_ms - core->limits.keep_alive_timeout_ms;
     if (rw_before(since, slot->last_input_ms)) since = slot->last_input_ms;
+    /* A client that still reads the response to its last request has not had the time for the next. */
+    if (rw_before(since, slot->last_output_ms)) since = slot->last_output_ms;
+    if (rw_connection_has_output(slot)) since = core->now_ms;
     uint32_t due = since + core->drain.idle_ms;
     return rw_before(due, slot->deadline_ms) ? due : slot->deadline_ms;
 }
@@ -86,7 +89,8 @@ void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
     int window_full = body_window_is_full(core, slot);
     int pipeline_full = http->phase == RW_HTTP_RECEIVED && slot->input_bytes >= PIPELINE_HOLD_BYTES;
-    int backlog_full = http->phase <= RW_HTTP_HEAD && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
+    /* What is about to be served comes first: receiving meanwhile would bring more than the serving takes. */
+    int backlog_full = http->phase <= RW_HTTP_BODY && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
     unsigned paused = window_full || pipeline_full || backlog_full;
     if (slot->state.paused_by_core == paused) return;
     slot->state.paused_by_core = paused & 1u;

@@ -359,8 +359,8 @@ void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes
     struct rw_slot_http *http = &slot->as.http;
     if (http->phase != RW_HTTP_BODY) return;
     http->body_unacked -= bytes < http->body_unacked ? bytes : http->body_unacked;
+    if (slot->input_bytes && http->body_unacked < core->limits.body_window_bytes) rw_connection_mark_ready(core, slot);
     rw_http_update_pause(core, slot);
-    if (slot->input_bytes && !slot->state.paused_by_core) rw_connection_mark_ready(core, slot);
 }
 
 int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {

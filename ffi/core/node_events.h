@@ -1,7 +1,8 @@
 /* What the host hears of its node: interest of this worker that has changed (RW_EVENT_INTEREST), and mail of other workers (RW_EVENT_MAIL).
  *
- * Role: topics and node_bus → event batch. Up: core, at the start of a turn. Both have half of a batch at most, so that whatever there is to tell of the
- * node, connections are served too; what finds no room is told in the next turn, in order. */
+ * Role: topics and node_bus → event batch. Up: core, at the start of a turn. Interest has a quarter of a batch at most, and both together
+ * have half: so whatever there is to tell of the one, there is room for the other, and for connections. What finds none is told in the
+ * next turn, in order. */
 #ifndef RW_NODE_EVENTS_H
 #define RW_NODE_EVENTS_H
 

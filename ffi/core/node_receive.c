@@ -201,14 +201,19 @@ uint32_t rw_node_bus_receive(struct rw_node_bus *bus, uint32_t max, int (*delive
         uint64_t tell[RW_NODE_WORDS] = {0};
         uint64_t senders[RW_NODE_WORDS];
         memcpy(senders, bus->arrived, sizeof senders);
+        uint32_t left_out = RW_WORKERS_MAX;
         while (taken < max) {
             const uint32_t from = next_sender(bus, senders);
             if (from == RW_WORKERS_MAX) break;
             const uint32_t rest = max - taken;
             int refused;
-            taken += receive_from(bus, from, rest < RW_NODE_RECEIVE_QUANTUM ? rest : RW_NODE_RECEIVE_QUANTUM, &receiver, tell, &refused);
+            const uint32_t of_it = receive_from(bus, from, rest < RW_NODE_RECEIVE_QUANTUM ? rest : RW_NODE_RECEIVE_QUANTUM, &receiver, tell, &refused);
+            taken += of_it;
             if (refused || !rw_node_bit_test(bus->arrived, from)) rw_node_bit_clear(senders, from);
+            if (refused && of_it == 0 && left_out == RW_WORKERS_MAX) left_out = from;
         }
+        /* Else the senders before it would use up the room of the next call too. */
+        if (left_out != RW_WORKERS_MAX) bus->next_sender = left_out;
         if (rw_node_any(bus, tell)) rw_node_tell(bus, tell);
         *more = rw_node_any(bus, bus->arrived);
     }

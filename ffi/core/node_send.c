@@ -213,10 +213,16 @@ uint32_t rw_node_bus_publish(struct rw_node_bus *bus, const struct rw_node_messa
 int32_t rw_node_bus_mail(struct rw_node_bus *bus, uint32_t to, const uint8_t *data, uint64_t bytes) {
     if (to == bus->worker || bytes > mail_bytes_max(bus)) return RW_ERR_INVALID;
     if (to >= bus->shm->worker_count) return RW_ERR_STALE;
+    const uint32_t receiver = atomic_load_explicit(&rw_shm_worker(bus->shm, to)->epoch, memory_order_acquire);
+    /* Somebody may begin to live there before it is written, and would throw it away. */
+    if (receiver % 2 == 0) {
+        if (bus->peers[to] != NULL && bus->peers[to]->head != NULL) rw_node_outbox_discard(bus, to);
+        return RW_ERR_STALE;
+    }
     const struct rw_node_message message = {
         .payload = data,
         .payload_bytes = (uint32_t)bytes,
-        .topic_hash = atomic_load_explicit(&rw_shm_worker(bus->shm, to)->epoch, memory_order_acquire), /* for whom it is: not for a successor */
+        .topic_hash = receiver, /* for whom it is: not for a successor */
         .is_mail = 1,
     };
     struct outgoing *shared = NULL;

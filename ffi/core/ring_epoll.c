@@ -328,7 +328,7 @@ static int wait_events(struct ring_epoll *self, uint32_t wait_us) {
     const struct timespec timeout = {.tv_sec = wait_us / 1000000u, .tv_nsec = (long)(wait_us % 1000000u) * 1000};
     /* epoll_pwait2(2), by number: glibc has the function from 2.35 on, musl does not. */
     int count = (int)syscall(SYS_epoll_pwait2, self->epoll_fd, self->events, EVENTS_MAX, &timeout, NULL, 0);
-    if (count < 0 && errno == ENOSYS) { /* before Linux 5.11, and in some sandboxes */
+    if (count < 0 && (errno == ENOSYS || errno == EPERM)) { /* before Linux 5.11, and in sandboxes that do not know it */
         count = epoll_wait(self->epoll_fd, self->events, EVENTS_MAX, (int)((wait_us + 999u) / 1000u));
     }
     return count;

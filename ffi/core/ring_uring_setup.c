@@ -35,7 +35,7 @@ static int32_t kernel_switch(void) {
 static void setup_explain(int result, char *error, size_t error_bytes) {
     switch (-result) {
     case ENOSYS:
-        snprintf(error, error_bytes, "io_uring: this kernel has none (ENOSYS); Linux 6.1 or later is needed");
+        snprintf(error, error_bytes, "io_uring: this kernel has none, or a seccomp profile hides it (ENOSYS); Linux 6.1 or later is needed, and a profile that allows io_uring");
         break;
     case EPERM:
     case EACCES:

@@ -145,10 +145,15 @@ static void ring_trim(struct rw_shm_ring *ring, uint32_t ring_bytes, int keep_un
 
 static int bit_of(_Atomic uint64_t *words, uint32_t bit) { return (int)(atomic_load(&words[bit / 64]) >> (bit % 64) & 1); }
 
-/* Each generation of workers lives at other places than the one before, so rings that have grown would stay for good. */
-static void rings_trim(struct rw_shm_header *shm, uint32_t worker) {
+/* Each generation of workers lives at other places than the one before, so rings that have grown would stay for good. And what the worker has
+ * written and told nobody of, because it was killed between the two, would wait for the next who lives at its place. */
+static void rings_leave(struct rw_shm_header *shm, uint32_t worker) {
     for (uint32_t other = 0; other < shm->worker_count; other++) {
-        if (bit_of(rw_shm_worker(shm, worker)->opened, other)) ring_trim(rw_shm_ring(shm, worker, other), shm->ring_bytes, bit_of(shm->live, other));
+        if (bit_of(rw_shm_worker(shm, worker)->opened, other)) {
+            const int is_read = bit_of(shm->live, other);
+            ring_trim(rw_shm_ring(shm, worker, other), shm->ring_bytes, is_read);
+            if (is_read) atomic_fetch_or(&rw_shm_worker(shm, other)->pending[worker / 64], (uint64_t)1 << (worker % 64));
+        }
         if (bit_of(rw_shm_worker(shm, other)->opened, worker)) ring_trim(rw_shm_ring(shm, other, worker), shm->ring_bytes, 0);
     }
 }
@@ -234,6 +239,6 @@ void rw_shm_worker_gone(uint64_t address, uint32_t worker_index) {
     atomic_store(&worker->sleeping, 0);
     rw_shm_interest_clear(shm, worker_index);
     rw_shm_ip_clear(shm, worker_index);
-    rings_trim(shm, worker_index);
+    rings_leave(shm, worker_index);
     rw_stats_reset_gauges((struct rw_stats *)(uintptr_t)rw_shm_stats(address, worker_index));
 }

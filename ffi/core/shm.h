@@ -50,7 +50,7 @@ struct rw_shm_worker {
     _Atomic uint32_t sleeping; /* 1: write its inbox eventfd after putting something in its rings */
     uint32_t pid;
     uint32_t reserved[13];
-    _Atomic uint64_t pending[RW_NODE_WORDS]; /* a bit per sender that has put something in; taken by exchange */
+    _Atomic uint64_t pending[RW_NODE_WORDS]; /* a bit per sender that has put something in, set by it, or for it when it is gone; taken by exchange */
     _Atomic uint64_t opened[RW_NODE_WORDS];  /* a bit per receiver whose ring of ours has ever been written to, also by a predecessor; by this worker */
 } __attribute__((aligned(64)));
 

@@ -436,9 +436,13 @@ full:
 
 void rw_ws_serve(struct rw_core *core, struct rw_slot *slot) {
     serve_notices(core, slot);
-    if (slot->state.paused_by_host || slot->state.paused_by_core || !slot->input_bytes) return;
+    if (slot->state.paused_by_host || !slot->input_bytes) return;
+    int was_paused = slot->state.paused_by_core;
+    if (was_paused && !rw_ws_rate_resume(core, slot)) return;
     size_t consumed = rw_ws_input(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
-    if (slot->state.phase == RW_PHASE_OPEN) rw_connection_unstash(core, slot, (uint32_t)consumed);
+    if (slot->state.phase != RW_PHASE_OPEN) return;
+    rw_connection_unstash(core, slot, (uint32_t)consumed);
+    if (was_paused) rw_connection_update_receive(core, slot);
 }
 
 void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
@@ -501,9 +505,8 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
         return;
     }
     if (slot->state.paused_by_core) {
-        uint32_t look = rw_ws_rate_on_timer(core, slot);
+        due = rw_ws_rate_on_timer(core, slot);
         if (slot->state.phase != RW_PHASE_OPEN) return;
-        if (slot->state.paused_by_core) due = look;
     }
     /* Nobody who is not read from is silent. */
     if (behavior->idle_timeout_ms && !slot->state.paused_by_host && !slot->state.paused_by_core) {

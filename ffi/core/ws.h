@@ -99,8 +99,10 @@ static inline void rw_ws_note_cause(struct rw_slot *slot, enum rw_close_cause ca
 int rw_ws_rate_admit(struct rw_core *core, struct rw_slot *slot);
 /* It was taken: so many messages, and bytes of payload. */
 void rw_ws_rate_charge(struct rw_slot *slot, uint32_t messages, uint64_t bytes);
-/* The timer of a connection paused by its rate. Goes on receiving when the time has come. ret: when to look again (core clock), if it still is paused */
+/* The timer of a connection paused by its rate. When the time has come it is served. ret: when to look again (core clock) */
 uint32_t rw_ws_rate_on_timer(struct rw_core *core, struct rw_slot *slot);
+/* A connection paused by its rate is about to be served. ret: 1 it is paused no longer: what was kept is to be taken, and then received again; 0 it still is */
+int rw_ws_rate_resume(struct rw_core *core, struct rw_slot *slot);
 
 static inline int rw_ws_is_rated(const struct rw_behavior *behavior) { return (behavior->messages_per_second | behavior->bytes_per_second) != 0; }
 

@@ -14,17 +14,19 @@
 #define LOOK_MS 10000u
 
 /* Without a rate nothing is owed, also later, when there is one. */
-static int64_t refilled(int64_t tokens, uint32_t per_second, uint32_t elapsed_ms) {
-    return per_second ? rw_rate_refill(tokens, per_second, (int64_t)per_second * RW_WS_RATE_BURST_MS, elapsed_ms) : 0;
+static int64_t refilled(int64_t tokens, uint32_t per_second, uint32_t burst_ms, uint32_t elapsed_ms) {
+    return per_second ? rw_rate_refill(tokens, per_second, (int64_t)per_second * burst_ms, elapsed_ms) : 0;
 }
 
 static void refill(const struct rw_core *core, struct rw_slot *slot) {
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
     struct rw_slot_ws *ws = &slot->as.ws;
     uint32_t elapsed_ms = core->now_ms - ws->rate_ms;
+    /* A host that was blocked has read nothing: what a peer was allowed meanwhile it has sent, and not let pass. */
+    uint32_t burst_ms = RW_WS_RATE_BURST_MS + core->blocked_ms;
     ws->rate_ms = core->now_ms;
-    ws->message_tokens = refilled(ws->message_tokens, behavior->messages_per_second, elapsed_ms);
-    ws->byte_tokens = refilled(ws->byte_tokens, behavior->bytes_per_second, elapsed_ms);
+    ws->message_tokens = refilled(ws->message_tokens, behavior->messages_per_second, burst_ms, elapsed_ms);
+    ws->byte_tokens = refilled(ws->byte_tokens, behavior->bytes_per_second, burst_ms, elapsed_ms);
 }
 
 /* After a refill. */
@@ -75,15 +77,22 @@ uint32_t rw_ws_rate_on_timer(struct rw_core *core, struct rw_slot *slot) {
     refill(core, slot);
     uint32_t wait = wait_ms(rw_ws_behavior(core, slot), slot);
     if (wait == 0) {
-        slot->state.paused_by_core = 0;
-        slot->last_input_ms = core->now_ms; /* its silence begins now */
-        rw_connection_update_receive(core, slot);
-        if (slot->state.phase == RW_PHASE_OPEN && (slot->input_bytes || slot->state.peer_closed)) rw_connection_mark_ready(core, slot);
-        return 0;
+        /* Not received from yet: each time a peer far past its rate would get rid of more than is then taken of it. */
+        rw_connection_mark_ready(core, slot);
+        return look_again_ms(core, LOOK_MS);
     }
     if (has_failed(slot)) {
         rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
         rw_connection_terminate(core, slot);
     }
     return look_again_ms(core, wait);
+}
+
+int rw_ws_rate_resume(struct rw_core *core, struct rw_slot *slot) {
+    refill(core, slot);
+    if (wait_ms(rw_ws_behavior(core, slot), slot)) return 0;
+    slot->state.paused_by_core = 0;
+    slot->last_input_ms = core->now_ms; /* its silence begins now */
+    rw_connection_arm_timer(core, slot, core->now_ms);
+    return 1;
 }

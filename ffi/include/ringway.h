@@ -594,8 +594,9 @@ RW_EXPORT void rw_shm_view_set(uint64_t address, uint32_t generation, uint32_t f
 /* The epoch of a worker: odd while a process lives there, and another one for each. ret: 0: none has lived there, or index out of range */
 RW_EXPORT uint32_t rw_shm_epoch(uint64_t address, uint32_t worker_index);
 
-/* Say that a worker is gone (the supervisor saw it exit): the others stop writing to it, its interest is withdrawn and its gauges
- * go to zero. Before its successor starts, which announces itself in rw_core_create(). */
+/* Say that a worker is gone (the supervisor saw it exit): the others stop writing to it, find what it had still written to them in their next turn
+ * (which this does not begin: wake them by other means), its interest is withdrawn and its gauges go to zero. Before its successor starts,
+ * which announces itself in rw_core_create(). */
 RW_EXPORT void rw_shm_worker_gone(uint64_t address, uint32_t worker_index);
 
 /* A listening socket (SO_REUSEPORT for TCP, TCP_NODELAY, non-blocking, no FD_CLOEXEC).

@@ -26,16 +26,21 @@ interface Target {
   /** Without a slash at its end. */
   readonly origin: string;
   readonly unix: string | undefined;
-  /** Undefined: on another machine. */
-  readonly place: AdminPlace | undefined;
+  /** As the gateway may know the same place; empty: on another machine. */
+  readonly places: readonly AdminPlace[];
 }
 
-const loopback = ['127.0.0.1', '[::1]', 'localhost'];
+/** Where a gateway of this machine may be bound for a client to reach it there, by the host of the client's URL. */
+const boundFor: Readonly<Record<string, readonly string[]>> = {
+  '127.0.0.1': ['127.0.0.1', 'localhost', '0.0.0.0', '::'],
+  '[::1]': ['::1', 'localhost', '::'],
+  localhost: ['127.0.0.1', '::1', 'localhost', '0.0.0.0', '::'],
+};
 
 function targetOf(where: string): Target {
   if (where.startsWith('/') || where.startsWith('./') || where.startsWith('unix:')) {
     const path = where.replace(/^unix:(?:\/\/)?/, '');
-    return { label: `unix:${path}`, origin: 'http://localhost', unix: path, place: { path } };
+    return { label: `unix:${path}`, origin: 'http://localhost', unix: path, places: [{ path }] };
   }
   const text = /^\d+$/.test(where) ? `http://127.0.0.1:${where}` : where.includes('://') ? where : `http://${where}`;
   const url = URL.canParse(text) ? new URL(text) : undefined;
@@ -43,7 +48,8 @@ function targetOf(where: string): Target {
   const isHttp = url?.protocol === 'http:' || url?.protocol === 'https:';
   if (url === undefined || !isHttp || port < 1)
     throw new UsageError(`--admin is '${where}'; write a port such as 9100, a URL such as http://127.0.0.1:9100, or the path of a socket`);
-  return { label: url.origin, origin: url.origin, unix: undefined, place: loopback.includes(url.hostname) ? { port } : undefined };
+  const places = (boundFor[url.hostname] ?? []).map((host) => ({ host, port }));
+  return { label: url.origin, origin: url.origin, unix: undefined, places };
 }
 
 function environmentPort(env: Environment): string {
@@ -68,18 +74,27 @@ export class AdminClient {
     return this.#target.label;
   }
 
+  /** Whether it has a token to show. */
+  get hasToken(): boolean {
+    return this.#token !== undefined;
+  }
+
   /** Throws OperatingError when nobody answers. A status that tells of a failure is an answer. */
   async request(
     path: string,
     options: { method?: string; headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
   ): Promise<Response> {
-    const { origin, unix, label } = this.#target;
+    const { origin, unix, label, places } = this.#target;
     const headers = { ...options.headers, ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }) };
     try {
       return await fetch(origin + path, {
         ...options,
         headers,
         signal: AbortSignal.timeout(answerMs),
+        // The token is for nobody else.
+        redirect: 'manual',
+        // HTTP_PROXY is for the world outside.
+        ...(places.length > 0 ? { proxy: false as const } : {}),
         ...(unix === undefined ? {} : { unix }),
       });
     } catch (error) {
@@ -104,7 +119,20 @@ export function adminClient(
   env: Environment = process.env,
 ): AdminClient {
   const target = targetOf(given.admin ?? environmentPort(env));
+  const shown = given.token ?? env.ADMIN_TOKEN?.trim();
+  if (shown) {
+    if (!/^[\x21-\x7e]+$/.test(shown))
+      throw new UsageError(`${given.token === undefined ? 'env ADMIN_TOKEN' : '--token'} is no token: it has spaces, or what is not ASCII`);
+    return new AdminClient(target, shown);
+  }
   // Never sent to another machine: it is of this one.
-  const own = target.place === undefined ? undefined : readToken(target.place, env);
-  return new AdminClient(target, given.token ?? (env.ADMIN_TOKEN?.trim() || own));
+  const own = readToken(target.places, env);
+  return own === undefined ? new AdminClient(target, undefined) : new AdminClient(at(target, own.place), own.token);
+}
+
+/** Another user may listen at the same port of the other address that 'localhost' stands for: go where the token is from. */
+function at(target: Target, place: AdminPlace): Target {
+  const literal = { '127.0.0.1': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::1': '[::1]' } as Readonly<Record<string, string>>;
+  const host = 'host' in place ? literal[place.host] : undefined;
+  return host === undefined ? target : { ...target, origin: target.origin.replace('//localhost:', `//${host}:`) };
 }

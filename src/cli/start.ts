@@ -1,15 +1,21 @@
-/** `ringway start`: load the config, run the supervisor until it has stopped. */
+/**
+ * `ringway start`: read the config, run the supervisor until it has stopped.
+ *
+ * The config is read in a process of its own, at the start as at a reload: what it begins (timers, clients) must not run in the supervisor as
+ * well, and still run there when another config serves.
+ */
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { loadConfig } from '../config/load.ts';
+import { defaults } from '../config/defaults.ts';
 import { ConfigError } from '../config/resolve.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { createLog, type Log } from '../log.ts';
+import { OperatingError } from '../operating-error.ts';
 import { gatewayWorkers } from '../supervisor/boot.ts';
 import { onStopSignals } from '../supervisor/drain.ts';
 import { Predecessor } from '../supervisor/handover.ts';
-import { type ConfigReader, readThrough } from '../supervisor/probe.ts';
-import { type NodeSettings, nodeSettings } from '../supervisor/settings.ts';
+import { type ConfigReader, type ProbeMessage, readPatienceMs, readThrough } from '../supervisor/probe.ts';
+import type { NodeSettings } from '../supervisor/settings.ts';
 import type { Supervisor } from '../supervisor/supervisor.ts';
 import { loadJudge, loadNative } from './core-modules.ts';
 import { probeWord } from './probe.ts';
@@ -26,18 +32,15 @@ export async function start(options: StartOptions): Promise<number> {
   if (options.workers !== undefined) process.env.WORKERS = String(options.workers);
   const predecessor = Predecessor.find();
   try {
-    const loaded = await loadConfig(options.configPath);
-    const log = createLog({ level: loaded.log.level });
+    const { firstRead, readConfig, successorCommand } = commandsOf(options);
+    const config = settingsOf(await firstRead(new AbortController().signal));
+    const log = createLog({ level: config.logLevel ?? defaults.log.level });
     surviveStrayErrors(log);
-
     const native = await loadNative();
-    const { checkCertificates, judgeCertificates } = await loadJudge();
-    checkCertificates(loaded, options.configPath);
+    const { judgeCertificates: judge } = await loadJudge();
     const { Supervisor } = await import('../supervisor/supervisor.ts');
     const kind = gatewayWorkers(resolve(options.configPath), fileURLToPath(new URL('../worker/main.ts', import.meta.url)));
-    const config = withOptions(nodeSettings(loaded), options);
-    const again = reloadCommands(options);
-    const supervisor = await Supervisor.start({ config, kind, native, log, judge: judgeCertificates, predecessor, ...again });
+    const supervisor = await Supervisor.start({ config, kind, native, log, judge, predecessor, readConfig, successorCommand });
     return await untilStopped(supervisor, log);
   } catch (error) {
     const exitCode = error instanceof ConfigError ? exitCodes.config : exitCodes.failure;
@@ -46,23 +49,34 @@ export async function start(options: StartOptions): Promise<number> {
   }
 }
 
+/** Throws ConfigError, and OperatingError when the config could not be judged. */
+function settingsOf(verdict: ProbeMessage): NodeSettings {
+  if (verdict.type === 'mistakes') throw new ConfigError(verdict.where, verdict.mistakes);
+  if (verdict.type === 'failed') throw new OperatingError(verdict.reason);
+  return verdict.settings;
+}
+
 /** The command line overrules the config, also when that is read again. */
 function withOptions(settings: NodeSettings, { workers }: StartOptions): NodeSettings {
   return workers === undefined ? settings : { ...settings, workers };
 }
 
-/** How the config is read anew, and how another release is started: both with the code that lies on the disk then. */
-function reloadCommands(options: StartOptions): { readConfig: ConfigReader; successorCommand: readonly string[] } {
+/** How the config is read, and how another release is started: both with the code that lies on the disk then. */
+function commandsOf(options: StartOptions) {
   const program = fileURLToPath(new URL('../main.ts', import.meta.url));
-  const read = readThrough([program, probeWord, options.configPath]);
+  const reader =
+    (timeoutMs: number | undefined): ConfigReader =>
+    async (giveUp) => {
+      const verdict = await readThrough([program, probeWord, options.configPath], timeoutMs)(giveUp);
+      return verdict.type === 'config' ? { ...verdict, settings: withOptions(verdict.settings, options) } : verdict;
+    };
   const workers = options.workers === undefined ? [] : ['--workers', String(options.workers)];
   return {
-    async readConfig(giveUp) {
-      const verdict = await read(giveUp);
-      return verdict.type === 'config' ? { ...verdict, settings: withOptions(verdict.settings, options) } : verdict;
-    },
+    // The core may have to be compiled first.
+    firstRead: reader(undefined),
+    readConfig: reader(readPatienceMs),
     successorCommand: [program, 'start', '--config', options.configPath, ...workers],
-  };
+  } as const;
 }
 
 /** Let signals govern the node until it has stopped. ret: the exit code */
@@ -86,10 +100,9 @@ export async function untilStopped(supervisor: Supervisor, log: Log): Promise<nu
   return exitCode;
 }
 
-/** The config runs here as well, to be checked: what its timers or clients throw later must not end the node. */
+/** A defect of the supervisor must not take the workers down, which do without it. */
 function surviveStrayErrors(log: Log): void {
-  process.on('uncaughtException', (error) => log.error({ err: error }, 'uncaught in the supervisor, most likely by code of the config'));
-  process.on('unhandledRejection', (reason) =>
-    log.error({ err: reason }, 'unhandled rejection in the supervisor, most likely by code of the config'),
-  );
+  const report = (error: unknown) => log.error({ err: error }, 'this should not happen in the supervisor, please report it');
+  process.on('uncaughtException', report);
+  process.on('unhandledRejection', report);
 }

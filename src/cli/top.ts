@@ -42,15 +42,18 @@ export function topInterval(text: string | undefined): number {
 
 /** Shows until `q`, Ctrl-C, or the end of the gateway. `write`: standard output. Throws OperatingError. */
 export async function top(client: () => AdminClient, options: TopOptions, write: (text: string) => void): Promise<void> {
-  const pid = options.pid ?? (await pidFrom(client()));
-  const native = await loadNative();
-  const counters = attachTo(pid, native.shmMap);
+  const { shmMap } = await loadNative();
+  const attach = (pid: number) => ({ pid, counters: attachTo(pid, shmMap) });
+  const watched =
+    options.pid === undefined
+      ? new Watched(attach(await pidFrom(client())), async () => attach(await pidFrom(client())))
+      : new Watched(attach(options.pid), undefined);
   try {
     const isLive = !options.isOnce && !options.isJson && process.stdout.isTTY;
-    if (isLive) await showLive(pid, counters, options, write);
-    else await showPlain(pid, counters, options, write);
+    if (isLive) await showLive(watched, options, write);
+    else await showPlain(watched, options, write);
   } finally {
-    counters.detach();
+    watched.detach();
   }
 }
 
@@ -61,40 +64,97 @@ async function pidFrom(client: AdminClient): Promise<number> {
   return pid;
 }
 
-function sampleOf(pid: number, counters: AttachedCounters): Sample {
-  try {
-    process.kill(pid, 0);
-  } catch {
-    throw new OperatingError(`the gateway (process ${pid}) has ended`);
-  }
-  return takeSample(counters, shownFields, performance.now());
+interface Attached {
+  readonly pid: number;
+  readonly counters: AttachedCounters;
 }
 
-async function showPlain(pid: number, counters: AttachedCounters, options: TopOptions, write: (text: string) => void): Promise<void> {
-  let before = sampleOf(pid, counters);
+/** A gateway that is looked at again and again. */
+class Watched {
+  #attached: Attached;
+  readonly #find: (() => Promise<Attached>) | undefined;
+  #isFinding = false;
+
+  /** `find`: the gateway anew, wherever it is now; undefined: stay with this process */
+  constructor(attached: Attached, find: (() => Promise<Attached>) | undefined) {
+    this.#attached = attached;
+    this.#find = find;
+  }
+
+  get pid(): number {
+    return this.#attached.pid;
+  }
+
+  /** Throws OperatingError when the gateway has ended. */
+  sample(): Sample {
+    const { pid, counters } = this.#attached;
+    if (!counters.isAlive()) throw new OperatingError(`the gateway (process ${pid}) has ended`);
+    const sample = takeSample(counters, shownFields, performance.now());
+    // After an upgrade another supervisor leads, with memory of its own.
+    if (sample.workers.length === 0) void this.#follow();
+    return sample;
+  }
+
+  detach(): void {
+    this.#attached.counters.detach();
+  }
+
+  async #follow(): Promise<void> {
+    if (this.#find === undefined || this.#isFinding) return;
+    this.#isFinding = true;
+    try {
+      const found = await this.#find();
+      if (found.pid === this.pid) found.counters.detach();
+      else {
+        this.detach();
+        this.#attached = found;
+      }
+    } catch {
+      // It starts or stops just now; the next look tries again.
+    } finally {
+      this.#isFinding = false;
+    }
+  }
+}
+
+/** Resolves when whoever reads what we write has gone, such as `head`. */
+function readerGone(): Promise<void> {
+  return new Promise((resolve) => process.stdout.on('error', () => resolve()));
+}
+
+async function showPlain(watched: Watched, options: TopOptions, write: (text: string) => void): Promise<void> {
+  let isRead = true;
+  const gone = readerGone().then(() => {
+    isRead = false;
+  });
+  let before = watched.sample();
   do {
-    await Bun.sleep(options.intervalMs);
-    const after = sampleOf(pid, counters);
+    await Promise.race([Bun.sleep(options.intervalMs), gone]);
+    if (!isRead) return;
+    const after = watched.sample();
     const activity = activityBetween(before, after, Date.now());
+    const { pid } = watched;
     if (options.isJson) write(`${JSON.stringify({ time: new Date().toISOString(), pid, ...activity })}\n`);
     else write(`${renderTop(titleOf(pid, activity), activity, plainScreen).join('\n')}\n`);
     before = after;
   } while (!options.isOnce);
 }
 
-async function showLive(pid: number, counters: AttachedCounters, options: TopOptions, write: (text: string) => void): Promise<void> {
+const endSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+async function showLive(watched: Watched, options: TopOptions, write: (text: string) => void): Promise<void> {
   const { stdin, stdout } = process;
   const quit = Promise.withResolvers<void>();
-  let before = sampleOf(pid, counters);
+  let before = watched.sample();
   let activity = activityBetween(before, before, Date.now());
   const draw = () => {
     const screen = { columns: stdout.columns || 80, rows: stdout.rows || 24 };
-    const lines = renderTop(`${titleOf(pid, activity)}   (q quits)`, activity, screen);
+    const lines = renderTop(`${titleOf(watched.pid, activity)}   (q quits)`, activity, screen);
     write(ansi.home + lines.map((line) => line + ansi.restOfLine).join('\r\n') + ansi.restOfScreen);
   };
   const step = () => {
     try {
-      const after = sampleOf(pid, counters);
+      const after = watched.sample();
       activity = activityBetween(before, after, Date.now());
       before = after;
       draw();
@@ -113,8 +173,9 @@ async function showLive(pid: number, counters: AttachedCounters, options: TopOpt
     stdin.on('keypress', onKey);
     stdin.resume();
   }
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  for (const signal of endSignals) process.on(signal, onSignal);
   stdout.on('resize', draw);
+  void readerGone().then(onSignal);
   write(ansi.enter);
   draw();
   const timer = setInterval(step, options.intervalMs);
@@ -123,7 +184,7 @@ async function showLive(pid: number, counters: AttachedCounters, options: TopOpt
   } finally {
     clearInterval(timer);
     stdout.off('resize', draw);
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, onSignal);
+    for (const signal of endSignals) process.off(signal, onSignal);
     if (isKeyboard) {
       stdin.off('keypress', onKey);
       stdin.setRawMode(false);

@@ -31,6 +31,13 @@ export class RequestIds {
     return made;
   }
 
+  /** The field that a response is to carry, as `name: id\r\n`: when an id came with the request, or somebody has asked for one; else ''. */
+  line(head: RequestHead): string {
+    if (this.header === '') return '';
+    const id = this.given(head) || this.#made.get(head);
+    return id ? `${this.header}: ${id}\r\n` : '';
+  }
+
   /** The id that came with a request; '' when none did, or one that is not fit for a log. */
   given(head: RequestHead): string {
     if (this.header === '') return '';

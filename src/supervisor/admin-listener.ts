@@ -42,6 +42,12 @@ export class AdminListener {
     return this.#server?.label;
   }
 
+  /** Where it is, with the port that was chosen when the settings leave it to the system. */
+  get #place(): false | AdminSettings {
+    const [settings, port] = [this.#settings, this.post?.port];
+    return settings !== false && settings.kind === 'tcp' && typeof port === 'number' ? { ...settings, port } : settings;
+  }
+
   /** Where it is, for a supervisor that takes over; null: nowhere. */
   get post(): AdminPost | null {
     if (this.#settings === false || this.#server === undefined) return null;
@@ -85,7 +91,7 @@ export class AdminListener {
   /** Get ready for what the next config says. Throws OperatingError when the address cannot be had; the present one goes on. */
   async prepare(next: false | AdminSettings): Promise<AdminChange> {
     const now = this.#settings;
-    if (isSamePlace(now, next)) {
+    if (isSamePlace(now, next) || isSamePlace(this.#place, next)) {
       const isSame = now === false || next === false || now.token === next.token;
       return { commit: () => (isSame ? this.#keep(next) : this.#moveInPlace(next)), abandon() {} };
     }
@@ -94,7 +100,8 @@ export class AdminListener {
       server = next === false ? undefined : await serveAdmin(this.#view, next, this.#log);
     } catch (error) {
       // One port on two addresses cannot be had twice at once: it moves when the reload is certain.
-      if (now === false || next === false || now.kind === 'unix' || next.kind === 'unix' || now.port !== next.port) throw error;
+      const here = this.#place;
+      if (here === false || next === false || here.kind === 'unix' || next.kind === 'unix' || here.port !== next.port) throw error;
       return { commit: () => this.#moveInPlace(next), abandon() {} };
     }
     return {

@@ -35,8 +35,9 @@ const publishAnswers = {
   '200': json('Every message was published.', 'Published'),
   '400': problem('What was sent is not in order. Nothing was published.'),
   ...refusals,
+  '404': problem('What runs here takes no messages from outside: a program.'),
   '413': problem('The body is too large. Nothing was published.'),
-  '503': problem('No worker is ready, or too many requests are under way. Nothing was published; try again after Retry-After seconds.'),
+  '503': problem('No worker is ready, or too much is being published at once. Nothing was published; try again after Retry-After seconds.'),
   '504': problem('A worker did not answer: the messages may or may not have gone out.'),
 };
 const security = [{ token: [] }];
@@ -85,6 +86,7 @@ export function describeAdmin(version: string): object {
           responses: {
             '200': json('The new configuration serves.', 'Reloaded'),
             ...refusals,
+            '404': problem('What runs here has no configuration: a program.'),
             '409': problem('It cannot be reloaded now, or the new workers did not start. The old configuration serves on.'),
             '422': problem('The new configuration is wrong. The old one serves on.'),
           },

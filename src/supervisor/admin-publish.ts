@@ -2,11 +2,14 @@
  * `POST /publish` and `POST /publish/<topic>`: messages from a backend in any language.
  * Role: judges requests and words answers. Up: admin.ts. Down: publisher.ts, which hands the messages to workers.
  */
-import type { Context, Hono } from 'hono';
+import type { Hono, Context as HonoContext } from 'hono';
 import { mistakesOf, pathText } from '../config/schema.ts';
+import type { AdminEnv } from './admin-body.ts';
 import { messageSchema, messagesSchema, topicSchema } from './admin-schemas.ts';
 import type { PublishedMessage } from './boot.ts';
 import type { PublishOutcome } from './publisher.ts';
+
+type Context = HonoContext<AdminEnv>;
 
 export type Publish = (messages: readonly PublishedMessage[]) => Promise<PublishOutcome>;
 
@@ -21,10 +24,12 @@ class Refusal extends Error {
   }
 }
 
-export function addPublishRoutes(app: Hono, publish: Publish): void {
-  const serve = (read: (context: Context) => Promise<readonly PublishedMessage[]>) => async (context: Context) => {
+/** `publish`: undefined: nothing runs here that could. */
+export function addPublishRoutes(app: Hono<AdminEnv>, publish: Publish | undefined): void {
+  const serve = (read: (context: Context) => readonly PublishedMessage[]) => async (context: Context) => {
     try {
-      const messages = await read(context);
+      if (publish === undefined) return context.json({ error: 'programs cannot be published to from outside; a gateway can' }, 404);
+      const messages = read(context);
       return answer(context, await publish(messages), messages.length);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -32,17 +37,16 @@ export function addPublishRoutes(app: Hono, publish: Publish): void {
     }
   };
   app.post('/publish', serve(readJson));
-  // The rest of the path is the topic: it may hold slashes, encoded or not.
-  app.post('/publish/:topic{.+}', serve(readRaw));
+  app.post('/publish/*', serve(readRaw));
 }
 
-async function readJson(context: Context): Promise<readonly PublishedMessage[]> {
+function readJson(context: Context): readonly PublishedMessage[] {
   const type = mediaType(context);
   if (type !== 'application/json')
     throw new Refusal(415, `the body is ${type === '' ? 'of no type' : type}; send application/json, or a raw message to /publish/<topic>`);
   let body: unknown;
   try {
-    body = JSON.parse(utf8(await context.req.arrayBuffer()));
+    body = JSON.parse(utf8(context.get('body')));
   } catch (error) {
     if (error instanceof Refusal) throw error;
     throw new Refusal(400, `the body is not JSON: ${error instanceof Error ? error.message : error}`);
@@ -59,23 +63,28 @@ async function readJson(context: Context): Promise<readonly PublishedMessage[]> 
   return messages.map(({ topic, data, encoding }) => ({ topic, data, isBinary: encoding === 'base64' }));
 }
 
-async function readRaw(context: Context): Promise<readonly PublishedMessage[]> {
-  // Of the path as it came: Hono leaves what it cannot decode as it is, and the topic would be another.
-  const encoded = new URL(context.req.url).pathname.slice('/publish/'.length);
-  let topic: string;
-  try {
-    topic = decodeURIComponent(encoded);
-  } catch {
-    throw new Refusal(400, 'the topic in the path is not percent-encoded UTF-8');
-  }
-  const judged = topicSchema.safeParse(topic);
+function readRaw(context: Context): readonly PublishedMessage[] {
+  const judged = topicSchema.safeParse(topicOf(context.req.url));
   if (!judged.success) throw new Refusal(400, `the topic in the path ${judged.error.issues[0]?.message}`);
-  const bytes = await context.req.arrayBuffer();
+  const topic = judged.data;
+  const bytes = context.get('body');
   const type = mediaType(context);
-  const isText = type.startsWith('text/') || type === 'application/json' || type.endsWith('+json') || type === 'application/xml';
+  const isText = type.startsWith('text/') || /^application\/(?:.+\+)?(?:json|xml)$/.test(type);
   return isText
     ? [{ topic, data: utf8(bytes), isBinary: false }]
     : [{ topic, data: Buffer.from(bytes).toString('base64'), isBinary: true }];
+}
+
+/** The rest of the path: it may hold slashes, encoded or not. Hono leaves what it cannot decode as it is, and the topic would be another. */
+function topicOf(url: string): string {
+  try {
+    const topic = decodeURIComponent(new URL(url).pathname.slice('/publish/'.length));
+    // What stands for octets that are no UTF-8, where they were not encoded.
+    if (!topic.includes('\ufffd')) return topic;
+  } catch {
+    // Told below.
+  }
+  throw new Refusal(400, 'the topic in the path is not percent-encoded UTF-8');
 }
 
 function mediaType(context: Context): string {
@@ -84,7 +93,7 @@ function mediaType(context: Context): string {
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-function utf8(bytes: ArrayBuffer): string {
+function utf8(bytes: Uint8Array): string {
   try {
     return decoder.decode(bytes);
   } catch {
@@ -97,7 +106,7 @@ function answer(context: Context, outcome: PublishOutcome, count: number): Respo
     case 'published':
       return context.json({ published: count });
     case 'busy':
-      return context.json({ error: 'too many requests to publish are under way; try again' }, 503, { 'retry-after': '1' });
+      return context.json({ error: 'too much is being published at once; try again' }, 503, { 'retry-after': '1' });
     case 'no worker':
       return context.json({ error: 'no worker is ready; try again' }, 503, { 'retry-after': '1' });
     case 'unknown':

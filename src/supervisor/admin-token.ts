@@ -5,11 +5,9 @@
  * Role: written by the supervisor, read by the command line (cli/admin-client.ts).
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { lstatSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import type { AdminAddress } from '../config/resolve.ts';
-import { errorCode } from '../operating-error.ts';
+import { basename, dirname, join, resolve } from 'node:path';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -21,23 +19,26 @@ function tokenFolder(env: Environment, uid: number): string {
   return runtime ? join(runtime, 'ringway') : join(tmpdir(), `ringway-${uid}`);
 }
 
-/** Named by what clients know too: the port, or the path of the socket. */
-function tokenFileName(address: AdminPlace): string {
-  return 'port' in address
-    ? `admin-${address.port}.token`
-    : `admin-${createHash('sha256').update(address.path).digest('hex').slice(0, 16)}.token`;
+/** Where the admin listener is, as far as it names the token's file. `host`: as it is bound. */
+export type AdminPlace = { readonly host: string; readonly port: number } | { readonly path: string };
+
+/** Named by what clients know too: address and port, or the path of the socket. */
+function tokenFileName(place: AdminPlace): string {
+  if ('port' in place) return `admin-${place.host.replaceAll('/', '_')}-${place.port}.token`;
+  return `admin-${createHash('sha256').update(settledPath(place.path)).digest('hex').slice(0, 16)}.token`;
 }
 
-/** Where the admin listener is, as far as it names the token's file. */
-export type AdminPlace = { readonly port: number } | { readonly path: string };
-
-export function placeOf(address: AdminAddress, port: number): AdminPlace {
-  return address.kind === 'unix' ? { path: address.path } : { port };
+/** However a socket is written, it has one name: not relative, and its folder without links. */
+function settledPath(path: string): string {
+  const absolute = resolve(path);
+  return join(attempt(() => realpathSync(dirname(absolute))) ?? dirname(absolute), basename(absolute));
 }
 
 export interface KeptToken {
   readonly token: string;
-  /** Remove the file, when it is still ours. */
+  /** Programs that clean folders for temporary files take away what is old: call this now and then. Never throws. */
+  refresh(): void;
+  /** Remove the file, when it is still ours. Never throws: what stays is a token that opens nothing. */
   remove(): void;
 }
 
@@ -48,44 +49,68 @@ export interface KeptToken {
 export function keepToken(place: AdminPlace, env: Environment = process.env): KeptToken {
   const uid = process.getuid?.() ?? 0;
   const folder = tokenFolder(env, uid);
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const problem = folderProblem(folder, uid);
-  if (problem !== undefined) throw new Error(problem);
   const token = randomBytes(24).toString('base64url');
   const path = join(folder, tokenFileName(place));
-  // Renamed into place, so that nobody reads half of it, and nothing that stood there decides on its mode.
-  const fresh = `${path}.${process.pid}`;
-  rmSync(fresh, { force: true });
-  writeFileSync(fresh, token, { mode: 0o600, flag: 'wx' });
-  renameSync(fresh, path);
+  const write = () => {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const problem = folderProblem(folder, uid);
+    if (problem !== '') throw new Error(problem);
+    // Renamed into place, so that nobody reads half of it, and nothing that stood there decides on its mode.
+    const fresh = `${path}.${process.pid}`;
+    rmSync(fresh, { force: true });
+    writeFileSync(fresh, token, { mode: 0o600, flag: 'wx' });
+    renameSync(fresh, path);
+  };
+  const written = () => attempt(() => readFileSync(path, 'utf8'));
+  write();
   return {
     token,
+    refresh() {
+      const found = written();
+      // One that another gateway has put there is its own to look after.
+      if (found === undefined || found === token) attempt(write);
+    },
     remove() {
-      try {
-        if (readFileSync(path, 'utf8') === token) rmSync(path);
-      } catch (error) {
-        if (errorCode(error) !== 'ENOENT') throw error;
-      }
+      if (written() === token) attempt(() => rmSync(path));
     },
   };
 }
 
-/** ret: the token of a gateway of this user on this machine; undefined: there is none that could be trusted */
-export function readToken(place: AdminPlace, env: Environment = process.env): string | undefined {
-  const uid = process.getuid?.() ?? 0;
-  const folder = tokenFolder(env, uid);
+/** ret: undefined when it throws */
+function attempt<Result>(work: () => Result): Result | undefined {
   try {
-    if (folderProblem(folder, uid) !== undefined) return undefined;
-    return readFileSync(join(folder, tokenFileName(place)), 'utf8');
+    return work();
   } catch {
     return undefined;
   }
 }
 
-/** Under /tmp another user may have made the folder first, to read what we put there, or to have us send our token elsewhere. */
-function folderProblem(folder: string, uid: number): string | undefined {
+export interface FoundToken {
+  readonly token: string;
+  readonly place: AdminPlace;
+}
+
+/**
+ * `places`: where a gateway of this user on this machine may be.
+ * ret: undefined: there is no token that could be trusted; of several the newest, since a gateway that was killed leaves its own behind
+ */
+export function readToken(places: readonly AdminPlace[], env: Environment = process.env): FoundToken | undefined {
+  const uid = process.getuid?.() ?? 0;
+  const folder = tokenFolder(env, uid);
+  if (attempt(() => folderProblem(folder, uid)) !== '') return undefined;
+  let newest: (FoundToken & { readonly at: number }) | undefined;
+  for (const place of places) {
+    const path = join(folder, tokenFileName(place));
+    const found = attempt(() => ({ token: readFileSync(path, 'utf8'), at: lstatSync(path).mtimeMs, place }));
+    if (found !== undefined && (newest === undefined || found.at > newest.at)) newest = found;
+  }
+  return newest;
+}
+
+/** ret: '': none. Under /tmp another user may have made the folder first, to read what we put there, or to have us send our token elsewhere. */
+function folderProblem(folder: string, uid: number): string {
   const status = lstatSync(folder);
   if (!status.isDirectory()) return `${folder} is not a folder`;
   if (status.uid !== uid) return `${folder} belongs to another user`;
-  return (status.mode & groupAndOthers) === 0 ? undefined : `${folder} is open to other users (chmod 700 it)`;
+  return (status.mode & groupAndOthers) === 0 ? '' : `${folder} is open to other users (chmod 700 it)`;
 }

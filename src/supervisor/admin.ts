@@ -5,12 +5,13 @@
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { lstatSync, unlinkSync } from 'node:fs';
-import { type Context, Hono, type MiddlewareHandler } from 'hono';
-import { bodyLimit } from 'hono/body-limit';
+import type { Server } from 'bun';
+import { Hono, type MiddlewareHandler } from 'hono';
 import type { Registry } from 'prom-client';
 import type { AdminSettings } from '../config/resolve.ts';
 import type { Log } from '../log.ts';
 import { errorCode, listenProblem } from '../operating-error.ts';
+import { type AdminEnv, bodyBytesMax, readBody } from './admin-body.ts';
 import { describeAdmin } from './admin-openapi.ts';
 import { addPublishRoutes, type Publish } from './admin-publish.ts';
 import { type AdminPlace, type KeptToken, keepToken } from './admin-token.ts';
@@ -23,7 +24,8 @@ export interface AdminView {
   /** Undefined when ready, else why not. */
   notReady(): string | undefined;
   readonly metrics: Registry;
-  readonly publish: Publish;
+  /** undefined: what runs here takes no messages from outside. */
+  readonly publish: Publish | undefined;
   /** undefined: what runs here cannot be reloaded. */
   readonly reload: (() => Promise<ReloadAnswer>) | undefined;
 }
@@ -37,12 +39,17 @@ export type ReloadAnswer =
 const readPaths = ['/healthz', '/readyz', '/metrics', '/openapi.json'];
 const writePaths = ['/publish', '/publish/*', '/reload'];
 
-/** Bytes of one request. */
-const bodyBytesMax = 8 * 1024 * 1024;
+/** Seconds that a connection may be silent. */
+const idleSeconds = 30;
+/** And while it waits for a reload, which takes as long as the config does; the most that Bun has. */
+const reloadSeconds = 255;
 
-/** `token`: what requests that change something must show; undefined: nobody can. */
-export function adminApp(view: AdminView, token: string | undefined): Hono {
-  const app = new Hono();
+/**
+ * `token`: what requests that change something must show; undefined: nobody can. `onDefect`: told of what went wrong without being anybody's
+ * mistake but ours.
+ */
+export function adminApp(view: AdminView, token: string | undefined, onDefect: (error: unknown) => void): Hono<AdminEnv> {
+  const app = new Hono<AdminEnv>();
   // Alive is all that this says: degraded is for people and alerts, a restart by the orchestrator would cut healthy workers.
   app.get('/healthz', (context) => context.json(view.health()));
   app.get('/readyz', (context) => {
@@ -55,9 +62,11 @@ export function adminApp(view: AdminView, token: string | undefined): Hono {
   app.get('/openapi.json', (context) => context.json(describeAdmin(view.health().version)));
   for (const path of readPaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'GET, HEAD' }));
 
-  for (const path of writePaths) app.post(path, requireToken(token), bodyLimit({ maxSize: bodyBytesMax, onError: tooLarge }));
+  for (const path of writePaths) app.post(path, requireToken(token));
+  app.post('/publish/*', readBody());
   addPublishRoutes(app, view.publish);
   app.post('/reload', async (context) => {
+    context.env?.extend?.(context.req.raw, reloadSeconds);
     const answer = await view.reload?.();
     if (answer === undefined) return context.json({ error: 'there is no config here to be loaded again' }, 404);
     if (answer.kind === 'reloaded') return context.json({ generation: answer.generation });
@@ -67,22 +76,25 @@ export function adminApp(view: AdminView, token: string | undefined): Hono {
   for (const path of writePaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'POST' }));
 
   app.notFound((context) => context.json({ error: 'not found', paths: [...readPaths, '/publish', '/publish/<topic>', '/reload'] }, 404));
+  app.onError((error, context) => {
+    // Nobody reads the answer to a client that has left in the middle of its request.
+    if (!context.req.raw.signal.aborted) onDefect(error);
+    return context.json({ error: 'the gateway has failed to answer; its log says why' }, 500);
+  });
   return app;
 }
 
-function tooLarge(context: Context): Response {
-  return context.json({ error: `the body is larger than ${bodyBytesMax} bytes; send several requests` }, 413);
-}
-
 function requireToken(token: string | undefined): MiddlewareHandler {
-  const wanted = token === undefined ? undefined : digest(`Bearer ${token}`);
+  const wanted = token === undefined ? undefined : digest(token);
   return async (context, next) => {
     if (wanted === undefined)
       return context.json({ error: 'this gateway has no token; set admin.token in its config, or ADMIN_TOKEN, and start it again' }, 403);
-    const shown = context.req.header('authorization') ?? '';
+    const header = context.req.header('authorization') ?? '';
+    // RFC 9110 §11.1: the name of a scheme is written in any case.
+    const shown = /^bearer +(\S+)$/i.exec(header)?.[1];
     // Digests are of equal length, so that the comparison tells nothing about the token.
-    if (timingSafeEqual(digest(shown), wanted)) return next();
-    const what = shown === '' ? 'no token was sent' : 'the token is wrong';
+    if (shown !== undefined && timingSafeEqual(digest(shown), wanted)) return next();
+    const what = header === '' ? 'no token was sent' : 'the token is wrong';
     return context.json({ error: `${what}; send Authorization: Bearer <admin.token>` }, 401, { 'www-authenticate': 'Bearer' });
   };
 }
@@ -100,27 +112,41 @@ export interface AdminServer {
 /** Serve the admin app. Throws OperatingError when the address cannot be had. */
 export async function serveAdmin(view: AdminView, address: AdminSettings, log: Log): Promise<AdminServer> {
   // Made when the address is known, which names the file of a token that we make.
-  let app: Hono | undefined;
+  let app: Hono<AdminEnv> | undefined;
   const common = {
-    fetch: (request: Request) => app?.fetch(request) ?? new Response(null, { status: 503 }),
+    fetch: (request: Request, server: Server<undefined>) => {
+      const env = { extend: (extended: Request, seconds: number) => server.timeout(extended, seconds) };
+      // Bun leaves the content out, and tells its length; Hono would tell of a length of 0.
+      const whole = request.method === 'HEAD' ? new Request(request, { method: 'GET' }) : request;
+      return app?.fetch(whole, env) ?? new Response(null, { status: 503 });
+    },
     development: false,
     // A little more than ours, whose answer says more.
     maxRequestBodySize: bodyBytesMax + 65536,
   };
-  const serveFrom = (place: AdminPlace): (() => void) => {
+  const begin = (place: AdminPlace): (() => void) => {
     const kept = address.token === undefined ? tryKeepToken(place, log) : undefined;
-    app = adminApp(view, address.token ?? kept?.token);
-    return () => kept?.remove();
+    const timer = setInterval(() => kept?.refresh(), refreshMs);
+    timer.unref();
+    const onDefect = (error: unknown) => log.error({ err: error }, 'the admin listener has failed to answer a request');
+    app = adminApp(view, address.token ?? kept?.token, onDefect);
+    return () => {
+      clearInterval(timer);
+      kept?.remove();
+    };
   };
   if (address.kind === 'unix') {
     await removeStaleSocket(address.path);
-    const server = attempt(() => Bun.serve({ ...common, unix: address.path }), `the Unix socket ${address.path}`);
-    const forgetToken = serveFrom({ path: address.path });
+    // On Unix sockets Bun takes a time for all requests (its types do not know), and none for one of them.
+    const options = { ...common, unix: address.path, idleTimeout: reloadSeconds } as Bun.Serve.Options<undefined>;
+    const server = attempt(() => Bun.serve(options), `the Unix socket ${address.path}`);
+    const end = begin({ path: address.path });
     return {
       label: `unix:${address.path}`,
       stop() {
+        // Before the address is free for another gateway, which puts its own token there.
+        end();
         void server.stop(true);
-        forgetToken();
         removeFile(address.path);
       },
     };
@@ -128,18 +154,21 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
   // Bun's default lets two processes share a port in silence; half of the scrapes would reach the wrong gateway.
   const server = attempt(
-    () => Bun.serve({ ...common, hostname: address.host, port: address.port, idleTimeout: 30, reusePort: false }),
+    () => Bun.serve({ ...common, hostname: address.host, port: address.port, idleTimeout: idleSeconds, reusePort: false }),
     `${host}:${address.port}, for the admin listener`,
   );
-  const forgetToken = serveFrom({ port: server.port ?? address.port });
+  const end = begin({ host: address.host, port: server.port ?? address.port });
   return {
     label: `http://${hostText(address.host)}:${server.port}`,
     stop() {
+      end();
       void server.stop(true);
-      forgetToken();
     },
   };
 }
+
+/** More often than any cleaner of temporary files takes something away. */
+const refreshMs = 6 * 3600 * 1000;
 
 function tryKeepToken(place: AdminPlace, log: Log): KeptToken | undefined {
   try {
@@ -172,10 +201,11 @@ async function removeStaleSocket(path: string): Promise<void> {
   }
 }
 
+/** One that cannot be removed is in the way of the next gateway, which says so; it must not keep this one from stopping. */
 function removeFile(path: string): void {
   try {
     unlinkSync(path);
-  } catch (error) {
-    if (errorCode(error) !== 'ENOENT') throw error;
+  } catch {
+    // Gone already, or not ours.
   }
 }

@@ -18,10 +18,10 @@ export type ProbeMessage =
 export type ConfigReader = (giveUp: AbortSignal) => Promise<ProbeMessage>;
 
 /** Longer than any sound config takes to load, also where the core of a new release is compiled first. */
-const patienceMs = 120_000;
+export const readPatienceMs = 120_000;
 
-/** `command`: what Bun is started with. */
-export function readThrough(command: readonly string[], timeoutMs = patienceMs): ConfigReader {
+/** `command`: what Bun is started with. `timeoutMs`: undefined: as long as it takes. */
+export function readThrough(command: readonly string[], timeoutMs: number | undefined): ConfigReader {
   return async (giveUp) => {
     const verdict = Promise.withResolvers<ProbeMessage>();
     const fail = (reason: string) => verdict.resolve({ type: 'failed', reason });
@@ -33,17 +33,17 @@ export function readThrough(command: readonly string[], timeoutMs = patienceMs):
         // What the config writes while it is loaded is seen, as it is at a start.
         stdio: ['ignore', 'inherit', 'inherit'],
         serialization: 'json',
-        ipc: (message: ProbeMessage) => verdict.resolve(message),
+        // What a config itself sends to its parent is not for us.
+        ipc: (message: unknown) => void (isVerdict(message) && verdict.resolve(message)),
         onExit: (_, code, signal) =>
           fail(`the process that reads the config ended ${signal === null ? `with code ${code}` : `by signal ${signal}`}`),
       });
     } catch (error) {
       return { type: 'failed', reason: `the config cannot be read: ${error instanceof Error ? error.message : String(error)}` };
     }
-    const timer = setTimeout(
-      () => fail(`the config was not loaded after ${timeoutMs / 1000} s; does it wait for something (a top-level await)?`),
-      timeoutMs,
-    );
+    const giveUpLate = (ms: number) =>
+      fail(`the config was not loaded after ${ms / 1000} s; does it wait for something (a top-level await)?`);
+    const timer = timeoutMs === undefined ? undefined : setTimeout(() => giveUpLate(timeoutMs), timeoutMs);
     const stop = () => fail('the node is stopping');
     if (giveUp.aborted) stop();
     giveUp.addEventListener('abort', stop);
@@ -56,4 +56,10 @@ export function readThrough(command: readonly string[], timeoutMs = patienceMs):
       child.kill('SIGKILL');
     }
   };
+}
+
+function isVerdict(message: unknown): message is ProbeMessage {
+  const { type, settings, mistakes, reason } = (typeof message === 'object' && message !== null ? message : {}) as Record<string, unknown>;
+  if (type === 'config') return typeof settings === 'object';
+  return type === 'mistakes' ? Array.isArray(mistakes) : type === 'failed' && typeof reason === 'string';
 }

@@ -9,7 +9,7 @@ import type { PublishedMessage, SupervisorMessage } from './boot.ts';
 /** What became of a request to publish. */
 export type PublishOutcome =
   | { readonly kind: 'published' }
-  /** Too many requests are under way. Nothing was published. */
+  /** Too much waits for a worker. Nothing was published. */
   | { readonly kind: 'busy' }
   /** No worker is ready. Nothing was published. */
   | { readonly kind: 'no worker' }
@@ -25,24 +25,33 @@ export interface PublishingWorker {
 interface Pending {
   readonly worker: number;
   readonly bytes: number;
-  readonly timer: ReturnType<typeof setTimeout>;
   settle(problem: string | undefined): void;
 }
 
+/** What a worker has been given and has not answered. */
+interface Load {
+  requests: number;
+  bytes: number;
+}
+
 const answerMs = 5000;
-/** Of requests that workers have not answered. */
-const pendingMax = 1024;
-const pendingBytesMax = 64 * 1024 * 1024;
+/** Of one worker. A request that is larger than this by itself waits until nothing else does. */
+const loadMax: Readonly<Load> = { requests: 1024, bytes: 16 * 1024 * 1024 };
+/** Of a message, beside its topic and data. */
+const messageBytes = 64;
 
 export class Publisher {
   readonly #ready: () => readonly PublishingWorker[];
+  readonly #answerMs: number;
+  /** By number, until the worker answers or ends: also those whose requests were told that they have waited long enough. */
   readonly #pending = new Map<number, Pending>();
-  #pendingBytes = 0;
+  readonly #loads = new Map<number, Load>();
   #lastId = 0;
 
-  /** `ready`: the workers that may be used now. */
-  constructor(ready: () => readonly PublishingWorker[]) {
+  /** `ready`: the workers that may be used now. `waitMs`: for an answer. */
+  constructor(ready: () => readonly PublishingWorker[], waitMs = answerMs) {
     this.#ready = ready;
+    this.#answerMs = waitMs;
   }
 
   async publish(messages: readonly PublishedMessage[]): Promise<PublishOutcome> {
@@ -55,46 +64,61 @@ export class Publisher {
       if (part === undefined) parts.set(worker, [message]);
       else part.push(message);
     }
-    if (this.#pending.size + parts.size > pendingMax || this.#pendingBytes > pendingBytesMax) return { kind: 'busy' };
-    const problems = await Promise.all([...parts].map(([worker, part]) => this.#hand(worker, part)));
+    const hands = [...parts].map(([worker, part]) => ({ worker, part, bytes: bytesOf(part) }));
+    if (hands.some(({ worker, bytes }) => !this.#hasRoom(worker, bytes))) return { kind: 'busy' };
+    const problems = await Promise.all(hands.map(({ worker, part, bytes }) => this.#hand(worker, part, bytes)));
     const reason = problems.find((problem) => problem !== undefined);
     return reason === undefined ? { kind: 'published' } : { kind: 'unknown', reason };
   }
 
   /** A worker has answered. */
   answered(id: number, problem: string | undefined): void {
-    this.#pending.get(id)?.settle(problem);
+    this.#over(id, problem);
   }
 
   /** What a worker that has ended was to publish may or may not have gone out. */
   workerGone(index: number): void {
-    for (const pending of [...this.#pending.values()]) {
-      if (pending.worker === index) pending.settle('the worker that was to publish has ended');
-    }
+    for (const [id, { worker }] of [...this.#pending]) if (worker === index) this.#over(id, 'the worker that was to publish has ended');
+  }
+
+  #hasRoom(worker: PublishingWorker, bytes: number): boolean {
+    const load = this.#loads.get(worker.index);
+    return load === undefined || (load.requests < loadMax.requests && load.bytes + bytes <= loadMax.bytes);
   }
 
   /** ret: what went wrong, if anything did */
-  #hand(worker: PublishingWorker, messages: readonly PublishedMessage[]): Promise<string | undefined> {
+  async #hand(worker: PublishingWorker, messages: readonly PublishedMessage[], bytes: number): Promise<string | undefined> {
     const id = ++this.#lastId;
-    const bytes = messages.reduce((sum, { topic, data }) => sum + topic.length + data.length, 0);
     const { promise, resolve } = Promise.withResolvers<string | undefined>();
-    const settle = (problem: string | undefined) => {
-      clearTimeout(pending.timer);
-      if (!this.#pending.delete(id)) return;
-      this.#pendingBytes -= bytes;
-      resolve(problem);
-    };
-    const pending: Pending = {
-      worker: worker.index,
-      bytes,
-      timer: setTimeout(() => settle(`a worker has not answered within ${answerMs / 1000} s`), answerMs),
-      settle,
-    };
-    this.#pending.set(id, pending);
-    this.#pendingBytes += bytes;
+    const timer = setTimeout(() => resolve(`a worker has not answered within ${this.#answerMs / 1000} s`), this.#answerMs);
+    const load = this.#loads.get(worker.index) ?? { requests: 0, bytes: 0 };
+    load.requests += 1;
+    load.bytes += bytes;
+    this.#loads.set(worker.index, load);
+    this.#pending.set(id, { worker: worker.index, bytes, settle: resolve });
     worker.tell({ type: 'publish', id, messages });
-    return promise;
+    const problem = await promise;
+    clearTimeout(timer);
+    return problem;
   }
+
+  /** What a request took is given back now and not when it stops waiting: a worker that hangs must not be given more and more. */
+  #over(id: number, problem: string | undefined): void {
+    const pending = this.#pending.get(id);
+    if (pending === undefined) return;
+    this.#pending.delete(id);
+    const load = this.#loads.get(pending.worker);
+    if (load !== undefined) {
+      load.requests -= 1;
+      load.bytes -= pending.bytes;
+      if (load.requests === 0) this.#loads.delete(pending.worker);
+    }
+    pending.settle(problem);
+  }
+}
+
+function bytesOf(messages: readonly PublishedMessage[]): number {
+  return messages.reduce((sum, { topic, data }) => sum + messageBytes + topic.length + data.length, 0);
 }
 
 /** FNV-1a over the UTF-16 units: it only has to spread topics over workers. */

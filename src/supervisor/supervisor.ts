@@ -69,7 +69,7 @@ export class Supervisor {
   readonly #reloads: ReloadQueue;
   readonly #admin: AdminListener;
   readonly #state: NodeState = this.#readState();
-  readonly #publisher = new Publisher(() => (this.#options.kind.isProgram ? [] : this.#workers.filter(({ state }) => state === 'ready')));
+  readonly #publisher = new Publisher(() => this.#workers.filter(({ state }) => state === 'ready'));
   #phase: Phase = 'starting';
   #exitCode: number = exitCodes.ok;
   #listeners: Listeners | undefined;
@@ -87,7 +87,7 @@ export class Supervisor {
     this.finished = promise;
     this.#finish = resolve;
     const view = viewOf(this.#state, {
-      publish: (messages) => this.#publisher.publish(messages),
+      publish: options.kind.isProgram ? undefined : (messages) => this.#publisher.publish(messages),
       reload: options.readConfig === undefined ? undefined : () => this.#answerReload(),
     });
     this.#admin = new AdminListener(view, options.log);

@@ -2,7 +2,7 @@
  * Looks into the shared memory of a gateway that runs.
  * Role: from the supervisor's process id to a reader of counters. Down: /proc/<pid>/fd (proc(5)), ringway.h rw_shm_map().
  */
-import { closeSync, openSync, readdirSync, readlinkSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { SharedStats } from '../../ffi/bindings.ts';
 import { statsLayout } from '../../ffi/layout.ts';
@@ -15,13 +15,16 @@ const memoryName = '/memfd:ringway (deleted)';
 const wordOf = new Map<Field, number>(statsLayout.fields.map(({ name, offset }) => [name, offset / BigUint64Array.BYTES_PER_ELEMENT]));
 
 export interface AttachedCounters extends CounterReader {
+  /** Whether the process that was attached to still has this memory: not one that has ended, whoever has its number now. */
+  isAlive(): boolean;
   detach(): void;
 }
 
 /** `map`: maps a descriptor of shared memory. Throws OperatingError. */
 export function attachTo(pid: number, map: (fd: number) => SharedStats, proc = '/proc'): AttachedCounters {
-  const folder = join(proc, String(pid), 'fd');
-  const fd = openMemory(folder, pid);
+  const { fd, link } = openMemory(join(proc, String(pid), 'fd'), pid);
+  // Memory of another gateway would have another number.
+  const own = fstatSync(fd).ino;
   let shared: SharedStats;
   try {
     shared = map(fd);
@@ -36,6 +39,13 @@ export function attachTo(pid: number, map: (fd: number) => SharedStats, proc = '
   return {
     places: blocks.length,
     read: (place, field) => Number(blocks[place]?.[wordOf.get(field) ?? -1] ?? 0n),
+    isAlive() {
+      try {
+        return statSync(link).ino === own;
+      } catch {
+        return false;
+      }
+    },
     detach: () => shared.unmap(),
   };
 }
@@ -50,11 +60,11 @@ function targetOf(link: string): string | undefined {
   }
 }
 
-function openMemory(folder: string, pid: number): number {
+function openMemory(folder: string, pid: number): { readonly fd: number; readonly link: string } {
   try {
     for (const name of readdirSync(folder)) {
-      if (targetOf(join(folder, name)) !== memoryName) continue;
-      return openSync(join(folder, name), 'r+');
+      const link = join(folder, name);
+      if (targetOf(link) === memoryName) return { fd: openSync(link, 'r+'), link };
     }
   } catch (error) {
     const code = errorCode(error);

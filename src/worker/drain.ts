@@ -19,8 +19,8 @@ export class Drain {
   }
 
   /**
-   * Begin to drain; again: go on with other times. `closeSockets` closes the listening sockets; `onDone` is called once, when no connection
-   * is left.
+   * Begin to drain; again: go on with other times. `closeSockets` closes the listening sockets, from which the core does not accept any
+   * more; `onDone` is called once, when no connection is left.
    */
   begin({ code, overMs, idleMs, servesQueues }: DrainTimes, closeSockets: () => void, onDone: () => void): void {
     const core = this.#core;
@@ -38,9 +38,10 @@ export class Drain {
   #stopAccepting(closeSockets: () => void, onDone: () => void): void {
     const core = this.#core;
     core.stopAccepting();
+    // At once: whoever connected in between would not be refused, but cut off when the socket closes.
+    closeSockets();
     core.onQueued?.();
-    // Connections that the kernel has accepted for us until now have come by then.
-    setTimeout(closeSockets, stepMs);
+    // Connections that the kernel had accepted for us by then have come.
     setTimeout(() => {
       const timer = setInterval(() => {
         if (core.connections() > 0) return;

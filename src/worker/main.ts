@@ -158,9 +158,12 @@ function listenToSupervisor(core: Core, bus: WorkerBus, listeners: WorkerListene
       case 'certificates':
         listeners.reloadCertificates(message.listeners, log);
         return;
-      case 'publish':
-        tell({ type: 'published', id: message.id, ...publishAll(core, message.messages) });
+      case 'publish': {
+        const answer = { type: 'published', id: message.id, ...publishAll(core, message.messages) } as const;
+        // Behind the turn that sends them: what is answered has gone out, even if this worker ends right after.
+        setImmediate(() => tell(answer));
         return;
+      }
       case 'worker-gone':
         bus.workerGone?.(message.worker, message.epoch);
         return;

@@ -58,6 +58,9 @@ function join(boot: ProgramBoot, tell: (message: WorkerMessage) => void): void {
   });
 }
 
+/** Longer than a turn takes. */
+const turnMs = 20;
+
 function drain(message: DrainMessage): void {
   const { signal } = message;
   if (process.listenerCount(signal) > 0) {
@@ -68,7 +71,8 @@ function drain(message: DrainMessage): void {
   if (runtime === undefined) process.exit(exitCodes.ok);
   new Drain(runtime.core).begin(
     message,
-    () => runtime.closeListeners(),
+    // Connections that the kernel has accepted until now belong to a listener, and come within a turn.
+    () => setTimeout(() => runtime.closeListeners(), turnMs),
     () => process.exit(exitCodes.ok),
   );
 }

@@ -182,6 +182,27 @@ static void interest_leaves_half_of_a_batch_to_connections(void **state) {
     assert_int_equal(told, 5000);
 }
 
+/* However much interest changes, mail and what stands behind it get through. */
+static void changes_of_interest_leave_room_for_mail(void **state) {
+    (void)state;
+    enum { CHURN = 3000 };
+    uint32_t number = 0, next = 0;
+    uint8_t name[RW_TOPIC_BYTES_MAX];
+    for (uint32_t turns = 0; turns < 20; turns++) {
+        for (uint32_t i = 0; i < CHURN; i++) {
+            /* By records in one turn, by bytes in the next. */
+            const uint32_t topic = number++;
+            subscribe(0, name, turns % 2 ? long_name(topic, name) : (memcpy(name, &topic, sizeof topic), (uint32_t)sizeof topic));
+        }
+        for (uint32_t i = 0; i < 10; i++) assert_int_equal(mail(1, 0, "mail", 4), RW_OK);
+        (void)turn(1);
+        const uint32_t events = turn(0);
+        assert_true(events <= RW_EVENTS_CAPACITY / 2);
+        for (uint32_t i = 0; i < events; i++) next += event_at(0, i)->type == RW_EVENT_MAIL;
+        assert_true(next + 20 >= 10 * (turns + 1));
+    }
+}
+
 /* ---------------------------------------------------------------- mail */
 
 static void mail_is_an_event_of_the_other_worker(void **state) {
@@ -388,6 +409,7 @@ int main(void) {
         WITH_NODE(a_worker_with_untold_interest_does_not_sleep),
         WITH_NODE(more_interest_than_a_batch_holds_comes_in_the_next),
         WITH_NODE(interest_leaves_half_of_a_batch_to_connections),
+        WITH_NODE(changes_of_interest_leave_room_for_mail),
         WITH_NODE(mail_is_an_event_of_the_other_worker),
         WITH_NODE(mail_has_its_results),
         WITH_NODE(mail_that_nobody_asked_for_is_thrown_away),

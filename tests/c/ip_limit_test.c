@@ -236,7 +236,7 @@ static void a_cell_that_overflows_stays_full_and_the_others_count_on(void **stat
 /* Two processes go for the same address at once: never more than the limit, and all is given back. */
 static void workers_that_race_never_pass_the_limit_together(void **state) {
     (void)state;
-    enum { MOST = 5, ROUNDS = 30000 };
+    enum { MOST = 5, ROUNDS = 500000 };
     struct node node = node_open(3);
     rw_shm_live_set(node.shm, 0, 1);
     rw_shm_live_set(node.shm, 1, 1);

@@ -295,6 +295,46 @@ static void a_record_of_mail_with_a_topic_is_nonsense(void **state) {
     assert_int_equal(stats_of(&node, 1)->node_drops, 1);
 }
 
+/* Whatever there is room for in a turn, and whoever sends most. */
+static void room_for_mail_goes_to_each_sender_in_turn(void **state) {
+    (void)state;
+    enum { TURNS = 30 };
+    for (uint32_t room = 1; room <= 34; room += 33) {
+        uint32_t of[FIXTURE_WORKERS] = {0};
+        logs[1].count = 0;
+        for (uint32_t turn = 0; turn < TURNS; turn++) {
+            for (uint32_t from = 0; from < FIXTURE_WORKERS; from++) {
+                for (uint32_t i = 0; from != 1 && i < room; i++) (void)mail(from, 1, 100, i);
+                rw_node_bus_flush(bus[from]);
+            }
+            logs[1].mail_room = room;
+            assert_int_equal(receive(1), 1);
+        }
+        for (uint32_t i = 0; i < logs[1].count; i++) of[logs[1].entries[i].from]++;
+        for (uint32_t from = 0; from < FIXTURE_WORKERS; from++) assert_true(from == 1 || of[from] >= TURNS * room / 5);
+        logs[1].mail_room = LOG_MAX;
+        for (uint32_t from = 0; from < FIXTURE_WORKERS; from++) {
+            logs[1].count = 0;
+            if (from != 1) settle(from, 1);
+        }
+    }
+}
+
+/* It was killed after writing and before telling, and nobody takes its place: it is not to be heard of hours later, when somebody does. */
+static void what_a_sender_wrote_before_it_died_comes_without_a_successor(void **state) {
+    (void)state;
+    rw_node_bus_interest(bus[1], HASH, 1);
+    assert_int_equal(mail(0, 1, 40, 0), RW_OK);
+    publish(0, 40, 1);
+    assert_int_equal(receive(1), 0);
+    assert_int_equal(logs[1].count, 0);
+    rw_shm_worker_gone(node.address, 0);
+    assert_int_equal(rw_node_bus_sleeping(bus[1], 1), 1);
+    (void)receive(1);
+    assert_int_equal(logs[1].count, 2);
+    assert_int_equal(logs[1].damaged, 0);
+}
+
 #define WITH_NODE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
@@ -303,6 +343,8 @@ int main(void) {
         WITH_NODE(mail_to_oneself_or_to_nobody_is_refused),
         WITH_NODE(mail_and_publishes_of_one_sender_keep_their_order),
         WITH_NODE(what_is_refused_stays_and_holds_up_its_own_sender_alone),
+        WITH_NODE(room_for_mail_goes_to_each_sender_in_turn),
+        WITH_NODE(what_a_sender_wrote_before_it_died_comes_without_a_successor),
         WITH_NODE(large_mail_that_is_refused_at_its_end_comes_whole_later),
         WITH_NODE(mail_without_room_is_not_sent_and_can_be_sent_later),
         WITH_NODE(the_longest_mail_fits_an_empty_ring_wherever_it_is),

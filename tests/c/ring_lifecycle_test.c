@@ -1,6 +1,11 @@
 /* The contract of ring.h around the I/O: creation and its refusals, empty turns, overflow, polled eventfds, sleep and wake, destruction.
  * Run against the same backends as ring_test.c. */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "ring_fixture.h"
@@ -303,6 +308,42 @@ static void auto_takes_io_uring_or_says_why_not(void **state) {
     assert_non_null(strstr(error, "99"));
 }
 
+/* In a process that may not call epoll_pwait2(2). ret: 0 a receive completes all the same */
+static int receive_without_pwait2(uint32_t refusal) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_pwait2, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | refusal),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {.len = sizeof filter / sizeof filter[0], .filter = filter};
+    const struct rw_ring_config config = {.backend = RW_BACKEND_EPOLL, .entries = 64, .recv_buffers = 16, .recv_buffer_bytes = 512, .sqpoll_cpu = -1, .wake_fd = -1};
+    char error[256];
+    int pair[2];
+    struct rw_completion completion;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return 2;
+    struct rw_ring *ring = rw_ring_create(&config, error, sizeof error);
+    if (ring == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) != 0) return 3;
+    if (rw_ring_recv_start(ring, pair[0], 1) != RW_OK || write(pair[1], "!", 1) != 1) return 4;
+    if (rw_ring_submit(ring, WAIT_US) != RW_OK) return 5;
+    return rw_ring_reap(ring, &completion, 1) == 1 && completion.result == 1 ? 0 : 6;
+}
+
+/* ENOSYS: an old kernel, or a sandbox that says what it does not know as a kernel would; EPERM: one that does not. */
+static void epoll_does_without_what_a_sandbox_forbids(void **state) {
+    (void)state;
+    const uint32_t refusals[] = {ENOSYS, EPERM};
+    for (uint32_t i = 0; i < 2; i++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) _exit(receive_without_pwait2(refusals[i]));
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest contract[] = {
         CONTRACT(a_small_completion_queue_overflows_and_loses_nothing),
@@ -314,6 +355,6 @@ int main(void) {
         CONTRACT(destroy_with_everything_armed_leaks_nothing),
         CONTRACT(an_empty_turn_returns_at_once_with_nothing),
     };
-    const struct CMUnitTest creation[] = {cmocka_unit_test(auto_takes_io_uring_or_says_why_not)};
+    const struct CMUnitTest creation[] = {cmocka_unit_test(auto_takes_io_uring_or_says_why_not), cmocka_unit_test(epoll_does_without_what_a_sandbox_forbids)};
     return run_contract(contract) + cmocka_run_group_tests(creation, NULL, NULL) != 0;
 }

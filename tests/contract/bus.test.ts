@@ -76,7 +76,8 @@ for (const kind of ['memory', 'node', 'redis'] as const) {
           const next = joined.workers.map(() => 0);
           for (let i = 0; i < count * next.length; i++) {
             const [who = 0, number] = (await subscriber.frame()).payload.toString().split(' ').map(Number);
-            if (number === undefined || number !== next[who]) throw new Error(`${topic}: ${number} of worker ${who} came when ${next[who]} was due`);
+            if (number === undefined || number !== next[who])
+              throw new Error(`${topic}: ${number} of worker ${who} came when ${next[who]} was due`);
             next[who] = number + 1;
           }
           expect(next).toEqual(joined.workers.map(() => count));

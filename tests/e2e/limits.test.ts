@@ -84,8 +84,7 @@ forEachBackend('connections of one address', (backend) => {
 
   test('make room when they end', async () => {
     for (const client of clients.splice(0, 3)) client.destroy();
-    for (let i = 0; i < 3; i++)
-      clients.push(await eventually('there is room', async () => (await served(gateway.port, '127.0.0.2')) ?? false));
+    for (let i = 0; i < 3; i++) clients.push(await eventually('there is room', () => served(gateway.port, '127.0.0.2')));
     expect(await served(gateway.port, '127.0.0.2')).toBeUndefined();
   });
 
@@ -142,7 +141,7 @@ describe('behind trusted proxies', () => {
     open[0]?.wire.destroy();
     const again = await eventually('there is room', async () => {
       const attempt = await tryUpgrade(gateway.port, '127.0.0.9', fields);
-      return attempt.hello === '192.0.2.77' && attempt;
+      return attempt.hello === '192.0.2.77' ? attempt : undefined;
     });
     for (const { wire } of [...open, third, other, again]) wire.destroy();
   });
@@ -232,7 +231,7 @@ describe.skipIf(!hasBalancer())('behind haproxy', () => {
       for (let i = 0; i < 2; i++) {
         const { wire, hello } = await eventually('there is room', async () => {
           const attempt = await tryUpgrade(port, '127.0.0.22').catch(() => undefined);
-          return attempt?.hello !== undefined && (attempt as { wire: Wire; hello: string });
+          return attempt?.hello === undefined ? undefined : attempt;
         });
         expect(hello).toBe('127.0.0.22');
         open.push(wire);

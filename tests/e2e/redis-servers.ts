@@ -288,6 +288,8 @@ export interface RedisCluster {
   ownerOf(slot: number, asked?: RedisServer): Promise<RedisServer>;
   /** Give a slot without keys to another primary, as redis-cli's resharding does. */
   migrate(slot: number, to: RedisServer): Promise<void>;
+  /** The server that has a slot lets go of it and takes it back in one moment: its subscribers lose their channels, and nobody sees it go. */
+  flicker(slot: number): Promise<void>;
   /** Make a replica the primary of its shard; `force`: without asking the one that it follows. */
   failover(replica: RedisServer, force?: boolean): Promise<void>;
   dispose(): Promise<void>;
@@ -370,6 +372,14 @@ export async function startCluster(
       await to.command('CLUSTER', 'SETSLOT', String(slot), 'NODE', ids.get(to) ?? '');
       await from.command('CLUSTER', 'SETSLOT', String(slot), 'NODE', ids.get(to) ?? '');
     },
+    async flicker(slot) {
+      const child = Bun.spawn(['redis-cli', '-p', String((await ownerOf(slot)).port)], {
+        stdin: Buffer.from(`MULTI\nCLUSTER DELSLOTS ${slot}\nCLUSTER ADDSLOTS ${slot}\nEXEC\n`),
+        stdout: 'pipe',
+      });
+      const said = await child.stdout.text();
+      if (!/QUEUED\nQUEUED\nOK\nOK/.test(said)) throw new Error(`CLUSTER DELSLOTS and ADDSLOTS: ${said}`);
+    },
     failover: async (replica, force = false) => void (await replica.command('CLUSTER', 'FAILOVER', ...(force ? ['TAKEOVER'] : []))),
     dispose: async () => void (await Promise.all(started.map((server) => server.dispose()))),
   };
@@ -383,6 +393,8 @@ export interface Network {
   /** Take the link down: packets vanish, no connection is reset. */
   cut(): void;
   heal(): void;
+  /** Let no more than this through, in each direction. */
+  slow(megabitsPerSecond: number): void;
   dispose(): void;
 }
 
@@ -424,12 +436,21 @@ export function createNetwork(): Network {
       // The far end: the near one keeps its address and route, so that packets go out and are lost.
       cut: () => ip('-n', name, 'link', 'set', inner, 'down'),
       heal: () => ip('-n', name, 'link', 'set', inner, 'up'),
+      slow(megabitsPerSecond) {
+        const shape = ['root', 'tbf', 'rate', `${megabitsPerSecond}mbit`, 'burst', '64kb', 'latency', '2s'];
+        runNow('tc', 'qdisc', 'replace', 'dev', outer, ...shape);
+        runNow('tc', '-n', name, 'qdisc', 'replace', 'dev', inner, ...shape);
+      },
       dispose: () => ip('netns', 'del', name),
     };
   }
 }
 
 function ip(...words: string[]): void {
-  const { exitCode, stderr } = Bun.spawnSync(['ip', ...words]);
-  if (exitCode !== 0) throw new Error(`ip ${words.join(' ')}: ${stderr}`);
+  runNow('ip', ...words);
+}
+
+function runNow(...words: string[]): void {
+  const { exitCode, stderr } = Bun.spawnSync(words);
+  if (exitCode !== 0) throw new Error(`${words.join(' ')}: ${stderr}`);
 }

@@ -14,6 +14,8 @@ export interface ClientOptions {
   /** Milliseconds between two new connections with one request each. */
   readonly openEveryMs: number;
   readonly webSockets: number;
+  /** Milliseconds between two messages of a WebSocket. */
+  readonly echoEveryMs: number;
 }
 
 export interface Tally {
@@ -213,7 +215,7 @@ async function echoUntilClosed(peer: Peer): Promise<void> {
     }
     if (String(answer.payload) !== text) throw new Error(`the echo of '${text}' is '${answer.payload}'`);
     tally.echoes += 1;
-    await Bun.sleep(20);
+    await Bun.sleep(options.echoEveryMs);
   }
 }
 

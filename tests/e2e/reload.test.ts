@@ -1,8 +1,10 @@
 import { afterEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
-import { join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import type { NodeHealth } from '../../src/supervisor/health.ts';
+import { createAuthority } from './certificates.ts';
 import { type Backend, eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
 import { RawClient } from './raw-client.ts';
 import type { ClientOptions } from './reload-client.ts';
@@ -146,7 +148,7 @@ forEachBackend('a reload', (backend) => {
 
   test('under load loses nothing: no connection refused or reset, no response lost, WebSockets are told 1012', async () => {
     const running = await start({ backend, workers: 2, drainSeconds: 2 });
-    const load = await loadOn({ port: running.port, keepAlive: 20, openEveryMs: 5, webSockets: 40 });
+    const load = await loadOn({ port: running.port, keepAlive: 20, openEveryMs: 5, webSockets: 40, echoEveryMs: 20 });
     await eventually('all are there', async () => (await running.metric('ringway_connections', { protocol: 'websocket' })) >= 40);
     for (const [index, workers] of [3, 1, 2].entries()) {
       write(running, 'settings.ts', settingsText({ backend, workers, drainSeconds: 2 }));
@@ -318,7 +320,7 @@ describe('a reload', () => {
     const second = await freePort();
     const path = join(folder, 'gateway.sock');
     const first = { port: 0, host: '127.0.0.1' };
-    const load = await loadOn({ port, keepAlive: 4, openEveryMs: 10, webSockets: 0 });
+    const load = await loadOn({ port, keepAlive: 4, openEveryMs: 10, webSockets: 0, echoEveryMs: 20 });
     write(running, 'settings.ts', settingsText({ listen: [first, { port: second, host: '127.0.0.1' }, { unix: path }] }));
     expect((await reload(running)).code).toBe(0);
     expect([await ask(port, '/listener'), await ask(second, '/listener')]).toEqual(['0', '1']);
@@ -335,16 +337,49 @@ describe('a reload', () => {
     await oldOnesGone(running);
   });
 
-  test('from many workers to one and back serves every socket there is', async () => {
-    const running = await start({ workers: 4 });
+  test('from many workers to one and back serves every socket there is, with TLS too', async () => {
+    const authority = createAuthority('Reloads');
+    const files = authority.filesOf(authority.issue('localhost', 'DNS:localhost,IP:127.0.0.1'));
+    const listen = [
+      { port: 0, host: '127.0.0.1' },
+      { port: 0, host: '127.0.0.1', tls: files },
+    ];
+    const running = await start({ workers: 4, listen });
+    const secure = Number(/https:\/\/127\.0\.0\.1:(\d+)/.exec(running.output())?.[1]);
+    const askSecurely = async () => {
+      const url = `https://127.0.0.1:${secure}/listener`;
+      return (await fetch(url, { headers: { connection: 'close' }, tls: { ca: authority.cert } })).text();
+    };
     for (const workers of [1, 3, 1]) {
-      write(running, 'settings.ts', settingsText({ workers }));
+      write(running, 'settings.ts', settingsText({ workers, listen }));
       expect((await reload(running)).code).toBe(0);
       await oldOnesGone(running);
       // The kernel chooses one of four sockets by the client's port: one that nobody serves would be met.
       const answers = await Promise.all(Array.from({ length: 64 }, () => ask(running.port, '/listener')));
       expect(new Set(answers)).toEqual(new Set(['0']));
+      const secret = await Promise.all(Array.from({ length: 32 }, askSecurely));
+      expect(new Set(secret)).toEqual(new Set(['1']));
     }
+    authority.dispose();
+  });
+
+  test('asked for by SIGHUP to the launcher is handed on', async () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'ringway-launcher-')), 'gateway.config.ts');
+    const text = `export default { listen: { port: 0, host: '127.0.0.1' }, admin: { port: 0 }, workers: 1, fetch: () => new Response('x') };`;
+    writeFileSync(path, text);
+    const child = Bun.spawn(['node', join(root, 'bin', 'ringway.mjs'), 'start', '-c', path], { stdout: 'pipe' });
+    let output = '';
+    void (async () => {
+      for await (const chunk of child.stdout) output += new TextDecoder().decode(chunk);
+    })();
+    const admin = await eventually('it listens', () => /admin (http:\S+?)"/.exec(output)?.[1]);
+    child.kill('SIGHUP');
+    await eventually('it has reloaded', async () => ((await (await fetch(`${admin}/healthz`)).json()) as NodeHealth).generation === 2);
+    const done = await ringway(['reload', '--admin', admin]);
+    expect([done.code, done.out]).toEqual([0, expect.stringContaining('generation 3 serves')]);
+    child.kill('SIGTERM');
+    expect(await child.exited).toBe(0);
+    rmSync(dirname(path), { recursive: true });
   });
 
   test('asked for three times in a row while the first still drain lets all of them finish', async () => {
@@ -364,7 +399,7 @@ describe('a reload', () => {
 
   test('asked for by a storm of signals loses nothing either', async () => {
     const running = await start({ drainSeconds: 2 });
-    const load = await loadOn({ port: running.port, keepAlive: 5, openEveryMs: 10, webSockets: 5 });
+    const load = await loadOn({ port: running.port, keepAlive: 5, openEveryMs: 10, webSockets: 5, echoEveryMs: 20 });
     for (let i = 0; i < 40; i++) {
       running.kill('SIGHUP');
       await Bun.sleep(i % 4 === 0 ? 50 : 1);

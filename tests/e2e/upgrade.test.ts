@@ -131,7 +131,7 @@ describe('an upgrade', () => {
   test('under load: a supervisor of the new release takes over, nothing is lost, and the process that is watched stays', async () => {
     const product = installCopy('load');
     const running = await start(product, 3);
-    load = await startLoad({ port: running.port, keepAlive: 10, openEveryMs: 10, webSockets: 20 });
+    load = await startLoad({ port: running.port, keepAlive: 10, openEveryMs: 10, webSockets: 20, echoEveryMs: 20 });
     const before = await health(running);
     expect([before.version, before.pid]).toEqual([version, running.pid]);
     await installNext(product, abiVersion + 1);

@@ -371,7 +371,7 @@ static void behave(struct fuzz *fuzz, uint32_t index, uint8_t flags) {
                                    .deflate = index ? 0xF8 | 15u << 8 : 0x101};
     if (flags & 2) {
         behavior.messages_per_second = 3;
-        behavior.bytes_per_second = 500;
+        behavior.bytes_per_second = flags & 1 ? 500 : 5;
     }
     if (flags & 0x10) behavior.flags |= RW_BEHAVIOR_PAUSE_ON_RATE;
     CHECK(rw_core_behavior(fuzz->core, index, &behavior) == RW_OK);

@@ -1,9 +1,10 @@
 import { beforeEach, describe, expect, test } from 'bun:test';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import fc from 'fast-check';
-import type { Hono } from 'hono';
+import { Hono } from 'hono';
 import { Registry } from 'prom-client';
 import { type AdminView, adminApp, type ReloadAnswer } from '../../src/supervisor/admin.ts';
+import { type AdminEnv, readBody } from '../../src/supervisor/admin-body.ts';
 import { describeAdmin } from '../../src/supervisor/admin-openapi.ts';
 import { healthSchema } from '../../src/supervisor/admin-schemas.ts';
 import type { PublishedMessage, SupervisorMessage } from '../../src/supervisor/boot.ts';
@@ -14,7 +15,7 @@ const token = 'a token of the tests'.replaceAll(' ', '-');
 let published: PublishedMessage[];
 let outcome: PublishOutcome;
 let reloaded: ReloadAnswer;
-let app: Hono;
+let app: ReturnType<typeof adminApp>;
 
 function view(more: Partial<AdminView> = {}): AdminView {
   return {
@@ -38,11 +39,15 @@ function view(more: Partial<AdminView> = {}): AdminView {
   };
 }
 
+let defects: unknown[];
+const appOf = (shown: AdminView) => adminApp(shown, token, (error) => defects.push(error));
+
 beforeEach(() => {
+  defects = [];
   published = [];
   outcome = { kind: 'published' };
   reloaded = { kind: 'reloaded', generation: 3 };
-  app = adminApp(view(), token);
+  app = appOf(view());
 });
 
 interface Answer {
@@ -79,12 +84,21 @@ describe('the token', () => {
   });
 
   test('without one nobody gets in, and the answer says what to set', async () => {
-    app = adminApp(view(), undefined);
+    app = adminApp(view(), undefined, () => {});
     const answer = await post('/publish/a', 'x', 'text/plain');
     expect([answer.status, answer.body.error]).toEqual([
       403,
       'this gateway has no token; set admin.token in its config, or ADMIN_TOKEN, and start it again',
     ]);
+  });
+
+  test('is told from others whatever the case of the scheme, and by nothing but all of it', async () => {
+    const status = async (authorization: string) =>
+      (await app.request('/publish/t', { method: 'POST', headers: { authorization }, body: 'x' })).status;
+    for (const shown of [`Bearer ${token}`, `bearer ${token}`, `BEARER   ${token}`])
+      expect([shown, await status(shown)]).toEqual([shown, 200]);
+    for (const shown of [token, `Basic ${token}`, `Bearer${token}`, `Bearer ${token} ${token}`, 'Bearer', `Bearer ${token.slice(1)}`])
+      expect([shown, await status(shown)]).toEqual([shown, 401]);
   });
 
   test('other methods are refused', async () => {
@@ -201,11 +215,108 @@ describe('POST /publish/<topic>', () => {
     expect(published[0]?.topic).toBe('room/a/b');
   });
 
-  test('a path that is no UTF-8, or too long', async () => {
-    expect((await post('/publish/%ff', '', 'text/plain')).body.error).toBe('the topic in the path is not percent-encoded UTF-8');
+  test('a path that is no UTF-8, empty, or too long', async () => {
+    // The last: what Bun makes of an octet that is not encoded.
+    for (const path of ['/publish/%ff', '/publish/%zz', '/publish/a%ED%A0%80', '/publish/a\ufffd'])
+      expect((await post(path, '', 'text/plain')).body.error).toBe('the topic in the path is not percent-encoded UTF-8');
+    const empty = await post('/publish/', 'x', 'text/plain');
+    expect([empty.status, empty.body.error]).toEqual([400, 'the topic in the path is empty; write the name of a topic']);
+    expect((await app.request('/publish/')).status).toBe(405);
     expect((await post(`/publish/${'a'.repeat(1025)}`, '', 'text/plain')).body.error).toBe(
       'the topic in the path is longer than 1024 bytes of UTF-8; write a shorter name',
     );
+  });
+});
+
+describe('bodies', () => {
+  /** A body that comes in parts, when the test wants. */
+  function slowBody() {
+    let push: (bytes: number) => void = () => {};
+    let end: () => void = () => {};
+    let isCancelled = false;
+    const stream = new ReadableStream<Uint8Array>({
+      start(controller) {
+        push = (bytes) => controller.enqueue(new Uint8Array(bytes));
+        end = () => controller.close();
+      },
+      cancel() {
+        isCancelled = true;
+      },
+    });
+    return { stream, push: (bytes: number) => push(bytes), end: () => end(), wasCancelled: () => isCancelled };
+  }
+  const bounded = (bytes: number) =>
+    new Hono<AdminEnv>().post('/', readBody(bytes), (context) => context.text(`${context.get('body').length}`));
+  const send = (to: Hono<AdminEnv>, body: NonNullable<RequestInit['body']>, headers: Record<string, string> = {}) =>
+    to.request('/', { method: 'POST', body, headers, duplex: 'half' } as RequestInit);
+
+  test('are whole, in one part or many, or none', async () => {
+    const to = bounded(1000);
+    const slow = slowBody();
+    const answer = send(to, slow.stream);
+    for (const bytes of [1, 0, 400, 2]) slow.push(bytes);
+    slow.end();
+    expect(await (await answer).text()).toBe('403');
+    expect(await (await to.request('/', { method: 'POST' })).text()).toBe('0');
+  });
+
+  test('that do not fit with the others are refused before more of them is read, and what they held is given back', async () => {
+    const to = bounded(100);
+    const first = slowBody();
+    const waiting = send(to, first.stream);
+    first.push(60);
+    await Bun.sleep(1);
+    const second = slowBody();
+    const refused = send(to, second.stream);
+    second.push(41);
+    const answer = await refused;
+    expect([answer.status, answer.headers.get('retry-after'), second.wasCancelled()]).toEqual([503, '1', true]);
+    expect((await send(to, 'x', { 'content-length': '41' })).status).toBe(503);
+    expect((await send(to, 'x', { 'content-length': '40' })).status).toBe(200);
+    first.end();
+    expect(await (await waiting).text()).toBe('60');
+    expect((await send(to, 'x'.repeat(100))).status).toBe(200);
+    expect((await send(to, 'x'.repeat(101))).status).toBe(503);
+    expect((await send(to, 'x'.repeat(100))).status).toBe(200);
+  });
+
+  test('of a client that leaves, and of a handler that throws, are given back', async () => {
+    const to = bounded(100).post('/throws', readBody(100), () => {
+      throw new Error('a defect');
+    });
+    to.onError((_, context) => context.text('', 500));
+    for (let turn = 0; turn < 3; turn++) {
+      const broken = new ReadableStream({
+        start(controller) {
+          controller.enqueue(new Uint8Array(100));
+          controller.error(new DOMException('gone', 'AbortError'));
+        },
+      });
+      expect((await send(to, broken)).status).toBe(500);
+      expect((await to.request('/throws', { method: 'POST', body: 'x'.repeat(100) })).status).toBe(500);
+    }
+    expect((await send(to, 'x'.repeat(100))).status).toBe(200);
+  });
+
+  test('a length that is none counts for nothing', async () => {
+    const to = bounded(100);
+    for (const length of ['abc', '-5', '1e9', '']) expect((await send(to, 'x', { 'content-length': length })).status).toBe(200);
+    expect((await send(to, 'x'.repeat(101))).status).toBe(503);
+  });
+});
+
+describe('what goes wrong in the gateway itself', () => {
+  test('is told to the log, and not when the client has left', async () => {
+    const failing = () => Promise.reject(new Error('a defect'));
+    app = appOf(view({ publish: failing }));
+    const answer = await post('/publish/t', 'x', 'text/plain');
+    expect([answer.status, answer.body.error]).toEqual([500, 'the gateway has failed to answer; its log says why']);
+    expect(defects).toEqual([new Error('a defect')]);
+    const left = new AbortController();
+    left.abort();
+    const headers = { authorization: `Bearer ${token}` };
+    await app.request(new Request('http://x/publish/t', { method: 'POST', headers, signal: left.signal }));
+    expect(defects.length).toBe(1);
   });
 });
 
@@ -216,8 +327,10 @@ describe('POST /reload', () => {
     expect(await post('/reload', undefined, undefined)).toMatchObject({ status: 422, body: { mistakes: ['listen: is 5'] } });
     reloaded = { kind: 'failed', reason: 'a worker did not start' };
     expect(await post('/reload', undefined, undefined)).toMatchObject({ status: 409, body: { error: 'a worker did not start' } });
-    app = adminApp(view({ reload: undefined }), token);
+    app = appOf(view({ reload: undefined, publish: undefined }));
     expect((await post('/reload', undefined, undefined)).status).toBe(404);
+    expect((await post('/publish/t', 'x', 'text/plain')).status).toBe(404);
+    expect((await postJson({ topic: 't', data: '' })).status).toBe(404);
   });
 });
 
@@ -234,7 +347,7 @@ describe('GET /openapi.json', () => {
   test('health is as it is described', async () => {
     expect(healthSchema.strict().safeParse(await (await app.request('/healthz')).json()).error).toBeUndefined();
     const redis = { state: 'lost', lagSeconds: 0.1, topics: 1, outboxMessages: 2, outboxBytes: 3, gaps: 4, drops: 5 } as const;
-    app = adminApp(view({ health: () => ({ ...view().health(), redis }) }), token);
+    app = appOf(view({ health: () => ({ ...view().health(), redis }) }));
     expect(healthSchema.strict().safeParse(await (await app.request('/healthz')).json()).error).toBeUndefined();
     expect(await (await app.request('/readyz')).json()).toEqual({ status: 'ready', redis: 'lost' });
   });
@@ -302,15 +415,55 @@ describe('Publisher', () => {
     expect(await second).toEqual({ kind: 'unknown', reason: 'no topic' });
   });
 
-  test('what waits is bounded', async () => {
-    const worker = new FakeWorker(0);
-    const publisher = new Publisher(() => [worker]);
-    const waiting = Array.from({ length: 1024 }, () => publisher.publish([message('t')]));
-    expect(await publisher.publish([message('t')])).toEqual({ kind: 'busy' });
-    publisher.answered(worker.told[0]?.id ?? 0, undefined);
-    const next = publisher.publish([message('t')]);
-    expect(worker.told.length).toBe(1025);
+  test('what waits for a worker is bounded; others take theirs', async () => {
+    const workers = [new FakeWorker(0), new FakeWorker(1)];
+    const publisher = new Publisher(() => workers);
+    const topics = Array.from({ length: 20 }, (_, at) => `t${at}`);
+    for (const topic of topics) void publisher.publish([message(topic)]);
+    const through = (worker: FakeWorker) => worker.told.map(({ messages }) => messages[0]?.topic ?? '');
+    const [mine = ''] = through(workers[0] as FakeWorker);
+    const [other = ''] = through(workers[1] as FakeWorker);
+    publisher.workerGone(0);
+    const waiting = Array.from({ length: 1024 }, () => publisher.publish([message(mine)]));
+    expect(await publisher.publish([message(mine)])).toEqual({ kind: 'busy' });
+    // All or nothing.
+    const toldOther = workers[1]?.told.length ?? 0;
+    expect(await publisher.publish([message(other), message(mine)])).toEqual({ kind: 'busy' });
+    expect(workers[1]?.told.length).toBe(toldOther);
+    const fine = publisher.publish([message(other)]);
+    publisher.answered(workers[1]?.told.at(-1)?.id ?? 0, undefined);
+    expect(await fine).toEqual({ kind: 'published' });
+    publisher.answered(workers[0]?.told.at(-1)?.id ?? 0, undefined);
+    const next = publisher.publish([message(mine)]);
     publisher.workerGone(0);
     expect((await Promise.all([...waiting, next])).filter(({ kind }) => kind === 'published').length).toBe(1);
+  });
+
+  test('bytes are bounded too, but a large request is not refused for good', async () => {
+    const worker = new FakeWorker(0);
+    const publisher = new Publisher(() => [worker]);
+    const large = message('t', 'x'.repeat(17 * 1024 * 1024));
+    const first = publisher.publish([large]);
+    expect(await publisher.publish([message('t')])).toEqual({ kind: 'busy' });
+    publisher.answered(worker.told[0]?.id ?? 0, undefined);
+    expect(await first).toEqual({ kind: 'published' });
+    const waiting = Array.from({ length: 100 }, () => publisher.publish([message('t', 'x'.repeat(1024 * 1024))]));
+    publisher.workerGone(0);
+    const kinds = (await Promise.all(waiting)).map(({ kind }) => kind);
+    expect([kinds.filter((kind) => kind === 'unknown').length, kinds.filter((kind) => kind === 'busy').length]).toEqual([15, 85]);
+  });
+
+  test('a worker that hangs is not given more and more, and is used again when it answers', async () => {
+    const worker = new FakeWorker(0);
+    const publisher = new Publisher(() => [worker], 1);
+    const outcomes = await Promise.all(Array.from({ length: 1024 }, () => publisher.publish([message('t')])));
+    expect(new Set(outcomes.map((outcome) => (outcome.kind === 'unknown' ? outcome.reason : outcome.kind)))).toEqual(
+      new Set(['a worker has not answered within 0.001 s']),
+    );
+    expect([await publisher.publish([message('t')]), worker.told.length]).toEqual([{ kind: 'busy' }, 1024]);
+    for (const { id } of worker.told) publisher.answered(id, undefined);
+    const after = publisher.publish([message('t')]);
+    publisher.answered(worker.told.at(-1)?.id ?? 0, undefined);
+    expect(await after).toEqual({ kind: 'published' });
   });
 });

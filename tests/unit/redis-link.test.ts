@@ -34,8 +34,7 @@ describe('failures', () => {
     ['ERR This instance has cluster support disabled', 'refused', 'redis.url instead of redis.cluster'],
     ["ERR unknown command 'SSUBSCRIBE', with args beginning with: 'x' ", 'refused', 'Redis 7'],
     ['ERR invalid password', 'refused', 'redis.password'],
-    ['MOVED 3999 127.0.0.1:6381', 'moved', 'MOVED 3999'],
-    ['TRYAGAIN Multiple keys request during rehashing of slot', 'moved', 'TRYAGAIN'],
+    ['MOVED 3999 127.0.0.1:6381', 'refused', 'redis.cluster instead of redis.url'],
     ['CLUSTERDOWN The cluster is down', 'later', 'CLUSTERDOWN'],
     ['LOADING Redis is loading the dataset in memory', 'later', 'LOADING'],
     ['ERR max number of clients reached', 'later', 'max number'],
@@ -57,6 +56,12 @@ describe('failures', () => {
     expect(failure.kind).toBe(kind);
     expect(failure.text).toContain(words);
     expect(failure.isAnswer).toBeUndefined();
+  });
+
+  test('only a Cluster moves', () => {
+    for (const code of ['MOVED 3999 127.0.0.1:6381', 'ASK 3999 127.0.0.1:6381', 'TRYAGAIN …']) {
+      expect(cluster.of(reply(code))).toEqual({ kind: 'moved', text: code, isAnswer: true });
+    }
   });
 
   test('the rights that a Cluster needs are named for it, with its prefix', () => {
@@ -174,7 +179,7 @@ describe('the log of a link', () => {
     say.up('127.0.0.1:6379', 0);
     for (let i = 0; i < 50; i++) {
       clock.now += 500;
-      say.lost('127.0.0.1:6379', { kind: 'gone', text: i % 2 === 0 ? 'connect ECONNREFUSED' : 'no answer for 3 s' });
+      say.lost('127.0.0.1:6379', { kind: 'gone', text: i % 2 === 0 ? 'connect ECONNREFUSED' : 'no answer for 3 s' }, false);
     }
     clock.now += 500;
     say.up('127.0.0.1:6379', 12);
@@ -189,9 +194,9 @@ describe('the log of a link', () => {
 
   test('says what somebody has to change, when that is the reason', () => {
     const { lines, say } = setUp();
-    say.lost('a', { kind: 'gone', text: 'connect ECONNREFUSED' });
-    say.lost('a', { kind: 'refused', text: 'wrong password' });
-    say.lost('a', { kind: 'refused', text: 'wrong password' });
+    say.lost('a', { kind: 'gone', text: 'connect ECONNREFUSED' }, false);
+    say.lost('a', { kind: 'refused', text: 'wrong password' }, false);
+    say.lost('a', { kind: 'refused', text: 'wrong password' }, false);
     expect(lines.map(({ level, reason }) => [level, reason])).toEqual([
       ['warn', 'connect ECONNREFUSED'],
       ['error', 'wrong password'],
@@ -202,7 +207,7 @@ describe('the log of a link', () => {
     const { lines, clock, say } = setUp();
     for (let second = 0; second < 150; second++) {
       clock.now = second * 1000;
-      say.lost('a', { kind: 'gone', text: 'no' });
+      say.lost('a', { kind: 'gone', text: 'no' }, false);
     }
     expect(lines.length).toBe(3);
   });
@@ -210,7 +215,7 @@ describe('the log of a link', () => {
   test('however often it comes and goes, lines are few, and those left out are counted', () => {
     const { lines, clock, say } = setUp();
     for (let i = 0; i < 200; i++) {
-      say.lost('a', { kind: 'gone', text: 'no' });
+      say.lost('a', { kind: 'gone', text: 'no' }, false);
       say.up('a', 1);
       clock.now += 300;
     }

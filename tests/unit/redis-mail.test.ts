@@ -1,28 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { decodeLetter, encodeLetter, type Letter, topicBytes, topicBytesMax, topicKey } from '../../src/pubsub/redis/mail.ts';
-
-const u16 = fc.nat(0xffff);
-const u32 = fc.nat(0xffffffff);
-const u48 = fc.nat(2 ** 48 - 1);
-const topic = fc.uint8Array({ minLength: 1, maxLength: 40 }).map(topicKey);
-const node = fc.uint8Array({ minLength: 8, maxLength: 8 }).map((bytes) => Buffer.from(bytes).toString('hex'));
-const mark = fc.record({ publisher: fc.record({ node, worker: u32 }), sequence: u48 });
-const some = <Value>(one: fc.Arbitrary<Value>) => fc.array(one, { maxLength: 6 });
-
-const letter: fc.Arbitrary<Letter> = fc.oneof(
-  fc.record({ kind: fc.constantFrom('hello' as const, 'look' as const) }),
-  fc.record({ kind: fc.constant('want' as const), wants: some(fc.record({ topic, wanted: fc.boolean(), again: fc.boolean() })) }),
-  fc.record({ kind: fc.constant('take' as const), atMs: u48, withinMs: u32, topics: some(topic) }),
-  fc.record({
-    kind: fc.constant('given' as const),
-    pass: u32,
-    awaited: some(u16),
-    topics: some(fc.record({ topic, held: fc.boolean(), marks: some(mark) })),
-  }),
-  fc.record({ kind: fc.constant('pass' as const), pass: u32, to: u16 }),
-  fc.record({ kind: fc.constant('passed' as const), pass: u32, from: u16 }),
-);
+import { decodeLetter, encodeLetter, topicBytes, topicBytesMax, topicKey } from '../../src/pubsub/redis/mail.ts';
+import { letter } from './fixtures/letters.ts';
 
 describe('letters between workers', () => {
   test('are read as they were written', () => {

@@ -311,20 +311,6 @@ describe('a new owner', () => {
     expect(harness.counted.redis_drops).toBe(24);
   });
 
-  test('asks no more of a worker that never says anything', async () => {
-    harness.ms += 1001;
-    harness.ownership.tick();
-    harness.turn();
-    harness.want('b');
-    harness.arrive('b', 1);
-    expect(harness.delivered).toEqual(['b 1']);
-    // It does know of Redis after all.
-    harness.ownership.heardOf(2, 1);
-    harness.want('c');
-    harness.arrive('c', 1);
-    expect(harness.delivered).toEqual(['b 1']);
-  });
-
   test('that is not interested any more tells the former owner all the same', async () => {
     harness = own(0, 0);
     harness.ownership.begin([2]);

@@ -13,6 +13,9 @@ class Connection {
   ask(topicsMax = 4, isParked: (partition: Partition) => boolean = never): number {
     if (this.underWay.length > 0) return 0;
     this.underWay = this.holder.next(topicsMax, isParked);
+    const asked = this.underWay.flatMap(({ subscriptions }) => subscriptions);
+    expect(new Set(asked).size).toBe(asked.length);
+    expect(asked.length).toBeLessThanOrEqual(topicsMax);
     return this.underWay.length;
   }
 

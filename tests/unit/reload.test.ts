@@ -113,6 +113,7 @@ describe('a reload', () => {
     ]);
     expect(reload).toMatchObject({ requests: 1, isRunning: false, last: { kind: 'reloaded', generation: 2, request: 1 } });
     await allDrained();
+    await until(() => [2, 3].every((place) => logOf(place).some((line) => line.startsWith('serve'))));
 
     const order = log();
     const at = (line: string) => order.findIndex((each) => each.startsWith(line));

@@ -202,7 +202,8 @@ export class WebSocketFrontend implements WebSocketEvents {
   #refuse(head: RequestHead, response: Response): true {
     // RFC 6455 §4.2.2: any answer but 101 refuses; one that tells of success would only mislead.
     const status = response.status >= 300 ? response.status : 403;
-    const answer = (body: Uint8Array | null) => this.#answer(head, status, refusalHeaders(response), body);
+    const headers = refusalHeaders(response);
+    const answer = (body: Uint8Array | null) => this.#answer(head, status, headers, body);
     response.bytes().then(answer, () => answer(null));
     return true;
   }
@@ -219,7 +220,9 @@ export class WebSocketFrontend implements WebSocketEvents {
 
   /** Anything but 101 (RFC 6455 §4.2.2). */
   #answer(head: RequestHead, status: number, headers: string, body: string | Uint8Array | null): void {
-    this.#core.respond(head, status, headers, body);
+    const { requestIds } = this.#options;
+    const isNamed = requestIds === undefined || headers.toLowerCase().includes(`${requestIds.header}:`);
+    this.#core.respond(head, status, isNamed ? headers : headers + requestIds.line(head), body);
     this.#options.onHandshake?.(head, status);
   }
 

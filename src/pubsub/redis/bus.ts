@@ -120,6 +120,7 @@ export class RedisBus implements Bus {
         this.#lookAtView();
         this.#ownership.arrived(message);
       },
+      // The link counts and logs these; nothing here depends on them.
       onGap: () => {},
       onState: () => {},
     });
@@ -197,7 +198,8 @@ export class RedisBus implements Bus {
         this.#ownership.given(from, letter);
         return;
       case 'pass':
-        this.#post.send(letter.to, { kind: 'passed', pass: letter.pass, from });
+        if (letter.to < this.#options.places && letter.to !== this.#options.index)
+          this.#post.send(letter.to, { kind: 'passed', pass: letter.pass, from });
         return;
       case 'passed':
         this.#ownership.passed(letter, from);

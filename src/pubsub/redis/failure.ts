@@ -62,7 +62,10 @@ export class Failures {
 
   #ofReply(said: string): Failure {
     const code = said.split(' ', 1)[0] ?? '';
-    if (movedCodes.has(code)) return { kind: 'moved', text: said };
+    if (movedCodes.has(code)) {
+      if (this.#settings.servers.kind === 'cluster') return { kind: 'moved', text: said };
+      return { kind: 'refused', text: `it belongs to a Redis Cluster; write redis.cluster instead of redis.url (${said})` };
+    }
     if (laterCodes.has(code) || /max number of clients/i.test(said)) return { kind: 'later', text: said };
     const advice = this.#adviceFor(code, said);
     return advice === undefined ? { kind: 'rejected', text: said } : { kind: 'refused', text: `${advice} (${said})` };

@@ -27,8 +27,8 @@ export class LinkLog {
     this.#refilledAt = now();
   }
 
-  /** It cannot be used, or still not. `wasUp`: it could until now. */
-  lost(where: string, failure: Failure): void {
+  /** It cannot be used, or still not. `isPart`: other servers of the Cluster can. */
+  lost(where: string, failure: Failure, isPart: boolean): void {
     const now = this.#now();
     const isNew = this.#lostAt === undefined;
     this.#lostAt ??= now;
@@ -38,7 +38,10 @@ export class LinkLog {
     this.#saidAt = now;
     this.#said = failure.text;
     const level = failure.kind === 'refused' ? 'error' : 'warn';
-    this.#write(level, { redis: where, reason: failure.text }, 'Redis cannot be used: messages reach only this node; trying again');
+    const text = isPart
+      ? 'a part of Redis cannot be used: messages of some topics reach only this node; trying again'
+      : 'Redis cannot be used: messages reach only this node; trying again';
+    this.#write(level, { redis: where, reason: failure.text }, text);
   }
 
   /** `topics`: subscribed to. */
@@ -60,7 +63,7 @@ export class LinkLog {
   }
 
   dropped(messages: number): void {
-    this.#write('warn', { messages }, 'messages for other nodes were dropped: the outbox is full');
+    this.#write('warn', { messages }, 'messages for other nodes were dropped: the outbox was full, or Redis refused them');
   }
 
   #write(level: 'info' | 'warn' | 'error', fields: Record<string, unknown>, text: string): void {

@@ -65,8 +65,6 @@ export class Ownership {
   #viewBefore: View | undefined;
   /** Workers outside the view, which may hold topics from before. */
   readonly #outside = new Set<number>();
-  /** Those that have been taken from it, because they never say anything. */
-  readonly #silent = new Set<number>();
   #late: Late[] = [];
   #periodEndsMs: number;
   /** A walk through all topics that drops dead members and old sequences. */
@@ -93,12 +91,6 @@ export class Ownership {
       renew: (topic) => this.#renew(topic),
       release: (topic, messages, isWhole) => this.#onReleased(topic, messages, isWhole),
       onDropped: (count) => ports.count('redis_drops', count),
-      onSilent: (worker) => {
-        // Busy, when it has ever been heard of. Else it knows nothing of Redis.
-        if (this.#epochs.has(worker) || !this.#outside.delete(worker)) return;
-        this.#silent.add(worker);
-        this.#takeover.gone(worker);
-      },
     });
     this.#giveaway = new Giveaway({
       ...common,
@@ -148,7 +140,6 @@ export class Ownership {
     if (this.#epochs.get(worker) === epoch) return true;
     if (epoch <= (this.#ended.get(worker) ?? 0)) return false;
     if (this.#epochs.has(worker)) this.#walkAll();
-    if (this.#silent.delete(worker)) this.#outside.add(worker);
     this.#epochs.set(worker, epoch);
     return true;
   }
@@ -161,14 +152,12 @@ export class Ownership {
     if (known !== undefined && known !== epoch) return;
     this.#epochs.delete(worker);
     this.#outside.delete(worker);
-    this.#silent.delete(worker);
     this.#takeover.gone(worker);
     if (known !== undefined) this.#walkAll();
   }
 
   #noteOutside(outside: readonly number[]): void {
     this.#outside.clear();
-    this.#silent.clear();
     if (!isIn(this.#view, this.#ports.self)) return;
     for (const worker of outside) this.#outside.add(worker);
   }
@@ -340,7 +329,8 @@ export class Ownership {
 
   #onReleased(topic: OwnedTopic, messages: readonly HeldMessage[], isWhole: boolean): void {
     topic.isWhole = isWhole;
-    if (topic.wasInterrupted && !isWhole) this.#ports.count('redis_gaps', 1);
+    // When nobody is left who wants it, nobody has missed anything.
+    if (topic.wasInterrupted && !isWhole && topic.members.length > 0) this.#ports.count('redis_gaps', 1);
     for (const { publisher, sequence, flags, payload } of messages) this.#handOn(topic, publisher, sequence, flags, payload);
     this.#giveaway.proceed(topic);
   }

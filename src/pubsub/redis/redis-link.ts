@@ -24,7 +24,7 @@ import { topicKey } from './mail.ts';
 import { Lane, Outbox } from './outbox.ts';
 import { Sentinels } from './sentinel.ts';
 import { Shard, type ShardHost } from './shard.ts';
-import { Subscriptions } from './subscriptions.ts';
+import { type Partition, Subscriptions } from './subscriptions.ts';
 import { type SlotOwners, Topology } from './topology.ts';
 
 /** struct rw_stats has their meanings. */
@@ -109,7 +109,7 @@ class Link implements RedisLink, ShardHost {
     this.outbox = new Outbox({ bytesMax: outboxBytes, whenFull: onOutboxFull }, this.sender, (messages) => this.#dropped(messages));
     const { partitions } = this.channels;
     this.subscriptions = new Subscriptions(partitions);
-    this.lanes = Array.from({ length: partitions }, (_, index) => new Lane(index, () => this.#shardOf[index]?.wake()));
+    this.lanes = Array.from({ length: partitions }, (_, index) => new Lane(index, () => this.#shardOf[index]?.flushSoon()));
     this.#slots = Array.from({ length: partitions }, (_, index) => slotOf(String(index)));
     this.#tickMs = Math.max(25, Math.min(250, (Math.min(probeInterval, timeout) * 1000) / 4));
   }
@@ -139,7 +139,7 @@ class Link implements RedisLink, ShardHost {
     const shard = new Shard(this, this.#locator(servers), false);
     this.#shards.set('', shard);
     this.#shardOf[0] = shard;
-    for (const partition of this.subscriptions.partitions) shard.adopt(partition);
+    shard.reassign(this.subscriptions.partitions, []);
     shard.start();
   }
 
@@ -284,7 +284,8 @@ class Link implements RedisLink, ShardHost {
     if (this.#isStopped) return;
     this.#hasFailed = true;
     this.#judge();
-    this.#say.lost(where, failure);
+    const isPart = [...this.#shards.values()].some(({ phase }) => phase === 'up');
+    this.#say.lost(where, failure, isPart);
   }
 
   #judge(): void {
@@ -338,18 +339,23 @@ class Link implements RedisLink, ShardHost {
 
   /** Give each partition to the server that has its slot. ret: whether every partition is with one that works */
   #applyTopology(owners: SlotOwners): boolean {
-    this.#slots.forEach((slot, index) => {
-      const address = owners.ownerOf(slot);
+    const changes = new Map<Shard, { readonly taken: Partition[]; readonly released: Partition[] }>();
+    const changesOf = (shard: Shard) => {
+      const known = changes.get(shard) ?? { taken: [], released: [] };
+      changes.set(shard, known);
+      return known;
+    };
+    this.subscriptions.partitions.forEach((partition, index) => {
+      const address = owners.ownerOf(this.#slots[index] as number);
       const before = this.#shardOf[index];
       const shard = address === undefined ? undefined : this.#shardAt(address, before?.phase === 'down' || before?.phase === 'opening');
-      if (shard !== before) {
-        const partition = this.subscriptions.partitions[index] as (typeof this.subscriptions.partitions)[number];
-        before?.release(partition);
-        this.#shardOf[index] = shard;
-        if (shard === undefined) this.subscriptions.give(partition, undefined);
-        else shard.adopt(partition);
-      }
+      if (shard === before) return;
+      this.#shardOf[index] = shard;
+      if (before !== undefined) changesOf(before).released.push(partition);
+      if (shard !== undefined) changesOf(shard).taken.push(partition);
+      else this.subscriptions.give(partition, undefined);
     });
+    for (const [shard, { taken, released }] of changes) shard.reassign(taken, released);
     for (const [text, shard] of this.#shards) {
       if (shard.partitionCount > 0) continue;
       this.#shards.delete(text);

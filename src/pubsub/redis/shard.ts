@@ -21,17 +21,16 @@ import type { Connection, ConnectionFactory, ServerTraits } from './connection.t
 import { type Address, silent } from './connector.ts';
 import type { Sender } from './envelope.ts';
 import { type Failure, type Failures, LinkError } from './failure.ts';
-import type { Batch, Lane, Outbox } from './outbox.ts';
+import type { Lane, Outbox } from './outbox.ts';
+import { Pipelines } from './pipelines.ts';
 import { Retry } from './retry.ts';
 import { type Ask, Holder, type Partition, type Subscriptions } from './subscriptions.ts';
 
-/** Channels that one round subscribes or unsubscribes; a millisecond's work, here and in Redis. */
+/**
+ * Channels that one round subscribes or unsubscribes; a millisecond's work, here and in Redis. The next one is asked while less than one is
+ * under way, so that Redis has something to do meanwhile.
+ */
 const roundTopicsMax = 160;
-/** Of one pipeline. */
-const pipelineBatchesMax = 128;
-const pipelineBytesMax = 256 * 1024;
-/** Sent before the first of them is answered. */
-const pipelinesMax = 4;
 /** Where more is under way than a timeout is meant for, each further byte may take its time. */
 const freeBytes = 1024 * 1024;
 const slowestBytesPerMs = 1024;
@@ -96,9 +95,7 @@ export class Shard {
   readonly #timeoutMs: number;
   readonly #locate: () => Promise<Address>;
   readonly #partitions = new Set<Partition>();
-  /** Of the partitions; taken by turns. */
-  #lanes: Lane[] = [];
-  #laneTurn = 0;
+  readonly #pipelines: Pipelines;
   readonly #retry: Retry;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   /** Counts what is begun anew; what an earlier attempt asked is answered to nobody. */
@@ -107,11 +104,10 @@ export class Shard {
   #publisher: Connection | undefined;
   #subscriber: Connection | undefined;
   #holder: Holder | undefined;
+  /** Under way, and their topics. */
   readonly #asks = new Set<Ask>();
+  #topicsAsked = 0;
   #isPumpDue = false;
-  readonly #pipelines = new Set<readonly Batch[]>();
-  #pipelineBytes = 0;
-  #isFlushDue = false;
   #probe: Probe | undefined;
   #probes = 0;
   /** Whose channel the probes use, once Redis has confirmed it. */
@@ -122,11 +118,8 @@ export class Shard {
   /** What is awaited outside of probes must come within this; undefined: nothing is. */
   #patienceMs: number | undefined;
   #upMs = 0;
-  /**
-   * Nothing is published for so long: what waited while the server was gone is for nodes that are only just coming back, and would be lost on
-   * those that take a moment longer.
-   */
-  #holdMs = 0;
+  /** Proving. */
+  #provingMs = 0;
   readonly #takesOver: boolean;
   #wasUp = false;
   #gaps = 0;
@@ -139,6 +132,10 @@ export class Shard {
     this.#isSharded = host.settings.servers.kind === 'cluster';
     this.#timeoutMs = host.settings.timeout * 1000;
     this.#retry = new Retry(host.random);
+    this.#pipelines = new Pipelines(host, this.#isSharded, {
+      onMoved: (failure, partition) => this.#moved(failure, partition),
+      onFailure: (failure) => this.#giveUp(failure),
+    });
   }
 
   get partitionCount(): number {
@@ -148,11 +145,6 @@ export class Shard {
   /** The connection that publishes, where it works. */
   get connection(): Connection | undefined {
     return this.phase === 'down' || this.phase === 'opening' ? undefined : this.#publisher;
-  }
-
-  /** Everything that stood before stands again. */
-  get isRestored(): boolean {
-    return this.phase === 'up' && this.#holder?.isRestoring === false;
   }
 
   start(): void {
@@ -166,25 +158,30 @@ export class Shard {
     this.#end(false);
   }
 
-  adopt(partition: Partition): void {
-    this.#partitions.add(partition);
-    this.#lanes = this.#lanesOfPartitions();
-    this.#host.subscriptions.give(partition, this.#holder);
+  /** Take partitions over, or let them go, because somebody else has them now. */
+  reassign(taken: readonly Partition[], released: readonly Partition[]): void {
+    for (const partition of released) {
+      this.#partitions.delete(partition);
+      if (this.#probePartition === partition) this.#probePartition = undefined;
+      if (this.#probe?.partition === partition) this.#probe = undefined;
+    }
+    for (const partition of taken) {
+      this.#partitions.add(partition);
+      this.#host.subscriptions.give(partition, this.#holder);
+    }
+    this.#pipelines.setLanes(Array.from(this.#partitions, ({ index }) => this.#host.lanes[index] as Lane));
     this.wake();
   }
 
-  /** Somebody else holds it now. */
-  release(partition: Partition): void {
-    this.#partitions.delete(partition);
-    this.#lanes = this.#lanesOfPartitions();
-    if (this.#probePartition === partition) this.#probePartition = undefined;
-    if (this.#probe?.partition === partition) this.#probe = undefined;
+  /** Nothing is parked any more. */
+  wake(): void {
+    this.flushSoon();
+    this.#pumpSoon();
   }
 
-  /** There may be something to send or to ask. */
-  wake(): void {
-    this.#flushSoon();
-    this.#pumpSoon();
+  /** There is something to send. */
+  flushSoon(): void {
+    this.#pipelines.flushSoon();
   }
 
   /** `ms`: time in which this process could do its work. */
@@ -193,6 +190,8 @@ export class Shard {
       this.#patienceMs -= ms;
       if (this.#patienceMs <= 0) this.#giveUp(silent(this.#timeoutMs));
     }
+    this.#provingMs = this.phase === 'proving' ? this.#provingMs + ms : 0;
+    if (this.#provingMs > this.#timeoutMs * probeTimeoutsMax) this.#giveUp({ kind: 'later', text: 'its hash slots do not come to rest' });
     if (this.#probe !== undefined) this.#tickProbe(this.#probe, ms);
     else if (this.phase === 'proving' || this.phase === 'up') {
       this.#sinceProbeMs += ms;
@@ -201,7 +200,7 @@ export class Shard {
     if (this.phase === 'up') {
       this.#upMs += ms;
       if (this.#upMs >= wellMs) this.#retry.forgive();
-      if (this.#holdMs > 0) this.#hold(this.#holdMs - ms);
+      this.#pipelines.tick(ms);
     }
   }
 
@@ -217,7 +216,7 @@ export class Shard {
 
   /** Publish what waits at once. */
   hurry(): void {
-    this.#hold(0);
+    this.#pipelines.hold(0);
   }
 
   // ---- connections
@@ -283,7 +282,7 @@ export class Shard {
 
   /** `isBroken`: what was under way may have broken it. */
   #end(isBroken: boolean): void {
-    const { outbox, subscriptions } = this.#host;
+    const { subscriptions } = this.#host;
     this.#attempt += 1;
     this.phase = 'down';
     this.#publisher?.destroy();
@@ -296,16 +295,13 @@ export class Shard {
     this.#isChecking = false;
     this.#mismatches = 0;
     this.#upMs = 0;
-    const batches = [...this.#pipelines].flat();
-    this.#pipelines.clear();
-    this.#pipelineBytes = 0;
-    // The oldest comes to stand in front.
-    for (const batch of batches.reverse()) outbox.back(batch, isBroken);
+    this.#pipelines.end(isBroken);
     const holder = this.#holder;
     this.#holder = undefined;
     if (holder === undefined) return;
     for (const ask of this.#asks) holder.settle(ask, false);
     this.#asks.clear();
+    this.#topicsAsked = 0;
     this.#gaps += holder.gaps;
     for (const partition of this.#partitions) subscriptions.give(partition, undefined);
   }
@@ -330,12 +326,13 @@ export class Shard {
     });
   }
 
-  /** Ask the next round, when none is under way. */
+  /** Ask the next round. */
   #pump(): void {
     const holder = this.#holder;
-    if (holder === undefined || this.#asks.size > 0 || this.#isChecking) return;
+    if (holder === undefined || this.#isChecking || this.#topicsAsked >= roundTopicsMax) return;
     if (this.#probe?.step === 'check') {
-      this.#check(this.#probe);
+      // What stands can be counted when nothing is about to change.
+      if (this.#asks.size === 0) this.#check(this.#probe);
       return;
     }
     const isParked = (partition: Partition) => this.#host.isParked(partition.index);
@@ -344,7 +341,10 @@ export class Shard {
     if (asks.length > 0) {
       this.#patienceMs = this.#timeoutMs;
       // All are noted before the first is sent, since sending may fail at once.
-      for (const ask of asks) this.#asks.add(ask);
+      for (const ask of asks) {
+        this.#asks.add(ask);
+        this.#topicsAsked += ask.subscriptions.length;
+      }
       for (const ask of asks) this.#ask(holder, ask);
     } else if (holder.hasWork(isParked)) {
       this.#pumpSoon();
@@ -376,11 +376,12 @@ export class Shard {
     const answered = (failure: Failure | undefined) => {
       if (attempt !== this.#attempt) return;
       this.#asks.delete(ask);
+      this.#topicsAsked -= ask.subscriptions.length;
       this.#patienceMs = this.#asks.size > 0 ? this.#timeoutMs : undefined;
       if (failure?.kind === 'moved') this.#moved(failure, ask.partition.index);
       holder.settle(ask, failure === undefined);
       if (failure !== undefined && failure.kind !== 'moved') this.#giveUp(lasting(failure));
-      else if (this.#asks.size === 0) this.#pump();
+      else this.#pump();
     };
     this.#command(ask.kind, names).then(
       () => answered(undefined),
@@ -501,11 +502,10 @@ export class Shard {
     if (this.phase !== 'proving') return;
     this.phase = 'up';
     this.#upMs = 0;
-    this.#hold(Math.max(this.#retry.othersMs, this.#takesOver ? takeOverMs : 0));
+    this.#pipelines.begin(this.#publisher as Connection, Math.max(this.#retry.othersMs, this.#takesOver ? takeOverMs : 0));
     if (this.#holder !== undefined) this.#tellGaps(this.#holder);
     this.#host.onUp(this.#wasUp || this.#takesOver);
     this.#wasUp = true;
-    this.#flushSoon();
   }
 
   #tickProbe(probe: Probe, ms: number): void {
@@ -513,111 +513,10 @@ export class Shard {
     probe.ageMs += ms;
     probe.quietMs = bytesRead === probe.bytesRead ? probe.quietMs + ms : 0;
     probe.bytesRead = bytesRead;
-    const slowMs = Math.max(0, this.#pipelineBytes - freeBytes) / slowestBytesPerMs;
+    const slowMs = Math.max(0, this.#pipelines.bytes - freeBytes) / slowestBytesPerMs;
     if (probe.quietMs > this.#timeoutMs + slowMs || probe.ageMs > this.#timeoutMs * probeTimeoutsMax + slowMs) {
       this.#giveUp(silent(this.#timeoutMs));
     }
-  }
-
-  // ---- publishing
-
-  #hold(ms: number): void {
-    this.#holdMs = ms;
-    this.#flushSoon();
-  }
-
-  #lanesOfPartitions(): Lane[] {
-    return Array.from(this.#partitions, ({ index }) => this.#host.lanes[index] as Lane);
-  }
-
-  get #maySend(): boolean {
-    return this.phase === 'up' && this.#holdMs <= 0 && this.#pipelines.size < pipelinesMax;
-  }
-
-  #flushSoon(): void {
-    if (this.#isFlushDue || !this.#maySend) return;
-    this.#isFlushDue = true;
-    setImmediate(() => {
-      this.#isFlushDue = false;
-      this.#flush();
-    });
-  }
-
-  /** One pipeline, so that none of this takes long; what is left goes in another turn. */
-  #flush(): void {
-    if (!this.#maySend) return;
-    const batches: Batch[] = [];
-    let bytes = 0;
-    let idleLanes = 0;
-    while (idleLanes < this.#lanes.length && batches.length < pipelineBatchesMax && bytes < pipelineBytesMax) {
-      this.#laneTurn = (this.#laneTurn + 1) % this.#lanes.length;
-      const batch = this.#takeFrom(this.#laneTurn);
-      if (batch === undefined) {
-        idleLanes += 1;
-        continue;
-      }
-      idleLanes = 0;
-      bytes += batch.envelope.byteLength;
-      batches.push(batch);
-    }
-    if (batches.length === 0) return;
-    this.#send(batches, bytes);
-    this.#flushSoon();
-  }
-
-  #takeFrom(turn: number): Batch | undefined {
-    const lane = this.#lanes[turn] as Lane;
-    return lane.isReady && !this.#host.isParked(lane.partition) ? this.#host.outbox.take(lane) : undefined;
-  }
-
-  #send(batches: readonly Batch[], bytes: number): void {
-    const attempt = this.#attempt;
-    const pipeline = (this.#publisher as Connection).redis.pipeline();
-    for (const { key, lane, envelope } of batches) {
-      const name = this.#host.channels.nameOf(key, lane.partition);
-      if (this.#isSharded) pipeline.spublish(name, envelope);
-      else pipeline.publish(name, envelope);
-    }
-    this.#pipelines.add(batches);
-    this.#pipelineBytes += bytes;
-    pipeline.exec().then(
-      (results) => {
-        if (attempt === this.#attempt) this.#sent(batches, bytes, results ?? []);
-      },
-      (error: unknown) => {
-        if (attempt === this.#attempt) this.#giveUp(this.#failureOf(error));
-      },
-    );
-  }
-
-  #sent(batches: readonly Batch[], bytes: number, results: readonly [Error | null, unknown][]): void {
-    const { outbox } = this.#host;
-    const done = { batches: 0, messages: 0, bytes: 0 };
-    let worst: Failure | undefined;
-    this.#pipelines.delete(batches);
-    this.#pipelineBytes -= bytes;
-    batches.forEach((batch, i) => {
-      const error = results[i]?.[0];
-      const failure = error === null ? undefined : this.#failureOf(error);
-      if (failure === undefined) {
-        outbox.done(batch);
-        done.batches += 1;
-        done.messages += batch.messages;
-        done.bytes += batch.envelope.byteLength;
-      } else if (failure.kind === 'moved') {
-        this.#moved(failure, batch.lane.partition);
-        outbox.back(batch, false);
-      } else if (failure.kind === 'rejected') {
-        this.#host.onError(failure);
-        outbox.discard(batch);
-      } else {
-        outbox.back(batch, failure.kind === 'gone');
-        worst = failure;
-      }
-    });
-    this.#host.onPublished(done.batches, done.messages, done.bytes);
-    if (worst !== undefined) this.#giveUp(worst);
-    else this.#flushSoon();
   }
 }
 

@@ -8,8 +8,8 @@
  *   tenure           counts the times that partitions were given to holders. A topic stands when it was confirmed in its partition's present
  *                    tenure; so losing a connection with 100,000 topics costs nothing at that moment.
  *
- * What a holder asks: what has changed, then what it finds on a walk through partitions that were given to it; in rounds of bounded size, one
- * after the other. A topic's wish may change while it is asked about: when the answer is there, what then still differs is asked again.
+ * What a holder asks: what has changed, then what it finds on a walk through partitions that were given to it; in rounds of bounded size.
+ * A topic is asked about once at a time. Its wish may change while it is asked about: when the answer is there, what then still differs is asked again.
  */
 
 interface Waiter {
@@ -135,7 +135,7 @@ export class Holder {
   readonly #changed = new Set<Partition>();
   readonly #walks = new Map<Partition, Iterator<Subscription>>();
   readonly #onChange: () => void;
-  /** Commands of the round that is under way. */
+  /** Commands under way. */
   #asked = 0;
   /** Topics that Redis has confirmed for this connection. */
   standing = 0;
@@ -208,6 +208,7 @@ export class Holder {
       if (partition.changed.length === 0) this.#changed.delete(partition);
       if (!goOn) return this.#begin(asks);
     }
+    // No topic that a walk meets is among the changed ones of its partition any more.
     for (const [partition, walk] of this.#walks) {
       if (isParked(partition)) continue;
       for (let step = walk.next(); ; step = walk.next()) {
@@ -215,7 +216,7 @@ export class Holder {
           this.#walks.delete(partition);
           break;
         }
-        if (!step.value.isChanged && !look(step.value)) return this.#begin(asks);
+        if (!look(step.value)) return this.#begin(asks);
       }
     }
     return this.#begin(asks);

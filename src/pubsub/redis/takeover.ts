@@ -42,8 +42,6 @@ export interface TakeoverPorts extends HandoverPorts {
   release(topic: OwnedTopic, messages: readonly HeldMessage[], isWhole: boolean): void;
   /** Messages that there was no room for. */
   onDropped(count: number): void;
-  /** It has let a second pass without an answer. */
-  onSilent(worker: number): void;
 }
 
 /** A `pass` on its way around. */
@@ -170,18 +168,13 @@ export class Takeover {
   }
 
   #goOn(now: number): void {
-    const silent = new Set<number>();
     for (const topic of [...this.#late(now)]) {
-      for (const worker of topic.taking?.asked ?? []) {
-        silent.add(worker);
-        this.#expectNothing(topic, worker);
-      }
+      for (const worker of topic.taking?.asked ?? []) this.#expectNothing(topic, worker);
       const { taking } = topic;
       if (taking?.askedAtMs === undefined || taking.askedAtMs + passWithinMs > now) continue;
       taking.passes = 0;
       this.#releaseIfDone(topic);
     }
-    for (const worker of silent) this.#ports.onSilent(worker);
   }
 
   *#late(now: number): Generator<OwnedTopic> {
@@ -247,7 +240,9 @@ export class Takeover {
     this.#asked.delete(topic);
     this.#bytes -= taking.bytes;
     taking.bytes = 0;
-    if (taking.messages.length > 0) this.#ports.onDropped(taking.messages.splice(0).length);
+    const dropped = taking.messages.splice(0).length;
+    // When nobody is left who wants the topic, nobody misses them.
+    if (dropped > 0 && topic.members.length > 0) this.#ports.onDropped(dropped);
     void this.#ports.renew(topic).then(() => {
       if (topic.taking === taking) this.#release(topic, false);
     });
