@@ -43,6 +43,27 @@ export function bunSuites(...folders) {
     .map((folder) => ({ name: `bun ${folder}`, command: [bun, 'test', '--timeout', '30000', `./tests/${folder}/`], count: countBun }));
 }
 
+/** Files of tests/e2e that spend their time waiting: for servers that fail over, for drains, for npm. They run beside the others. */
+const patient = ['operations', 'package', 'publishing', 'redis', 'redis-link', 'reload', 'top', 'upgrade'];
+
+/** @returns {[Step, Step]} the end-to-end tests in two parts, to be run at the same time */
+export function endToEnd() {
+  const files = readdirSync(join(root, 'tests/e2e')).filter((file) => file.endsWith('.test.ts'));
+  const isPatient = (/** @type {string} */ file) => patient.includes(file.slice(0, -'.test.ts'.length));
+  const step = (/** @type {string} */ name, /** @type {string[]} */ part) => ({
+    name,
+    command: [bun, 'test', '--timeout', '30000', ...part.map((file) => `./tests/e2e/${file}`)],
+    count: countBun,
+  });
+  return [
+    step(
+      'bun e2e',
+      files.filter((file) => !isPatient(file)),
+    ),
+    step('bun e2e, patient', files.filter(isPatient)),
+  ];
+}
+
 // Biome and TypeScript are programs behind a launcher for Node: given to what runs this file, they need no Node beside Bun.
 
 /** @type {Step} */

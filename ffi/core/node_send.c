@@ -30,13 +30,16 @@ static uint64_t mail_bytes_max(const struct rw_node_bus *bus) { return (uint64_t
 
 /* ------------------------------------------------------------------ outboxes */
 
-/* Everything written up to `position` counts from now on. */
-static void commit(struct rw_node_bus *bus, uint32_t worker, uint64_t position) {
+/* Everything written up to `position` counts from now on. Unless its receiver has gone meanwhile: then the pages under it may have been given back
+ * (rw_shm_worker_gone), and a successor must not find the holes. ret: 1, or 0: nothing counts */
+static int commit(struct rw_node_bus *bus, uint32_t worker, uint64_t position) {
     struct rw_node_peer *peer = bus->peers[worker];
-    if (peer->out.written == position) return;
+    if (peer->out.written == position) return 1;
+    if (atomic_load_explicit(&rw_shm_worker(bus->shm, worker)->epoch, memory_order_acquire) != peer->epoch) return 0;
     peer->out.written = position;
     atomic_store_explicit(&peer->out.ring->written, position, memory_order_release);
     rw_node_bit_set(bus->touched, worker);
+    return 1;
 }
 
 static void outgoing_release(struct outgoing *outgoing) {
@@ -105,8 +108,7 @@ static void outbox_move(struct rw_node_bus *bus, uint32_t worker) {
     while (peer->head != NULL) {
         uint64_t position = peer->out.written;
         const int whole = rw_node_ring_write(&peer->out, &peer->head->outgoing->message, bus->epoch, &peer->head->progress, &position);
-        commit(bus, worker, position);
-        if (!whole) return;
+        if (!commit(bus, worker, position) || !whole) return;
         rw_node_count(&bus->stats->node_messages_out, 1);
         outbox_pop(bus, worker);
     }
@@ -168,15 +170,16 @@ static int32_t send_to(struct rw_node_bus *bus, uint32_t worker, const struct rw
     if (peer->head == NULL) {
         peer->epoch = epoch;
         if (rw_node_ring_write(&peer->out, message, bus->epoch, &progress, &position)) {
-            commit(bus, worker, position);
+            if (!commit(bus, worker, position)) return RW_ERR_STALE;
             rw_node_count(&bus->stats->node_messages_out, 1);
             return RW_OK;
         }
     }
     /* When it cannot wait, what was written of it is not committed: the next message overwrites it. */
     if (!outbox_push(bus, worker, message, progress, shared)) return RW_ERR_FULL;
-    commit(bus, worker, position);
-    return RW_OK;
+    if (commit(bus, worker, position)) return RW_OK;
+    rw_node_outbox_discard(bus, worker);
+    return RW_ERR_STALE;
 }
 
 int rw_node_bus_wanted(const struct rw_node_bus *bus, uint64_t topic_hash) {

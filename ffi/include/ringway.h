@@ -480,7 +480,8 @@ enum rw_listener_flag {
     RW_LISTENER_PROXY_REQUIRED = 1u << 3,    /* and must: else the connection is refused; of peers that are not trusted it is always */
 };
 
-/* The addresses of proxies that are believed about their clients. Again: replaces them.
+/* The addresses of proxies that are believed about their clients; as long as there are any, so is whoever connects to a Unix socket. Again: replaces
+ * them; connections that stand are not judged again.
  * in:  ranges[0..count), copied. ret: RW_OK, RW_ERR_INVALID, -ENOMEM */
 RW_EXPORT int32_t rw_core_trusted_proxies(struct rw_core *core, const struct rw_address_range *ranges, uint32_t count);
 

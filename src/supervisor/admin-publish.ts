@@ -24,11 +24,9 @@ class Refusal extends Error {
   }
 }
 
-/** `publish`: undefined: nothing runs here that could. */
-export function addPublishRoutes(app: Hono<AdminEnv>, publish: Publish | undefined): void {
+export function addPublishRoutes(app: Hono<AdminEnv>, publish: Publish): void {
   const serve = (read: (context: Context) => readonly PublishedMessage[]) => async (context: Context) => {
     try {
-      if (publish === undefined) return context.json({ error: 'programs cannot be published to from outside; a gateway can' }, 404);
       const messages = read(context);
       return answer(context, await publish(messages), messages.length);
     } catch (error) {

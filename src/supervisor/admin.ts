@@ -6,7 +6,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { lstatSync, unlinkSync } from 'node:fs';
 import type { Server } from 'bun';
-import { Hono, type MiddlewareHandler } from 'hono';
+import { type Context, Hono, type MiddlewareHandler } from 'hono';
 import type { Registry } from 'prom-client';
 import type { AdminSettings } from '../config/resolve.ts';
 import type { Log } from '../log.ts';
@@ -37,7 +37,7 @@ export type ReloadAnswer =
   | { readonly kind: 'failed'; readonly reason: string };
 
 const readPaths = ['/healthz', '/readyz', '/metrics', '/openapi.json'];
-const writePaths = ['/publish', '/publish/*', '/reload'];
+const writePaths = ['/publish/*', '/reload'];
 
 /** Seconds that a connection may be silent. */
 const idleSeconds = 30;
@@ -62,17 +62,17 @@ export function adminApp(view: AdminView, token: string | undefined, onDefect: (
   app.get('/openapi.json', (context) => context.json(describeAdmin(view.health().version)));
   for (const path of readPaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'GET, HEAD' }));
 
+  const { publish, reload } = view;
+  // Before the token: programs have none.
+  const absent = (error: string) => (context: Context) => context.json({ error }, 404);
+  if (publish === undefined) app.post('/publish/*', absent('what runs here takes no messages from outside: it is a program'));
+  if (reload === undefined) app.post('/reload', absent('there is no config here to be loaded again'));
   for (const path of writePaths) app.post(path, requireToken(token));
-  app.post('/publish/*', readBody());
-  addPublishRoutes(app, view.publish);
-  app.post('/reload', async (context) => {
-    context.env?.extend?.(context.req.raw, reloadSeconds);
-    const answer = await view.reload?.();
-    if (answer === undefined) return context.json({ error: 'there is no config here to be loaded again' }, 404);
-    if (answer.kind === 'reloaded') return context.json({ generation: answer.generation });
-    if (answer.kind === 'failed') return context.json({ error: answer.reason }, 409);
-    return context.json({ error: 'the config is wrong; the old one serves on', mistakes: answer.mistakes }, 422);
-  });
+  if (publish !== undefined) {
+    app.post('/publish/*', readBody());
+    addPublishRoutes(app, publish);
+  }
+  if (reload !== undefined) addReloadRoute(app, reload);
   for (const path of writePaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'POST' }));
 
   app.notFound((context) => context.json({ error: 'not found', paths: [...readPaths, '/publish', '/publish/<topic>', '/reload'] }, 404));
@@ -82,6 +82,16 @@ export function adminApp(view: AdminView, token: string | undefined, onDefect: (
     return context.json({ error: 'the gateway has failed to answer; its log says why' }, 500);
   });
   return app;
+}
+
+function addReloadRoute(app: Hono<AdminEnv>, reload: () => Promise<ReloadAnswer>): void {
+  app.post('/reload', async (context) => {
+    context.env?.extend?.(context.req.raw, reloadSeconds);
+    const answer = await reload();
+    if (answer.kind === 'reloaded') return context.json({ generation: answer.generation });
+    if (answer.kind === 'failed') return context.json({ error: answer.reason }, 409);
+    return context.json({ error: 'the config is wrong; the old one serves on', mistakes: answer.mistakes }, 422);
+  });
 }
 
 function requireToken(token: string | undefined): MiddlewareHandler {
@@ -125,7 +135,8 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
     maxRequestBodySize: bodyBytesMax + 65536,
   };
   const begin = (place: AdminPlace): (() => void) => {
-    const kept = address.token === undefined ? tryKeepToken(place, log) : undefined;
+    const needsToken = address.token === undefined && (view.publish !== undefined || view.reload !== undefined);
+    const kept = needsToken ? tryKeepToken(place, log) : undefined;
     const timer = setInterval(() => kept?.refresh(), refreshMs);
     timer.unref();
     const onDefect = (error: unknown) => log.error({ err: error }, 'the admin listener has failed to answer a request');

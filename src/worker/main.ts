@@ -226,8 +226,20 @@ async function main(): Promise<void> {
     wakeFd,
     pending: frontends.pending,
   });
+  const running = loop.run();
+  if (boot.holdsBack) await untilJoined(bus);
   tell({ type: 'ready', backend: core.backend, ...(core.note === '' ? {} : { note: core.note }) });
-  await loop.run();
+  await running;
+}
+
+/** How long a reload waits for Redis; then it goes on without. */
+const joinWithinMs = 5000;
+const joinPollMs = 20;
+
+/** Others serve meanwhile, so nothing is missed by waiting until this worker can take over what they hold in Redis. */
+async function untilJoined(bus: WorkerBus): Promise<void> {
+  const until = performance.now() + joinWithinMs;
+  while (bus.state !== 'up' && performance.now() < until) await Bun.sleep(joinPollMs);
 }
 
 main().catch((error: unknown) => {

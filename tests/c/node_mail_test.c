@@ -1,6 +1,9 @@
 /* Mail between workers: whole, in order with publishes, kept when it is refused, and for one process only. */
 #include "node_bus_fixture.h"
 
+#include <signal.h>
+#include <sys/mman.h>
+
 #include "node_ring.h"
 
 #define HASH 0x1234567890ABCDEFull
@@ -280,6 +283,46 @@ static void mail_of_a_sender_that_died_still_arrives_with_its_epoch(void **state
     rw_node_bus_destroy(dead);
 }
 
+static struct rw_node_bus *dead;
+static uint8_t *trap;
+
+/* The copying of a payload stops here, as if the sender lost its CPU: when it goes on, another process lives at the place of the receiver. */
+static void on_trap(int number) {
+    (void)number;
+    if (mprotect(trap, 4096, PROT_READ | PROT_WRITE) != 0) abort();
+    dead = bus[1];
+    rw_shm_worker_gone(node.address, 1);
+    bus[1] = bus_of(&node, 1);
+}
+
+static void a_receiver_that_is_replaced_while_it_is_written_to_costs_its_successor_nothing(void **state) {
+    (void)state;
+    const struct sigaction action = {.sa_handler = on_trap};
+    struct sigaction before;
+    for (uint32_t bytes = 100; bytes <= 4096; bytes += 3996) {
+        /* Past the page that is never given back. */
+        for (uint32_t i = 0; i < 30; i++) assert_int_equal(mail(0, 1, 500, i), RW_OK);
+        settle(0, 1);
+        trap = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        assert_ptr_not_equal(trap, MAP_FAILED);
+        assert_int_equal(sigaction(SIGSEGV, &action, &before), 0);
+        const int32_t sent = rw_node_bus_mail(bus[0], 1, trap, bytes);
+        assert_int_equal(sigaction(SIGSEGV, &before, NULL), 0);
+        assert_true(sent == RW_OK || sent == RW_ERR_STALE);
+        assert_non_null(bus[1]);
+        logs[1].count = 0;
+        assert_int_equal(mail(0, 1, 50, 7), RW_OK);
+        settle(0, 1);
+        assert_int_equal(logs[1].count, 1);
+        assert_int_equal(logs[1].entries[0].number, 7);
+        assert_int_equal(stats_of(&node, 1)->node_drops, 0);
+        rw_node_bus_destroy(dead);
+        rw_node_bus_destroy(bus[1]);
+        bus[1] = bus_of(&node, 1);
+        munmap(trap, 4096);
+    }
+}
+
 static void a_record_of_mail_with_a_topic_is_nonsense(void **state) {
     (void)state;
     publish(0, 20, 0);
@@ -351,6 +394,7 @@ int main(void) {
         WITH_NODE(mail_for_a_worker_that_died_is_not_its_successors),
         WITH_NODE(mail_that_crossed_a_death_is_thrown_away),
         WITH_NODE(mail_of_a_sender_that_died_still_arrives_with_its_epoch),
+        WITH_NODE(a_receiver_that_is_replaced_while_it_is_written_to_costs_its_successor_nothing),
         WITH_NODE(a_record_of_mail_with_a_topic_is_nonsense),
     };
     return cmocka_run_group_tests_name("mail between workers", tests, NULL, NULL);

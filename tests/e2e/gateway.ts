@@ -25,6 +25,8 @@ export interface GatewayOptions {
   readonly workers?: number;
   /** Instead of one address on 127.0.0.1 with a port that the system chooses; as it stands in a config. The first is `Gateway.port`. */
   readonly listen?: string;
+  /** Instead of a port on 127.0.0.1 that the system chooses; as it stands in a config. Elsewhere than there, `Gateway.adminPort` is NaN. */
+  readonly admin?: string;
   /** Files beside the config, by name. */
   readonly files?: Readonly<Record<string, string>>;
   readonly env?: Record<string, string>;
@@ -97,7 +99,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const path = join(folder, 'gateway.config.ts');
   const common = [
     `listen: ${options.listen ?? `{ port: 0, host: '127.0.0.1' }`}`,
-    `admin: { port: 0 }`,
+    `admin: ${options.admin ?? '{ port: 0 }'}`,
     `workers: ${options.workers ?? 1}`,
     `io: { backend: '${options.backend ?? 'io_uring'}' }`,
     'affinity: false',
@@ -125,6 +127,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   });
   const banner = await eventually('the gateway says where it listens', () => {
     if (ended) throw new Error(`the gateway ended with ${child.exitCode}:\n${output}`);
+    if (options.admin !== undefined) return /listening on (\S+?)(?:,| \()[^\n]*\n/.exec(output);
     return /listening on (\S+?)(?:,| \()[^\n]*?admin http:\/\/127\.0\.0\.1:(\d+)/.exec(output);
   }).catch((error) => {
     child.kill('SIGKILL');

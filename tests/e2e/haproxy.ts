@@ -37,7 +37,7 @@ export async function startBalancer(ways: Readonly<Record<string, Way>>): Promis
   const sections = Object.entries(ways).map(([name, { mode, options = [], server }], index) =>
     [`listen ${name}`, `mode ${mode}`, `bind fd@${3 + index}`, ...options, `server gateway ${server}`].join('\n  '),
   );
-  const timeouts = 'defaults\n  timeout connect 10s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 60s';
+  const timeouts = 'defaults\n  timeout connect 10s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 60s\n  timeout check 10s';
   writeFileSync(path, `${[timeouts, ...sections].join('\n\n')}\n`);
   const child = Bun.spawn(['haproxy', '-db', '-f', path], {
     stdio: ['ignore', 'pipe', 'pipe', ...sockets.map(({ fd }) => fd)],

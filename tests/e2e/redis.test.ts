@@ -28,16 +28,16 @@ export default defineGateway({
       open: (socket) => { socket.subscribe(socket.params.topic); socket.send(String(process.pid)); },
       message: (socket, message) => publish(socket.params.topic, message),
     },
-    // Numbered messages, as fast as the loop lets it, until the worker dies or the count is reached.
+    // Numbered messages, 20 every millisecond or one every so many, until the worker dies or the count is reached.
     '/numbers/:topic': {
       open: (socket) => void socket.send(String(process.pid)),
       message(socket, message) {
-        const { name, count } = message.json();
+        const { name, count, everyMs } = message.json();
         const { topic } = socket.params;
         let next = 0;
         const some = () => {
-          for (let i = 0; i < 20 && next < count; i++) publish(topic, name + ' ' + next++ + ' ' + 'x'.repeat(next % 500) + ' end');
-          if (next < count) setTimeout(some, 1);
+          for (let i = 0; i < (everyMs === undefined ? 20 : 1) && next < count; i++) publish(topic, name + ' ' + next++ + ' ' + 'x'.repeat(next % 500) + ' end');
+          if (next < count) setTimeout(some, everyMs ?? 1);
           else socket.send('done');
         };
         some();
@@ -434,9 +434,9 @@ describe('two nodes with a Redis', () => {
     await inPlace(1);
     const before = { gaps: await third.metric('ringway_redis_gaps_total'), lost: await third.metric('ringway_messages_dropped_total') };
     const publisher = await member(nodes[0], `/numbers/${topic}`);
-    say(publisher.wire, { name: 'steady', count: 1e5 });
+    say(publisher.wire, { name: 'steady', count: 1e5, everyMs: 1 });
     const side = await Promise.all(names.map((name) => member(nodes[1], `/numbers/${name}`)));
-    for (const { wire } of side) say(wire, { name: 'side', count: 1e5 });
+    for (const { wire } of side) say(wire, { name: 'side', count: 1e5, everyMs: 20 });
     const seen = [...old, ...others].map(() => new Numbers());
     await Promise.all([...old, ...others].map(({ wire }, at) => seen[at]?.until(wire, at < old.length ? 'steady' : 'side', 100)));
     third.kill('SIGHUP');

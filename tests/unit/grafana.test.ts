@@ -17,7 +17,14 @@ const targets = panels.flatMap((panel) => (panel.targets ?? []).map((target) => 
 
 /** Metrics with their labels, as a node with all there is exports them. */
 async function exported(): Promise<Map<string, Set<string>>> {
-  const metrics = createMetrics({ workers: [{ isReady: true, restarts: 0 }], startedAtMs: 0, version: '1', generation: 1, reloads: { reloaded: 0 }, read: () => 1 });
+  const metrics = createMetrics({
+    workers: [{ isReady: true, restarts: 0 }],
+    startedAtMs: 0,
+    version: '1',
+    generation: 1,
+    reloads: { reloaded: 0 },
+    read: () => 1,
+  });
   const found = new Map<string, Set<string>>();
   for (const [, name = '', labels = ''] of (await metrics.metrics()).matchAll(/^(\w+)(?:\{(.*)\})? /gm)) {
     const known = found.get(name) ?? new Set();

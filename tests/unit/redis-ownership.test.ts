@@ -213,7 +213,7 @@ describe('a new owner', () => {
   const answer = (letter: Letter) => letter.kind === 'given' && harness.ownership.given(2, letter);
 
   test('asks when Redis has confirmed, and holds back until all that the former owner handed on has come', () => {
-    expect(harness.letters).toEqual([{ to: 2, letter: { kind: 'take', atMs: 1000, withinMs: 1000, topics: ['a'] } }]);
+    expect(harness.letters).toEqual([{ to: 2, letter: { kind: 'take', atMs: 1000, withinMs: 5000, topics: ['a'] } }]);
     for (const sequence of [3, 4, 5]) harness.arrive('a', sequence);
     answer(given(true, 4));
     expect(harness.delivered).toEqual([]);
@@ -246,10 +246,10 @@ describe('a new owner', () => {
     expect([harness.delivered, harness.counted.redis_gaps]).toEqual([['a 5'], undefined]);
   });
 
-  test('goes on after five seconds when a worker is too busy to pass', () => {
+  test('goes on after ten seconds when a worker is too busy to pass', () => {
     harness.arrive('a', 5);
     answer(given(true, 4));
-    harness.ms += 4900;
+    harness.ms += 9900;
     harness.ownership.tick();
     harness.turn();
     expect(harness.delivered).toEqual([]);
@@ -263,7 +263,7 @@ describe('a new owner', () => {
     harness.ownership.heardOf(2, 1);
     harness.arrive('a', 5);
     harness.arrive('a', 6);
-    harness.ms += 1001;
+    harness.ms += 5001;
     harness.ownership.tick();
     // The answer might be here already, unread.
     expect(harness.link.asked).toEqual(['+a']);
@@ -281,7 +281,7 @@ describe('a new owner', () => {
 
   test('reads an answer that has come in time, although it was too busy itself', () => {
     harness.arrive('a', 5);
-    harness.ms += 3000;
+    harness.ms += 9000;
     harness.ownership.tick();
     answer(given(true, 4));
     harness.ownership.passed({ kind: 'passed', pass: 1, from: 2 }, 3);

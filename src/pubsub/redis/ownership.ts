@@ -111,8 +111,12 @@ export class Ownership {
 
   /** Whether other workers rely on topics that this one holds. */
   get isNeeded(): boolean {
-    for (const { members } of this.#topics.values())
-      if (members.some((member) => workerOf(member) !== this.#ports.self && this.#isAlive(member))) return true;
+    const isOwner = isIn(this.#view, this.#ports.self);
+    for (const { members } of this.#topics.values()) {
+      // A former owner knows only what was wanted before; it holds all of that until the new owners have asked for it, as they do.
+      if (isOwner ? members.some((member) => workerOf(member) !== this.#ports.self && this.#isAlive(member)) : members.length > 0)
+        return true;
+    }
     return false;
   }
 

@@ -17,16 +17,16 @@
  * Both subscriptions overlap, so nothing is lost; the sequences tell what has been handed on; the `pass` keeps what the former owner has put into the
  * rings before what the new one puts there.
  *
- * A former owner that dies, or does not answer within a second, has handed on nobody knows what. It has been told that time and stops then. The new
+ * A former owner that dies, or does not answer within seconds, has handed on nobody knows what. It has been told that time and stops then. The new
  * owner throws away what it has held back, and begins with a new subscription: something may have been missed, but nothing comes twice.
  */
 import { type Letter, letterBytesMax } from './mail.ts';
 import type { HandoverPorts, HeldMessage, OwnedTopic, Taking } from './owned-topic.ts';
 
-/** From asking until going on without an answer. */
-const answerWithinMs = 1000;
-/** From asking until going on although some worker has not said `passed`: it is busy with a handler. Its own subscribers may see messages swapped. */
-const passWithinMs = 5000;
+/** From asking until going on without an answer: long enough for a worker that is busy, since it would be as slow to hand messages on. */
+const answerWithinMs = 5000;
+/** From asking until going on although some worker has not said `passed`: its own subscribers may see messages swapped. */
+const passWithinMs = 10_000;
 /** What is held back of one topic, and of all; the oldest goes first: it is the likeliest to have been handed on by the former owner. */
 const topicBytesMax = 1 << 20;
 const allBytesMax = 16 << 20;
