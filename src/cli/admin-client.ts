@@ -1,7 +1,7 @@
 /**
  * Requests to the admin listener of a gateway that runs.
- * Role: for commands that talk to it. Where it is: --admin, else ADMIN_PORT, else the default port; what it is shown: --token, else
- * ADMIN_TOKEN, else what the gateway of the same user on this machine has left in its file.
+ * Role: for commands that talk to it. Where it is: --admin, else ADMIN_HOST and ADMIN_PORT, else the default address; what it is shown:
+ * --token, else ADMIN_TOKEN, else what the gateway of the same user on this machine has left in its file.
  */
 import { defaults, ranges } from '../config/defaults.ts';
 import { OperatingError } from '../operating-error.ts';
@@ -14,7 +14,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 export const adminArgs = {
   admin: {
     type: 'string',
-    description: 'The admin listener: a port, a URL or the path of a socket. Default: ADMIN_PORT, else 9100',
+    description: 'The admin listener: a port, a URL or the path of a socket. Default: ADMIN_HOST and ADMIN_PORT, else port 9100',
     valueHint: 'WHERE',
   },
   token: { type: 'string', description: "Its token. Default: ADMIN_TOKEN, else this user's own", valueHint: 'TOKEN' },
@@ -26,8 +26,10 @@ interface Target {
   /** Without a slash at its end. */
   readonly origin: string;
   readonly unix: string | undefined;
-  /** As the gateway may know the same place; empty: on another machine. */
+  /** As a gateway of this machine may know the same place. */
   readonly places: readonly AdminPlace[];
+  /** On this machine for certain. */
+  readonly isLocal: boolean;
 }
 
 /** Where a gateway of this machine may be bound for a client to reach it there, by the host of the client's URL. */
@@ -40,7 +42,7 @@ const boundFor: Readonly<Record<string, readonly string[]>> = {
 function targetOf(where: string): Target {
   if (where.startsWith('/') || where.startsWith('./') || where.startsWith('unix:')) {
     const path = where.replace(/^unix:(?:\/\/)?/, '');
-    return { label: `unix:${path}`, origin: 'http://localhost', unix: path, places: [{ path }] };
+    return { label: `unix:${path}`, origin: 'http://localhost', unix: path, places: [{ path }], isLocal: true };
   }
   const text = /^\d+$/.test(where) ? `http://127.0.0.1:${where}` : where.includes('://') ? where : `http://${where}`;
   const url = URL.canParse(text) ? new URL(text) : undefined;
@@ -48,16 +50,21 @@ function targetOf(where: string): Target {
   const isHttp = url?.protocol === 'http:' || url?.protocol === 'https:';
   if (url === undefined || !isHttp || port < 1)
     throw new UsageError(`--admin is '${where}'; write a port such as 9100, a URL such as http://127.0.0.1:9100, or the path of a socket`);
-  const places = (boundFor[url.hostname] ?? []).map((host) => ({ host, port }));
-  return { label: url.origin, origin: url.origin, unix: undefined, places };
+  const hosts = boundFor[url.hostname];
+  const places = (hosts ?? [url.hostname.replace(/^\[|\]$/g, '')]).map((host) => ({ host, port }));
+  return { label: url.origin, origin: url.origin, unix: undefined, places, isLocal: hosts !== undefined };
 }
 
-function environmentPort(env: Environment): string {
+/** Where the gateway listens that is started with the same environment. */
+function fromEnvironment(env: Environment): string {
   const text = env.ADMIN_PORT?.trim() || String(defaults.admin.port);
   const [, most] = ranges.port;
   if (!/^\d+$/.test(text) || Number(text) < 1 || Number(text) > most)
     throw new UsageError(`env ADMIN_PORT is '${text}'; write the port of the admin listener, from 1 to ${most}, or say --admin`);
-  return text;
+  const bound = env.ADMIN_HOST?.trim() || defaults.admin.host;
+  // Those that stand for every address of the machine.
+  const host = bound === '0.0.0.0' ? '127.0.0.1' : bound === '::' ? '::1' : bound;
+  return `http://${host.includes(':') ? `[${host}]` : host}:${text}`;
 }
 
 export class AdminClient {
@@ -84,7 +91,7 @@ export class AdminClient {
     path: string,
     options: { method?: string; headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
   ): Promise<Response> {
-    const { origin, unix, label, places } = this.#target;
+    const { origin, unix, label, isLocal } = this.#target;
     const headers = { ...options.headers, ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }) };
     try {
       return await fetch(origin + path, {
@@ -94,7 +101,7 @@ export class AdminClient {
         // The token is for nobody else.
         redirect: 'manual',
         // HTTP_PROXY is for the world outside.
-        ...(places.length > 0 ? { proxy: false as const } : {}),
+        ...(isLocal ? { proxy: false as const } : {}),
         ...(unix === undefined ? {} : { unix }),
       });
     } catch (error) {
@@ -118,14 +125,14 @@ export function adminClient(
   given: { readonly admin?: string | undefined; readonly token?: string | undefined },
   env: Environment = process.env,
 ): AdminClient {
-  const target = targetOf(given.admin ?? environmentPort(env));
+  const target = targetOf(given.admin ?? fromEnvironment(env));
   const shown = given.token ?? env.ADMIN_TOKEN?.trim();
   if (shown) {
     if (!/^[\x21-\x7e]+$/.test(shown))
       throw new UsageError(`${given.token === undefined ? 'env ADMIN_TOKEN' : '--token'} is no token: it has spaces, or what is not ASCII`);
     return new AdminClient(target, shown);
   }
-  // Never sent to another machine: it is of this one.
+  // Never sent to another machine: it is of one that was bound to this very address here.
   const own = readToken(target.places, env);
   return own === undefined ? new AdminClient(target, undefined) : new AdminClient(at(target, own.place), own.token);
 }

@@ -95,6 +95,12 @@ function close(members: readonly { readonly wire: Wire }[]): void {
   for (const { wire } of members) wire.destroy();
 }
 
+/** Of a worker that is just being started there is no process id; 0 would be this process's own group. */
+function killHard(pid: number): void {
+  if (!(pid > 1)) throw new Error(`there is no such process: ${pid}`);
+  process.kill(pid, 'SIGKILL');
+}
+
 /** Numbered messages of several publishers, as they come: strictly growing, whole, and for the rest as the caller wants it. */
 class Numbers {
   readonly last = new Map<string, number>();
@@ -142,7 +148,8 @@ describe('two nodes with a Redis', () => {
   const allUp = () =>
     eventually('every worker has Redis', async () => {
       const up = await Promise.all(nodes.map((gateway) => gateway.metric('ringway_redis_up')));
-      return up.every((count) => count === 2);
+      const pids = (await Promise.all(nodes.map((gateway) => gateway.workerPids()))).flat();
+      return up.every((count) => count === 2) && pids.every((pid) => pid > 1);
     });
   const subscribers = async (name = channel()) => Number((await redis.command('PUBSUB', 'NUMSUB', name)).split('\n')[1]);
   const inPlace = (count: number) => eventually(`${count} nodes are subscribed`, async () => (await subscribers()) === count);
@@ -266,7 +273,7 @@ describe('two nodes with a Redis', () => {
     const seen = survivors.map(() => new Numbers());
     // On its way through all of them.
     await Promise.all(survivors.map(({ wire }, at) => seen[at]?.until(wire, 'dying', 500)));
-    process.kill(victim, 'SIGKILL');
+    killHard(victim);
     await Promise.all(
       survivors.map(async ({ wire }, at) => {
         const numbers = seen[at] as Numbers;
@@ -293,7 +300,7 @@ describe('two nodes with a Redis', () => {
     const kept = await Promise.all(names.slice(0, 10).map((name) => memberOn(nodes[0], other, `/room/${name}`)));
     const channels = async () => (await redis.command('PUBSUB', 'CHANNELS', `ringway:${topic}-*`)).split('\n').filter(Boolean).sort();
     await eventually('all are subscribed', async () => (await channels()).length === names.length);
-    process.kill(victim, 'SIGKILL');
+    killHard(victim);
     const expected = names
       .slice(0, 10)
       .map((name) => `ringway:${name}`)
@@ -378,7 +385,7 @@ describe('two nodes with a Redis', () => {
     say(publisher.wire, { name: 'dying', count: 1e6 });
     const seen = members.map(() => new Numbers());
     await Promise.all(members.map(({ wire }, at) => seen[at]?.until(wire, 'dying', 1000)));
-    for (const pid of [third.pid, ...(await third.workerPids())]) process.kill(pid, 'SIGKILL');
+    for (const pid of [third.pid, ...(await third.workerPids())]) killHard(pid);
     await inPlace(1);
     say((members[0] as Member).wire, 'over 0 x end');
     await Promise.all(members.map(({ wire }, at) => seen[at]?.until(wire, 'over', 0)));
@@ -454,7 +461,7 @@ describe('two nodes with a Redis', () => {
       }),
     );
     const pids = old.map(({ pid }) => pid);
-    await eventually('there are new workers', async () => (await third.workerPids()).every((pid) => !pids.includes(pid)));
+    await eventually('there are new workers', async () => (await third.workerPids()).every((pid) => !pids.includes(pid)), 60_000);
     const fresh = await everywhere([third], `/room/${topic}`);
     const heard = fresh.map(({ wire }) => {
       const numbers = new Numbers();

@@ -154,14 +154,20 @@ export class RedisBus implements Bus {
     const began = this.#clock.now();
     const left = () => deadlineMs - (this.#clock.now() - began);
     // Owners hear of the topics of connections that have just gone.
-    await new Promise<void>((done) => this.#options.afterTurn(done));
+    await this.#turn();
     const isNeeded = () => this.#link.state === 'up' && (this.#ownership.isNeeded || this.#ownership.isHandingOver);
     while (left() > deadlineMs * outboxShare && isNeeded()) await new Promise<void>((done) => this.#clock.later(closePollMs, done));
     this.#isClosed = true;
     this.#stopTicking();
     this.#core.onPublish = undefined;
     await this.#link.stop(Math.max(0, Math.min(left(), outboxWithinMs)));
+    // The last letters lie in rings; their readers are woken by the turn.
+    await this.#turn();
     this.#core.busEvents = undefined;
+  }
+
+  #turn(): Promise<void> {
+    return new Promise((done) => this.#options.afterTurn(done));
   }
 
   // ---------------------------------------------------------------- to Redis
