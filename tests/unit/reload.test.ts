@@ -96,6 +96,12 @@ async function state() {
   };
 }
 
+/** Never process 0: that would be every process of our own group. */
+function killHard(pid: number | null | undefined): void {
+  if (pid === null || pid === undefined) throw new Error('there is no such process to be killed');
+  process.kill(pid, 'SIGKILL');
+}
+
 describe('a reload', () => {
   test('puts new workers in the place of the old ones: on trial, ready, view, serve, and then the old ones drain', async () => {
     await start();
@@ -171,7 +177,7 @@ describe('a reload', () => {
         ],
       ],
     ]);
-    process.kill(draining[0]?.workers[0]?.pid ?? 0, 'SIGKILL');
+    killHard(draining[0]?.workers[0]?.pid);
     await until(async () => (await health()).draining[0]?.workers.length === 1);
   });
 
@@ -343,7 +349,7 @@ describe('a reload that cannot be', () => {
     expect(await supervisor.reload()).toMatchObject({ kind: 'postponed' });
     expect((await health()).reload.last).toMatchObject({ kind: 'postponed', request: 3 });
     behaviour = 'ok';
-    for (const worker of (await health()).draining[0]?.workers ?? []) process.kill(worker.pid ?? 0, 'SIGKILL');
+    for (const worker of (await health()).draining[0]?.workers ?? []) killHard(worker.pid);
     await until(async () => (await health()).generation === 3);
     expect((await health()).reload).toMatchObject({ requests: 3, last: { kind: 'reloaded', generation: 3, request: 3 } });
     expect(await places()).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
@@ -374,7 +380,7 @@ describe('many reloads', () => {
 
   test('while a worker of the first generation is being restarted do not start it again', async () => {
     await start();
-    process.kill((await health()).workers[1]?.pid ?? 0, 'SIGKILL');
+    killHard((await health()).workers[1]?.pid);
     await supervisor.reload();
     await allDrained();
     expect((await health()).workers.map(({ index, state: now }) => [index, now])).toEqual([
@@ -392,7 +398,7 @@ describe('after a reload', () => {
     await start();
     await supervisor.reload();
     await allDrained();
-    process.kill((await health()).workers[0]?.pid ?? 0, 'SIGKILL');
+    killHard((await health()).workers[0]?.pid);
     await until(async () => (await health()).workers[0]?.restarts === 1 && (await health()).workers[0]?.state === 'ready');
     expect(logOf(2).filter((line) => line.startsWith('start'))).toEqual(['start on trial', 'start serving']);
     expect(await found(2)).toMatchObject({ generation: 1, holdsBack: false });
@@ -410,12 +416,12 @@ describe('after a reload', () => {
   test('every other worker, draining ones too, hears of one that has ended', async () => {
     await start('stubborn');
     await supervisor.reload();
-    process.kill((await health()).workers[1]?.pid ?? 0, 'SIGKILL');
+    killHard((await health()).workers[1]?.pid);
     const hears = (place: number, gone: number) => logOf(place).some((line) => line.startsWith(`worker-gone {"worker":${gone},`));
     await until(() => [0, 1, 2].every((place) => hears(place, 3)));
     await until(async () => (await health()).workers.every(({ state: now }) => now === 'ready'));
     const [oldest] = (await health()).draining[0]?.workers ?? [];
-    process.kill(oldest?.pid ?? 0, 'SIGKILL');
+    killHard(oldest?.pid);
     await until(() => [1, 2, 3].every((place) => hears(place, 0)));
     expect(native.events.filter((event) => event.startsWith('gone'))).toEqual(['gone 3', 'gone 0']);
   });
@@ -433,7 +439,7 @@ describe('after a reload', () => {
     );
     expect(await metric('ringway_node_http_requests_total')).toEqual(['ringway_node_http_requests_total 10']);
     expect(await metric('ringway_worker_up')).toEqual(['ringway_worker_up{worker="2"} 1', 'ringway_worker_up{worker="3"} 1']);
-    process.kill((await health()).workers[0]?.pid ?? 0, 'SIGKILL');
+    killHard((await health()).workers[0]?.pid);
     await until(async () => (await metric('ringway_worker_restarts_total')).includes('ringway_worker_restarts_total{worker="2"} 1'));
     await until(async () => (await health()).workers.every(({ state: now }) => now === 'ready'));
     await supervisor.reload();

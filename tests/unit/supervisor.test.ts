@@ -127,7 +127,7 @@ describe('restart', () => {
       await start('ok');
       await untilReady();
       const before = (await health()).workers;
-      process.kill(before[1]?.pid ?? 0, 'SIGKILL');
+      process.kill(before[1]?.pid ?? Number.NaN, 'SIGKILL');
       await until(async () => (await health()).workers[1]?.restarts === 1);
       await untilReady();
       const after = await health();
