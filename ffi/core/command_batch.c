@@ -92,8 +92,8 @@ int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command,
                 rw_connection_arm_timer(core, slot, core->now_ms);
             }
             slot->state.paused_by_host = command->type == RW_COMMAND_PAUSE;
-            rw_connection_update_receive(core, slot);
             if (!slot->state.paused_by_host && (slot->input_bytes || slot->state.peer_closed)) rw_connection_mark_ready(core, slot);
+            rw_connection_update_receive(core, slot);
             return RW_OK;
         case RW_COMMAND_SERVER_NAME:
             return rw_tls_answer_name(core, slot);

@@ -41,6 +41,11 @@ static void mark_ending(struct rw_core *core, struct rw_slot *slot) {
 
 /* ------------------------------------------------------------------ receive */
 
+/* As much input as this, about to be served, comes first: what is received meanwhile can be more than a turn takes, time after time. */
+#define INPUT_HOLD_BYTES 16384u
+
+static int is_behind(const struct rw_slot *slot) { return slot->state.ready && slot->input_bytes >= INPUT_HOLD_BYTES; }
+
 static void recv_arm(struct rw_core *core, struct rw_slot *slot) {
     assert(!slot->state.recv_armed);
     uint32_t index = rw_core_index(core, slot);
@@ -55,8 +60,8 @@ static void recv_arm(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_connection_update_receive(struct rw_core *core, struct rw_slot *slot) {
     uint32_t phase = slot->state.phase;
-    int wanted = (phase == RW_PHASE_OPEN && !slot->state.paused_by_host && !slot->state.paused_by_core) || phase == RW_PHASE_FINISHING ||
-                 phase == RW_PHASE_LINGERING;
+    int wanted = (phase == RW_PHASE_OPEN && !slot->state.paused_by_host && !slot->state.paused_by_core && !is_behind(slot)) ||
+                 phase == RW_PHASE_FINISHING || phase == RW_PHASE_LINGERING;
     if (slot->state.peer_closed || slot->state.recv_starved) wanted = 0;
     if (wanted && !slot->state.recv_armed) {
         recv_arm(core, slot);
@@ -367,7 +372,7 @@ static void release(struct rw_core *core, struct rw_slot *slot) {
     rw_timer_wheel_cancel(&core->wheel, rw_core_index(core, slot));
     rw_slot_pool_release(&core->pool, slot);
     /* Room for a descriptor: listeners that ran out may go on at once. */
-    if (core->accept_retry_ms) core->accept_retry_ms = core->now_ms;
+    if (core->accept_retry_ms) rw_core_retry_accept(core, core->now_ms);
 }
 
 void rw_connection_finish_ending(struct rw_core *core) {
@@ -406,6 +411,7 @@ void rw_connection_serve_ready(struct rw_core *core) {
                 rw_http_on_peer_closed(core, slot);
             }
         }
+        if (slot->state.phase == RW_PHASE_OPEN) rw_connection_update_receive(core, slot);
     }
     /* What the serving itself put on the list lies behind `count`; it and the rest wait for the next turn. */
     for (; i < core->ready.count; i++) core->ready.items[kept++] = core->ready.items[i];

@@ -49,7 +49,7 @@ void rw_connection_finish(struct rw_core *core, struct rw_slot *slot);
 void rw_connection_end_now(struct rw_core *core, struct rw_slot *slot);
 /* End at once; what is queued is lost. */
 void rw_connection_terminate(struct rw_core *core, struct rw_slot *slot);
-/* Stop or resume receiving according to paused_by_host and paused_by_core. */
+/* Stop or resume receiving according to paused_by_host and paused_by_core, and to what waits to be served. */
 void rw_connection_update_receive(struct rw_core *core, struct rw_slot *slot);
 /* Make sure that the timer of the slot fires at due_ms (core clock) or before; on_timer works out the rest. */
 void rw_connection_arm_timer(struct rw_core *core, struct rw_slot *slot, uint32_t due_ms);

@@ -151,6 +151,9 @@ static inline struct rw_slot *rw_core_slot(const struct rw_core *core, uint32_t 
     return &core->pool.slots[index];
 }
 
+/* The clock wraps through 0, which says that nothing is to be tried again. */
+static inline void rw_core_retry_accept(struct rw_core *core, uint32_t at_ms) { core->accept_retry_ms = at_ms ? at_ms : 1; }
+
 /* What a completion is about: user_data = op << 56 | generation (24 bits) << 32 | index. */
 enum rw_op { RW_OP_ACCEPT = 1, RW_OP_RECV = 2, RW_OP_SEND = 3, RW_OP_INBOX = 4 };
 

@@ -89,8 +89,7 @@ void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
     int window_full = body_window_is_full(core, slot);
     int pipeline_full = http->phase == RW_HTTP_RECEIVED && slot->input_bytes >= PIPELINE_HOLD_BYTES;
-    /* What is about to be served comes first: receiving meanwhile would bring more than the serving takes. */
-    int backlog_full = http->phase <= RW_HTTP_BODY && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
+    int backlog_full = http->phase <= RW_HTTP_HEAD && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
     unsigned paused = window_full || pipeline_full || backlog_full;
     if (slot->state.paused_by_core == paused) return;
     slot->state.paused_by_core = paused & 1u;

@@ -95,7 +95,7 @@ void rw_listener_retry(struct rw_core *core) {
     core->accept_retry_ms = 0;
     for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) {
         struct rw_listener *listener = &core->listeners[i];
-        if (listener->used && !listener->armed && !listener->stopped && arm(core, i) != RW_OK) core->accept_retry_ms = core->now_ms + RETRY_MS;
+        if (listener->used && !listener->armed && !listener->stopped && arm(core, i) != RW_OK) rw_core_retry_accept(core, core->now_ms + RETRY_MS);
     }
 }
 
@@ -141,5 +141,5 @@ void rw_listener_on_accept(struct rw_core *core, const struct rw_completion *com
     listener->armed = 0;
     if (listener->unlistened) end_unlistened(listener);
     if (listener->stopped) return;
-    if (rest || arm(core, index) != RW_OK) core->accept_retry_ms = core->now_ms + RETRY_MS;
+    if (rest || arm(core, index) != RW_OK) rw_core_retry_accept(core, core->now_ms + RETRY_MS);
 }

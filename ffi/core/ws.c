@@ -13,6 +13,8 @@
 #define PING_GRID_MS 1024u
 /* Shorter intervals are kept to as they are: a second more could be past the idle timeout. */
 #define PING_GRID_INTERVAL_MS 8192u
+/* A quarter of what the clock counts to: deadlines further away are looked at again on their way. */
+#define LOOK_MS (1u << 30)
 
 /* ------------------------------------------------------------------ opening */
 
@@ -437,12 +439,9 @@ full:
 void rw_ws_serve(struct rw_core *core, struct rw_slot *slot) {
     serve_notices(core, slot);
     if (slot->state.paused_by_host || !slot->input_bytes) return;
-    int was_paused = slot->state.paused_by_core;
-    if (was_paused && !rw_ws_rate_resume(core, slot)) return;
+    if (slot->state.paused_by_core && !rw_ws_rate_resume(core, slot)) return;
     size_t consumed = rw_ws_input(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
-    if (slot->state.phase != RW_PHASE_OPEN) return;
-    rw_connection_unstash(core, slot, (uint32_t)consumed);
-    if (was_paused) rw_connection_update_receive(core, slot);
+    if (slot->state.phase == RW_PHASE_OPEN) rw_connection_unstash(core, slot, (uint32_t)consumed);
 }
 
 void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
@@ -489,13 +488,20 @@ void rw_ws_release(struct rw_core *core, struct rw_slot *slot) {
     rw_deflate_release(slot);
 }
 
-static uint32_t sooner(uint32_t a, uint32_t b) { return rw_before(a, b) ? a : b; }
+/* Spans may be longer than half of what the clock counts to before it wraps, so times that far ahead cannot be compared: what is left of a span can.
+ * ret: 0: it is over */
+static uint32_t left_ms(uint32_t now, uint32_t since, uint32_t span_ms) {
+    uint32_t passed = now - since;
+    return passed < span_ms ? span_ms - passed : 0;
+}
+
+static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_ws *ws = &slot->as.ws;
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
     uint32_t now = core->now_ms;
-    uint32_t due = now + (1u << 30);
+    uint32_t wait = LOOK_MS;
     if (ws->flags & RW_WS_CLOSE_SENT) {
         if (!rw_before(now, slot->deadline_ms)) {
             rw_connection_terminate(core, slot);
@@ -505,39 +511,39 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
         return;
     }
     if (slot->state.paused_by_core) {
-        due = rw_ws_rate_on_timer(core, slot);
+        wait = rw_ws_rate_on_timer(core, slot) - now;
         if (slot->state.phase != RW_PHASE_OPEN) return;
     }
     /* Nobody who is not read from is silent. */
     if (behavior->idle_timeout_ms && !slot->state.paused_by_host && !slot->state.paused_by_core) {
-        uint32_t idle_due = slot->last_input_ms + behavior->idle_timeout_ms;
-        if (!rw_before(now, idle_due)) {
+        uint32_t left = left_ms(now, slot->last_input_ms, behavior->idle_timeout_ms);
+        if (left == 0) {
             RW_COUNT(core, timeouts_idle, 1);
             rw_ws_note_cause(slot, RW_CLOSE_IDLE);
             rw_connection_terminate(core, slot);
             return;
         }
-        due = sooner(due, idle_due);
+        wait = least(wait, left);
     }
     if (behavior->max_lifetime_ms) {
-        uint32_t end = ws->opened_ms + behavior->max_lifetime_ms;
-        if (!rw_before(now, end)) {
+        uint32_t left = left_ms(now, ws->opened_ms, behavior->max_lifetime_ms);
+        if (left == 0) {
             rw_ws_note_cause(slot, RW_CLOSE_LIFETIME);
             rw_ws_close(core, slot, 1000, (const uint8_t *)"please reconnect", 16);
             return;
         }
-        due = sooner(due, end);
+        wait = least(wait, left);
     }
     if (behavior->ping_interval_ms) {
-        uint32_t last = rw_before(ws->last_ping_ms, slot->last_input_ms) ? slot->last_input_ms : ws->last_ping_ms;
-        if (!rw_before(now, last + behavior->ping_interval_ms)) {
+        uint32_t left = left_ms(now, now - least(now - ws->last_ping_ms, now - slot->last_input_ms), behavior->ping_interval_ms);
+        if (left == 0) {
             rw_ws_send_ping(core, slot);
             RW_COUNT(core, ws_pings_out, 1);
             ws->last_ping_ms = now;
-            last = now;
+            left = behavior->ping_interval_ms;
         }
         uint32_t grid = behavior->ping_interval_ms < PING_GRID_INTERVAL_MS ? 1 : PING_GRID_MS;
-        due = sooner(due, (last + behavior->ping_interval_ms + grid - 1) & ~(grid - 1));
+        wait = least(wait, ((now + left + grid - 1) & ~(grid - 1)) - now);
     }
-    if (slot->state.phase == RW_PHASE_OPEN) rw_connection_arm_timer(core, slot, due);
+    if (slot->state.phase == RW_PHASE_OPEN) rw_connection_arm_timer(core, slot, now + wait);
 }

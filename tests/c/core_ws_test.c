@@ -485,6 +485,29 @@ static void a_lifetime_ends_with_1000_and_an_unanswered_close_with_1006(void **s
     host_close(host);
 }
 
+/* As long as a config may say, which is longer than half of what the core's clock counts to before it begins anew. */
+static void thirty_days_are_thirty_days(void **state) {
+    enum { DAY_MS = 86400000 };
+    const struct rw_behavior behaviors[] = {{.idle_timeout_ms = 30u * DAY_MS}, {.max_lifetime_ms = 30u * DAY_MS}, {.ping_interval_ms = 30u * DAY_MS}};
+    for (size_t i = 0; i < sizeof behaviors / sizeof behaviors[0]; i++) {
+        struct host *host = ws_host(state, behaviors[i]);
+        struct rw_event open;
+        struct peer *peer = peer_open_ws(host, 7, &open);
+        for (uint32_t day = 0; day < 29; day++) {
+            host->core->clock_start_ms -= DAY_MS;
+            host_turns(host, 3);
+        }
+        host_expect_silence(host);
+        peer_expect_silence(host, peer);
+        host->core->clock_start_ms -= DAY_MS + 2000; /* pings wait for a whole second */
+        host_turns(host, 3);
+        if (behaviors[i].idle_timeout_ms) assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg1, RW_CLOSE_IDLE);
+        if (behaviors[i].max_lifetime_ms) peer_expect_frame(host, peer, FIN_CLOSE, "\x03\xE8please reconnect", 18);
+        if (behaviors[i].ping_interval_ms) peer_expect_frame(host, peer, FIN_PING, "", 0);
+        host_close(host);
+    }
+}
+
 static void a_drain_closes_every_socket_with_its_code(void **state) {
     enum { PEERS = 20 };
     struct host *host = ws_host(state, PLAIN);
@@ -523,6 +546,7 @@ int main(void) {
         ON_EVERY_RING(silence_ends_a_socket_and_pings_keep_it),
         ON_EVERY_RING(pings_that_fall_due_together_share_one_frame),
         ON_SIM(a_pause_does_not_lose_the_idle_timeout),
+        ON_EVERY_RING(thirty_days_are_thirty_days),
         ON_EVERY_RING(a_lifetime_ends_with_1000_and_an_unanswered_close_with_1006),
         ON_EVERY_RING(a_drain_closes_every_socket_with_its_code),
     };
