@@ -36,7 +36,7 @@ interface Load {
 
 const answerMs = 5000;
 /** Of one worker. A request that is larger than this by itself waits until nothing else does. */
-const loadMax: Readonly<Load> = { requests: 1024, bytes: 16 * 1024 * 1024 };
+const loadMax: Readonly<Load> = { requests: 1024, bytes: 32 * 1024 * 1024 };
 /** Of a message, beside its topic and data. */
 const messageBytes = 64;
 

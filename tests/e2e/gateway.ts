@@ -122,7 +122,9 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   };
   const collected = Promise.all([collect(child.stdout), collect(child.stderr)]);
   let ended = false;
-  void child.exited.then(() => {
+  void child.exited.then(async () => {
+    // What it said last is still on its way; unless a process that it has left behind holds the pipe.
+    await Promise.race([collected, Bun.sleep(1000)]);
     ended = true;
   });
   const banner = await eventually('the gateway says where it listens', () => {

@@ -25,7 +25,7 @@ export interface CommandResult {
 }
 
 /** What this shell has set must not be found by commands that tests run. */
-const nothingSet = { ADMIN_PORT: '', ADMIN_TOKEN: '', HTTP_PROXY: '', http_proxy: '', NO_COLOR: '1' };
+const nothingSet = { ADMIN_HOST: '', ADMIN_PORT: '', ADMIN_TOKEN: '', HTTP_PROXY: '', http_proxy: '', NO_COLOR: '1' };
 
 export function startRingway(words: readonly string[], options: CommandOptions = {}) {
   return Bun.spawn([...program, ...words], {

@@ -442,7 +442,7 @@ describe('Publisher', () => {
   test('bytes are bounded too, but a large request is not refused for good', async () => {
     const worker = new FakeWorker(0);
     const publisher = new Publisher(() => [worker]);
-    const large = message('t', 'x'.repeat(17 * 1024 * 1024));
+    const large = message('t', 'x'.repeat(33 * 1024 * 1024));
     const first = publisher.publish([large]);
     expect(await publisher.publish([message('t')])).toEqual({ kind: 'busy' });
     publisher.answered(worker.told[0]?.id ?? 0, undefined);
@@ -450,7 +450,7 @@ describe('Publisher', () => {
     const waiting = Array.from({ length: 100 }, () => publisher.publish([message('t', 'x'.repeat(1024 * 1024))]));
     publisher.workerGone(0);
     const kinds = (await Promise.all(waiting)).map(({ kind }) => kind);
-    expect([kinds.filter((kind) => kind === 'unknown').length, kinds.filter((kind) => kind === 'busy').length]).toEqual([15, 85]);
+    expect([kinds.filter((kind) => kind === 'unknown').length, kinds.filter((kind) => kind === 'busy').length]).toEqual([31, 69]);
   });
 
   test('a worker that hangs is not given more and more, and is used again when it answers', async () => {
