@@ -60,7 +60,7 @@ export function endToEnd() {
       'bun e2e',
       files.filter((file) => !isPatient(file)),
     ),
-    step('bun e2e, patient', files.filter(isPatient)),
+    { ...step('bun e2e, patient', files.filter(isPatient)), timeoutMs: 20 * 60_000 },
   ];
 }
 
