@@ -345,7 +345,8 @@ describe('a reload', () => {
       { port: 0, host: '127.0.0.1', tls: files },
     ];
     const running = await start({ workers: 4, listen });
-    const secure = Number(/https:\/\/127\.0\.0\.1:(\d+)/.exec(running.output())?.[1]);
+    // A line for each address, and the first is enough for a gateway to count as started.
+    const secure = await eventually('it says where it speaks TLS', () => /https:\/\/127\.0\.0\.1:(\d+)/.exec(running.output())?.[1]);
     const askSecurely = async () => {
       const url = `https://127.0.0.1:${secure}/listener`;
       return (await fetch(url, { headers: { connection: 'close' }, tls: { ca: authority.cert } })).text();
