@@ -165,9 +165,14 @@ export class RequestLog {
   }
 }
 
-/** Without the query, which may hold secrets. */
+/** Without the query, which may hold secrets; and in ASCII, since a log is looked at in terminals, which act on some other octets. */
 function pathOf(head: RequestHead): string {
   const target = head.raw.slice(head.hostBytes, head.hostBytes + head.targetBytes);
   const query = target.indexOf('?');
-  return query < 0 ? target : target.slice(0, query);
+  return (query < 0 ? target : target.slice(0, query)).replace(notGraphic, (octet) => {
+    const code = octet.charCodeAt(0).toString(16).toUpperCase();
+    return `%${code.padStart(2, '0')}`;
+  });
 }
+
+const notGraphic = /[^\x21-\x7e]/g;

@@ -163,6 +163,14 @@ describe('RequestLog', () => {
     expect(lines.length).toBe(1);
   });
 
+  test('a path is written in ASCII, whatever octets came', () => {
+    const { lines, commands, events } = setUp();
+    const head = headOf('/\x9b31m\xc3\xa4%0a\x7f?\x9b');
+    events.onRequest(head);
+    commands.respond(head, 200, '', null);
+    expect(lines.map(({ path, msg }) => [path, msg])).toEqual([['/%9B31m%C3%A4%0a%7F', 'GET /%9B31m%C3%A4%0a%7F 200']]);
+  });
+
   test('a streamed response has its line at its end, whole or broken off', () => {
     const { lines, commands, events, pass } = setUp();
     for (const request of [1, 2]) events.onRequest(headOf('/s', [], { request }));
