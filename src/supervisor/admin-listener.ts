@@ -93,7 +93,7 @@ export class AdminListener {
     const now = this.#settings;
     if (isSamePlace(now, next) || isSamePlace(this.#place, next)) {
       const isSame = now === false || next === false || now.token === next.token;
-      return { commit: () => (isSame ? this.#keep(next) : this.#moveInPlace(next)), abandon() {} };
+      return { commit: () => this.#stay(next, isSame), abandon() {} };
     }
     let server: AdminServer | undefined;
     try {
@@ -107,7 +107,7 @@ export class AdminListener {
     return {
       commit: () => {
         const old = this.#server;
-        this.#keep(next);
+        this.#settings = next;
         this.#server = server;
         if (old !== undefined) this.#leave(old);
       },
@@ -126,8 +126,12 @@ export class AdminListener {
     this.#server = undefined;
   }
 
-  #keep(settings: false | AdminSettings): void {
-    this.#settings = settings;
+  #stay(next: false | AdminSettings, hasSameToken: boolean): void {
+    this.#settings = next;
+    if (next === false) return;
+    // Whoever still waits for the address does so for other settings.
+    if (this.#server === undefined) void this.openPatiently(next);
+    else if (!hasSameToken) this.#server.setToken(next.token);
   }
 
   #moveInPlace(next: false | AdminSettings): void {

@@ -116,6 +116,8 @@ function digest(text: string): Buffer {
 export interface AdminServer {
   /** For people, such as 'http://127.0.0.1:9100'. */
   readonly label: string;
+  /** From now on. undefined: one is made. */
+  setToken(token: string | undefined): void;
   stop(): void;
 }
 
@@ -134,16 +136,32 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
     // A little more than ours, whose answer says more.
     maxRequestBodySize: bodyBytesMax + 65536,
   };
-  const begin = (place: AdminPlace): (() => void) => {
-    const needsToken = address.token === undefined && (view.publish !== undefined || view.reload !== undefined);
+  let end = () => {};
+  const begin = (place: AdminPlace, token: string | undefined) => {
+    const needsToken = token === undefined && (view.publish !== undefined || view.reload !== undefined);
     const kept = needsToken ? tryKeepToken(place, log) : undefined;
     const timer = setInterval(() => kept?.refresh(), refreshMs);
     timer.unref();
     const onDefect = (error: unknown) => log.error({ err: error }, 'the admin listener has failed to answer a request');
-    app = adminApp(view, address.token ?? kept?.token, onDefect);
-    return () => {
+    app = adminApp(view, token ?? kept?.token, onDefect);
+    end = () => {
       clearInterval(timer);
       kept?.remove();
+    };
+  };
+  const servedAt = (place: AdminPlace, label: string, stop: () => void): AdminServer => {
+    begin(place, address.token);
+    return {
+      label,
+      setToken(token) {
+        end();
+        begin(place, token);
+      },
+      stop() {
+        // Before the address is free for another gateway, which puts its own token there.
+        end();
+        stop();
+      },
     };
   };
   if (address.kind === 'unix') {
@@ -151,16 +169,10 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
     // On Unix sockets Bun takes a time for all requests (its types do not know), and none for one of them.
     const options = { ...common, unix: address.path, idleTimeout: reloadSeconds } as Bun.Serve.Options<undefined>;
     const server = attempt(() => Bun.serve(options), `the Unix socket ${address.path}`);
-    const end = begin({ path: address.path });
-    return {
-      label: `unix:${address.path}`,
-      stop() {
-        // Before the address is free for another gateway, which puts its own token there.
-        end();
-        void server.stop(true);
-        removeFile(address.path);
-      },
-    };
+    return servedAt({ path: address.path }, `unix:${address.path}`, () => {
+      void server.stop(true);
+      removeFile(address.path);
+    });
   }
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
   // Bun's default lets two processes share a port in silence; half of the scrapes would reach the wrong gateway.
@@ -168,14 +180,8 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
     () => Bun.serve({ ...common, hostname: address.host, port: address.port, idleTimeout: idleSeconds, reusePort: false }),
     `${host}:${address.port}, for the admin listener`,
   );
-  const end = begin({ host: address.host, port: server.port ?? address.port });
-  return {
-    label: `http://${hostText(address.host)}:${server.port}`,
-    stop() {
-      end();
-      void server.stop(true);
-    },
-  };
+  const place = { host: address.host, port: server.port ?? address.port };
+  return servedAt(place, `http://${hostText(address.host)}:${server.port}`, () => void server.stop(true));
 }
 
 /** More often than any cleaner of temporary files takes something away. */

@@ -25,7 +25,7 @@ export interface GatewayOptions {
   readonly workers?: number;
   /** Instead of one address on 127.0.0.1 with a port that the system chooses; as it stands in a config. The first is `Gateway.port`. */
   readonly listen?: string;
-  /** Instead of a port on 127.0.0.1 that the system chooses; as it stands in a config. Elsewhere than there, `Gateway.adminPort` is NaN. */
+  /** Instead of a port on 127.0.0.1 that the system chooses; as it stands in a config. On no such port, `Gateway.adminPort` is NaN. */
   readonly admin?: string;
   /** Files beside the config, by name. */
   readonly files?: Readonly<Record<string, string>>;
@@ -129,7 +129,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   });
   const banner = await eventually('the gateway says where it listens', () => {
     if (ended) throw new Error(`the gateway ended with ${child.exitCode}:\n${output}`);
-    if (options.admin !== undefined) return /listening on (\S+?)(?:,| \()[^\n]*\n/.exec(output);
+    if (options.admin !== undefined) return /listening on (\S+?)(?:,| \()[^\n]*?(?:admin http:\/\/127\.0\.0\.1:(\d+)|\n)/.exec(output);
     return /listening on (\S+?)(?:,| \()[^\n]*?admin http:\/\/127\.0\.0\.1:(\d+)/.exec(output);
   }).catch((error) => {
     child.kill('SIGKILL');

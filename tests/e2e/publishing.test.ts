@@ -2,7 +2,7 @@
  * Publishing over the admin listener into real gateways: every answer, order, and what holds while workers die or are replaced.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eventually } from './gateway.ts';
 import { RawClient } from './raw-client.ts';
@@ -255,6 +255,30 @@ describe('the token', () => {
       expect((await gateway.run(['publish', 't', 'x', '--token', 'a-token-of-the-tests'])).exitCode).toBe(0);
       const wrong = await gateway.run(['publish', 't', 'x', '--token', 'another-token-of-them']);
       expect([wrong.exitCode, wrong.err]).toEqual([1, expect.stringContaining('refuses (401): the token is wrong')]);
+    } finally {
+      await gateway.stop();
+    }
+  });
+
+  test('of the config is changed by a reload, where it is; and one that is taken out is made', async () => {
+    const settings = (token: string) => `export const token = ${token};`;
+    const gateway = await startOperated({
+      config: config.replace('export default', "import { token } from './settings.ts';\nexport default"),
+      admin: '{ port: 0, token }',
+      files: { 'settings.ts': settings("'the-first-of-the-tokens'") },
+    });
+    const post = async (path: string, token: string) =>
+      (await fetch(gateway.adminUrl + path, { method: 'POST', body: 'x', headers: { authorization: `Bearer ${token}` } })).status;
+    try {
+      expect(await post('/publish/t', 'the-first-of-the-tokens')).toBe(200);
+      writeFileSync(join(gateway.folder, 'settings.ts'), settings("'the-second-of-the-tokens'"));
+      expect(await post('/reload', 'the-first-of-the-tokens')).toBe(200);
+      expect([await post('/publish/t', 'the-first-of-the-tokens'), await post('/publish/t', 'the-second-of-the-tokens')]).toEqual([
+        401, 200,
+      ]);
+      writeFileSync(join(gateway.folder, 'settings.ts'), settings('undefined'));
+      expect(await post('/reload', 'the-second-of-the-tokens')).toBe(200);
+      expect([await post('/publish/t', 'the-second-of-the-tokens'), await post('/publish/t', gateway.token())]).toEqual([401, 200]);
     } finally {
       await gateway.stop();
     }
