@@ -290,6 +290,7 @@ static void print_capacity(void) {
     entry("lendBytes", RW_LEND_BYTES);
     entry("commandsCapacity", RW_COMMANDS_CAPACITY);
     entry("dataBytes", RW_DATA_BYTES);
+    entry("windowEventBytes", RW_WINDOW_EVENT_BYTES);
     end();
 }
 

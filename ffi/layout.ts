@@ -445,4 +445,5 @@ export const capacity = {
   lendBytes: 1048576,
   commandsCapacity: 4096,
   dataBytes: 1048576,
+  windowEventBytes: 256,
 } as const;

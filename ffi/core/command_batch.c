@@ -76,6 +76,25 @@ static int32_t apply_publish(struct rw_core *core, const struct rw_command *comm
     return RW_OK;
 }
 
+static int32_t apply_pause(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command) {
+    int resume = command->type == RW_COMMAND_RESUME;
+    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
+        /* Once this side has closed, the answer must be read: nothing pauses any more. */
+        if (!rw_ws_can_send(slot)) return RW_OK;
+        slot->as.ws.window = resume ? command->arg0 : 0;
+    }
+    if (slot->state.paused_by_host && resume) {
+        /* Nothing was read meanwhile, so the peer was not silent: its idle time begins now. */
+        slot->last_input_ms = core->now_ms;
+        if (slot->state.protocol == RW_PROTOCOL_HTTP) rw_http_on_resume(core, slot);
+        rw_connection_arm_timer(core, slot, core->now_ms);
+    }
+    slot->state.paused_by_host = !resume;
+    if (resume && (slot->input_bytes || slot->state.peer_closed)) rw_connection_mark_ready(core, slot);
+    rw_connection_update_receive(core, slot);
+    return RW_OK;
+}
+
 int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
     if (command->type == RW_COMMAND_PUBLISH) return apply_publish(core, command, data, bytes);
     if (command->type == RW_COMMAND_MAIL) return core->bus ? rw_node_bus_mail(core->bus, command->arg0, data, bytes) : RW_ERR_STALE;
@@ -85,16 +104,7 @@ int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command,
     switch ((enum rw_command_type)command->type) {
         case RW_COMMAND_PAUSE:
         case RW_COMMAND_RESUME:
-            if (slot->state.paused_by_host && command->type == RW_COMMAND_RESUME) {
-                /* Nothing was read meanwhile, so the peer was not silent: its idle time begins now. */
-                slot->last_input_ms = core->now_ms;
-                if (slot->state.protocol == RW_PROTOCOL_HTTP) rw_http_on_resume(core, slot);
-                rw_connection_arm_timer(core, slot, core->now_ms);
-            }
-            slot->state.paused_by_host = command->type == RW_COMMAND_PAUSE;
-            if (!slot->state.paused_by_host && (slot->input_bytes || slot->state.peer_closed)) rw_connection_mark_ready(core, slot);
-            rw_connection_update_receive(core, slot);
-            return RW_OK;
+            return apply_pause(core, slot, command);
         case RW_COMMAND_SERVER_NAME:
             return rw_tls_answer_name(core, slot);
         case RW_COMMAND_TERMINATE:

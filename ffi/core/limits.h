@@ -26,6 +26,9 @@
 #define RW_LEND_BYTES (1u << 20)
 #define RW_COMMANDS_CAPACITY 4096u
 #define RW_DATA_BYTES (1u << 20)
+/* What an event counts for beside its payload where a host says how much it takes (RW_COMMAND_RESUME): about what it costs to keep it. */
+#define RW_WINDOW_EVENT_BYTES 256u
+
 #define RW_EVENT_LARGE_BYTES 65536u /* payloads above this are handed over in place, not copied into the payload area */
 
 #define RW_HEAD_BYTES_DEFAULT 16384u

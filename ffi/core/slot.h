@@ -114,6 +114,7 @@ struct rw_slot_ws {
     uint32_t rate_ms;         /* when the tokens were last counted, see ws_rate.c */
     int64_t message_tokens;
     int64_t byte_tokens;
+    uint32_t window;          /* what the host still takes before it is asked, see RW_COMMAND_RESUME; 0: no end */
 };
 
 struct rw_slot {

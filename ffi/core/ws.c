@@ -52,8 +52,23 @@ static void drop_message(struct rw_core *core, struct rw_slot *slot) {
 /* Names the present turn; never 0. */
 static uint32_t turn_mark(const struct rw_core *core) { return (uint32_t)core->stats->turns | 1u << 31; }
 
+/* The host was told of something that the peer has sent. */
+static void use_window(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    uint64_t used = bytes + RW_WINDOW_EVENT_BYTES;
+    if (ws->window == 0) return;
+    if (used < ws->window) {
+        ws->window -= (uint32_t)used;
+        return;
+    }
+    ws->window = 0;
+    slot->state.paused_by_host = 1;
+    rw_connection_update_receive(core, slot);
+}
+
 static void count_message(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
     slot->as.ws.message_turn = turn_mark(core);
+    use_window(core, slot, bytes);
     RW_COUNT(core, ws_messages_in, 1);
     RW_COUNT(core, ws_bytes_in, bytes);
 }
@@ -294,6 +309,7 @@ static int tell_control(struct rw_core *core, struct rw_slot *slot, enum rw_even
     }
     if (bytes) memcpy(payload, data, bytes);
     event->arg0 = slot->behavior;
+    use_window(core, slot, bytes);
     return 1;
 }
 
@@ -394,7 +410,7 @@ static size_t on_frame(struct rw_core *core, struct rw_slot *slot, uint8_t *byte
 size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len) {
     struct rw_slot_ws *ws = &slot->as.ws;
     size_t at = 0;
-    while (at < len && slot->state.phase == RW_PHASE_OPEN) {
+    while (at < len && slot->state.phase == RW_PHASE_OPEN && !slot->state.paused_by_host) {
         if (ws->flags & (RW_WS_OPEN_DUE | RW_WS_MESSAGE_DUE)) {
             rw_connection_mark_ready(core, slot);
             break;

@@ -301,6 +301,8 @@ enum rw_command_type {
      * or slot RW_NO_SLOT. */
     RW_COMMAND_PUBLISH = 13,
     RW_COMMAND_PAUSE = 14,     /* stop receiving, so that TCP pushes back */
+    /* Receive again. arg0, of a WebSocket: the window, what the host takes before it wants to be asked again; 0: no end. Each MESSAGE, PING and
+     * PONG event uses up its bytes and RW_WINDOW_EVENT_BYTES; when nothing is left, PAUSE follows by itself. */
     RW_COMMAND_RESUME = 15,
     RW_COMMAND_TERMINATE = 16, /* close at once, queued output discarded */
     /* Only through rw_core_command(): queue as much of data, a part of the body of a sized response that has begun, as the kernel takes at once and

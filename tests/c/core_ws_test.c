@@ -418,6 +418,80 @@ static void a_paused_socket_delivers_nothing_until_it_is_resumed(void **state) {
     host_close(host);
 }
 
+/* With a window of three messages of a byte and a bit: the third uses it up. */
+#define WINDOW (2u * (RW_WINDOW_EVENT_BYTES + 1u) + 1u)
+
+static void resume(struct host *host, const struct rw_event *open, uint32_t window) {
+    host_answer(host, open, (struct rw_command){.type = RW_COMMAND_RESUME, .arg0 = window}, "", 0);
+}
+
+static void a_window_lets_so_much_through_and_then_pauses(void **state) {
+    enum { SENT = 30 };
+    struct host *host = ws_host(state, (struct rw_behavior){.flags = RW_BEHAVIOR_WANTS_PING});
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    resume(host, &open, WINDOW);
+    host_turn(host);
+    /* All in one piece, so that what is past the window has been received already. A ping counts as a message does. */
+    uint8_t bytes[SENT * 16];
+    size_t count = 0;
+    for (uint8_t i = 0; i < SENT; i++) count += ws_client_frame(bytes + count, i % 3 == 1 ? FIN_PING : FIN_BINARY, &i, 1);
+    peer_send(host, peer, bytes, count);
+    peer_send_frame(host, peer, FIN_CLOSE, "\x03\xE8", 2);
+    for (uint8_t i = 0; i < SENT; i++) {
+        struct record *record = host_expect(host, i % 3 == 1 ? RW_EVENT_PING : RW_EVENT_MESSAGE);
+        assert_int_equal(record->payload[0], i);
+        if (i % 3 != 2) continue;
+        host_expect_silence(host);
+        assert_true(rw_core_slot(host->core, open.slot)->state.paused_by_host);
+        resume(host, &open, i < SENT / 2 ? WINDOW : 0);
+        if (i > SENT / 2) break; /* without end */
+    }
+    for (uint8_t i = host->log[host->log_at - 1].payload[0] + 1; i < SENT; i++) host_expect(host, i % 3 == 1 ? RW_EVENT_PING : RW_EVENT_MESSAGE);
+    assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg0, 1000);
+    host_close(host);
+}
+
+static void a_window_counts_bytes_and_never_cuts_a_message(void **state) {
+    static uint8_t payload[100000];
+    struct host *host = ws_host(state, PLAIN);
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    for (uint32_t i = 0; i < 3; i++) {
+        resume(host, &open, 4096);
+        host_turn(host);
+        /* Whole, in fragments, and after one that leaves a little. */
+        if (i == 2) peer_send_frame(host, peer, FIN_BINARY, payload, 1000);
+        if (i == 2) assert_int_equal(host_expect(host, RW_EVENT_MESSAGE)->event.bytes, 1000);
+        peer_send_frame(host, peer, i == 1 ? RW_WS_OP_BINARY : FIN_BINARY, payload, sizeof payload);
+        if (i == 1) peer_send_frame(host, peer, 0x80 | RW_WS_OP_CONTINUATION, payload, 1);
+        peer_send_frame(host, peer, FIN_TEXT, "next", 4);
+        assert_int_equal(host_expect(host, RW_EVENT_MESSAGE)->event.bytes, sizeof payload + (i == 1));
+        host_expect_silence(host);
+        resume(host, &open, 0);
+        assert_string_equal((char *)host_expect(host, RW_EVENT_MESSAGE)->payload, "next");
+    }
+    close_properly(host, peer);
+    host_close(host);
+}
+
+static void after_the_close_of_this_side_nothing_pauses(void **state) {
+    struct host *host = ws_host(state, (struct rw_behavior){.flags = RW_BEHAVIOR_WANTS_PING, .close_timeout_ms = 5000});
+    struct rw_event open;
+    for (uint32_t i = 0; i < 2; i++) {
+        struct peer *peer = peer_open_ws(host, 7, &open);
+        resume(host, &open, WINDOW);
+        host_answer(host, &open, (struct rw_command){.type = RW_COMMAND_WS_CLOSE, .arg0 = 1000}, NULL, 0);
+        if (i == 1) host_answer(host, &open, (struct rw_command){.type = RW_COMMAND_PAUSE}, NULL, 0);
+        peer_expect_close_frame(host, peer, 1000);
+        for (uint32_t k = 0; k < 10; k++) peer_send_frame(host, peer, FIN_PING, "a", 1);
+        for (uint32_t k = 0; k < 10; k++) host_expect(host, RW_EVENT_PING);
+        peer_send_frame(host, peer, FIN_CLOSE, "\x03\xE8", 2);
+        assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg0, 1000);
+    }
+    host_close(host);
+}
+
 static void silence_ends_a_socket_and_pings_keep_it(void **state) {
     struct host *host = ws_host(state, (struct rw_behavior){.idle_timeout_ms = 40000});
     host_behavior(host, 8, (struct rw_behavior){.idle_timeout_ms = 40000, .ping_interval_ms = 15000});
@@ -543,6 +617,9 @@ int main(void) {
         ON_SIM(a_reason_too_long_is_cut_between_characters),
         ON_EVERY_RING(a_peer_that_vanishes_is_reported_as_1006),
         ON_EVERY_RING(a_paused_socket_delivers_nothing_until_it_is_resumed),
+        ON_EVERY_RING(a_window_lets_so_much_through_and_then_pauses),
+        ON_EVERY_RING(a_window_counts_bytes_and_never_cuts_a_message),
+        ON_EVERY_RING(after_the_close_of_this_side_nothing_pauses),
         ON_EVERY_RING(silence_ends_a_socket_and_pings_keep_it),
         ON_EVERY_RING(pings_that_fall_due_together_share_one_frame),
         ON_SIM(a_pause_does_not_lose_the_idle_timeout),
