@@ -9,8 +9,10 @@ const folder = join(import.meta.dir, '..', 'load');
 export interface LoadReport {
   readonly messages?: number;
   readonly per_second?: number;
+  readonly seconds?: number;
   readonly p50_us?: number;
   readonly p99_us?: number;
+  readonly p999_us?: number;
   /** ws-fanout */
   readonly deliveries?: number;
   readonly publisher_deliveries?: number;

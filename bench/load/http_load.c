@@ -36,8 +36,8 @@ static void prepare(struct load *load, const char *connection_header) {
     for (uint32_t i = 0; i < load->connection_count; i++) load->connections[i].sent_at = allocate(options->in_flight, sizeof(uint64_t));
 }
 
-static void send_requests(struct load *load, struct connection *connection, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) connection->sent_at[(connection->sent + i) % load->options.in_flight] = load->now;
+static void send_requests(struct load *load, struct connection *connection, uint32_t count, uint64_t since_ns) {
+    for (uint32_t i = 0; i < count; i++) connection->sent_at[(connection->sent + i) % load->options.in_flight] = since_ns;
     net_send(load, connection, requests, count * request_bytes);
     connection->sent += count;
 }
@@ -118,6 +118,7 @@ static void complete(struct load *load, struct connection *connection) {
     if (connection->received == connection->sent) fail("an answer that nobody asked for");
     latency_add(load, load->now - connection->sent_at[connection->received % load->options.in_flight]);
     load->messages += load->stage == STAGE_MEASURING;
+    load->outstanding -= load->options.rate > 0;
     load->progress_at = load->now;
     connection->received++;
     reader->state = HTTP_HEAD;
@@ -186,14 +187,15 @@ static void keep_alive_prepare(struct load *load) {
 static void keep_alive_begin(struct load *load) {
     for (uint32_t i = 0; i < load->connection_count; i++) {
         load->now = clock_now();
-        send_requests(load, &load->connections[i], load->options.in_flight);
+        send_requests(load, &load->connections[i], load->options.in_flight, load->now);
     }
 }
 
 static size_t keep_alive_consume(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
     const size_t consumed = consume(load, connection, bytes, len);
     const uint32_t outstanding = connection->sent - connection->received;
-    if (load->stage >= STAGE_WARMUP && outstanding < load->options.in_flight) send_requests(load, connection, load->options.in_flight - outstanding);
+    if (load->options.rate == 0 && load->stage >= STAGE_WARMUP && outstanding < load->options.in_flight)
+        send_requests(load, connection, load->options.in_flight - outstanding, load->now);
     return consumed;
 }
 
@@ -208,6 +210,7 @@ const struct workload workload_http = {
     .connected = net_opened,
     .consume = keep_alive_consume,
     .begin = keep_alive_begin,
+    .send = send_requests,
     .report = http_report,
 };
 

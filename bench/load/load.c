@@ -12,14 +12,17 @@ static const char usage[] =
     "usage: load COMMAND [options]\n"
     "  ws-echo      messages that must come back          http        requests over keep-alive connections\n"
     "  ws-fanout    one publisher, many subscribers       http-churn  a connection for each request\n"
+    "  ws-open      connect and upgrade, once for each connection; measured until all are open\n"
     "  ws-idle      hold connections until standard input ends or SIGTERM comes\n"
     "  reload       WebSockets that are held, others that come and go, and HTTP; counts what fails, and goes on\n"
     "\n"
     "  --host ADDRESS       within 127.0.0.0/8 (127.0.0.1)\n"
     "  --port PORT          (8080)\n"
-    "  --path PATH          (ws-echo, ws-idle, reload: /echo; ws-fanout: /room/bench; http, http-churn: /hello)\n"
+    "  --path PATH          (ws-echo, ws-open, ws-idle, reload: /echo; ws-fanout: /room/bench; http, http-churn: /hello)\n"
     "  --connections N      1..19000; ws-fanout: subscribers, the publisher comes on top (1)\n"
     "  --in-flight N        1..1024 messages or pipelined requests per connection; ws-fanout: messages of a batch (1)\n"
+    "  --rate N             ws-echo, http: 1..1000000 a second in all, evenly spread, however late answers are; 0: the next after an answer (0)\n"
+    "  --opening N          connections being opened at once (128)\n"
     "  --payload BYTES      0..1048576 (20)\n"
     "  --binary             binary messages instead of text\n"
     "  --json               messages are JSON text, of at least 128 bytes\n"
@@ -28,7 +31,7 @@ static const char usage[] =
     "  --warmup-ms MS       not counted (1000)\n"
     "  --seconds S          1..600, counted; ws-idle: the longest time to hold (5; ws-idle: 600)\n"
     "  --settle-ms MS       between the last handshake and the first message (ws-fanout: 300, else 0)\n"
-    "  --per-address N      ws-idle, http-churn, reload: connections per source address, 127.0.0.1 and on (4000)\n"
+    "  --per-address N      ws-open, ws-idle, http-churn, reload: connections per source address, 127.0.0.1 and on (4000)\n"
     "  --publisher-path P   ws-fanout: of the publisher (that of the subscribers)\n"
     "  --other-port PORT    ws-fanout: every second subscriber is there\n"
     "  --retry-refused      ws-fanout: a handshake that is answered with 409 is tried again\n"
@@ -39,7 +42,8 @@ static const char usage[] =
     "\n"
     "Prints `measure-begin` and `measure-end` at those moments (ws-idle: `open N` when all are open), then one line of JSON.\n";
 
-static const struct workload *const workloads[] = {&workload_ws_echo, &workload_ws_fanout, &workload_ws_idle, &workload_http, &workload_http_churn, &workload_reload};
+static const struct workload *const workloads[] = {&workload_ws_echo, &workload_ws_fanout, &workload_ws_open,    &workload_ws_idle,
+                                             &workload_http,    &workload_http_churn, &workload_reload};
 
 static uint32_t number(const char *option, const char *text, uint32_t min, uint32_t max) {
     char *end;
@@ -78,6 +82,7 @@ static void set_defaults(struct load *load) {
         .connections = 1,
         .in_flight = 1,
         .payload_bytes = 20,
+        .opening = 128,
         .warmup_ms = 1000,
         .seconds = workload->holds ? SECONDS_MAX : 5,
         .settle_ms = workload == &workload_ws_fanout ? 300 : 0,
@@ -88,13 +93,15 @@ static void set_defaults(struct load *load) {
 }
 
 static void parse_options(struct options *options, int argc, char **argv) {
-    enum { HOST = 256, PORT, PATH, CONNECTIONS, IN_FLIGHT, PAYLOAD, BINARY, JSON, DEFLATE, TLS, WARMUP, SECONDS, SETTLE, PER_ADDRESS, PUBLISHER_PATH, OTHER_PORT, RETRY_REFUSED, SOCKET_IO, HTTP_CONNECTIONS, HTTP_INTERVAL, OPENS };
+    enum { HOST = 256, PORT, PATH, CONNECTIONS, IN_FLIGHT, RATE, OPENING, PAYLOAD, BINARY, JSON, DEFLATE, TLS, WARMUP, SECONDS, SETTLE, PER_ADDRESS, PUBLISHER_PATH, OTHER_PORT, RETRY_REFUSED, SOCKET_IO, HTTP_CONNECTIONS, HTTP_INTERVAL, OPENS };
     static const struct option known[] = {
         {"host", required_argument, NULL, HOST},
         {"port", required_argument, NULL, PORT},
         {"path", required_argument, NULL, PATH},
         {"connections", required_argument, NULL, CONNECTIONS},
         {"in-flight", required_argument, NULL, IN_FLIGHT},
+        {"rate", required_argument, NULL, RATE},
+        {"opening", required_argument, NULL, OPENING},
         {"payload", required_argument, NULL, PAYLOAD},
         {"binary", no_argument, NULL, BINARY},
         {"json", no_argument, NULL, JSON},
@@ -124,6 +131,8 @@ static void parse_options(struct options *options, int argc, char **argv) {
         case PATH: options->path = path_checked(optarg); break;
         case CONNECTIONS: options->connections = number(name, optarg, 1, CONNECTIONS_MAX); break;
         case IN_FLIGHT: options->in_flight = number(name, optarg, 1, IN_FLIGHT_MAX); break;
+        case RATE: options->rate = number(name, optarg, 0, RATE_MAX); break;
+        case OPENING: options->opening = number(name, optarg, 1, 1000); break;
         case PAYLOAD: options->payload_bytes = number(name, optarg, 0, PAYLOAD_BYTES_MAX); break;
         case BINARY: options->binary = 1; break;
         case JSON: options->json = 1; break;
@@ -170,6 +179,11 @@ int main(int argc, char **argv) {
     const uint32_t all = load.connection_count + load.workload->spare_connections;
     if (load.options.socket_io && (load.options.deflate || load.options.json || load.options.binary)) fail("--socket-io does not go with --deflate, --json or --binary");
     if (load.options.deflate && load.workload != &workload_ws_fanout && load.workload != &workload_ws_idle) fail("--deflate is for ws-fanout and ws-idle");
+    if (load.options.rate > 0) {
+        if (load.workload->send == NULL) fail("--rate is for ws-echo and http");
+        if (load.options.in_flight != 1) fail("--rate does not go with --in-flight: messages are sent when they are due");
+        load.options.in_flight = IN_FLIGHT_MAX;
+    }
     if (load.options.tls) tls_prepare();
     raise_descriptor_limit(all);
     load.connections = allocate(all, sizeof *load.connections);

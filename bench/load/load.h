@@ -1,10 +1,10 @@
-/* The load client: one thread, one epoll set, a closed loop.
+/* The load client: one thread, one epoll set; a closed loop, or with --rate an open one.
  *
  *   load.c      options, and the command to run            ws.c          handshake and frames
  *   net.c       connections and the loop                   ws_deflate.c  permessage-deflate, as far as it is checked
  *   tls.c       OpenSSL, for any command                   socket_io.c   what Socket.IO says within WebSocket messages
- *   measure.c   marks, latencies, the report               ws_load.c     ws-echo, ws-fanout, ws-idle
- *                                                          http_load.c   http, http-churn
+ *   measure.c   marks, latencies, the report               ws_load.c     ws-echo, ws-fanout, ws-open, ws-idle
+ *   pace.c      the open loop                              http_load.c   http, http-churn
  *                                                          reload_load.c reload: what clients notice of a server that is replaced
  *
  * It shares its machine with the server it measures: bytes are checked where recv(2) put them, nothing is allocated for a message, and all that
@@ -21,9 +21,9 @@
 #define IN_FLIGHT_MAX 1024u
 #define PAYLOAD_BYTES_MAX (1u << 20)
 #define SECONDS_MAX 600u
+#define RATE_MAX 1000000u
 #define BUFFER_BYTES (256u << 10)
 #define PARTIAL_BYTES_MAX (16u << 10) /* a response head or frame header that is not complete yet */
-#define OPENING_MAX 128u              /* connections being opened at once: no accept queue overflows */
 #define STALL_NS (10ull * 1000000000)  /* no progress for so long ends the run */
 #define LATENCY_BUCKETS 2048u
 
@@ -33,10 +33,12 @@ struct options {
     const char *path;
     uint16_t port;
     uint32_t connections; /* ws-fanout: subscribers */
-    uint32_t in_flight;   /* messages or requests per connection at once; ws-fanout: messages of a batch */
+    uint32_t in_flight;   /* messages or requests per connection at once; ws-fanout: messages of a batch; with a rate: at most */
+    uint32_t rate;        /* messages or requests a second in all; 0: a closed loop */
     uint32_t payload_bytes;
     uint32_t warmup_ms;
     uint32_t seconds;
+    uint32_t opening;     /* connections being opened at once: no accept queue overflows */
     uint32_t settle_ms;   /* ws-fanout: between the last handshake and the first message, so that every subscription is made */
     uint32_t per_address; /* connections per source address */
     uint32_t http_connections;  /* reload: beside the WebSockets */
@@ -103,7 +105,9 @@ struct workload {
     /* bytes[0..len): input. ret: how many were consumed; the rest comes again with what follows */
     size_t (*consume)(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
     void (*ended)(struct load *load, struct connection *connection); /* the server closed; NULL: that is an error */
-    void (*begin)(struct load *load);                                /* all connections are open */
+    void (*begin)(struct load *load);                                /* all connections are open, and the loop is a closed one */
+    /* count messages or requests, whose time began at since_ns; NULL: there is no open loop */
+    void (*send)(struct load *load, struct connection *connection, uint32_t count, uint64_t since_ns);
     void (*message)(struct load *load, struct connection *connection); /* WebSocket: a whole message has come */
     void (*report)(const struct load *load);                           /* more members of the JSON object */
     /* connect, recv or send failed, which is `error` of errno(3); NULL: that ends the run */
@@ -111,6 +115,7 @@ struct workload {
     void (*tick)(struct load *load); /* about every 2 ms */
     uint32_t extra_connections;
     uint32_t spare_connections; /* behind those that are opened at first */
+    int measures_opening; /* from the first connect(2) until all are open, and no longer */
     int holds;                                                         /* stays until stdin ends or SIGTERM comes, measures nothing */
     int sources;                                                       /* uses several source addresses */
 };
@@ -127,6 +132,7 @@ struct load {
     uint64_t opened;  /* connections ever open */
     uint32_t opening;
     uint32_t open;
+    uint64_t outstanding; /* open loop: messages that have not come back */
     int epoll;
     enum stage stage;
     uint64_t now;
@@ -161,6 +167,12 @@ void net_send(struct load *load, struct connection *connection, const void *byte
 void net_opened(struct load *load, struct connection *connection); /* the protocol is ready */
 void net_close(struct load *load, struct connection *connection);
 void net_reopen(struct load *load, struct connection *connection); /* close it and connect anew */
+
+/* pace.c */
+void pace_begin(const struct load *load); /* the first message is due now */
+void pace_send(struct load *load);        /* what is due; nothing in a closed loop */
+/* ret: for how long nothing is due, at most most_ns */
+uint64_t pace_wait_ns(const struct load *load, uint64_t most_ns);
 
 /* tls.c: results as those of send(2) and recv(2), errno EAGAIN included */
 void tls_prepare(void);
@@ -200,6 +212,7 @@ void deflate_end(const struct load *load, struct connection *connection); /* of 
 
 extern const struct workload workload_ws_echo;
 extern const struct workload workload_ws_fanout;
+extern const struct workload workload_ws_open;
 extern const struct workload workload_ws_idle;
 extern const struct workload workload_http;
 extern const struct workload workload_http_churn;

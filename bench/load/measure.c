@@ -49,7 +49,6 @@ void measure_begin(struct load *load) {
     mark("measure-begin");
     load->client_cpu_seconds = cpu_seconds();
     load->now = load->measured_from = clock_now();
-    load->stage = STAGE_MEASURING;
 }
 
 void measure_end(struct load *load) {
@@ -98,10 +97,10 @@ void report(const struct load *load) {
     if (load->workload->holds)
         printf(",\"open\":%u", load->open);
     else
-        printf(",\"messages\":%llu,\"seconds\":%.6f,\"per_second\":%.1f,\"p50_us\":%.2f,\"p90_us\":%.2f,\"p99_us\":%.2f,\"max_us\":%.2f,"
+        printf(",\"messages\":%llu,\"seconds\":%.6f,\"per_second\":%.1f,\"p50_us\":%.2f,\"p90_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"max_us\":%.2f,"
                "\"client_cpu_seconds\":%.6f",
                (unsigned long long)load->messages, seconds, seconds > 0 ? (double)load->messages / seconds : 0.0, percentile_us(load, 0.50),
-               percentile_us(load, 0.90), percentile_us(load, 0.99), (double)load->latency_max / 1e3, load->client_cpu_seconds);
+               percentile_us(load, 0.90), percentile_us(load, 0.99), percentile_us(load, 0.999), (double)load->latency_max / 1e3, load->client_cpu_seconds);
     if (load->workload->report != NULL) load->workload->report(load);
     puts("}");
     fflush(stdout);

@@ -1,4 +1,4 @@
-/* Connections and the loop: opens all of them, a bounded number at a time, then lets the workload answer what arrives until the time is over.
+/* Connections and the loop: opens all of them, a bounded number at a time, then lets the workload answer what arrives, or what is due, until the time is over.
  * Level-triggered, one recv(2) a wake-up: a connection with more to read is simply reported again. */
 #include "load.h"
 
@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EVENTS_MAX 512
@@ -223,16 +225,25 @@ static void enter(struct load *load, enum stage stage, uint64_t length_ms) {
 static void advance(struct load *load) {
     const int due = load->now >= load->stage_until;
     if (load->stage == STAGE_OPENING) {
-        while (load->opening < OPENING_MAX && load->begun < load->connection_count)
+        while (load->opening < load->options.opening && load->begun < load->connection_count)
             net_open(load, &load->connections[load->begun++]);
         /* Not all of them need be open now: those of http-churn come and go. */
-        if (load->opened >= load->connection_count) enter(load, STAGE_SETTLING, load->options.settle_ms);
+        if (load->opened < load->connection_count) return;
+        if (load->workload->measures_opening) {
+            load->messages = load->opened;
+            measure_end(load);
+        } else {
+            enter(load, STAGE_SETTLING, load->options.settle_ms);
+        }
         return;
     }
     if (load->workload->holds) return;
     if (load->stage == STAGE_SETTLING && due) {
         enter(load, STAGE_WARMUP, load->options.warmup_ms);
-        load->workload->begin(load);
+        if (load->options.rate > 0)
+            pace_begin(load);
+        else
+            load->workload->begin(load);
     } else if (load->stage == STAGE_WARMUP && due) {
         measure_begin(load);
         enter(load, STAGE_MEASURING, load->options.seconds * 1000ull);
@@ -254,6 +265,13 @@ static int goes_on(const struct load *load, int held) {
     return !stop_asked && load->stage != STAGE_DONE && !(held && load->now >= load->stage_until);
 }
 
+static int wait_for(const struct load *load, struct epoll_event *events, uint64_t ns) {
+    const struct timespec most = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    const int count = epoll_pwait2(load->epoll, events, EVENTS_MAX, &most, NULL);
+    if (count < 0 && errno != EINTR) fail("epoll_pwait2: %s", strerror(errno));
+    return count;
+}
+
 void net_run(struct load *load) {
     struct epoll_event events[EVENTS_MAX];
     struct sigaction action = {.sa_handler = on_signal};
@@ -261,12 +279,17 @@ void net_run(struct load *load) {
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     if ((load->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0) fail("epoll_create1: %s", strerror(errno));
+    prctl(PR_SET_TIMERSLACK, 1ul);
     load->now = load->progress_at = clock_now();
+    if (load->workload->measures_opening) measure_begin(load);
     advance(load);
     while (goes_on(load, held)) {
-        const int count = epoll_wait(load->epoll, events, EVENTS_MAX, held ? 1000 : load->workload->tick != NULL ? 2 : 20);
-        if (count < 0 && errno != EINTR) fail("epoll_wait: %s", strerror(errno));
-        for (int i = 0; i < count; i++) on_event(load, &events[i]);
+        const int count = wait_for(load, events, pace_wait_ns(load, held ? 1000000000 : load->workload->tick != NULL ? 2000000 : 20000000));
+        for (int i = 0; i < count; i++) {
+            on_event(load, &events[i]);
+            pace_send(load);
+        }
+        pace_send(load);
         load->now = clock_now();
         advance(load);
         if (load->workload->tick != NULL && load->stage >= STAGE_WARMUP && load->stage < STAGE_DONE) load->workload->tick(load);

@@ -2,6 +2,7 @@
  *
  *   ws-echo    in_flight messages per connection; each that comes back, checked, is followed by the next
  *   ws-fanout  one publisher sends a batch of in_flight messages to a room; the next when all subscribers have all of it
+ *   ws-open    connections that are opened, `opening` of them at once, and then held until the end
  *   ws-idle    connections that do nothing but answer pings, and take what the server greets them with */
 #include "load.h"
 
@@ -9,9 +10,8 @@
 
 /* ------------------------------------------------------------------ echo */
 
-static void echo_send(struct load *load, struct connection *connection, uint32_t count) {
-    const uint64_t now = load->now;
-    for (uint32_t i = 0; i < count; i++) connection->sent_at[(connection->sent + i) % load->options.in_flight] = now;
+static void echo_send(struct load *load, struct connection *connection, uint32_t count, uint64_t since_ns) {
+    for (uint32_t i = 0; i < count; i++) connection->sent_at[(connection->sent + i) % load->options.in_flight] = since_ns;
     ws_send(load, connection, connection->sent, count);
     connection->sent += count;
 }
@@ -24,7 +24,7 @@ static void echo_prepare(struct load *load) {
 static void echo_begin(struct load *load) {
     for (uint32_t i = 0; i < load->connection_count; i++) {
         load->now = clock_now();
-        echo_send(load, &load->connections[i], load->options.in_flight);
+        echo_send(load, &load->connections[i], load->options.in_flight, load->now);
     }
 }
 
@@ -32,14 +32,15 @@ static void echo_message(struct load *load, struct connection *connection) {
     if (connection->received == connection->sent) fail("connection %u: a message that nobody sent", connection->index);
     latency_add(load, load->now - connection->sent_at[connection->received % load->options.in_flight]);
     load->messages += load->stage == STAGE_MEASURING;
+    load->outstanding -= load->options.rate > 0;
     load->progress_at = load->now;
 }
 
 static size_t echo_consume(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
     const size_t consumed = ws_consume(load, connection, bytes, len);
     const uint32_t outstanding = connection->sent - connection->received;
-    if (load->stage >= STAGE_WARMUP && outstanding < load->options.in_flight)
-        echo_send(load, connection, load->options.in_flight - outstanding);
+    if (load->options.rate == 0 && load->stage >= STAGE_WARMUP && outstanding < load->options.in_flight)
+        echo_send(load, connection, load->options.in_flight - outstanding, load->now);
     return consumed;
 }
 
@@ -49,6 +50,7 @@ const struct workload workload_ws_echo = {
     .connected = ws_connected,
     .consume = echo_consume,
     .begin = echo_begin,
+    .send = echo_send,
     .message = echo_message,
 };
 
@@ -97,6 +99,18 @@ const struct workload workload_ws_fanout = {
     .message = fanout_message,
     .report = fanout_report,
     .extra_connections = 1,
+};
+
+/* ------------------------------------------------------------------ open */
+
+/* Sources of their own, since ports that were used a moment ago linger. */
+const struct workload workload_ws_open = {
+    .name = "ws-open",
+    .prepare = ws_prepare,
+    .connected = ws_connected,
+    .consume = ws_consume,
+    .measures_opening = 1,
+    .sources = 1,
 };
 
 /* ------------------------------------------------------------------ idle */
