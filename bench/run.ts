@@ -10,12 +10,14 @@ import { removeCertificate } from './lib/certificate.ts';
 import { buildLoadClient, killLoadClients } from './lib/load-client.ts';
 import { type Cpus, chooseCpus, describeMachine } from './lib/machine.ts';
 import { measure } from './lib/measure.ts';
+import { measureInTurn } from './lib/measure-turns.ts';
+import type { Measurement } from './lib/measurement.ts';
 import { type BenchOptions, parseOptions, UsageError, usage } from './lib/options.ts';
 import { ensurePackages } from './lib/packages.ts';
 import { killRedis } from './lib/redis.ts';
 import { jsonReport, machineLine, markdownTable, progressLine, type Result, type Round, textTable } from './lib/report.ts';
 import { heavyPackageOf, killServers, type ServerName, startServer } from './lib/servers.ts';
-import { serversOf, type Workload, workloads } from './lib/workloads.ts';
+import { isMeant, serversOf, type Workload, workloads } from './lib/workloads.ts';
 
 /** Above this, something else runs that numbers will show. */
 const quietLoadAverage = 0.5;
@@ -27,16 +29,29 @@ function stopEverything(): void {
   removeCertificate();
 }
 
-/** Started anew for each measurement: neither heap nor compiled code of an earlier workload is in its numbers. */
-async function measureServer(workload: Workload, name: ServerName, options: BenchOptions, cpus: Cpus) {
-  const server = await startServer(name, { cpu: cpus.server, clientCpu: cpus.client, backend: options.backend, mode: workload.mode });
-  try {
-    return await measure(workload, { server, clientCpu: cpus.client, seconds: options.seconds });
-  } catch (error) {
-    throw new Error(`${name}: ${error instanceof Error ? error.message : error}`);
-  } finally {
-    await server.stop();
+/** Servers are started anew for each round at least: neither heap nor compiled code of an earlier workload is in its numbers. */
+async function measureRound(workload: Workload, names: readonly ServerName[], options: BenchOptions, cpus: Cpus): Promise<Round> {
+  const start = (name: ServerName) =>
+    startServer(name, { cpu: cpus.server, clientCpu: cpus.client, backend: options.backend, mode: workload.mode });
+  const measuring = { start, clientCpu: cpus.client, seconds: options.seconds };
+  const round: Round = {};
+  const add = (name: ServerName, measurement: Measurement) => {
+    round[name] = measurement;
+    console.error(progressLine(workload, name, measurement));
+  };
+  if (workload.turns !== undefined) {
+    for (const [name, measurement] of await measureInTurn(workload, workload.turns, names, measuring)) add(name, measurement);
+    return round;
   }
+  for (const name of names) {
+    const server = await start(name);
+    try {
+      add(name, await measure(workload, { server, ...measuring }));
+    } finally {
+      await server.stop();
+    }
+  }
+  return round;
 }
 
 async function runWorkload(workload: Workload, options: BenchOptions, cpus: Cpus): Promise<Result> {
@@ -45,24 +60,19 @@ async function runWorkload(workload: Workload, options: BenchOptions, cpus: Cpus
   console.error(`\n${workload.name}: ${workload.title}`);
   for (let number = 1; number <= options.rounds; number++) {
     console.error(`  round ${number}`);
-    const round: Round = {};
-    for (const name of servers) {
-      try {
-        round[name] = await measureServer(workload, name, options, cpus);
-      } catch (error) {
-        const message = error instanceof Error ? error.message : String(error);
-        console.error(`    broke: ${message}`);
-        return { workload, rounds, error: message };
-      }
-      console.error(progressLine(workload, name, round[name]));
+    try {
+      rounds.push(await measureRound(workload, servers, options, cpus));
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      console.error(`    broke: ${message}`);
+      return { workload, rounds, error: message };
     }
-    rounds.push(round);
   }
   return { workload, rounds };
 }
 
 async function run(options: BenchOptions): Promise<number> {
-  const chosen = workloads.filter(({ name }) => options.only.length === 0 || options.only.some((part) => name.startsWith(part)));
+  const chosen = workloads.filter((workload) => options.only.length === 0 || options.only.some((part) => isMeant(workload, part)));
   const servers = new Set(chosen.flatMap((workload) => serversOf(workload, options.peers)));
   ensurePackages([...servers].flatMap((name) => heavyPackageOf(name) ?? []));
   buildLoadClient();

@@ -1,5 +1,5 @@
 /** One measurement of one workload on one server. */
-import { LoadClient, type LoadOptions } from './load-client.ts';
+import { LoadClient, type LoadOptions, type LoadReport } from './load-client.ts';
 import { measureReload } from './measure-reload.ts';
 import { measureSilence } from './measure-silence.ts';
 import type { Measurement } from './measurement.ts';
@@ -15,6 +15,14 @@ export interface MeasureOptions {
 
 /** Long enough for Bun's and Node's compilers to have seen the hot paths. */
 const warmupMs = 2000;
+/** Of a server that has warmed up before: until its connections have come to rest. */
+const sliceWarmupMs = 500;
+/** Of a server that is measured from its beginning on: after that it is not what it was. */
+const freshSecondsMax = 6;
+/** Until the server has taken note of connections that have ended. */
+const afterwardsMs = 500;
+/** How far from the rate that was asked for a load may be. */
+const rateTolerance = 0.05;
 /** Connections that are opened and closed before memory is read: what the first ones cost a server is not what each costs. */
 const warmupConnections = 500;
 /** Until a server has done what it does after many connections have come or gone: Bun collects garbage, and gives memory back, seconds later. */
@@ -31,6 +39,8 @@ export function measure(workload: Workload, options: MeasureOptions): Promise<Me
     case 'cpu':
     case 'latency':
       return measureTraffic(workload, options);
+    case 'connect':
+      return measureConnect(workload, options);
     case 'memory':
       return measureMemory(workload, options);
     case 'idle':
@@ -54,8 +64,11 @@ function cpuNsOf(server: Server): number {
 }
 
 async function measureTraffic(workload: Workload, options: MeasureOptions): Promise<Measurement> {
-  const { server, seconds } = options;
-  const args = [...workload.load, '--warmup-ms', String(warmupMs), '--seconds', String(seconds)];
+  const { server } = options;
+  const isFresh = workload.turns?.servers === 'fresh';
+  const seconds = isFresh ? Math.min(options.seconds, freshSecondsMax) : options.seconds;
+  const warmup = workload.turns === undefined ? warmupMs : isFresh ? 0 : sliceWarmupMs;
+  const args = [...workload.load, '--warmup-ms', String(warmup), '--seconds', String(seconds)];
   const client = new LoadClient(loadOptions(options, args));
   await client.line('measure-begin');
   const beganNs = cpuNsOf(server);
@@ -65,9 +78,35 @@ async function measureTraffic(workload: Workload, options: MeasureOptions): Prom
   const elapsedMs = performance.now() - began;
   const report = await client.report();
   const messages = report.deliveries === undefined ? (report.messages ?? 0) : report.deliveries + (report.publisher_deliveries ?? 0);
-  if (messages === 0) throw new Error('nothing came back while it was measured');
-  const value = workload.kind === 'cpu' ? usedNs / 1000 / messages : (report.p50_us ?? Number.NaN);
-  return { value, perSecond: (messages / elapsedMs) * 1000, busy: usedNs / 1e6 / elapsedMs };
+  if (messages === 0) throw new Error(`${server.name}: nothing came back while it was measured`);
+  checkRate(workload, report, server);
+  const { p50_us: p50 = Number.NaN, p99_us: p99 = Number.NaN, p999_us: p999 = Number.NaN } = report;
+  const value = workload.kind === 'cpu' ? usedNs / 1000 / messages : p50;
+  return { value, perSecond: (messages / elapsedMs) * 1000, busy: usedNs / 1e6 / elapsedMs, p50, p99, p999 };
+}
+
+/** A message more or less is no fault. */
+function checkRate({ rate }: Workload, { per_second: reached = 0, seconds = 1 }: LoadReport, { name }: Server): void {
+  if (rate !== undefined && Math.abs(reached - rate) > rate * rateTolerance + 2 / seconds)
+    throw new Error(`${name}: ${Math.round(reached)} a second came back instead of ${rate}: it, or the load client, does not keep up`);
+}
+
+/** What a server that is kept has to do before it is measured. */
+export async function warmUp(load: readonly string[], options: MeasureOptions): Promise<void> {
+  await new LoadClient(loadOptions(options, [...load, '--warmup-ms', '0', '--seconds', String(warmupMs / 1000)])).report();
+  await Bun.sleep(afterwardsMs);
+}
+
+async function measureConnect(workload: Workload, options: MeasureOptions): Promise<Measurement> {
+  const { server } = options;
+  // Before the client is there: the first of its connections come at once.
+  const beganNs = cpuNsOf(server);
+  const client = new LoadClient(loadOptions(options, workload.load));
+  await client.line('measure-end');
+  const usedNs = cpuNsOf(server) - beganNs;
+  const { messages = 0, seconds = Number.NaN } = await client.report();
+  await Bun.sleep(afterwardsMs);
+  return { value: usedNs / 1000 / messages, perSecond: messages / seconds, busy: usedNs / 1e9 / seconds };
 }
 
 /** `args`: a command of the load client that holds connections. */
@@ -77,7 +116,7 @@ async function holding<Value>(options: MeasureOptions, args: readonly string[], 
   const value = await whileHeld();
   client.release();
   const { lost } = await client.report();
-  if (lost !== 0) throw new Error(`${lost} idle connections were lost`);
+  if (lost !== 0) throw new Error(`${options.server.name}: ${lost} idle connections were lost`);
   return value;
 }
 

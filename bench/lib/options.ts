@@ -1,12 +1,12 @@
 /** The command line of the bench. */
 import { parseArgs } from 'node:util';
 import { peers, type ServerName } from './servers.ts';
-import { workloads } from './workloads.ts';
+import { isMeant, workloads } from './workloads.ts';
 
 export interface BenchOptions {
   readonly rounds: number;
   readonly seconds: number;
-  /** How names of workloads begin; empty: all. */
+  /** Names of workloads, or their beginnings before a dash; empty: all. */
   readonly only: readonly string[];
   readonly peers: readonly ServerName[];
   readonly backend: 'io_uring' | 'epoll' | undefined;
@@ -20,7 +20,7 @@ export const usage = `usage: npm run bench -- [options]
 
   --rounds N          how often each workload runs (3)
   --seconds S         how long each run measures (5)
-  --only NAME         only workloads whose name begins with NAME; may be repeated
+  --only NAME         only the workload NAME and those that begin with NAME-; may be repeated
   --peer NAME         measure this server too; may be repeated, 'all' for every one
   --backend NAME      io_uring or epoll, for the example gateway (what Ringway chooses)
   --json FILE         write every number to FILE
@@ -42,7 +42,8 @@ export function parseOptions(args: readonly string[]): BenchOptions | undefined 
     throw new UsageError(`--backend is io_uring or epoll, not ${backend}`);
   const only = values.only ?? [];
   for (const part of only) {
-    if (!workloads.some(({ name }) => name.startsWith(part))) throw new UsageError(`--only ${part}: no workload's name begins so`);
+    if (!workloads.some((workload) => isMeant(workload, part)))
+      throw new UsageError(`--only ${part}: no workload has this name, or one that begins with ${part}-`);
   }
   return {
     rounds: number('rounds', values.rounds, 1, 100) ?? 3,

@@ -3,7 +3,7 @@ import type { Machine } from './machine.ts';
 import type { Measurement } from './measurement.ts';
 import type { ServerName } from './servers.ts';
 import { type Spread, spreadOf } from './statistics.ts';
-import type { Workload, WorkloadKind } from './workloads.ts';
+import { type Target, targetsOf, type Workload, type WorkloadKind } from './workloads.ts';
 
 /** What each server gave in one round; absent where it has nothing to be measured. */
 export type Round = Partial<Record<ServerName, Measurement>>;
@@ -15,80 +15,83 @@ export interface Result {
   readonly error?: string;
 }
 
-const units: Record<WorkloadKind, string> = { cpu: 'µs', latency: 'µs', memory: 'B', idle: '%', silence: 'B', faults: '' };
+const units: Record<WorkloadKind, string> = { cpu: 'µs', connect: 'µs', latency: 'µs', memory: 'B', idle: '%', silence: 'B', faults: '' };
 
-/** cpu and latency are judged as parts of what the baseline takes in the same round; memory and idle as they are. */
-export function isRelative({ kind }: Workload): boolean {
-  return kind === 'cpu' || kind === 'latency';
+function valuesOf(result: Result, { figure }: Target, name: ServerName): number[] {
+  return result.rounds.flatMap((round) => round[name]?.[figure] ?? []);
 }
 
-function valuesOf(result: Result, name: ServerName): number[] {
-  return result.rounds.flatMap((round) => round[name]?.value ?? []);
-}
-
-function ratiosOf(result: Result, name: ServerName): number[] {
+function ratiosOf(result: Result, { figure }: Target, name: ServerName): number[] {
   return result.rounds.flatMap((round) => {
     const { baseline } = result.workload;
-    const [value, against] = [round[name]?.value, baseline && round[baseline]?.value];
+    const [value, against] = [round[name]?.[figure], baseline && round[baseline]?.[figure]];
     return value === undefined || against === undefined ? [] : value / against;
   });
 }
 
 /** What the target is compared with. ret: undefined when nothing was measured */
-export function outcomeOf(result: Result): Spread | undefined {
+function outcomeOf(result: Result, target: Target): Spread | undefined {
   const { subject } = result.workload;
-  const values = isRelative(result.workload) ? ratiosOf(result, subject) : valuesOf(result, subject);
+  const values = target.relative ? ratiosOf(result, target, subject) : valuesOf(result, target, subject);
   return values.length === 0 ? undefined : spreadOf(values);
 }
 
-function decimals(kind: WorkloadKind, relative: boolean): number {
-  if (relative || kind === 'idle') return 2;
-  return kind === 'cpu' || kind === 'latency' ? 3 : 0;
+function decimals(kind: WorkloadKind): number {
+  if (kind === 'idle') return 2;
+  return kind === 'cpu' || kind === 'connect' || kind === 'latency' ? 3 : 0;
 }
 
-function withUnit(number: string, kind: WorkloadKind): string {
-  return `${number} ${units[kind]}`.trimEnd();
+/** Of a figure as it is, without its baseline's. */
+function amountOf({ kind }: Workload, { figure }: Target, value: number): string {
+  return figure === 'value' ? `${value.toFixed(decimals(kind))} ${units[kind]}`.trimEnd() : `${value.toFixed(1)} µs`;
 }
 
-function absolute(result: Result, name: ServerName): string {
-  const values = valuesOf(result, name);
-  const { kind } = result.workload;
-  return values.length === 0 ? '–' : withUnit(spreadOf(values).median.toFixed(decimals(kind, false)), kind);
+function absolute(result: Result, target: Target, name: ServerName): string {
+  const values = valuesOf(result, target, name);
+  return values.length === 0 ? '–' : amountOf(result.workload, target, spreadOf(values).median);
 }
 
-function rowOf(result: Result, others: readonly ServerName[]): string[] {
+function mostOf({ kind }: Workload, { figure, relative, most }: Target): string {
+  if (relative) return `≤ ${most.toFixed(2)}`;
+  return `≤ ${most} ${figure === 'value' ? units[kind] : 'µs'}`.trimEnd();
+}
+
+function rowsOf(result: Result, others: readonly ServerName[]): string[][] {
+  return targetsOf(result.workload).map((target) => rowOf(result, target, others));
+}
+
+function rowOf(result: Result, target: Target, others: readonly ServerName[]): string[] {
   const { workload } = result;
-  const relative = isRelative(workload);
-  const spread = outcomeOf(result);
-  const digits = decimals(workload.kind, relative);
-  const value = (amount: number) => (relative ? amount.toFixed(digits) : withUnit(amount.toFixed(digits), workload.kind));
+  const { relative, figure } = target;
+  const spread = outcomeOf(result, target);
+  const value = (amount: number) => (relative ? amount.toFixed(2) : amountOf(workload, target, amount));
   return [
-    workload.title,
-    `≤ ${relative ? workload.target.toFixed(2) : withUnit(String(workload.target), workload.kind)}`,
+    figure === 'value' ? workload.title : `${workload.title}: ${figure}`,
+    mostOf(workload, target),
     spread === undefined ? '–' : value(spread.median),
-    spread === undefined ? '–' : `${spread.min.toFixed(digits)} to ${spread.max.toFixed(digits)}`,
-    verdictOf(result),
-    absolute(result, workload.subject),
-    workload.baseline === undefined ? '' : `${absolute(result, workload.baseline)} ${workload.baseline}`,
+    spread === undefined ? '–' : `${value(spread.min)} to ${value(spread.max)}`,
+    verdictOf(result, target),
+    absolute(result, target, workload.subject),
+    workload.baseline === undefined ? '' : `${absolute(result, target, workload.baseline)} ${workload.baseline}`,
     ...others.map((name) => {
       if (name === workload.baseline) return '';
-      const ratios = relative ? ratiosOf(result, name) : [];
-      return ratios.length === 0 ? absolute(result, name) : spreadOf(ratios).median.toFixed(2);
+      const ratios = relative ? ratiosOf(result, target, name) : [];
+      return ratios.length === 0 ? absolute(result, target, name) : spreadOf(ratios).median.toFixed(2);
     }),
   ];
 }
 
-function verdictOf(result: Result): string {
-  const spread = outcomeOf(result);
+function verdictOf(result: Result, target: Target): string {
+  const spread = outcomeOf(result, target);
   if (result.error !== undefined || spread === undefined) return 'BROKE';
-  return spread.median <= result.workload.target ? 'OK' : 'MISS';
+  return spread.median <= target.most ? 'OK' : 'MISS';
 }
 
 /** `asked`: servers that have a column even where no row has a value of them. */
 function table(results: readonly Result[], asked: readonly ServerName[]): string[][] {
   const others = [...new Set([...asked, ...results.flatMap(({ workload }) => workload.beside ?? [])])];
   const head = ['workload', 'target', 'measured', 'of rounds', '', 'Ringway', 'against', ...others];
-  return [head, ...results.map((result) => rowOf(result, others))];
+  return [head, ...results.flatMap((result) => rowsOf(result, others))];
 }
 
 export function textTable(results: readonly Result[], asked: readonly ServerName[]): string {
@@ -109,11 +112,13 @@ export function machineLine(machine: Machine): string {
 }
 
 /** One measurement while the bench runs. */
-export function progressLine(workload: Workload, name: ServerName, { value, perSecond, busy, note = '' }: Measurement): string {
-  const amount = withUnit(value.toFixed(decimals(workload.kind, false)), workload.kind);
+export function progressLine(workload: Workload, name: ServerName, measurement: Measurement): string {
+  const { value, perSecond, busy, p50, p99, p999, note = '' } = measurement;
+  const amount = amountOf(workload, { figure: 'value', relative: false, most: 0 }, value);
+  const latencies = p50 === undefined ? '' : `  p50 ${p50.toFixed(0)}, p99 ${p99?.toFixed(0)}, p99.9 ${p999?.toFixed(0)} µs`;
   const rate = perSecond === undefined ? '' : `${Math.round(perSecond).toLocaleString('en')}/s`;
   const share = busy === undefined ? '' : `CPU ${Math.round(busy * 100)} %`;
-  return `    ${name.padEnd(14)} ${amount.padStart(12)}  ${rate.padStart(12)}  ${share}${note}`.trimEnd();
+  return `    ${name.padEnd(14)} ${amount.padStart(12)}  ${rate.padStart(12)}  ${share.padEnd(9)}${latencies}${note}`.trimEnd();
 }
 
 export function jsonReport(machine: Machine, results: readonly Result[]): string {
@@ -122,9 +127,11 @@ export function jsonReport(machine: Machine, results: readonly Result[]): string
     title: result.workload.title,
     kind: result.workload.kind,
     baseline: result.workload.baseline ?? null,
-    target: result.workload.target,
-    measured: outcomeOf(result) ?? null,
-    verdict: verdictOf(result),
+    targets: targetsOf(result.workload).map((target) => ({
+      ...target,
+      measured: outcomeOf(result, target) ?? null,
+      verdict: verdictOf(result, target),
+    })),
     rounds: result.rounds,
     ...(result.error === undefined ? {} : { error: result.error }),
   }));

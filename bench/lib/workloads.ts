@@ -1,11 +1,31 @@
 /** What is measured, and what Ringway should reach. */
+import { lightWorkloads } from './light-workloads.ts';
 import { isSpecial, type Mode, type ServerName, serves } from './servers.ts';
 
 /**
- * cpu: server CPU per message. latency: median time until the answer. memory: PSS per connection. idle: CPU of doing nothing.
+ * cpu: server CPU per message. connect: server CPU per connection that is made. latency: median time until the answer. memory: PSS per connection. idle: CPU of doing nothing.
  * silence: bytes from Redis per message that nobody waits for. faults: what clients notice of a reload.
  */
-export type WorkloadKind = 'cpu' | 'latency' | 'memory' | 'idle' | 'silence' | 'faults';
+export type WorkloadKind = 'cpu' | 'connect' | 'latency' | 'memory' | 'idle' | 'silence' | 'faults';
+
+/** `value`: what the kind of a workload says. The others are latencies. */
+export type Figure = 'value' | 'p50' | 'p99' | 'p999';
+
+export interface Target {
+  readonly figure: Figure;
+  /** A part of the baseline's in the same round; otherwise in the figure's own unit. */
+  readonly relative: boolean;
+  readonly most: number;
+}
+
+/** Servers that are measured in turn, several times in a round. What a round gives is the median of its slices. */
+export interface Turns {
+  readonly slices: number;
+  /** kept: all of them run beside each other for the whole round. fresh: each slice has a process of its own, measured from its beginning on. */
+  readonly servers: 'kept' | 'fresh';
+  /** What those that are kept have done before: a command of the load client and its options. */
+  readonly warm?: readonly string[];
+}
 
 export interface Workload {
   readonly name: string;
@@ -13,6 +33,10 @@ export interface Workload {
   readonly kind: WorkloadKind;
   /** A command of the load client and its options. */
   readonly load: readonly string[];
+  /** Messages a second that `load` asks for. Undefined: as many as it gets answers to. */
+  readonly rate?: number;
+  /** Undefined: each server is measured once in a round, in a process of its own. */
+  readonly turns?: Turns;
   readonly protocol: 'http' | 'websocket';
   readonly mode?: Mode;
   readonly subject: ServerName;
@@ -20,8 +44,17 @@ export interface Workload {
   readonly baseline: ServerName | undefined;
   /** Measured without being asked for, for information. */
   readonly beside?: readonly ServerName[];
-  /** cpu and latency: of the baseline's value in the same round. memory, silence: bytes. idle: percent of a core. faults: how many. */
+  /** cpu, connect and latency: of the baseline's value in the same round. memory, silence: bytes. idle: percent of a core. faults: how many. */
   readonly target: number;
+  readonly also?: readonly Target[];
+}
+
+/** These are judged as parts of what the baseline takes in the same round; the others as they are. */
+const relativeKinds: readonly WorkloadKind[] = ['cpu', 'connect', 'latency'];
+
+/** Each is a row of the result. */
+export function targetsOf({ kind, target, also = [] }: Workload): readonly Target[] {
+  return [{ figure: 'value', relative: relativeKinds.includes(kind), most: target }, ...also];
 }
 
 export const idleSockets = { memory: 12_000, idle: 10_000 } as const;
@@ -69,6 +102,15 @@ const gatewayWorkloads: readonly Workload[] = [
   },
   { ...webSocket, name: 'latency-1', title: 'p50 of echo, 1 connection', kind: 'latency', load: echo(1, 1), target: 1.1 },
   { ...webSocket, name: 'latency-10', title: 'p50 of echo, 10 connections', kind: 'latency', load: echo(10, 1), target: 1.1 },
+  {
+    ...webSocket,
+    name: 'connect',
+    title: 'connect and upgrade, 100 at once',
+    kind: 'connect',
+    load: ['ws-open', '--opening', '100', '--connections', '10000'],
+    turns: { servers: 'kept', slices: 3, warm: ['ws-open', '--opening', '100', '--connections', '5000'] },
+    target: 0.8,
+  },
   {
     ...webSocket,
     name: 'memory',
@@ -168,7 +210,12 @@ const nodeWorkloads: readonly Workload[] = [
   },
 ];
 
-export const workloads: readonly Workload[] = [...gatewayWorkloads, ...uwsWorkloads, ...nodeWorkloads];
+export const workloads: readonly Workload[] = [...gatewayWorkloads, ...lightWorkloads, ...uwsWorkloads, ...nodeWorkloads];
+
+/** Is it NAME itself, or does its name begin with NAME and a dash? So `light-20` does not mean `light-200` too. */
+export function isMeant({ name }: Workload, asked: string): boolean {
+  return name === asked || name.startsWith(`${asked}-`);
+}
 
 /** The servers of one workload, in the order in which they are measured. */
 export function serversOf({ subject, baseline, beside = [], protocol, mode }: Workload, asked: readonly ServerName[]): ServerName[] {
