@@ -26,6 +26,7 @@ import { addressText } from './address.ts';
 import { bytesOf, CommandBatch, type Payload, roomOf, type Topic } from './command-batch.ts';
 import type { ConnectionEvents, ConnectionName, ServerName } from './connection.ts';
 import { EventBatch, type WebSocketEvents } from './event-batch.ts';
+import { type Handle, handleFor } from './handles.ts';
 import type { HttpCommands, HttpEvents, RequestHead, RequestName } from './http.ts';
 import type { BusEvents, MailOutcome, NodeView } from './node.ts';
 import {
@@ -76,6 +77,8 @@ export type { AddressRange, BackendName, BehaviorOptions, CoreOptions } from './
 export type Outcome = 'sent' | 'backpressure' | 'dropped' | 'closed';
 
 export class Core implements HttpCommands {
+  /** Stands for this core in what handlers are given. */
+  readonly handle: Handle<Core> = handleFor<Core>(this);
   readonly #core: CoreHandle;
   readonly #commands: CommandBatch;
   readonly #events: EventBatch;

@@ -6,6 +6,8 @@
  */
 import { commandFlag } from '../../ffi/layout.ts';
 import type { Core, Outcome } from './core.ts';
+import { behind, type Handle } from './handles.ts';
+import { inspection, shown } from './inspection.ts';
 import type { Message } from './websocket.ts';
 
 /** How messages are sent. Compressed where that was negotiated, which the core knows for each connection. */
@@ -19,9 +21,11 @@ export class MessageExpiredError extends Error {
   }
 }
 
+const View = class Message {};
+
 export class ReceivedMessage implements Message {
   // Not #private: an object with such fields takes ten times as long to construct in Bun, and there is one for each message.
-  private readonly core: Core;
+  private readonly core: Handle<Core>;
   readonly isBinary: boolean;
   readonly byteLength: number;
   private readonly batch: number;
@@ -31,7 +35,7 @@ export class ReceivedMessage implements Message {
   private detached: boolean;
 
   constructor(core: Core, isBinary: boolean, offset: number, byteLength: number, large: Uint8Array | undefined) {
-    this.core = core;
+    this.core = core.handle;
     this.isBinary = isBinary;
     this.byteLength = byteLength;
     this.batch = core.batch;
@@ -42,12 +46,12 @@ export class ReceivedMessage implements Message {
 
   text(): string {
     const bytes = this.view();
-    if (bytes === undefined) return this.core.payload.utf8Slice(this.offset, this.offset + this.byteLength);
+    if (bytes === undefined) return behind(this.core).payload.utf8Slice(this.offset, this.offset + this.byteLength);
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).utf8Slice(0, bytes.byteLength);
   }
 
   bytes(): Uint8Array {
-    return (this.view() ?? this.core.payloadBytes.subarray(this.offset, this.offset + this.byteLength)).slice();
+    return (this.view() ?? this.inBatch()).slice();
   }
 
   json<T = unknown>(): T {
@@ -66,18 +70,26 @@ export class ReceivedMessage implements Message {
     const flags = this.isBinary ? sendBinary : sendText;
     const bytes = this.view();
     return bytes === undefined
-      ? this.core.sendFromEvent(slot, generation, flags, this.offset, this.byteLength)
-      : this.core.send(slot, generation, flags, bytes);
+      ? behind(this.core).sendFromEvent(slot, generation, flags, this.offset, this.byteLength)
+      : behind(this.core).send(slot, generation, flags, bytes);
   }
 
   /** The payload without a copy, good until the turn is over. */
   borrow(): Uint8Array {
-    return this.view() ?? this.core.payloadBytes.subarray(this.offset, this.offset + this.byteLength);
+    return this.view() ?? this.inBatch();
   }
 
   /** ret: the bytes when they are not in the batch, undefined when they are. Throws MessageExpiredError. */
   private view(): Uint8Array | undefined {
-    if (!this.detached && this.batch !== this.core.batch) throw new MessageExpiredError();
+    if (!this.detached && this.batch !== behind(this.core).batch) throw new MessageExpiredError();
     return this.outside;
+  }
+
+  private inBatch(): Uint8Array {
+    return behind(this.core).payloadBytes.subarray(this.offset, this.offset + this.byteLength);
+  }
+
+  [inspection](): object {
+    return shown(this, View, { isBinary: this.isBinary, byteLength: this.byteLength });
   }
 }

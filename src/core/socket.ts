@@ -7,6 +7,7 @@
  */
 import type { Core, Outcome } from './core.ts';
 import { controlBytesMax, isCloseCode } from './frame-rules.ts';
+import { inspection, shown } from './inspection.ts';
 import { ReceivedMessage, sendBinary, sendText } from './message.ts';
 import type { Message, SendResult, Socket, WebSocketHandler } from './websocket.ts';
 
@@ -32,15 +33,19 @@ export class SocketArgumentError extends TypeError {
   readonly code = 'RW_INVALID_ARGUMENT';
 }
 
+const View = class Socket {};
+
 export class GatewaySocket implements Socket {
-  readonly route: Route;
+  // The route leads to the core: nothing that prints or copies a socket may follow. Constructed once for a connection, so that the price of a
+  // private field does not matter (handles.ts).
+  readonly #route: Route;
   readonly slot: number;
   readonly generation: number;
   data: unknown;
   readonly extras: SocketExtras | undefined;
 
   constructor(route: Route, slot: number, generation: number, data: unknown, extras: SocketExtras | undefined) {
-    this.route = route;
+    this.#route = route;
     this.slot = slot;
     this.generation = generation;
     this.data = data;
@@ -56,20 +61,20 @@ export class GatewaySocket implements Socket {
   }
 
   get isOpen(): boolean {
-    return this.route.core.isOpen(this.slot, this.generation);
+    return this.#route.core.isOpen(this.slot, this.generation);
   }
 
   get bufferedAmount(): number {
-    return this.route.core.buffered(this.slot, this.generation);
+    return this.#route.core.buffered(this.slot, this.generation);
   }
 
   get remoteAddress(): string {
-    return this.route.core.remoteAddress(this)?.address ?? '';
+    return this.#route.core.remoteAddress(this)?.address ?? '';
   }
 
   send(message: Sendable): SendResult {
     if (message instanceof ReceivedMessage) return message.forward(this.slot, this.generation) satisfies Outcome;
-    const { core } = this.route;
+    const { core } = this.#route;
     return typeof message === 'string'
       ? core.send(this.slot, this.generation, sendText, message)
       : core.send(this.slot, this.generation, sendBinary, bytesOf(message));
@@ -78,7 +83,7 @@ export class GatewaySocket implements Socket {
   ping(data: string | Uint8Array = ''): void {
     if (Buffer.byteLength(data) > controlBytesMax)
       throw new SocketArgumentError(`ping data may have at most ${controlBytesMax} bytes (RFC 6455 §5.5)`);
-    this.route.core.ping(this.slot, this.generation, data);
+    this.#route.core.ping(this.slot, this.generation, data);
   }
 
   close(code?: number, reason = ''): void {
@@ -89,38 +94,48 @@ export class GatewaySocket implements Socket {
     }
     if (Buffer.byteLength(reason) > 123)
       throw new SocketArgumentError('a close reason may have at most 123 bytes of UTF-8 (RFC 6455 §5.5)');
-    this.route.core.close(this.slot, this.generation, code ?? 0, reason);
+    this.#route.core.close(this.slot, this.generation, code ?? 0, reason);
   }
 
   terminate(): void {
-    this.route.core.terminate(this.slot, this.generation);
+    this.#route.core.terminate(this.slot, this.generation);
   }
 
   subscribe(topic: string): void {
     checkTopic(topic);
-    this.route.core.subscribe(this.slot, this.generation, topic);
+    this.#route.core.subscribe(this.slot, this.generation, topic);
   }
 
   unsubscribe(topic: string): void {
     checkTopic(topic);
-    this.route.core.unsubscribe(this.slot, this.generation, topic);
+    this.#route.core.unsubscribe(this.slot, this.generation, topic);
   }
 
   isSubscribed(topic: string): boolean {
     checkTopic(topic);
-    return this.route.core.isSubscribed(this.slot, this.generation, topic);
+    return this.#route.core.isSubscribed(this.slot, this.generation, topic);
   }
 
   publish(topic: string, message: Sendable): void {
-    publish(this.route.core, topic, message, this.slot, this.generation);
+    publish(this.#route.core, topic, message, this.slot, this.generation);
   }
 
   pause(): void {
-    this.route.core.pause(this.slot, this.generation);
+    this.#route.core.pause(this.slot, this.generation);
   }
 
   resume(): void {
-    this.route.core.resume(this.slot, this.generation);
+    this.#route.core.resume(this.slot, this.generation);
+  }
+
+  /** @internal */
+  static routeOf(socket: GatewaySocket): Route {
+    return socket.#route;
+  }
+
+  [inspection](): object {
+    const { data, params, protocol, isOpen } = this;
+    return shown(this, View, { data, params, protocol, isOpen });
   }
 }
 

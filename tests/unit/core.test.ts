@@ -308,7 +308,7 @@ on('topics and stale connections', (backend) => {
 
   test('commands for a generation that is over reach nobody, neither the old connection nor the one in its slot', async () => {
     const { wire, socket } = await live.open();
-    const stale = new GatewaySocket(socket.route, socket.slot, socket.generation - 1, undefined, undefined);
+    const stale = new GatewaySocket(GatewaySocket.routeOf(socket), socket.slot, socket.generation - 1, undefined, undefined);
     expect([stale.isOpen, stale.bufferedAmount, stale.remoteAddress, stale.isSubscribed('t')]).toEqual([false, 0, '', false]);
     stale.subscribe('t');
     stale.ping('x');
@@ -323,7 +323,7 @@ on('topics and stale connections', (backend) => {
     stale.publish('t', 'published');
     socket.send('sent');
     expect(await live.texts(wire, 2)).toEqual(['published', 'sent']);
-    const outside = new GatewaySocket(socket.route, 1 << 24, 1, undefined, undefined);
+    const outside = new GatewaySocket(GatewaySocket.routeOf(socket), 1 << 24, 1, undefined, undefined);
     expect([outside.isOpen, outside.bufferedAmount, outside.send('x')]).toEqual([false, 0, 'closed']);
     outside.terminate();
   });

@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import type { Core } from '../../src/core/core.ts';
+import { withHandle } from '../../src/core/handles.ts';
 import { methodNames } from '../../src/core/http.ts';
 import { queryValue } from '../../src/frontend/uws/query.ts';
 import { expire, HttpRequest } from '../../src/frontend/uws/request.ts';
@@ -22,7 +23,7 @@ function requestOf({ target = '/', method = 'GET', fields = [] }: Head): HttpReq
   const text = Buffer.from(host + target + lines.map(([name, value]) => `${name}\n${value}\n`).join(''), 'latin1');
   const payload = Buffer.concat([Buffer.from('before\nthis\n'), text, Buffer.from('x-after\nthat\n')]);
   const targetBytes = Buffer.byteLength(target, 'latin1');
-  return new HttpRequest({ payload } as Core, 0, known, 12, text.length, (host.length << 16) | targetBytes);
+  return new HttpRequest(withHandle<Core>({ payload } as Core), 0, known, 12, text.length, (host.length << 16) | targetBytes);
 }
 
 const deadSentence = 'uWS.HttpRequest must not be accessed after await or route handler return.';

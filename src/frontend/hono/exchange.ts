@@ -8,7 +8,9 @@
  * Role: what `c.env` is in handlers, and the name under which frontend events find their request.
  */
 import { eventFlag } from '../../../ffi/layout.ts';
+import { behind, type Handle } from '../../core/handles.ts';
 import type { HttpCommands, RequestHead } from '../../core/http.ts';
+import { inspection, shown } from '../../core/inspection.ts';
 import type { RequestIds } from '../request-ids.ts';
 import { encodeHeaders } from './header-block.ts';
 import type { HeadersSource } from './natives.ts';
@@ -42,6 +44,8 @@ export interface RingwayBindings {
 
 /** What an exchange needs of the frontend that it belongs to. */
 export interface ExchangeHost {
+  /** Stands for it in exchanges, which handlers may print: it leads to those of other clients. */
+  readonly handle: Handle<ExchangeHost>;
   readonly commands: HttpCommands;
   readonly honoHandlerIndex: number;
   readonly requestIds: RequestIds;
@@ -69,8 +73,10 @@ const responseComplete = new DOMException('The response is complete: the rest of
 
 export const exchangeState = { open: 0, streaming: 1, over: 2 } as const;
 
+const View = class RingwayBindings {};
+
 export class Exchange implements RingwayBindings {
-  /** @internal */ readonly host: ExchangeHost;
+  /** @internal See `hostOf`. */ readonly host: Handle<ExchangeHost>;
   /** @internal */ readonly head: RequestHead;
   /** @internal */ readonly request: LightRequest;
   /** @internal `exchangeState` */ state: number;
@@ -83,7 +89,7 @@ export class Exchange implements RingwayBindings {
   private id: string;
 
   constructor(host: ExchangeHost, head: RequestHead, request: LightRequest) {
-    this.host = host;
+    this.host = host.handle;
     this.head = head;
     this.request = request;
     this.state = exchangeState.open;
@@ -98,17 +104,17 @@ export class Exchange implements RingwayBindings {
   }
 
   get requestId(): string {
-    if (this.id === '') this.id = this.host.requestIds.of(this.head);
+    if (this.id === '') this.id = hostOf(this).requestIds.of(this.head);
     return this.id;
   }
 
   /** @internal The id that the response is to carry: one that came with the request, or that somebody has asked for; else ''. */
   get shownId(): string {
-    return this.id === '' ? this.host.requestIds.given(this.head) : this.id;
+    return this.id === '' ? hostOf(this).requestIds.given(this.head) : this.id;
   }
 
   ip(): PeerAddress | undefined {
-    return this.host.commands.remoteAddress(this.head);
+    return hostOf(this).commands.remoteAddress(this.head);
   }
 
   requestIP(): { address: string; port: number; family: 'IPv4' | 'IPv6' } | null {
@@ -134,7 +140,8 @@ export class Exchange implements RingwayBindings {
 
   /** @internal Only while `upgradable`. */
   accept(headers: string, data: HonoSocketData): void {
-    this.host.commands.upgrade(this.head, headers, this.host.honoHandlerIndex, data);
+    const host = hostOf(this);
+    host.commands.upgrade(this.head, headers, host.honoHandlerIndex, data);
     this.finish();
   }
 
@@ -143,7 +150,7 @@ export class Exchange implements RingwayBindings {
     this.state = exchangeState.over;
     this.stream = null;
     if (this.request.incoming !== null) this.request.abort(responseComplete, false);
-    if (this.listed) this.host.forget(this);
+    if (this.listed) hostOf(this).forget(this);
   }
 
   /** @internal The client left. */
@@ -151,9 +158,18 @@ export class Exchange implements RingwayBindings {
     const { stream } = this;
     this.state = exchangeState.over;
     this.stream = null;
-    if (this.listed) this.host.forget(this);
+    if (this.listed) hostOf(this).forget(this);
     const reason = clientGone();
     this.request.abort(reason, true);
     stream?.cancel(reason);
   }
+
+  [inspection](): object {
+    return shown(this, View, { listener: this.listener, ...(this.id === '' ? {} : { requestId: this.id }) });
+  }
+}
+
+/** The frontend that an exchange belongs to. */
+export function hostOf(exchange: Exchange): ExchangeHost {
+  return behind(exchange.host);
 }

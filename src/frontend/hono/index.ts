@@ -7,10 +7,11 @@
  * slot only.
  */
 import { eventFlag, method as methodNumber } from '../../../ffi/layout.ts';
+import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
 import { RequestIds } from '../request-ids.ts';
 import { isThenable } from '../thenable.ts';
-import { type ErrorContext, Exchange, exchangeState, type RingwayBindings } from './exchange.ts';
+import { type ErrorContext, Exchange, type ExchangeHost, exchangeState, type RingwayBindings } from './exchange.ts';
 import { LightRequest } from './request.ts';
 import { RequestBody } from './request-body.ts';
 import { requestUrl } from './request-target.ts';
@@ -45,7 +46,10 @@ export interface FetchFrontendOptions {
 const badRequest = 'content-type: text/plain;charset=utf-8\r\n';
 
 export class FetchFrontend implements HttpEvents {
+  readonly handle: Handle<ExchangeHost> = handleFor<ExchangeHost>(this);
   readonly commands: HttpCommands;
+  /** Stands for them in the bodies of requests. */
+  private readonly commandsHandle: Handle<HttpCommands>;
   readonly honoHandlerIndex: number;
   readonly requestIds: RequestIds;
   private readonly namesAll: boolean;
@@ -57,6 +61,7 @@ export class FetchFrontend implements HttpEvents {
 
   constructor(options: FetchFrontendOptions) {
     this.commands = options.commands;
+    this.commandsHandle = handleFor(options.commands);
     this.honoHandlerIndex = options.honoHandlerIndex;
     this.fetch = options.fetch;
     this.onError = options.onError;
@@ -77,7 +82,7 @@ export class FetchFrontend implements HttpEvents {
     const { flags, method } = head;
     // as in Bun.serve, the content of GET and HEAD, which has no meaning (RFC 9110 §9.3.1), is not shown
     const hasBody = (flags & eventFlag.requestHasBody) !== 0 && method !== methodNumber.get && method !== methodNumber.head;
-    const request = new LightRequest(head, url, hasBody ? new RequestBody(head, this.commands) : null);
+    const request = new LightRequest(head, url, hasBody ? new RequestBody(head, this.commandsHandle) : null);
     const exchange = new Exchange(this, head, request);
     if (this.namesAll) void exchange.requestId;
     try {

@@ -8,6 +8,7 @@
  *      └────── stream() ───► streaming  ──► done        .body: pulled part by part
  *   any of them ── fail() ─► failed                     the client left, or the response is complete
  */
+import { behind, type Handle } from '../../core/handles.ts';
 import type { HttpCommands, RequestHead } from '../../core/http.ts';
 import { bodyUsedError, NativeResponse } from './natives.ts';
 
@@ -18,7 +19,7 @@ const empty = new Uint8Array(0);
 
 export class RequestBody {
   private readonly head: RequestHead;
-  private readonly commands: HttpCommands;
+  private readonly commands: Handle<HttpCommands>;
   private parts: Uint8Array<ArrayBuffer>[] = [];
   private ended = false;
   private failure: unknown = undefined;
@@ -33,7 +34,7 @@ export class RequestBody {
   private touched = false;
   private cancelled = false;
 
-  constructor(head: RequestHead, commands: HttpCommands) {
+  constructor(head: RequestHead, commands: Handle<HttpCommands>) {
     this.head = head;
     this.commands = commands;
   }
@@ -135,7 +136,7 @@ export class RequestBody {
   }
 
   private acknowledge(bytes: number): void {
-    if (bytes > 0) this.commands.bodyAck(this.head, bytes);
+    if (bytes > 0) behind(this.commands).bodyAck(this.head, bytes);
   }
 
   /** Hand one part to the stream, and its end after the last. */

@@ -7,6 +7,7 @@
  * ones cost ten times more to set up in this runtime.
  */
 import type { RequestHead } from '../../core/http.ts';
+import { inspection, shown } from '../../core/inspection.ts';
 import { bodyUsedError, NativeRequest } from './natives.ts';
 import { type BodyKind, convert, type RequestBody } from './request-body.ts';
 import { requestHeaders, requestMethod } from './request-target.ts';
@@ -17,6 +18,8 @@ const nothing = new Uint8Array(0);
 export function clientGone(): DOMException {
   return new DOMException('The client closed the connection', 'AbortError');
 }
+
+const View = class Request {};
 
 export class LightRequest {
   /** @internal */ readonly head: RequestHead;
@@ -150,6 +153,10 @@ export class LightRequest {
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  [inspection](): object {
+    return shown(this, View, { method: this.method, url: this.url, headers: this.headers.toJSON() });
   }
 
   // What a server's request has no use for has the values of a fresh native Request.

@@ -5,7 +5,7 @@
  * respond(), or respondBegin() followed by one respondEnd() or respondAbort(), unless the client left first.
  */
 import { method } from '../../../ffi/layout.ts';
-import { type Exchange, exchangeState } from './exchange.ts';
+import { type Exchange, exchangeState, hostOf } from './exchange.ts';
 import { blockFlags, type Framing, type HeaderBlock, hasField, separateFraming, withField } from './header-block.ts';
 import { type Content, isLightResponse, LightResponse, textType } from './response.ts';
 import { ResponsePump } from './response-stream.ts';
@@ -28,19 +28,19 @@ export function sendResponse(exchange: Exchange, result: unknown): void {
     else sendFailure(exchange, new TypeError(`Expected a Response from the handler, received ${describe(result)}`), 'handler');
   } catch (error) {
     if (exchange.state === exchangeState.open) sendFailure(exchange, error, 'response');
-    else exchange.host.report(error, exchange, 'response');
+    else hostOf(exchange).report(error, exchange, 'response');
   }
 }
 
 /** Answer 500 and report why. Only for an exchange that is open. */
 export function sendFailure(exchange: Exchange, error: unknown, where: 'handler' | 'response'): void {
-  const { commands, requestIds } = exchange.host;
+  const { commands, requestIds } = hostOf(exchange);
   // The report will name it: whoever sees the answer can find the report.
   const { requestId } = exchange;
   const headers = requestIds.header === '' ? textLine : `${textLine}${requestIds.header}: ${requestId}\r\n`;
   commands.respond(exchange.head, 500, headers, 'Internal Server Error');
   exchange.finish();
-  exchange.host.report(error, exchange, where);
+  hostOf(exchange).report(error, exchange, where);
 }
 
 function sendLight(exchange: Exchange, response: LightResponse): void {
@@ -69,7 +69,7 @@ function sendLight(exchange: Exchange, response: LightResponse): void {
 
 /** With the id of the request, when it has one to show and the handler has set none. */
 function named(exchange: Exchange, block: HeaderBlock): HeaderBlock {
-  const { header } = exchange.host.requestIds;
+  const { header } = hostOf(exchange).requestIds;
   if (header === '') return block;
   const id = exchange.shownId;
   return id === '' || hasField(block, header) ? block : withField(block, header, id);
@@ -77,7 +77,7 @@ function named(exchange: Exchange, block: HeaderBlock): HeaderBlock {
 
 /** The whole response in one command. */
 function respondWhole(exchange: Exchange, status: number, block: HeaderBlock, content: string | Uint8Array | null): void {
-  const { commands } = exchange.host;
+  const { commands } = hostOf(exchange);
   let { text } = block;
   let close = false;
   if (block.flags & blockFlags.framing) ({ text, close } = separateFraming(block));
@@ -99,7 +99,7 @@ function withDefaultType(text: string, block: HeaderBlock, content: string | Uin
  * streams are not read, and their length is known only when the handler gave it.
  */
 function respondToHead(exchange: Exchange, response: LightResponse, status: number, block: HeaderBlock): void {
-  const { commands } = exchange.host;
+  const { commands } = hostOf(exchange);
   const { template } = response;
   const source = response.content === null && template !== null && template.code === status ? template : response;
   const plain = source.plainContent();

@@ -6,7 +6,7 @@
  *
  * Role: between a ReadableStream and respondBegin/Chunk/End. Upstream: response-sender.ts; the exchange passes on drain and abort.
  */
-import { type Exchange, exchangeState, type ResponseStream } from './exchange.ts';
+import { type Exchange, exchangeState, hostOf, type ResponseStream } from './exchange.ts';
 import type { Framing } from './header-block.ts';
 import type { Reader, ReadResult } from './natives.ts';
 
@@ -129,7 +129,7 @@ export class ResponsePump implements ResponseStream {
   }
 
   private begin(): void {
-    const { commands } = this.exchange.host;
+    const { commands } = hostOf(this.exchange);
     this.begun = true;
     commands.respondBegin(this.exchange.head, this.status, this.framing.text, this.framing.length);
     const { held } = this;
@@ -139,13 +139,13 @@ export class ResponsePump implements ResponseStream {
   }
 
   private write(chunk: Chunk): void {
-    const { commands } = this.exchange.host;
+    const { commands } = hostOf(this.exchange);
     this.full = commands.respondChunk(this.exchange.head, chunk) > commands.highWater;
   }
 
   private end(): void {
     const { exchange, framing, held } = this;
-    const { commands } = exchange.host;
+    const { commands } = hostOf(exchange);
     if (this.begun) commands.respondEnd(exchange.head);
     else if (framing.length >= 0 && framing.length !== byteLength(held)) {
       // The handler promised another length: the core must see both numbers to break the response off.
@@ -158,11 +158,11 @@ export class ResponsePump implements ResponseStream {
 
   private fail(error: unknown): void {
     const { exchange } = this;
-    const { commands } = exchange.host;
+    const { commands } = hostOf(exchange);
     if (this.begun) commands.respondAbort(exchange.head);
     else commands.respond(exchange.head, 500, 'content-type: text/plain;charset=utf-8\r\n', 'Internal Server Error');
     exchange.finish();
-    exchange.host.report(error, exchange, 'stream');
+    hostOf(exchange).report(error, exchange, 'stream');
   }
 }
 

@@ -7,6 +7,8 @@
  * Response is made; errors are the native ones, since anything unusual is handed to a native Response to judge. Response is both a value handlers make and a type they test
  * for: `instanceof` is true for light and native ones alike.
  */
+
+import { inspection, shown } from '../../core/inspection.ts';
 import { blockFlags, decodeBlock, emptyBlock, encodeHeaders, encodeNative, type HeaderBlock, withField } from './header-block.ts';
 import { type BodySource, bodyUsedError, NativeResponse, type Reader, type ReadResult } from './natives.ts';
 
@@ -22,6 +24,8 @@ const encoder = new TextEncoder();
 /** The type of a text that was given none. */
 export const textType = 'text/plain;charset=utf-8';
 const lightBrand = Symbol('ringway.response');
+
+const View = class Response {};
 
 export class LightResponse {
   /** @internal */ content: Content;
@@ -250,6 +254,11 @@ export class LightResponse {
 
   private defaultType(type: string): void {
     if (type !== '' && !(this.block.flags & blockFlags.contentType)) this.block = withField(this.block, 'content-type', type);
+  }
+
+  [inspection](): object {
+    const { status, statusText, bodyUsed } = this;
+    return shown(this, View, { status, statusText, headers: this.headers.toJSON(), bodyUsed });
   }
 
   static json(data: unknown, init?: ResponseInit | number): Response {

@@ -6,6 +6,7 @@
 import { threadId } from 'node:worker_threads';
 import { eventFlag } from '../../../ffi/layout.ts';
 import { TlsError } from '../../core/connection.ts';
+import { withHandle } from '../../core/handles.ts';
 import { AppListeners } from './app-listeners.ts';
 import { behaviorOf, handlersOf } from './behavior.ts';
 import { AppConnections, type Filter, type Handler, type HttpRoute, type HttpRouter } from './connections.ts';
@@ -118,7 +119,7 @@ export class HttpApp {
     const settings = (values[1] ?? {}) as Readonly<Record<string, unknown>>;
     const handlers = handlersOf(settings);
     const behavior = behaviorOf(settings, handlers);
-    const route: SocketRoute = {
+    const route = withHandle<SocketRoute>({
       core: this.#runtime.core,
       context: Object.freeze({}),
       index: this.#runtime.nextRoute(),
@@ -129,7 +130,7 @@ export class HttpApp {
       closesOnBackpressure: behavior.closeOnBackpressure,
       compresses: behavior.deflate !== 0,
       host: this.#runtime,
-    };
+    });
     this.#runtime.addRoute(route, behavior);
     if (handlers.subscription !== undefined) this.#countSubscribers();
     this.#hasSockets = true;

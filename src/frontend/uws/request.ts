@@ -6,7 +6,9 @@
  */
 import { method as methodOf } from '../../../ffi/layout.ts';
 import type { Core } from '../../core/core.ts';
+import { behind, type Handle } from '../../core/handles.ts';
 import { methodNames } from '../../core/http.ts';
+import { inspection, shown } from '../../core/inspection.ts';
 import { queryValue } from './query.ts';
 import { shortText } from './short-text.ts';
 import { latin1OfArgument, textOfArgument, utf8OfLatin1 } from './strings.ts';
@@ -30,9 +32,11 @@ const noTexts: readonly string[] = [];
 /** The request made last: while its handler runs, the one that a call to the response is about. */
 let latest: HttpRequest | undefined;
 
+const View = class HttpRequest {};
+
 export class HttpRequest {
   /** undefined: the handler has returned. */
-  declare [coreOf]: Core | undefined;
+  declare [coreOf]: Handle<Core> | undefined;
   declare [methodIndex]: number;
   declare [at]: number;
   declare [size]: number;
@@ -49,7 +53,7 @@ export class HttpRequest {
 
   /** The arguments are those of `onRequestRecord` in src/core/http.ts; `method` is an index into `methodNames`. */
   constructor(core: Core, _flags: number, method: number, offset: number, bytes: number, hostAndTarget: number) {
-    this[coreOf] = core;
+    this[coreOf] = core.handle;
     this[methodIndex] = method;
     this[at] = offset;
     this[size] = bytes;
@@ -128,6 +132,12 @@ export class HttpRequest {
     this.yielded = Boolean(isYielding);
     return this;
   }
+
+  /** What is printed: only the program's own properties, since it may be dead. */
+  [inspection](): object {
+    const { parameters, parameterNames, yielded, ...own } = this;
+    return shown(this, View, own);
+  }
 }
 
 // The name that programs and their logs know.
@@ -146,7 +156,7 @@ export function latestRequest(): HttpRequest | undefined {
 function alive(request: HttpRequest): Core {
   const core = request[coreOf];
   if (core === undefined) throw new Error(deadRequest);
-  return core;
+  return behind(core);
 }
 
 function targetOf(request: HttpRequest): string {

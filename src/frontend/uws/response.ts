@@ -12,7 +12,9 @@
  */
 import { commandFlag, eventFlag, method as methodOf } from '../../../ffi/layout.ts';
 import type { Core } from '../../core/core.ts';
+import { behind, type Handle } from '../../core/handles.ts';
 import type { RequestName } from '../../core/http.ts';
+import { inspection, shown } from '../../core/inspection.ts';
 import { isThenable } from '../thenable.ts';
 import { addressText } from './address.ts';
 import { latestRequest } from './request.ts';
@@ -33,6 +35,8 @@ import { bytesOfArgument, callbackOf, latin1OfArgument, textOrBytes } from './st
 import type { HttpResponseMembers } from './types.ts';
 
 export interface ResponseHost {
+  /** Stands for it in responses, which a program may print or serialise. */
+  readonly handle: Handle<ResponseHost>;
   readonly core: Core;
   report(error: unknown, what: string): void;
   /**
@@ -110,8 +114,10 @@ const attached = Symbol('attached');
 /** The response made last; made together with the request that `latestRequest` gives. */
 let latest: HttpResponse | undefined;
 
+const View = class HttpResponse {};
+
 export class HttpResponse implements HttpResponseMembers {
-  declare [hostOf]: ResponseHost;
+  declare [hostOf]: Handle<ResponseHost>;
   declare [slotOf]: number;
   declare [generationOf]: number;
   declare [requestOf]: number;
@@ -129,7 +135,7 @@ export class HttpResponse implements HttpResponseMembers {
    * `methodNames`; HEAD lets a response without body report the length of one.
    */
   constructor(host: ResponseHost, slot: number, generation: number, request: number, flags: number, method: number = methodOf.other) {
-    this[hostOf] = host;
+    this[hostOf] = host.handle;
     this[slotOf] = slot;
     this[generationOf] = generation;
     this[requestOf] = request;
@@ -178,7 +184,7 @@ export class HttpResponse implements HttpResponseMembers {
     this[state] = bits | is.statusCalled;
     // An empty chunk would end the body (RFC 9112 §7.1).
     if (content.length === 0) return true;
-    const { core } = this[hostOf];
+    const { core } = behind(this[hostOf]);
     if (!(bits & begun)) begin(this, -1, is.chunked);
     if (bits & is.bodiless) return true;
     const extras = this[attached];
@@ -273,13 +279,13 @@ export class HttpResponse implements HttpResponseMembers {
 
   pause(): this {
     this[state] = alive(this) | is.paused;
-    this[hostOf].core.pause(this[slotOf], this[generationOf]);
+    behind(this[hostOf]).core.pause(this[slotOf], this[generationOf]);
     return this;
   }
 
   resume(): this {
     this[state] = alive(this) & ~is.paused;
-    this[hostOf].core.resume(this[slotOf], this[generationOf]);
+    behind(this[hostOf]).core.resume(this[slotOf], this[generationOf]);
     return this;
   }
 
@@ -306,7 +312,7 @@ export class HttpResponse implements HttpResponseMembers {
     const [userData, key, protocol, extensions, context] = values;
     // The protocol goes into a line of the answer.
     const texts = [latin1OfArgument(key), lineText(protocol), latin1OfArgument(extensions)] as const;
-    const host = this[hostOf];
+    const host = behind(this[hostOf]);
     const onAborted = this[attached]?.onAborted;
     conclude(this);
     if (!host.upgrade(this, userData, ...texts, this[block], context)) tellAborted(host, onAborted);
@@ -337,6 +343,11 @@ export class HttpResponse implements HttpResponseMembers {
   getProxiedRemotePort(): number {
     return peerOf(this, true).port;
   }
+
+  /** What is printed: the program's own properties. */
+  [inspection](): object {
+    return shown(this, View, Object.fromEntries(Object.entries(this)));
+  }
 }
 
 // The name that programs and their logs know.
@@ -358,7 +369,7 @@ for (const [field, symbol] of [['slot', slotOf] as const, ['generation', generat
 
 /** A part of the request's body; `bytes` lie in the payload area. */
 export function deliverBody(response: HttpResponse, bytes: Uint8Array, end: boolean): void {
-  const host = response[hostOf];
+  const host = behind(response[hostOf]);
   const extras = response[attached];
   // A part that nobody asks for is lost: a handler is attached before the first await.
   if (extras?.body !== undefined) {
@@ -372,7 +383,7 @@ export function deliverBody(response: HttpResponse, bytes: Uint8Array, end: bool
 export function cutOff(response: HttpResponse): void {
   if (response[state] & is.dead) return;
   const onAborted = response[attached]?.onAborted;
-  const host = response[hostOf];
+  const host = behind(response[hostOf]);
   conclude(response);
   host.core.terminate(response[slotOf], response[generationOf]);
   tellAborted(host, onAborted);
@@ -383,7 +394,7 @@ export function deliverAbort(response: HttpResponse): void {
   if (response[state] & is.dead) return;
   const onAborted = response[attached]?.onAborted;
   conclude(response);
-  tellAborted(response[hostOf], onAborted);
+  tellAborted(behind(response[hostOf]), onAborted);
 }
 
 /** What was queued for the client has drained. */
@@ -407,13 +418,13 @@ export function afterHandler(response: HttpResponse, result: unknown): void {
   }
   // A request without body has an empty last part.
   if (extras?.body === undefined || response[state] & is.withBody) return;
-  give(response, extras.body, response[hostOf].core.payloadBytes.subarray(0, 0), true);
+  give(response, extras.body, behind(response[hostOf]).core.payloadBytes.subarray(0, 0), true);
   extras.body = undefined;
 }
 
 /** A handler has thrown or rejected. */
 export function failHandler(response: HttpResponse, error: unknown): void {
-  response[hostOf].report(error, 'an HTTP handler');
+  behind(response[hostOf]).report(error, 'an HTTP handler');
   answerFailure(response);
 }
 
@@ -474,7 +485,7 @@ function closeFlagOf(response: HttpResponse): number {
 }
 
 function respondWhole(response: HttpResponse, body: string | Uint8Array | null): void {
-  const { core } = response[hostOf];
+  const { core } = behind(response[hostOf]);
   core.respondWith(nameOf(response), statusNumberOf(response), response[statusText], response[block], body, closeFlagOf(response));
 }
 
@@ -488,12 +499,12 @@ function respondWithout(response: HttpResponse, reported: number | undefined): v
     return;
   }
   begin(response, reported, is.sized);
-  response[hostOf].core.respondEnd(nameOf(response));
+  behind(response[hostOf]).core.respondEnd(nameOf(response));
 }
 
 /** `length`: of the body, -1 when it is not known. */
 function begin(response: HttpResponse, length: number, mode: number): void {
-  const { core } = response[hostOf];
+  const { core } = behind(response[hostOf]);
   const status = statusNumberOf(response);
   core.respondBeginWith(nameOf(response), status, response[statusText], response[block], length, closeFlagOf(response));
   response[state] |= mode | is.statusCalled;
@@ -510,14 +521,14 @@ function endWith(response: HttpResponse, content: string | Uint8Array): void {
 
 /** The last part, `content`, of a body that has begun. */
 function endStream(response: HttpResponse, content: string | Uint8Array): void {
-  const { core } = response[hostOf];
+  const { core } = behind(response[hostOf]);
   if (content.length > 0 && !(response[state] & is.bodiless)) core.respondChunk(nameOf(response), content);
   core.respondEnd(nameOf(response), (response[state] & is.closing) !== 0);
 }
 
 /** As much of `bytes` as the client takes now; what is beyond the total is cut off. */
 function tryPart(response: HttpResponse, bytes: Uint8Array): [ok: boolean, hasResponded: boolean] {
-  const { core } = response[hostOf];
+  const { core } = behind(response[hostOf]);
   const extras = attachedTo(response);
   const wanted = Math.min(bytes.byteLength, extras.total - extras.offset);
   let taken = response[state] & is.bodiless ? wanted : 0;
@@ -538,7 +549,7 @@ function tryPart(response: HttpResponse, bytes: Uint8Array): [ok: boolean, hasRe
 function conclude(response: HttpResponse): void {
   const bits = response[state];
   response[state] = bits | is.dead;
-  const host = response[hostOf];
+  const host = behind(response[hostOf]);
   const extras = response[attached];
   if (extras !== undefined) {
     extras.onAborted = undefined;
@@ -559,7 +570,7 @@ function tellAborted(host: ResponseHost, onAborted: (() => unknown) | undefined)
 
 function give(response: HttpResponse, sink: BodySink, bytes: Uint8Array, end: boolean): void {
   try {
-    watch(response, sink(response[hostOf].core, bytes, end));
+    watch(response, sink(behind(response[hostOf]).core, bytes, end));
   } catch (error) {
     failHandler(response, error);
   }
@@ -577,7 +588,7 @@ function watch(response: HttpResponse, result: unknown): void {
 function refuseSilence(response: HttpResponse): void {
   const request = latest === response ? latestRequest() : undefined;
   const about = request && `\n\tMethod: "${request.getCaseSensitiveMethod()}"\n\tURL: "${request.getUrl()}"`;
-  response[hostOf].report(new Error(unanswered + (about ?? '')), 'an HTTP handler');
+  behind(response[hostOf]).report(new Error(unanswered + (about ?? '')), 'an HTTP handler');
   answerFailure(response);
 }
 
@@ -585,7 +596,7 @@ function refuseSilence(response: HttpResponse): void {
 function answerFailure(response: HttpResponse): void {
   const bits = response[state];
   if (bits & is.dead) return;
-  const host = response[hostOf];
+  const host = behind(response[hostOf]);
   if (!(bits & begun)) {
     const reason = 'Internal Server Error';
     host.core.respondWith(nameOf(response), 500, '', 'Content-Type: text/plain\r\n', reason, closeFlagOf(response));
@@ -607,5 +618,5 @@ const nobody: { readonly address: Uint8Array; readonly port: number } = { addres
 
 function peerOf(response: HttpResponse, proxied: boolean): { readonly address: Uint8Array; readonly port: number } {
   if (response[state] & is.dead) throw new Error(deadResponse);
-  return response[hostOf].core.peer(response[slotOf], response[generationOf], proxied) ?? { ...nobody, address: new Uint8Array(0) };
+  return behind(response[hostOf]).core.peer(response[slotOf], response[generationOf], proxied) ?? { ...nobody, address: new Uint8Array(0) };
 }

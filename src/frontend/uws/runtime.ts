@@ -10,6 +10,7 @@ import { native } from '../../../ffi/bindings.ts';
 import { statsLayout } from '../../../ffi/layout.ts';
 import type { ConnectionEvents } from '../../core/connection.ts';
 import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } from '../../core/core.ts';
+import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpEvents, RequestRecordHandler } from '../../core/http.ts';
 import { Loop } from '../../worker/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
@@ -92,6 +93,7 @@ export function activeRuntime(): Runtime | undefined {
 }
 
 export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, ResponseHost, SocketHost {
+  readonly handle: Handle<ResponseHost> = handleFor<ResponseHost>(this);
   readonly core: Core;
   readonly options: RuntimeOptions;
   readonly #wakeFd = native.eventfdCreate();

@@ -7,10 +7,11 @@
  * There is one such object per connection, which is all that a connection costs in JavaScript, so it has few fields. The program's user
  * data become properties of it, under any names. It is dead from the beginning of the close handler on: every call but getUserData throws.
  */
-import { inspect } from 'node:util';
 import { closeCause, commandFlag, result } from '../../../ffi/layout.ts';
 import type { Core, Outcome } from '../../core/core.ts';
 import { controlBytesMax, isCloseCode } from '../../core/frame-rules.ts';
+import { behind, type Handle } from '../../core/handles.ts';
+import { inspection, shown } from '../../core/inspection.ts';
 import { addressText } from './address.ts';
 import type { SocketHandlers } from './behavior.ts';
 import { giveBack, lend, lentBytes, placeInPayload, shortBytesMax } from './lend.ts';
@@ -20,6 +21,8 @@ import type { AppTopics } from './topics.ts';
 
 /** What the sockets of one route share. */
 export interface SocketRoute {
+  /** Stands for it in its sockets, which a program may print or serialise. */
+  readonly handle: Handle<SocketRoute>;
   readonly core: Core;
   /** What its upgrade handler is given for `res.upgrade()`: opaque. */
   readonly context: object;
@@ -66,16 +69,18 @@ const slotOf = Symbol('slot');
 const generationOf = Symbol('generation');
 const topicsOf = Symbol('topics');
 
+const View = class WebSocket {};
+
 export class WebSocket {
   /** undefined: dead. */
-  declare [routeOf]: SocketRoute | undefined;
+  declare [routeOf]: Handle<SocketRoute> | undefined;
   declare [slotOf]: number;
   declare [generationOf]: number;
   /** undefined: has never subscribed; true: has; a map of its topics where subscriptions are told. */
   declare [topicsOf]: Map<string, Uint8Array> | true | undefined;
 
   constructor(route: SocketRoute, slot: number, generation: number) {
-    this[routeOf] = route;
+    this[routeOf] = route.handle;
     this[slotOf] = slot;
     this[generationOf] = generation;
     this[topicsOf] = undefined;
@@ -196,8 +201,8 @@ export class WebSocket {
   }
 
   /** What is printed: the program's own properties, and not all that hangs on the route. */
-  [inspect.custom](): object {
-    return Object.fromEntries(Object.entries(this));
+  [inspection](): object {
+    return shown(this, View, Object.fromEntries(Object.entries(this)));
   }
 }
 
@@ -212,8 +217,14 @@ export function checkedPublish(call: PublishArguments): [topic: string | Uint8Ar
   return [textOrBytes(call[0]), textOrBytes(call[1]), call[2], call[3]];
 }
 
+/** ret: undefined when it is dead, or when there is no socket */
+function routeBehind(socket: Partial<WebSocket>): SocketRoute | undefined {
+  const handle = socket[routeOf];
+  return handle === undefined ? undefined : behind(handle);
+}
+
 function alive(socket: WebSocket): SocketRoute {
-  const route = socket[routeOf];
+  const route = routeBehind(socket);
   if (route === undefined) throw new Error(deadSocket);
   return route;
 }
@@ -223,7 +234,7 @@ function peerOf(socket: WebSocket): { readonly address: Uint8Array; readonly por
 }
 
 function endSocket(socket: WebSocket, code: number, reason: string | Uint8Array): void {
-  const route = socket[routeOf];
+  const route = routeBehind(socket);
   if (route === undefined || leaving.has(socket)) return;
   const hasCode = isCloseCode(code);
   route.core.close(socket[slotOf], socket[generationOf], hasCode ? code : 0, hasCode ? reason.slice(0, controlBytesMax) : '');
@@ -232,7 +243,7 @@ function endSocket(socket: WebSocket, code: number, reason: string | Uint8Array)
 
 /** End the connection without a close frame, unless the socket is dead. */
 export function closeSocket(socket: WebSocket): void {
-  const route = socket[routeOf];
+  const route = routeBehind(socket);
   if (route === undefined || leaving.has(socket)) return;
   route.core.terminate(socket[slotOf], socket[generationOf]);
   tellClosed(socket, route, abnormalClosure, noBytes);
@@ -276,7 +287,7 @@ export function openSocket(route: SocketRoute, slot: number, generation: number,
 }
 
 export function tellOpened(socket: WebSocket): void {
-  const open = socket[routeOf]?.handlers.open;
+  const open = routeBehind(socket)?.handlers.open;
   if (open !== undefined) run(socket, 'open', () => open(socket));
 }
 
@@ -287,7 +298,7 @@ export function isSocketOf(entry: object, generation: number): entry is WebSocke
 
 /** The app has begun to count subscribers. */
 export function countTopics(socket: WebSocket): void {
-  const route = socket[routeOf];
+  const route = routeBehind(socket);
   if (route === undefined || socket[topicsOf] !== true) return;
   const names = route.core.topicsOf(socket[slotOf], socket[generationOf]);
   for (const name of names) route.topics.found(keyOf(name), name);
@@ -296,12 +307,12 @@ export function countTopics(socket: WebSocket): void {
 
 /** Whether it is an open socket of the app that has these topics. */
 export function isOfApp(entry: object, topics: AppTopics): entry is WebSocket {
-  return (entry as Partial<WebSocket>)[routeOf]?.topics === topics;
+  return routeBehind(entry as Partial<WebSocket>)?.topics === topics;
 }
 
 /** A message that lies in the payload area, or in memory of its own. */
 export function tellMessage(socket: WebSocket, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void {
-  const route = socket[routeOf] as SocketRoute;
+  const route = routeBehind(socket) as SocketRoute;
   const { message } = route.handlers;
   if (message === undefined) return;
   // Memory that the core frees is copied: a handler may transfer what it gets, and keep it.
@@ -319,24 +330,24 @@ export function tellMessage(socket: WebSocket, isBinary: boolean, offset: number
 }
 
 export function tellDrained(socket: WebSocket): void {
-  const drain = socket[routeOf]?.handlers.drain;
+  const drain = routeBehind(socket)?.handlers.drain;
   if (drain !== undefined) run(socket, 'drain', () => drain(socket));
 }
 
 /** `data` is borrowed for the call; the program may keep its copy. */
 export function tellControl(socket: WebSocket, kind: 'ping' | 'pong', data: Uint8Array): void {
-  const handler = socket[routeOf]?.handlers[kind];
+  const handler = routeBehind(socket)?.handlers[kind];
   if (handler !== undefined) run(socket, kind, () => handler(socket, copyOf(data)));
 }
 
 /** A message that a publish has dropped. */
 export function tellPublishDropped(socket: WebSocket, message: Uint8Array, isBinary: boolean): void {
-  tellDropped(socket, socket[routeOf] as SocketRoute, message, isBinary);
+  tellDropped(socket, routeBehind(socket) as SocketRoute, message, isBinary);
 }
 
 /** The connection has ended without a call of the program. */
 export function tellEnded(socket: WebSocket, code: number, reason: string, cause: number): void {
-  const route = socket[routeOf] as SocketRoute;
+  const route = routeBehind(socket) as SocketRoute;
   const [ownCode, ownReason] = originalClose(code, reason, cause);
   tellClosed(socket, route, ownCode, Buffer.from(ownReason));
 }
@@ -402,7 +413,7 @@ function tellDropped(socket: WebSocket, route: SocketRoute, message: string | Ui
 }
 
 function joined(socket: WebSocket, name: Uint8Array): void {
-  const route = socket[routeOf] as SocketRoute;
+  const route = routeBehind(socket) as SocketRoute;
   const key = keyOf(name);
   const topics = socket[topicsOf];
   if (topics instanceof Map) topics.set(key, name);
@@ -410,7 +421,7 @@ function joined(socket: WebSocket, name: Uint8Array): void {
 }
 
 function left(socket: WebSocket, name: Uint8Array): void {
-  const route = socket[routeOf] as SocketRoute;
+  const route = routeBehind(socket) as SocketRoute;
   const key = keyOf(name);
   const topics = socket[topicsOf];
   if (topics instanceof Map) topics.delete(key);
@@ -435,7 +446,7 @@ function copyOf(bytes: Uint8Array): ArrayBuffer {
 }
 
 function run(socket: WebSocket, event: string, call: () => unknown): void {
-  const route = socket[routeOf];
+  const route = routeBehind(socket);
   if (route !== undefined) guard(route, socket, event, call);
 }
 

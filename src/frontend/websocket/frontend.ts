@@ -44,6 +44,8 @@ export interface WebSocketFrontendOptions {
 const closeTimeoutMs = 5000;
 const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
 
+const { routeOf } = GatewaySocket;
+
 export class WebSocketFrontend implements WebSocketEvents {
   readonly #core: Core;
   readonly #routes: SettledRoute[];
@@ -118,10 +120,12 @@ export class WebSocketFrontend implements WebSocketEvents {
 
   onMessage(slot: number, generation: number, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void {
     const socket = this.#find(slot, generation);
-    if (socket === undefined || socket.route.handler.message === undefined || this.#core.hasLeft(slot)) return;
+    if (socket === undefined) return;
+    const { handler } = routeOf(socket);
+    if (handler.message === undefined || this.#core.hasLeft(slot)) return;
     const message = new ReceivedMessage(this.#core, isBinary, offset, bytes, large);
     try {
-      const result = socket.route.handler.message(socket, message);
+      const result = handler.message(socket, message);
       if (result instanceof Promise) {
         message.detach();
         this.#await(socket, 'message', result);
@@ -136,36 +140,37 @@ export class WebSocketFrontend implements WebSocketEvents {
     if (this.#isUnseen(slot)) return;
     const socket = this.#find(slot, generation);
     if (socket === undefined) this.#core.terminate(slot, generation);
-    else if (socket.route.handler.open !== undefined) this.#run(socket, 'open', () => socket.route.handler.open?.(socket));
+    else if (routeOf(socket).handler.open !== undefined) this.#run(socket, 'open', () => routeOf(socket).handler.open?.(socket));
   }
 
   onClose(slot: number, generation: number, code: number, reason: string): void {
     const socket = this.#find(slot, generation);
     if (socket === undefined) return;
     this.#sockets[slot] = undefined;
-    if (socket.route.handler.close !== undefined) this.#run(socket, 'close', () => socket.route.handler.close?.(socket, code, reason));
+    if (routeOf(socket).handler.close !== undefined)
+      this.#run(socket, 'close', () => routeOf(socket).handler.close?.(socket, code, reason));
   }
 
   onDrain(slot: number, generation: number): void {
     const socket = this.#find(slot, generation);
-    if (socket !== undefined && !this.#core.hasLeft(slot)) this.#run(socket, 'drain', () => socket.route.handler.drain?.(socket));
+    if (socket !== undefined && !this.#core.hasLeft(slot)) this.#run(socket, 'drain', () => routeOf(socket).handler.drain?.(socket));
   }
 
   onPing(slot: number, generation: number, data: Uint8Array): void {
     const socket = this.#find(slot, generation);
     if (socket !== undefined && !this.#core.hasLeft(slot))
-      this.#run(socket, 'ping', () => socket.route.handler.ping?.(socket, data.slice()));
+      this.#run(socket, 'ping', () => routeOf(socket).handler.ping?.(socket, data.slice()));
   }
 
   onPong(slot: number, generation: number, data: Uint8Array): void {
     const socket = this.#find(slot, generation);
     if (socket !== undefined && !this.#core.hasLeft(slot))
-      this.#run(socket, 'pong', () => socket.route.handler.pong?.(socket, data.slice()));
+      this.#run(socket, 'pong', () => routeOf(socket).handler.pong?.(socket, data.slice()));
   }
 
   onDropped(slot: number, generation: number, count: number): void {
     const socket = this.#find(slot, generation);
-    if (socket !== undefined) this.#run(socket, 'dropped', () => socket.route.handler.dropped?.(socket, count));
+    if (socket !== undefined) this.#run(socket, 'dropped', () => routeOf(socket).handler.dropped?.(socket, count));
   }
 
   // ---------------------------------------------------------------- handshakes
@@ -266,7 +271,7 @@ export class WebSocketFrontend implements WebSocketEvents {
   }
 
   #failed(socket: GatewaySocket, event: string, error: unknown): void {
-    this.#options.onError(error, { event, route: this.#patterns[socket.route.index] ?? '' });
+    this.#options.onError(error, { event, route: this.#patterns[routeOf(socket).index] ?? '' });
     this.#core.close(socket.slot, socket.generation, 1011, '');
   }
 }
