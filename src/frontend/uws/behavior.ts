@@ -6,7 +6,7 @@ import type { BehaviorOptions } from '../../core/core.ts';
 import { SHARED_COMPRESSOR } from './constants.ts';
 import type { WebSocket } from './websocket.ts';
 
-/** Handlers of a route. ArrayBuffers are lent until the handler returns, but for those of ping, pong and subscription. */
+/** Handlers of a route. ArrayBuffers are lent until the handler and what it has queued are done, but for those of ping, pong and subscription. */
 export interface SocketHandlers {
   readonly upgrade: ((response: unknown, request: unknown, context: unknown) => unknown) | undefined;
   readonly open: ((socket: WebSocket) => unknown) | undefined;

@@ -6,7 +6,7 @@
  */
 import { runMicrotasks } from './microtasks.ts';
 import { expire, HttpRequest } from './request.ts';
-import { afterHandler, cutOff, failHandler, HttpResponse } from './response.ts';
+import { afterHandler, cutOff, failHandler, HttpResponse, watch } from './response.ts';
 import { Router } from './router.ts';
 import type { ListenerOwner, Runtime } from './runtime.ts';
 
@@ -21,23 +21,23 @@ export interface HttpRoute {
 
 export type HttpRouter = Router<HttpRoute, HttpResponse, HttpRequest>;
 
-/** Of the request that is being routed: RW_REQUEST_*, and what its last handler has returned. */
+/** RW_REQUEST_* of the request that is being routed. */
 let flagsNow = 0;
-let resultNow: unknown;
 
 function attempt(route: HttpRoute, parameters: readonly string[], response: HttpResponse, request: HttpRequest): boolean {
   request.yielded = false;
   request.parameters = parameters;
   request.parameterNames = route.parameterNames;
+  let hasFailed = false;
   try {
-    resultNow = route.handle(response, request, flagsNow);
-    runMicrotasks(resultNow);
+    const result = route.handle(response, request, flagsNow);
+    if (result !== undefined) watch(response, result);
   } catch (error) {
-    resultNow = undefined;
+    hasFailed = true;
     failHandler(response, error);
-    return true;
   }
-  return !request.yielded;
+  runMicrotasks();
+  return hasFailed || !request.yielded;
 }
 
 export class AppConnections implements ListenerOwner {
@@ -89,15 +89,16 @@ export class AppConnections implements ListenerOwner {
     const response = new HttpResponse(host, slot, generation, numbers >>> 16, flags, method);
     host.adopt(response, slot, this);
     flagsNow = flags;
-    resultNow = undefined;
     const router = this.#handed.size === 0 ? this.#routerOf(context) : this.#ownerOf(slot).#routerOf(context);
     if (router.route(method, request.url, attempt, response, request)) {
-      afterHandler(response, resultNow);
+      afterHandler(response);
+      expire(request);
     } else {
       // As the original: nobody answers, so the client is told by the end of the connection.
+      expire(request);
       cutOff(response);
+      runMicrotasks();
     }
-    expire(request);
   }
 
   #routerOf(context: number): HttpRouter {
@@ -122,6 +123,7 @@ export class AppConnections implements ListenerOwner {
     } catch (error) {
       this.#runtime.report(error, 'the missingServerName handler');
     }
+    runMicrotasks();
   }
 
   #filter(slot: number, generation: number, change: number): void {
@@ -131,6 +133,7 @@ export class AppConnections implements ListenerOwner {
       } catch (error) {
         this.#runtime.report(error, 'a filter');
       }
+      runMicrotasks();
     }
   }
 

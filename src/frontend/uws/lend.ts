@@ -1,5 +1,5 @@
 /**
- * ArrayBuffers that handlers may read until they return.
+ * ArrayBuffers that handlers, and what they queue, may read until they return.
  *
  * Role: hands out memory of the core without a copy into JavaScript's heap, and takes it back. Up: websocket.ts, response.ts.
  * Down: core.ts (viewPayload).

@@ -1,8 +1,8 @@
 /**
  * What a response does with the body of its request: onData, onDataV2 and collectBody.
  *
- * Role: makes the sink that response.ts gives each part to. A part is handed out as an ArrayBuffer that is detached when the handler
- * returns, since its memory is the core's; only a body that collectBody put together belongs to the program.
+ * Role: makes the sink that response.ts gives each part to. A part is handed out as an ArrayBuffer that is detached when the handler has
+ * returned and what it has queued has run, since its memory is the core's; only a body that collectBody put together belongs to the program.
  */
 import type { Core } from '../../core/core.ts';
 import { giveBack, lend } from './lend.ts';
@@ -18,16 +18,7 @@ const unbounded = 0xffff_ffff_ffff_ffffn;
 const reserveLimit = 1 << 20;
 
 export function dataSink(handler: (chunk: ArrayBuffer, isLast: boolean) => unknown): BodySink {
-  return (core, bytes, isLast) => {
-    const chunk = lend(core, bytes.byteOffset, bytes.byteLength);
-    try {
-      const result = handler(chunk, isLast);
-      runMicrotasks(result);
-      return result;
-    } finally {
-      giveBack(chunk);
-    }
-  };
+  return (core, bytes, isLast) => giveLent(core, bytes, handler, isLast);
 }
 
 /** `contentLength`: of the request, undefined when it is chunked or not known. */
@@ -38,15 +29,27 @@ export function countedDataSink(
   let received = 0;
   return (core, bytes, isLast) => {
     received += bytes.byteLength;
-    const chunk = lend(core, bytes.byteOffset, bytes.byteLength);
-    try {
-      const result = handler(chunk, isLast ? 0n : remaining(contentLength, received));
-      runMicrotasks(result);
-      return result;
-    } finally {
-      giveBack(chunk);
-    }
+    return giveLent(core, bytes, handler, isLast ? 0n : remaining(contentLength, received));
   };
+}
+
+function giveLent<About>(core: Core, bytes: Uint8Array, handler: (chunk: ArrayBuffer, about: About) => unknown, about: About): unknown {
+  const chunk = lend(core, bytes.byteOffset, bytes.byteLength);
+  try {
+    return handler(chunk, about);
+  } finally {
+    runMicrotasks();
+    giveBack(chunk);
+  }
+}
+
+/** As above, for what the program may keep. */
+function giveOwn<Body>(handler: (body: Body) => unknown, body: Body): unknown {
+  try {
+    return handler(body);
+  } finally {
+    runMicrotasks();
+  }
 }
 
 function remaining(contentLength: number | undefined, received: number): bigint {
@@ -68,26 +71,17 @@ export function collectingSink(
     if (bytes.byteLength > maxBytes - used) {
       isOver = true;
       collected = undefined;
-      return handler(null);
+      return giveOwn(handler, null);
     }
     if (isLast) isOver = true;
-    if (isLast && collected === undefined) {
-      const chunk = lend(core, bytes.byteOffset, bytes.byteLength);
-      try {
-        const result = handler(chunk);
-        runMicrotasks(result);
-        return result;
-      } finally {
-        giveBack(chunk);
-      }
-    }
+    if (isLast && collected === undefined) return giveLent(core, bytes, handler, undefined);
     collected = withRoom(collected, used, bytes.byteLength, Math.min(contentLength ?? 0, maxBytes, reserveLimit));
     collected.set(bytes, used);
     used += bytes.byteLength;
     if (!isLast) return undefined;
     const whole = used === collected.byteLength ? collected.buffer : collected.buffer.slice(0, used);
     collected = undefined;
-    return handler(whole);
+    return giveOwn(handler, whole);
   };
 }
 

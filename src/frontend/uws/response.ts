@@ -17,6 +17,7 @@ import type { RequestName } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
 import { isThenable } from '../thenable.ts';
 import { addressText } from './address.ts';
+import { runMicrotasks } from './microtasks.ts';
 import { latestRequest } from './request.ts';
 import { type BodySink, collectingSink, countedDataSink, dataSink } from './request-body.ts';
 import {
@@ -395,6 +396,7 @@ export function deliverAbort(response: HttpResponse): void {
   const onAborted = response[attached]?.onAborted;
   conclude(response);
   tellAborted(behind(response[hostOf]), onAborted);
+  runMicrotasks();
 }
 
 /** What was queued for the client has drained. */
@@ -406,11 +408,11 @@ export function deliverWritable(response: HttpResponse): void {
   } catch (error) {
     failHandler(response, error);
   }
+  runMicrotasks();
 }
 
-/** The route handler has returned `result`. The request must not have expired yet. */
-export function afterHandler(response: HttpResponse, result: unknown): void {
-  if (result !== undefined) watch(response, result);
+/** The route handler has returned, and what it has queued has run. The request must not have expired yet. */
+export function afterHandler(response: HttpResponse): void {
   const extras = response[attached];
   if (!(response[state] & is.dead) && extras?.onAborted === undefined) {
     refuseSilence(response);
@@ -577,7 +579,7 @@ function give(response: HttpResponse, sink: BodySink, bytes: Uint8Array, end: bo
 }
 
 /** A handler that is async fails when its promise rejects, or when what it has returned cannot even be asked for `then`. */
-function watch(response: HttpResponse, result: unknown): void {
+export function watch(response: HttpResponse, result: unknown): void {
   try {
     if (isThenable(result)) result.then(undefined, (error: unknown) => failHandler(response, error));
   } catch (error) {

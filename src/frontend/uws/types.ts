@@ -94,9 +94,9 @@ export interface HttpResponseMembers {
   getWriteOffset(): number;
   /** `offset`: as `getWriteOffset()`. Return true unless a `tryEnd` has failed again. */
   onWritable(handler: (offset: number) => boolean): this;
-  /** Must be set before the route handler returns, unless the response is over by then. The response is dead when it is called. */
+  /** Must be set by the route handler or what it queues, unless the response is over by then. The response is dead when it is called. */
   onAborted(handler: () => void): this;
-  /** The request's body, in parts. `chunk` is detached when the handler returns. To be set before the first await. */
+  /** The request's body, in parts. `chunk` is detached when the handler returns. To be set by the route handler, or what it queues. */
   onData(handler: (chunk: ArrayBuffer, isLast: boolean) => void): this;
   /** As `onData`; `maxRemainingBodyLength`: at most so many bytes follow, 0n with the last part. */
   onDataV2(handler: (chunk: ArrayBuffer, maxRemainingBodyLength: bigint) => void): this;
@@ -128,7 +128,10 @@ export interface HttpResponse extends HttpResponseMembers {
   [key: string]: any;
 }
 
-/** A request, good until its route handler returns or awaits. */
+/**
+ * A request, good until its route handler returns or awaits what is not there yet: microtasks and `process.nextTick` callbacks that a
+ * handler has queued still count as the handler, here and for all that is detached when a handler returns.
+ */
 export interface HttpRequest {
   /** The first field of that name, in latin1, or ''. */
   getHeader(lowerCaseKey: RecognizedString): string;
@@ -168,7 +171,7 @@ export interface WebSocketBehavior<UserData> {
   /** Decides on a handshake by `res.upgrade()` or any other answer. Without it every handshake is accepted. */
   upgrade?: (res: HttpResponse, req: HttpRequest, context: us_socket_context_t) => void | Promise<void>;
   open?: (ws: WebSocket<UserData>) => void | Promise<void>;
-  /** `message` is detached when the handler returns or awaits. */
+  /** `message` is detached when the handler returns. */
   message?: (ws: WebSocket<UserData>, message: ArrayBuffer, isBinary: boolean) => void | Promise<void>;
   /** A message to this connection was dropped for backpressure. */
   dropped?: (ws: WebSocket<UserData>, message: ArrayBuffer, isBinary: boolean) => void | Promise<void>;

@@ -319,37 +319,39 @@ export function tellMessage(socket: WebSocket, isBinary: boolean, offset: number
   const buffer = large === undefined ? lend(route.core, offset, bytes) : copyOf(large);
   try {
     const value = message(socket, buffer, isBinary);
-    if (value !== undefined) {
-      watch(socket, route, 'message', value);
-      runMicrotasks(value);
-    }
+    if (value !== undefined) watch(socket, route, 'message', value);
   } catch (error) {
     failed(socket, route, 'message', error);
   }
+  runMicrotasks();
   giveBack(buffer);
 }
 
 export function tellDrained(socket: WebSocket): void {
   const drain = routeBehind(socket)?.handlers.drain;
-  if (drain !== undefined) run(socket, 'drain', () => drain(socket));
+  if (drain === undefined) return;
+  run(socket, 'drain', () => drain(socket));
+  runMicrotasks();
 }
 
 /** `data` is borrowed for the call; the program may keep its copy. */
 export function tellControl(socket: WebSocket, kind: 'ping' | 'pong', data: Uint8Array): void {
   const handler = routeBehind(socket)?.handlers[kind];
-  if (handler !== undefined) run(socket, kind, () => handler(socket, copyOf(data)));
+  if (handler === undefined) return;
+  run(socket, kind, () => handler(socket, copyOf(data)));
+  runMicrotasks();
 }
 
 /** A message that a publish has dropped. */
 export function tellPublishDropped(socket: WebSocket, message: Uint8Array, isBinary: boolean): void {
-  tellDropped(socket, routeBehind(socket) as SocketRoute, message, isBinary);
+  tellDropped(socket, routeBehind(socket) as SocketRoute, message, isBinary, runMicrotasks);
 }
 
 /** The connection has ended without a call of the program. */
 export function tellEnded(socket: WebSocket, code: number, reason: string, cause: number): void {
   const route = routeBehind(socket) as SocketRoute;
   const [ownCode, ownReason] = originalClose(code, reason, cause);
-  tellClosed(socket, route, ownCode, Buffer.from(ownReason));
+  tellClosed(socket, route, ownCode, Buffer.from(ownReason), runMicrotasks);
 }
 
 /** What the original says of such an end. The core answers faults of the peer with a close frame where the original just hangs up. */
@@ -378,13 +380,19 @@ function originalClose(code: number, reason: string, cause: number): [code: numb
 
 // ------------------------------------------------------------------ handlers
 
+/** What follows a handler that a call of the program has called: nothing, see microtasks.ts. */
+function nothing(): void {}
+
 /** Subscriptions first, then the close handler, which is the last to see the socket. */
-function tellClosed(socket: WebSocket, route: SocketRoute, code: number, reason: Uint8Array): void {
+function tellClosed(socket: WebSocket, route: SocketRoute, code: number, reason: Uint8Array, afterEach = nothing): void {
   route.host.forget(socket[slotOf]);
   const topics = socket[topicsOf];
   if (topics instanceof Map) {
     leaving.add(socket);
-    for (const [key, name] of topics) tellSubscription(socket, route, name, route.topics.left(key), -1);
+    for (const [key, name] of topics) {
+      tellSubscription(socket, route, name, route.topics.left(key), -1);
+      afterEach();
+    }
     leaving.delete(socket);
   }
   if (topics !== undefined) leaveAll(socket, route.core);
@@ -393,6 +401,7 @@ function tellClosed(socket: WebSocket, route: SocketRoute, code: number, reason:
   if (close === undefined) return;
   const buffer = copyOf(reason);
   guard(route, socket, 'close', () => close(socket, code, buffer));
+  afterEach();
   giveBack(buffer);
 }
 
@@ -404,11 +413,12 @@ function leaveAll(socket: WebSocket, core: Core): void {
   socket[topicsOf] = undefined;
 }
 
-function tellDropped(socket: WebSocket, route: SocketRoute, message: string | Uint8Array, isBinary: boolean): void {
+function tellDropped(socket: WebSocket, route: SocketRoute, message: string | Uint8Array, isBinary: boolean, after = nothing): void {
   const { dropped } = route.handlers;
   if (dropped === undefined) return;
   const buffer = copyOf(typeof message === 'string' ? Buffer.from(message) : message);
   guard(route, socket, 'dropped', () => dropped(socket, buffer, isBinary));
+  after();
   giveBack(buffer);
 }
 
