@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "tls.h"
+#include "tls_sessions.h"
 
 /* AES-128 first: fast where there are AES instructions; OpenSSL moves ChaCha20 to the front for clients that prefer it. */
 #define CIPHERS_TLS13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -221,7 +222,7 @@ static int apply_settings(const struct load *load) {
     (void)SSL_CTX_set_timeout(ssl, RW_TLS_EPOCH_SECONDS);
     SSL_CTX_set_alpn_select_cb(ssl, on_alpn, NULL);
     SSL_CTX_set_client_hello_cb(ssl, rw_tls_on_client_hello, NULL);
-    return SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl, on_ticket_key) == 1 ? 1 : mistake(load, "TLS cannot be set up: %s", reason());
+    return rw_tls_sessions_set_up(ssl) && SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl, on_ticket_key) == 1 ? 1 : mistake(load, "TLS cannot be set up: %s", reason());
 }
 
 /* ------------------------------------------------------------------ interface */

@@ -1,5 +1,6 @@
 /* Handshakes of TLS through the whole core: sessions, server names, certificates, and whatever is no handshake. */
 #include "tls_fixture.h"
+#include "tls_sessions.h"
 
 /* ---------------------------------------------------------------- resumption */
 
@@ -29,6 +30,55 @@ static void sessions_are_resumed_from_tickets(void **state) {
     struct host *host = tls_host(state, DEFAULTS);
     assert_true(resumes(host, host, client12, NULL, NULL));
     assert_true(resumes(host, host, client13, NULL, NULL));
+    host_close(host);
+}
+
+static SSL_SESSION *latest_session;
+static uint32_t session_count;
+
+static int on_new_session(SSL *ssl, SSL_SESSION *session) {
+    (void)ssl;
+    SSL_SESSION_free(latest_session);
+    latest_session = session;
+    session_count++;
+    return 1;
+}
+
+/* As rustls, BoringSSL and Java do, which take no ticket twice. */
+static void a_client_that_uses_each_ticket_once_is_resumed_every_time(void **state) {
+    struct host *host = tls_host(state, DEFAULTS);
+    SSL_CTX *context = tls_client_context();
+    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(context, on_new_session);
+    for (int i = 0; i < 20; i++) {
+        struct peer *peer = tls_connect(host, context, NULL);
+        if (i) assert_int_equal(SSL_set_session(tls_of(peer)->ssl, latest_session), 1);
+        SSL_SESSION_free(latest_session);
+        latest_session = NULL;
+        session_count = 0;
+        assert_true(tls_shake_hands(host, peer));
+        get_once(host, peer);
+        assert_int_equal(SSL_session_reused(tls_of(peer)->ssl), i > 0);
+        assert_int_equal(session_count, i ? 1 : 2);
+        peer_close(host, peer);
+    }
+    SSL_SESSION_free(latest_session);
+    latest_session = NULL;
+    SSL_CTX_free(context);
+    host_close(host);
+}
+
+static void a_session_ends_with_the_certificate_of_its_peer(void **state) {
+    struct host *host = tls_host(state, DEFAULTS);
+    struct peer *peer = tls_open(host, client12, NULL);
+    SSL_SESSION *session = SSL_get_session(tls_of(peer)->ssl); /* of the client: its peer is `leaf` */
+    struct tm end;
+    assert_int_equal(ASN1_TIME_to_tm(X509_get0_notAfter(leaf.x509), &end), 1);
+    uint64_t expires = (uint64_t)timegm(&end);
+    assert_true(rw_tls_session_begin(session, expires - 100));
+    assert_true(rw_tls_session_may_go_on(session, expires - 1));
+    assert_false(rw_tls_session_may_go_on(session, expires + 1));
     host_close(host);
 }
 
@@ -468,6 +518,8 @@ static void a_handshake_has_the_time_of_a_head(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(sessions_are_resumed_from_tickets),
+        ON_EVERY_RING(a_client_that_uses_each_ticket_once_is_resumed_every_time),
+        ON_SIM(a_session_ends_with_the_certificate_of_its_peer),
         ON_EVERY_RING(a_session_is_resumed_only_where_the_same_certificate_is_shown),
         ON_SIM(a_session_of_one_worker_is_resumed_by_another_and_by_no_other_node),
         ON_EVERY_RING(server_names_choose_the_certificate),

@@ -13,6 +13,7 @@
 #include "core.h"
 #include "test_certificates.h"
 #include "tls_names.h"
+#include "tls_sessions.h"
 #include "tls_tickets.h"
 
 /* ---------------------------------------------------------------- names */
@@ -135,6 +136,23 @@ static void a_ticket_is_taken_in_its_epoch_and_the_next_and_then_no_more(void **
     sealer_free(&sealer);
 }
 
+/* ---------------------------------------------------------------- sessions */
+
+static void a_session_is_resumed_for_a_day_however_often_its_ticket_is_renewed(void **state) {
+    (void)state;
+    const uint64_t began = 1800000000;
+    SSL_SESSION *session = SSL_SESSION_new();
+    assert_non_null(session);
+    assert_false(rw_tls_session_may_go_on(session, began)); /* none of ours */
+    assert_true(rw_tls_session_begin(session, began));
+    assert_true(rw_tls_session_begin(session, began + 3600)); /* a renewal */
+    assert_true(rw_tls_session_may_go_on(session, began));
+    assert_true(rw_tls_session_may_go_on(session, began - 10)); /* the clock was set back */
+    assert_true(rw_tls_session_may_go_on(session, began + RW_TLS_SESSION_SECONDS_MAX - 1));
+    assert_false(rw_tls_session_may_go_on(session, began + RW_TLS_SESSION_SECONDS_MAX));
+    SSL_SESSION_free(session);
+}
+
 /* ---------------------------------------------------------------- what is said of mistakes */
 
 static struct rw_core *plain_core(void) {
@@ -248,6 +266,7 @@ int main(void) {
         cmocka_unit_test(names_are_normal_or_none),
         cmocka_unit_test(many_names_are_found_exactly_or_by_one_label),
         cmocka_unit_test(a_ticket_is_taken_in_its_epoch_and_the_next_and_then_no_more),
+        cmocka_unit_test(a_session_is_resumed_for_a_day_however_often_its_ticket_is_renewed),
         cmocka_unit_test(a_mistake_is_told_with_the_file_and_the_reason),
         cmocka_unit_test(server_names_need_a_tls_listener_and_a_name),
     };
