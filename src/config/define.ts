@@ -35,7 +35,7 @@ export interface CertificateOptions {
 
 /** TLS of one address: its files are read again when they change; no connection is closed for that. */
 export interface TlsOptions extends CertificateOptions {
-  /** Parameters for DHE key exchange. @default only elliptic curves are spoken */
+  /** Parameters for DHE key exchange, with TLS 1.2 only. @default only elliptic curves are spoken: X25519, P-256, P-384 */
   dhParams?: string | undefined;
   /** What is spoken with TLS 1.2, as a list of OpenSSL's. @default ciphers with forward secrecy and authenticated encryption */
   ciphers?: string | undefined;

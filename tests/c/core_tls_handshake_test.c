@@ -390,6 +390,30 @@ static void alpn_is_http_1_or_refused(void **state) {
     host_close(host);
 }
 
+static void keys_are_agreed_on_over_three_curves_and_no_finite_field(void **state) {
+    struct host *host = tls_host(state, DEFAULTS);
+    /* In TLS 1.2 the curve of the certificate must be among those of the client as well. */
+    static const struct { const char *groups; int spoken13, spoken12; } cases[] = {
+        {"X25519", 1, 0}, {"P-256", 1, 1}, {"P-384", 1, 0}, {"X25519:P-256", 1, 1}, {"ffdhe2048:P-384:P-256", 1, 1},
+        {"X448", 0, 0}, {"P-521", 0, 0}, {"ffdhe2048", 0, 0}, {"ffdhe8192", 0, 0},
+    };
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        int is12 = i & 1, spoken = is12 ? cases[i / 2].spoken12 : cases[i / 2].spoken13;
+        struct peer *peer = tls_connect(host, is12 ? client12 : client13, NULL);
+        assert_int_equal(SSL_set1_groups_list(tls_of(peer)->ssl, cases[i / 2].groups), 1);
+        /* With a cipher that needs no curve it would be content. */
+        if (is12) assert_int_equal(SSL_set_cipher_list(tls_of(peer)->ssl, "ECDHE+AESGCM:DHE+AESGCM"), 1);
+        assert_int_equal(tls_shake_hands(host, peer), spoken);
+        if (spoken) {
+            get_and_answer(host, peer);
+        } else {
+            assert_int_equal(ERR_GET_REASON(tls_of(peer)->reason), SSL_AD_REASON_OFFSET + SSL_AD_HANDSHAKE_FAILURE);
+        }
+        peer_close(host, peer);
+    }
+    host_close(host);
+}
+
 static void old_versions_and_a_least_version_are_kept_to(void **state) {
     struct host *host = tls_host(state, DEFAULTS);
     SSL_CTX *ancient = tls_client_context();
@@ -530,6 +554,7 @@ int main(void) {
         ON_EVERY_RING(clients_must_show_a_certificate_of_the_ca),
         ON_EVERY_RING(a_session_does_not_get_past_the_client_certificates_of_another_name),
         ON_EVERY_RING(alpn_is_http_1_or_refused),
+        ON_SIM(keys_are_agreed_on_over_three_curves_and_no_finite_field),
         ON_EVERY_RING(old_versions_and_a_least_version_are_kept_to),
         ON_EVERY_RING(plain_http_is_told_to_use_https),
         ON_EVERY_RING(garbage_is_closed_without_a_word),
