@@ -74,7 +74,8 @@ export function launch(args) {
     process.exit(1);
   }
   const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
-  const child = spawn(bun, [main, ...args], { stdio: 'inherit' });
+  // Bun fetches and runs packages that a module imports and no folder has: a name that is misspelt in a config would run a stranger's code.
+  const child = spawn(bun, ['--no-install', main, ...args], { stdio: 'inherit' });
 
   for (const signal of /** @type {const} */ (['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'])) {
     process.on(signal, () => {
