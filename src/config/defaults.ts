@@ -100,6 +100,12 @@ export const ranges = {
 
 /** sun_path of a Unix socket address holds 108 bytes with its final NUL (unix(7)). */
 export const unixPathBytesMax = 107;
+
+/** Of a Unix socket's file that is given to a group. */
+export const groupSocketMode = 0o660;
+
+/** The last one, (gid_t) -1, means "leave it" to chown(2). */
+export const groupIdMax = 0xffff_fffe;
 /** Routes of WebSockets: the core numbers them in 8 bits, and one number is Hono's. */
 export const websocketRoutesMax = 255;
 /** Characters of a server name (RFC 1035 §2.3.4). */

@@ -56,6 +56,13 @@ export interface ListenOptions {
   host?: string | undefined;
   /** Path of a Unix socket, at most 107 bytes, instead of `port` and `host`. A stale socket file is replaced. */
   unix?: string | undefined;
+  /**
+   * Of the Unix socket's file: who may write to it may connect, such as 0o660 for this user and the group.
+   * @default 0o660 where `group` is given, else what the umask leaves
+   */
+  mode?: number | undefined;
+  /** Of the Unix socket's file: a name, such as 'www-data', or a number. @default that of this process */
+  group?: string | number | undefined;
   /** With an IPv6 host: leave IPv4 to others. @default false */
   ipv6Only?: boolean | undefined;
   /** Connections that may wait to be accepted, for each worker; the system caps it (net.core.somaxconn). @default 4096 */
@@ -77,6 +84,10 @@ export interface AdminOptions {
   host?: string | undefined;
   /** Path of a Unix socket, instead of `port` and `host`. */
   unix?: string | undefined;
+  /** Of the Unix socket's file: who may write to it may connect. @default 0o660 where `group` is given, else what the umask leaves */
+  mode?: number | undefined;
+  /** Of the Unix socket's file: a name or a number. @default that of this process */
+  group?: string | number | undefined;
   /**
    * What requests that change something (publish, reload) must show, as `Authorization: Bearer <token>`; 16 characters at least.
    * @default the environment variable ADMIN_TOKEN, else a random one in a file that only this user can read, for `ringway publish`

@@ -6,7 +6,7 @@
  */
 import { isIP } from 'node:net';
 import type { WebSocketHandler } from '../core/websocket.ts';
-import { adminTokenLengthMin, defaults, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
+import { adminTokenLengthMin, defaults, groupSocketMode, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
 import type { FetchApp, FetchEnv, FetchHandler, GatewayConfig, ListenOptions, LogOptions, SqpollOptions } from './define.ts';
 import { resolveTrustedProxies, type TrustedProxiesSettings } from './proxies.ts';
 import { type RedisSettings, resolveRedis } from './redis.ts';
@@ -25,7 +25,12 @@ export interface TcpAddress {
   readonly tls: TlsSettings | undefined;
   readonly proxyProtocol: boolean;
 }
-export interface UnixAddress {
+/** Of a socket's file; undefined: as it is made. */
+export interface UnixPermissions {
+  readonly mode?: number | undefined;
+  readonly group?: string | number | undefined;
+}
+export interface UnixAddress extends UnixPermissions {
   readonly kind: 'unix';
   readonly path: string;
   readonly backlog: number;
@@ -35,7 +40,7 @@ export interface UnixAddress {
 export type ListenAddress = TcpAddress | UnixAddress;
 export type AdminAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
-  | { readonly kind: 'unix'; readonly path: string };
+  | ({ readonly kind: 'unix'; readonly path: string } & UnixPermissions);
 /** `token`: undefined: one is to be made. */
 export type AdminSettings = AdminAddress & { readonly token: string | undefined };
 
@@ -263,8 +268,9 @@ function resolveAddress(entry: ListenOptions, path: readonly PropertyKey[], cont
     for (const name of ['port', 'host', 'ipv6Only'] as const) {
       if (entry[name] !== undefined) mistakes.add([...path, name], 'does not go with unix; remove it, or list two addresses');
     }
-    return { kind: 'unix', path: entry.unix, backlog, tls, proxyProtocol };
+    return { kind: 'unix', path: entry.unix, ...permissionsOf(entry, entry.unix, path, mistakes), backlog, tls, proxyProtocol };
   }
+  refusePermissions(entry, path, mistakes);
   if (entry.ipv6Only === true && entry.host !== undefined && !entry.host.includes(':')) {
     mistakes.add([...path, 'ipv6Only'], `does not go with the IPv4 address ${entry.host}; remove it`);
   }
@@ -281,6 +287,37 @@ function resolveAddress(entry: ListenOptions, path: readonly PropertyKey[], cont
   };
 }
 
+type PermissionOptions = Pick<ListenOptions, 'mode' | 'group'>;
+const permissionNames = ['mode', 'group'] as const;
+
+/** ret: nothing where the config says nothing */
+function permissionsOf(
+  { mode, group }: PermissionOptions,
+  unix: string,
+  path: readonly PropertyKey[],
+  mistakes: Mistakes,
+): UnixPermissions {
+  // unix(7): such a name lies in no folder, and anybody may connect to it.
+  if (unix.startsWith('@'))
+    refusePermissions(
+      { mode, group },
+      path,
+      mistakes,
+      'does not go with an abstract socket, which has no file; remove it, or write a path',
+    );
+  if (group === undefined) return mode === undefined ? {} : { mode };
+  return { mode: mode ?? groupSocketMode, group };
+}
+
+function refusePermissions(
+  options: PermissionOptions,
+  path: readonly PropertyKey[],
+  mistakes: Mistakes,
+  why = 'is of the file of a Unix socket; remove it, or write unix',
+): void {
+  for (const name of permissionNames) if (options[name] !== undefined) mistakes.add([...path, name], why);
+}
+
 function resolveAdmin(admin: GatewayConfig['admin'], environment: EnvironmentValues, mistakes: Mistakes): false | AdminSettings {
   if (admin === false) return false;
   const token = admin?.token ?? environment.adminToken();
@@ -288,8 +325,9 @@ function resolveAdmin(admin: GatewayConfig['admin'], environment: EnvironmentVal
     for (const name of ['port', 'host'] as const) {
       if (admin[name] !== undefined) mistakes.add(['admin', name], 'does not go with unix; remove one of them');
     }
-    return { kind: 'unix', path: admin.unix, token };
+    return { kind: 'unix', path: admin.unix, ...permissionsOf(admin, admin.unix, ['admin'], mistakes), token };
   }
+  refusePermissions(admin ?? {}, ['admin'], mistakes);
   return {
     kind: 'tcp',
     host: admin?.host ?? environment.adminHost(),

@@ -7,7 +7,7 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import type { WebSocketHandler } from '../core/websocket.ts';
-import { adminTokenLengthMin, ranges, redisPrefixLengthMax, unixPathBytesMax } from './defaults.ts';
+import { adminTokenLengthMin, groupIdMax, ranges, redisPrefixLengthMax, unixPathBytesMax } from './defaults.ts';
 import type { FetchApp, FetchHandler } from './define.ts';
 import { nearest } from './suggest.ts';
 
@@ -103,6 +103,19 @@ const unixPath = () =>
     })
     .refine((path) => !path.includes('\0'), { error: 'holds a NUL character; write a path without it' });
 
+const socketMode = () => {
+  // A mode is written in octal: 660 in decimal digits is another number.
+  const error = ({ input }: RawIssue) => {
+    const digits = typeof input === 'number' ? String(input) : typeof input === 'string' ? input.replace(/^0o?/, '') : '';
+    return `is ${show(input)}; write a mode in octal, such as ${/^[0-7]{3}$/.test(digits) ? `0o${digits}` : '0o660'}`;
+  };
+  return z.number({ error }).int({ error }).min(0, { error }).max(0o777, { error });
+};
+const socketGroup = () => {
+  const error = sayInstead("the name of a group such as 'www-data', or its number");
+  return z.union([z.string().regex(/^[^:,\s\0]+$/, { error }), integer([0, groupIdMax])], { error });
+};
+
 const pemFile = (example: string) => {
   const error = ({ input }: RawIssue) => {
     if (typeof input === 'string' && input.includes('-----BEGIN'))
@@ -140,6 +153,8 @@ const listenOptions = options({
   port: port().optional(),
   host: host().optional(),
   unix: unixPath().optional(),
+  mode: socketMode().optional(),
+  group: socketGroup().optional(),
   ipv6Only: boolean().optional(),
   backlog: integer(ranges.backlog).optional(),
   tls: tls.optional(),
@@ -160,6 +175,8 @@ const adminOptions = options({
   port: port().optional(),
   host: host().optional(),
   unix: unixPath().optional(),
+  mode: socketMode().optional(),
+  group: socketGroup().optional(),
   token: adminToken.optional(),
 });
 const admin = z.union([z.literal(false), adminOptions], { error: sayInstead('false, or an object such as { port: 9100 }') });

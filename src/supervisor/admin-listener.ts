@@ -8,6 +8,7 @@ import type { AdminSettings } from '../config/resolve.ts';
 import type { Log } from '../log.ts';
 import { type AdminServer, type AdminView, serveAdmin } from './admin.ts';
 import type { AdminPost } from './handover.ts';
+import { applySocketFileMode, socketFileMode } from './socket-file.ts';
 
 /** What a reload means for the admin listener. One of the two is to be called. */
 export interface AdminChange {
@@ -132,6 +133,17 @@ export class AdminListener {
     // Whoever still waits for the address does so for other settings.
     if (this.#server === undefined) void this.openPatiently(next);
     else if (!hasSameToken) this.#server.setToken(next.token);
+    if (next.kind === 'unix' && this.#server !== undefined) this.#permit(next);
+  }
+
+  /** Whoever may connect now was judged with the config, but for what the system says to it. */
+  #permit(next: AdminSettings & { readonly kind: 'unix' }): void {
+    try {
+      const fileMode = socketFileMode(next, 'admin');
+      if (fileMode !== undefined) applySocketFileMode(next.path, fileMode, 'admin');
+    } catch (error) {
+      this.#log.error({ err: error }, 'the socket of the admin listener keeps its mode and group');
+    }
   }
 
   #moveInPlace(next: false | AdminSettings): void {

@@ -17,6 +17,7 @@ import { addPublishRoutes, type Publish } from './admin-publish.ts';
 import { type AdminPlace, type KeptToken, keepToken } from './admin-token.ts';
 import type { NodeHealth } from './health.ts';
 import { hostText } from './listeners.ts';
+import { applySocketFileMode, bindPrivately, socketFileMode } from './socket-file.ts';
 
 /** What the admin listener shows. */
 export interface AdminView {
@@ -168,7 +169,16 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
     await removeStaleSocket(address.path);
     // On Unix sockets Bun takes a time for all requests (its types do not know), and none for one of them.
     const options = { ...common, unix: address.path, idleTimeout: reloadSeconds } as Bun.Serve.Options<undefined>;
-    const server = attempt(() => Bun.serve(options), `the Unix socket ${address.path}`);
+    const fileMode = socketFileMode(address, 'admin');
+    const serve = () => Bun.serve(options);
+    const server = attempt(fileMode === undefined ? serve : () => bindPrivately(serve), `the Unix socket ${address.path}`);
+    try {
+      if (fileMode !== undefined) applySocketFileMode(address.path, fileMode, 'admin');
+    } catch (error) {
+      void server.stop(true);
+      removeFile(address.path);
+      throw error;
+    }
     return servedAt({ path: address.path }, `unix:${address.path}`, () => {
       void server.stop(true);
       removeFile(address.path);

@@ -11,6 +11,7 @@ import { listenFlag } from '../../ffi/layout.ts';
 import type { ListenAddress, TcpAddress, UnixAddress } from '../config/resolve.ts';
 import { errorCode, listenProblem, OperatingError } from '../operating-error.ts';
 import type { SupervisorNative } from './boot.ts';
+import { applySocketFileMode, type SocketFileMode, socketFileMode } from './socket-file.ts';
 
 /** One address, open. */
 export interface OpenListener {
@@ -30,6 +31,8 @@ export interface OpenListener {
   readonly unixPath: string | undefined;
   /** Of the socket file that we made: only that one is removed at the end. */
   readonly fileIdentity: string;
+  /** Who may connect to a Unix socket; undefined: as its file was made. */
+  readonly fileMode?: SocketFileMode | undefined;
 }
 
 /** A socket for a worker. */
@@ -72,7 +75,8 @@ export class Listeners {
     try {
       const placed = addresses.map((address, index): OpenListener | ListenAddress => {
         const found = left.findIndex((listener) => listener.key === keyOf(address));
-        if (found >= 0) return { ...(left.splice(found, 1)[0] as OpenListener), index, backlog: address.backlog };
+        const fileMode = address.kind === 'unix' ? socketFileMode(address, 'listen') : undefined;
+        if (found >= 0) return { ...(left.splice(found, 1)[0] as OpenListener), index, backlog: address.backlog, fileMode };
         return address.kind === 'tcp' ? claim(native, address, before) : address;
       });
       for (const [index, place] of placed.entries()) {
@@ -111,6 +115,8 @@ export class Listeners {
     for (const listener of this.open.filter((each) => !isNew(each))) {
       const had = before.find(({ key, fds }) => key === listener.key && fds[0] === listener.fds[0]);
       try {
+        if (listener.unixPath !== undefined && listener.fileMode !== undefined)
+          applySocketFileMode(listener.unixPath, listener.fileMode, 'listen');
         this.#listen(listener, had?.backlog === listener.backlog ? listener.fds.slice(listener.begun) : listener.fds);
       } catch (error) {
         if (!(error instanceof OperatingError)) throw error;
@@ -232,7 +238,18 @@ function addSockets(native: SupervisorNative, fds: number[], count: number, addr
 function openUnix(native: SupervisorNative, address: UnixAddress, index: number, later: boolean): OpenListener {
   const { path, backlog } = address;
   try {
-    const fd = native.listenSocket(path, undefined, backlog, later ? listenFlag.later : 0);
+    const fileMode = socketFileMode(address, 'listen');
+    const isLater = later || fileMode !== undefined;
+    const fd = native.listenSocket(path, undefined, backlog, isLater ? listenFlag.later : 0);
+    const identity = fileIdentity(path);
+    try {
+      if (fileMode !== undefined) applySocketFileMode(path, fileMode, 'listen');
+      if (isLater && !later) native.listenBacklog(fd, backlog);
+    } catch (error) {
+      native.fdClose(fd);
+      if (fileIdentity(path) === identity && identity !== '') unlinkSync(path);
+      throw error;
+    }
     return {
       index,
       label: `unix:${path}`,
@@ -243,9 +260,11 @@ function openUnix(native: SupervisorNative, address: UnixAddress, index: number,
       host: undefined,
       port: undefined,
       unixPath: path,
-      fileIdentity: fileIdentity(path),
+      fileIdentity: identity,
+      fileMode,
     };
   } catch (error) {
+    if (error instanceof OperatingError) throw error;
     throw listenProblem(error, `the Unix socket ${path}`, 'listen');
   }
 }

@@ -249,6 +249,27 @@ describe('mistakes', () => {
       'listen.port: does not go with unix; remove it, or list two addresses',
     ],
     [
+      'a mode in decimal digits',
+      { listen: { unix: '/a', mode: 660 }, fetch: ok },
+      'listen.mode: is 660; write a mode in octal, such as 0o660',
+    ],
+    ['a mode as text', { admin: { unix: '/a', mode: '0640' }, fetch: ok }, 'admin.mode: is "0640"; write a mode in octal, such as 0o640'],
+    [
+      'a group that can be none',
+      { listen: { unix: '/a', group: '' }, fetch: ok },
+      `listen.group: is ""; write the name of a group such as 'www-data', or its number`,
+    ],
+    [
+      'a mode without a file',
+      { listen: { port: 1, mode: 0o660 }, fetch: ok },
+      'listen.mode: is of the file of a Unix socket; remove it, or write unix',
+    ],
+    [
+      'a group of an abstract socket',
+      { listen: { unix: '@a', group: 1 }, fetch: ok },
+      'listen.group: does not go with an abstract socket, which has no file; remove it, or write a path',
+    ],
+    [
       'a socket path that is too long',
       { listen: { unix: `/${'a'.repeat(107)}` }, fetch: ok },
       'listen.unix: is longer than a socket path can be; write one of at most 107 bytes',
