@@ -16,6 +16,8 @@ export function judgeCertificates(tls: TlsSettings): CertificateMistake[] {
       load(files);
     } catch (error) {
       if (!(error instanceof TlsError)) throw error;
+      // A name has options of its address, where they are reported.
+      if (mistakes.some(({ message }) => message === error.message)) return;
       mistakes.push({ path: [...path, ...optionOf(files, error.message)], message: error.message });
     }
   };

@@ -19,7 +19,10 @@ export interface FetchApp {
   fetch(request: Request, env: any): Response | Promise<Response>;
 }
 
-/** A certificate and its key: PEM files, by paths relative to the config file. */
+/**
+ * A certificate and its key, and how TLS is spoken with those who are shown it. Files are PEM files, by paths relative to the config file.
+ * What a server name does not say itself, but for `cert`, `key` and `passphrase`, is as for the address.
+ */
 export interface CertificateOptions {
   /** The certificate, followed by those that link it to its authority. */
   cert: string;
@@ -27,18 +30,18 @@ export interface CertificateOptions {
   key: string;
   /** Of the key, when it is encrypted. */
   passphrase?: string | undefined;
-  /** Authorities: given, every client must show a certificate that one of them has signed. @default clients need none */
-  ca?: string | undefined;
+  /** Authorities: given, every client must show a certificate that one of them has signed. false: clients need none. @default false */
+  ca?: string | false | undefined;
   /** Least version of TLS. @default 'TLSv1.2' */
   minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
-}
-
-/** TLS of one address: its files are read again when they change; no connection is closed for that. */
-export interface TlsOptions extends CertificateOptions {
   /** Parameters for DHE key exchange, with TLS 1.2 only. @default only elliptic curves are spoken: X25519, P-256, P-384 */
   dhParams?: string | undefined;
   /** What is spoken with TLS 1.2, as a list of OpenSSL's. @default ciphers with forward secrecy and authenticated encryption */
   ciphers?: string | undefined;
+}
+
+/** TLS of one address: its files are read again when they change; no connection is closed for that. */
+export interface TlsOptions extends CertificateOptions {
   /** Certificates for other names that clients may ask for (SNI): 'example.org', or '*.example.org' for one label. @default {} */
   serverNames?: Readonly<Record<string, CertificateOptions>> | undefined;
   /** Seconds between two looks whether a file has changed; 0: never. @default 60 */

@@ -116,12 +116,16 @@ const socketGroup = () => {
   return z.union([z.string().regex(/^[^:,\s\0]+$/, { error }), integer([0, groupIdMax])], { error });
 };
 
-const pemFile = (example: string) => {
-  const error = ({ input }: RawIssue) => {
+/** `or`: what else may be written. */
+const notPemFile =
+  (example: string, or = '') =>
+  ({ input }: RawIssue) => {
     if (typeof input === 'string' && input.includes('-----BEGIN'))
       return `is the text of a PEM file; write the path of the file, such as '${example}'`;
-    return `is ${input === undefined ? 'missing' : show(input)}; write the path of a PEM file, such as '${example}'`;
+    return `is ${input === undefined ? 'missing' : show(input)}; write the path of a PEM file, such as '${example}'${or}`;
   };
+const pemFile = (example: string) => {
+  const error = notPemFile(example);
   return z
     .string({ error })
     .min(1, { error })
@@ -133,13 +137,13 @@ const certificateShape = {
   cert: pemFile('certificate.pem'),
   key: pemFile('key.pem'),
   passphrase: passphrase.optional(),
-  ca: pemFile('ca.pem').optional(),
+  ca: z.union([z.literal(false), pemFile('ca.pem')], { error: notPemFile('ca.pem', ', or false') }).optional(),
   minVersion: oneOf(['TLSv1.2', 'TLSv1.3']).optional(),
+  dhParams: pemFile('dhparams.pem').optional(),
+  ciphers: z.string({ error: sayInstead("a list of OpenSSL's, such as 'ECDHE+AESGCM'") }).optional(),
 };
 const tls = options({
   ...certificateShape,
-  dhParams: pemFile('dhparams.pem').optional(),
-  ciphers: z.string({ error: sayInstead("a list of OpenSSL's, such as 'ECDHE+AESGCM'") }).optional(),
   serverNames: z
     .record(z.string(), options(certificateShape), {
       error: sayInstead("an object from names to certificates, such as { 'example.org': { cert: 'cert.pem', key: 'key.pem' } }"),

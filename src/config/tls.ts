@@ -40,6 +40,10 @@ const serverName = /^(?:\*\.)?[\w-]+(?:\.[\w-]+)*$/;
 
 /** `folder`: what paths are relative to. */
 export function resolveTls(tls: TlsOptions, path: readonly PropertyKey[], folder: string, complain: Complain): TlsSettings {
+  const written = resolveFiles(tls, path, folder, complain);
+  const files = { minVersion: versions[defaults.tls.minVersion], ...written };
+  // A name is as its address, unless it says otherwise: one that asks for no client certificate by oversight would be the way in.
+  const { certFile, keyFile, passphrase, ...shared } = files;
   const names = Object.entries(tls.serverNames ?? {});
   if (names.length > serverNamesMax) complain([...path, 'serverNames'], `has ${names.length} names; write at most ${serverNamesMax}`);
   const seen = new Map<string, string>();
@@ -50,38 +54,35 @@ export function resolveTls(tls: TlsOptions, path: readonly PropertyKey[], folder
     const earlier = seen.get(name.toLowerCase());
     if (earlier !== undefined) complain(place, `is the same name as '${earlier}'; remove one of them`);
     seen.set(name.toLowerCase(), name);
-    return { name, files: resolveFiles(options, place, folder, complain) };
+    return { name, files: { ...shared, ...resolveFiles(options, place, folder, complain) } };
   });
   return {
     path,
-    files: resolveFiles(tls, path, folder, complain),
+    files,
     serverNames,
     reloadInterval: tls.reloadInterval ?? defaults.tls.reloadInterval,
   };
 }
 
-function resolveFiles(
-  options: TlsOptions | CertificateOptions,
-  path: readonly PropertyKey[],
-  folder: string,
-  complain: Complain,
-): TlsFiles {
+/** Only what is written, so that it can be laid over what an address has. */
+function resolveFiles(options: CertificateOptions, path: readonly PropertyKey[], folder: string, complain: Complain): TlsFiles {
   const file = (name: 'cert' | 'key' | 'ca' | 'dhParams'): string | undefined => {
-    const written = (options as TlsOptions)[name];
-    if (written === undefined) return undefined;
+    const written = options[name];
+    if (written === undefined || written === false) return undefined;
     const absolute = resolve(folder, written);
     const problem = fileProblem(absolute);
     if (problem !== undefined) complain([...path, name], problem);
     return absolute;
   };
+  const { ca, minVersion, dhParams, ciphers, passphrase } = options;
   return {
     certFile: file('cert'),
     keyFile: file('key'),
-    caFile: file('ca'),
-    dhParamsFile: file('dhParams'),
-    passphrase: options.passphrase,
-    ciphers: 'ciphers' in options ? options.ciphers : undefined,
-    minVersion: versions[options.minVersion ?? defaults.tls.minVersion],
+    ...(passphrase === undefined ? {} : { passphrase }),
+    ...(ca === undefined ? {} : { caFile: file('ca') }),
+    ...(dhParams === undefined ? {} : { dhParamsFile: file('dhParams') }),
+    ...(ciphers === undefined ? {} : { ciphers }),
+    ...(minVersion === undefined ? {} : { minVersion: versions[minVersion] }),
   };
 }
 

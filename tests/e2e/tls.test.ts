@@ -270,9 +270,15 @@ forEachBackend('client certificates', (backend) => {
     const known = authority.filesOf(authority.issue('client', 'DNS:client.test'));
     expect((await curl('--cert', known.cert, '--key', known.key, url)).out).toBe(url);
     const unknown = stranger.filesOf(stranger.issue('client', 'DNS:client.test'));
+    // A name without a `ca` of its own is as its address.
+    const named = `https://exact.test:${gateway.port}/in`;
+    const there = ['--resolve', `exact.test:${gateway.port}:127.0.0.1`];
+    expect((await curl(...there, '--cert', known.cert, '--key', known.key, named)).out).toBe(named);
     for (const args of [[], ['--cert', unknown.cert, '--key', unknown.key]]) {
-      const { out, code } = await curl(...args, url);
-      expect([out, code === 0]).toEqual(['', false]);
+      for (const target of [[url], [...there, named]]) {
+        const { out, code } = await curl(...args, ...target);
+        expect([out, code === 0]).toEqual(['', false]);
+      }
     }
   });
 });

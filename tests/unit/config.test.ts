@@ -409,21 +409,50 @@ describe('tls', () => {
       serverNames: [
         {
           name: '*.b.test',
-          files: { certFile: join(folder, 'b.pem'), keyFile: join(folder, 'b.key'), passphrase: 'secret', minVersion: 0x0303 },
+          files: { certFile: join(folder, 'b.pem'), keyFile: join(folder, 'b.key'), passphrase: 'secret', minVersion: 0x0304 },
         },
       ],
       reloadInterval: 60,
     });
   });
 
+  test('a server name is as its address, unless it says otherwise', () => {
+    const own = { cert: 'b.pem', key: 'b.key' };
+    const tls: TlsOptions = {
+      ...{
+        cert: 'a.pem',
+        key: 'a.key',
+        passphrase: 'of a',
+        ca: 'a.pem',
+        minVersion: 'TLSv1.3',
+        ciphers: 'ECDHE+AESGCM',
+        dhParams: 'a.pem',
+      },
+      serverNames: {
+        'same.test': own,
+        'open.test': { ...own, ca: false },
+        'other.test': { ...own, ca: 'b.pem', minVersion: 'TLSv1.2', ciphers: 'ECDHE+CHACHA20', dhParams: 'b.pem' },
+      },
+    };
+    const [address] = resolveConfig({ fetch: ok, listen: [{ port: 1, tls }] }, {}, 'config', folder).listen;
+    const [a, b] = [join(folder, 'a.pem'), join(folder, 'b.pem')];
+    const files = { certFile: b, keyFile: join(folder, 'b.key') };
+    const shared = { ...files, caFile: a, minVersion: 0x0304, ciphers: 'ECDHE+AESGCM', dhParamsFile: a };
+    expect(address?.tls?.serverNames.map((name) => name.files)).toEqual([
+      shared,
+      { ...shared, caFile: undefined },
+      { ...files, caFile: b, minVersion: 0x0303, ciphers: 'ECDHE+CHACHA20', dhParamsFile: b },
+    ]);
+  });
+
   test('every file that is not there is reported, with its path in the config', () => {
     expect(
       tlsMistakes({ cert: 'none.pem', key: 'folder', ca: 'a.pem/x', serverNames: { 'b.test': { cert: 'b.pem', key: 'none.key' } } }),
     ).toEqual([
-      `listen.tls.serverNames['b.test'].key: there is no file ${folder}/none.key; paths are relative to the config file`,
       `listen.tls.cert: there is no file ${folder}/none.pem; paths are relative to the config file`,
       `listen.tls.key: ${folder}/folder is not a file; write the path of a PEM file`,
       `listen.tls.ca: there is no file ${folder}/a.pem/x; paths are relative to the config file`,
+      `listen.tls.serverNames['b.test'].key: there is no file ${folder}/none.key; paths are relative to the config file`,
     ]);
   });
 
@@ -439,8 +468,15 @@ describe('tls', () => {
       'listen.tls.kye: is not an option; did you mean key?',
     ]);
     expect(tlsMistakes(true)).toEqual(['listen.tls: is true; write an object such as { cert: ... }']);
-    expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', serverNames: { 'b.test': { cert: 'b.pem', key: 'b.key', ciphers: 'x' } } })).toEqual([
-      "listen.tls.serverNames['b.test'].ciphers: is not an option; write one of cert, key, passphrase, ca, minVersion",
+    expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', serverNames: { 'b.test': { cert: 'b.pem', key: 'b.key', cipher: 'x' } } })).toEqual([
+      "listen.tls.serverNames['b.test'].cipher: is not an option; did you mean ciphers?",
+    ]);
+    expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', ca: '-----BEGIN CERTIFICATE-----' })).toEqual([
+      "listen.tls.ca: is the text of a PEM file; write the path of the file, such as 'ca.pem'",
+    ]);
+    expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', ca: true, dhParams: false })).toEqual([
+      "listen.tls.ca: is true; write the path of a PEM file, such as 'ca.pem', or false",
+      "listen.tls.dhParams: is false; write the path of a PEM file, such as 'dhparams.pem'",
     ]);
   });
 
