@@ -104,6 +104,11 @@ enum rw_backend {
     X(COUNTER, closes_message_rate)      /* WebSockets closed: more messages a second than allowed */ \
     X(COUNTER, closes_byte_rate)         /* WebSockets closed: more bytes a second than allowed */ \
     X(COUNTER, pauses_rate)              /* times receiving paused because a WebSocket was past its rate */ \
+    X(COUNTER, pauses_handlers)          /* written by the host, as the four behind it: times receiving paused because messages waited for handlers */ \
+    X(COUNTER, drops_unhandled)          /* messages that waited for a handler when their socket was closed by this side */ \
+    X(GAUGE, ws_handlers_pending)        /* promises of WebSocket handlers that have not settled */ \
+    X(GAUGE, ws_messages_waiting)        /* messages, pings and pongs that wait for a handler before them */ \
+    X(GAUGE, ws_waiting_bytes)           /* of their payloads */                                   \
     X(COUNTER, drops_control)            /* pongs dropped: the control queue of a socket is full */ \
     X(GAUGE, backpressure_bytes)         /* bytes queued and not yet taken by the kernel */        \
     X(GAUGE, backpressure_connections)   /* connections with such bytes after a flush */           \

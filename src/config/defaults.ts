@@ -53,6 +53,7 @@ export const defaults = {
     maxMessagesPerSecond: 0,
     maxBytesPerSecond: 0,
     onRateLimit: 'close',
+    concurrency: 1,
   },
   compression: { minBytes: 1024, window: 'shared', windowBits: 12 },
 } as const;
@@ -80,6 +81,7 @@ export const ranges = {
   upgradesPerSecond: [0, 1_000_000],
   messagesPerSecond: [0, 1_000_000],
   bytesPerSecond: [0, 2 ** 30],
+  concurrency: [1, 1024],
   linger: [0, 3600],
   /** Of 16384 hash slots. */
   partitions: [1, 16384],

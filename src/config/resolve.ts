@@ -59,6 +59,8 @@ export interface WebSocketSettings {
   readonly maxMessagesPerSecond: number;
   readonly maxBytesPerSecond: number;
   readonly onRateLimit: 'close' | 'pause';
+  /** Handlers of one socket that may be unsettled at a time. */
+  readonly concurrency: number;
 }
 export interface CompressionSettings {
   readonly minBytes: number;
@@ -411,6 +413,7 @@ function resolveWebSocket(websocket: NonNullable<GatewayConfig['websocket']>, mi
       maxMessagesPerSecond: handler.maxMessagesPerSecond ?? fallback.maxMessagesPerSecond,
       maxBytesPerSecond: handler.maxBytesPerSecond ?? fallback.maxBytesPerSecond,
       onRateLimit: handler.onRateLimit ?? fallback.onRateLimit,
+      concurrency: handler.concurrency ?? fallback.concurrency,
       compression: resolveCompression(handler.compression ?? fallback.compression, ['websocket', pattern, 'compression'], mistakes),
     };
     return { pattern, handler, settings };

@@ -255,6 +255,7 @@ const websocketShape = {
   maxMessagesPerSecond: integer(ranges.messagesPerSecond, ' (0: no limit)').optional(),
   maxBytesPerSecond: integer(ranges.bytesPerSecond, ' (0: no limit)').optional(),
   onRateLimit: oneOf(['close', 'pause']).optional(),
+  concurrency: integer(ranges.concurrency).optional(),
 };
 /** Members of a WebSocket handler. */
 export const websocketMembers: readonly string[] = Object.keys(websocketShape);

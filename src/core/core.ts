@@ -84,6 +84,8 @@ export class Core implements HttpCommands {
   readonly #events: EventBatch;
   readonly #slots: Uint32Array;
   readonly #stats: BigUint64Array;
+  /** The same memory. */
+  readonly #statWords: Uint32Array;
   /** One word that the supervisor changes; undefined: no shared memory. */
   readonly #viewWord: BigUint64Array | undefined;
   #viewSeen = 0n;
@@ -134,6 +136,7 @@ export class Core implements HttpCommands {
     const slots = view.getUint32(coreInfoLayout.maxConnections, true);
     this.#slots = new Uint32Array(coreCalls.view(address(coreInfoLayout.slots), slots * slotLayout.bytes));
     this.#stats = new BigUint64Array(coreCalls.view(address(coreInfoLayout.stats), statsLayout.bytes));
+    this.#statWords = new Uint32Array(this.#stats.buffer);
     const viewAddress = address(coreInfoLayout.view);
     this.#viewWord = viewAddress === 0 ? undefined : new BigUint64Array(coreCalls.view(viewAddress, 8));
     this.epoch = view.getUint32(coreInfoLayout.epoch, true);
@@ -255,6 +258,11 @@ export class Core implements HttpCommands {
   /** Counters written by the host, by name: `handlerErrors`, `loopLagUs`, `loopLagMaxUs`. */
   addStat(index: number, value: number): void {
     this.#stats[index] = (this.#stats[index] ?? 0n) + BigInt(value);
+  }
+
+  /** A gauge of the host's, below 2 ** 32. Allocates nothing. */
+  setGauge(index: number, value: number): void {
+    this.#statWords[index * 2] = value;
   }
 
   readStat(index: number): number {
@@ -536,8 +544,9 @@ export class Core implements HttpCommands {
     this.#commands.push(commandType.pause, 0, slot, generation, 0, 0, 0, 0, 0);
   }
 
-  resume(slot: number, generation: number): void {
-    this.#commands.push(commandType.resume, 0, slot, generation, 0, 0, 0, 0, 0);
+  /** `window`: what the host takes before it wants to be asked again, as `RW_COMMAND_RESUME` says; 0: no end. */
+  resume(slot: number, generation: number, window = 0): void {
+    this.#commands.push(commandType.resume, 0, slot, generation, 0, 0, window, 0, 0);
   }
 
   subscribe(slot: number, generation: number, topic: Topic): void {

@@ -19,9 +19,28 @@ export interface Route {
   readonly handler: WebSocketHandler<any>;
 }
 
-export interface SocketExtras {
+/** The order of a socket's handlers, while one of them has not settled; see frontend/websocket/lane.ts. */
+export interface HandlerOrder {
+  /** This side has closed the socket: what waits is not wanted any more. */
+  abandon(): void;
+  /** The handler wants to receive again; so does the order as far as it has room. */
+  resume(): void;
+}
+
+/** What most sockets do not need. */
+export class SocketExtras {
   readonly params: Readonly<Record<string, string>>;
   readonly protocol: string;
+  lane: HandlerOrder | undefined;
+  /** By a handler. */
+  isPaused = false;
+  /** Of `signal`, once it was asked for. */
+  controller: AbortController | undefined;
+
+  constructor(params = noParams, protocol = '') {
+    this.params = params;
+    this.protocol = protocol;
+  }
 }
 
 type Sendable = Message | string | ArrayBuffer | ArrayBufferView;
@@ -42,22 +61,36 @@ export class GatewaySocket implements Socket {
   readonly slot: number;
   readonly generation: number;
   data: unknown;
-  readonly extras: SocketExtras | undefined;
+  #extras: SocketExtras | undefined;
 
   constructor(route: Route, slot: number, generation: number, data: unknown, extras: SocketExtras | undefined) {
     this.#route = route;
     this.slot = slot;
     this.generation = generation;
     this.data = data;
-    this.extras = extras;
+    this.#extras = extras;
   }
 
   get params(): Readonly<Record<string, string>> {
-    return this.extras?.params ?? noParams;
+    return this.#extras?.params ?? noParams;
   }
 
   get protocol(): string {
-    return this.extras?.protocol ?? '';
+    return this.#extras?.protocol ?? '';
+  }
+
+  #more(): SocketExtras {
+    this.#extras ??= new SocketExtras();
+    return this.#extras;
+  }
+
+  get signal(): AbortSignal {
+    const extras = this.#more();
+    if (extras.controller === undefined) {
+      extras.controller = new AbortController();
+      if (!this.isOpen) extras.controller.abort();
+    }
+    return extras.controller.signal;
   }
 
   get isOpen(): boolean {
@@ -95,10 +128,18 @@ export class GatewaySocket implements Socket {
     if (Buffer.byteLength(reason) > 123)
       throw new SocketArgumentError('a close reason may have at most 123 bytes of UTF-8 (RFC 6455 §5.5)');
     this.#route.core.close(this.slot, this.generation, code ?? 0, reason);
+    this.#leave();
   }
 
   terminate(): void {
     this.#route.core.terminate(this.slot, this.generation);
+    this.#leave();
+  }
+
+  #leave(): void {
+    if (this.#extras === undefined) return;
+    this.#extras.lane?.abandon();
+    this.#extras.controller?.abort();
   }
 
   subscribe(topic: string): void {
@@ -121,16 +162,34 @@ export class GatewaySocket implements Socket {
   }
 
   pause(): void {
+    this.#more().isPaused = true;
     this.#route.core.pause(this.slot, this.generation);
   }
 
   resume(): void {
-    this.#route.core.resume(this.slot, this.generation);
+    if (this.#extras !== undefined) this.#extras.isPaused = false;
+    if (this.#extras?.lane !== undefined) this.#extras.lane.resume();
+    else this.#route.core.resume(this.slot, this.generation);
   }
 
   /** @internal */
   static routeOf(socket: GatewaySocket): Route {
     return socket.#route;
+  }
+
+  /** @internal */
+  static extrasOf(socket: GatewaySocket): SocketExtras | undefined {
+    return socket.#extras;
+  }
+
+  /** @internal Made now if need be. */
+  static moreOf(socket: GatewaySocket): SocketExtras {
+    return socket.#more();
+  }
+
+  /** @internal This side has closed: nothing that was received is wanted any more. */
+  static leave(socket: GatewaySocket): void {
+    socket.#leave();
   }
 
   [inspection](): object {

@@ -26,6 +26,8 @@ export interface Socket<Data = unknown> {
   readonly params: Readonly<Record<string, string>>;
   readonly protocol: string;
   readonly isOpen: boolean;
+  /** Aborted as soon as the connection ends, whoever ends it, and before `close` is called: for what a handler waits for. */
+  readonly signal: AbortSignal;
   /** Bytes queued and not yet taken by the client's side of the network. */
   readonly bufferedAmount: number;
   /** The client's address, behind trusted proxies as they tell it; '' once it is gone, or for a Unix socket. */
@@ -59,7 +61,13 @@ export interface CompressionOptions {
   windowBits?: number | undefined;
 }
 
-/** What to do with the WebSockets of a route. Every callback may be async; one that throws closes the socket with 1011. */
+/**
+ * What to do with the WebSockets of a route. Every callback may be async; one that throws closes the socket with 1011.
+ *
+ * The callbacks of one socket are called in order, each when the promise of the one before has settled: `open`, then `message`, `ping` and `pong` as
+ * they came, `close` last. `drain` and `dropped` tell of what is sent, and are called at once, so that a handler may wait for them. What waits is
+ * bounded: past it the socket is not read from, and TCP holds the client back. After `close()`, `terminate()` or a failed handler what waits is dropped.
+ */
 export interface WebSocketHandler<Data = unknown> {
   /** Decide on the handshake. Return data for `socket.data`, or a Response to refuse. */
   upgrade?(request: Request): Data | Response | undefined | Promise<Data | Response | undefined>;
@@ -71,6 +79,8 @@ export interface WebSocketHandler<Data = unknown> {
   pong?(socket: Socket<Data>, data: Uint8Array): void | Promise<void>;
   /** `count` messages to this socket were dropped for backpressure since the last call. */
   dropped?(socket: Socket<Data>, count: number): void | Promise<void>;
+  /** So many of a socket's `message`, `ping` and `pong` callbacks may be unsettled at a time; they begin in order. @default 1 */
+  concurrency?: number;
   /** Subprotocols this route speaks, best first; the first that the client offers is taken. */
   protocols?: readonly string[];
   /** Origins that browsers may connect from: 'any' (default), 'same-host', or a list of exact origins. Requests without Origin are not from browsers and pass. */

@@ -120,6 +120,18 @@ export const families: readonly Family[] = [
     by('reason', { messages: 'closes_message_rate', bytes: 'closes_byte_rate' }),
   ),
   counter('websocket_rate_pauses', 'Times a WebSocket was not read from because its client was past its rate.', one('pauses_rate')),
+  gauge('websocket_handlers_pending', 'Handlers of WebSockets whose promise has not settled.', one('ws_handlers_pending')),
+  gauge(
+    'websocket_messages_waiting',
+    'Messages, pings and pongs received that wait for a handler before them.',
+    one('ws_messages_waiting'),
+  ),
+  gauge('websocket_waiting_bytes', 'Payload of those messages.', one('ws_waiting_bytes')),
+  counter(
+    'websocket_handler_pauses',
+    'Times a WebSocket was not read from because its messages waited for its handlers.',
+    one('pauses_handlers'),
+  ),
   counter(
     'publishes',
     'Messages published: here, or on another worker or node.',
@@ -128,8 +140,14 @@ export const families: readonly Family[] = [
   counter('deliveries', 'Messages queued to subscribers by publishes.', one('deliveries')),
   counter(
     'messages_dropped',
-    'Messages not delivered: a client or another worker too slow, too many pongs waiting, or Redis gone for too long.',
-    by('reason', { backpressure: 'drops_backpressure', control: 'drops_control', bus: 'node_drops', redis: 'redis_drops' }),
+    'Messages not delivered: a client or another worker too slow, too many pongs waiting, Redis gone for too long, or waiting for a handler when this side closed the socket.',
+    by('reason', {
+      backpressure: 'drops_backpressure',
+      control: 'drops_control',
+      bus: 'node_drops',
+      redis: 'redis_drops',
+      unhandled: 'drops_unhandled',
+    }),
   ),
   counter('backpressure_closes', 'Connections closed because too much waited for them.', one('closes_backpressure')),
   gauge('backpressure_bytes', 'Bytes that wait for slow clients.', one('backpressure_bytes')),

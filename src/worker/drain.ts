@@ -1,5 +1,5 @@
 /**
- * Draining a core: serve what is there, take nothing new, end when no connection is left.
+ * Draining a core: serve what is there, take nothing new, end when no connection is left and no handler is busy with what came from one.
  * Role: the steps, for a worker of a gateway and for a program. Up: worker/main.ts, worker/program.ts.
  */
 import type { Core } from '../core/core.ts';
@@ -12,15 +12,18 @@ export type DrainTimes = Pick<DrainMessage, 'code' | 'overMs' | 'idleMs' | 'serv
 
 export class Drain {
   readonly #core: Core;
+  readonly #isBusy: () => boolean;
   #hasBegun = false;
 
-  constructor(core: Core) {
+  /** `isBusy`: whether handlers are still at work for connections that are gone. */
+  constructor(core: Core, isBusy: () => boolean = () => false) {
     this.#core = core;
+    this.#isBusy = isBusy;
   }
 
   /**
    * Begin to drain; again: go on with other times. `closeSockets` closes the listening sockets, from which the core does not accept any
-   * more; `onDone` is called once, when no connection is left.
+   * more; `onDone` is called once, when no connection is left and nothing is busy.
    */
   begin({ code, overMs, idleMs, servesQueues }: DrainTimes, closeSockets: () => void, onDone: () => void): void {
     const core = this.#core;
@@ -44,7 +47,7 @@ export class Drain {
     // Connections that the kernel had accepted for us by then have come.
     setTimeout(() => {
       const timer = setInterval(() => {
-        if (core.connections() > 0) return;
+        if (core.connections() > 0 || this.#isBusy()) return;
         clearInterval(timer);
         onDone();
       }, stepMs);

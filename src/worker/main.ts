@@ -14,7 +14,7 @@ import type { HttpEvents } from '../core/http.ts';
 import { publish as publishThrough } from '../core/socket.ts';
 import { statIndex } from '../core/stat-index.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { FetchFrontend, honoWebSocketHandler, installLightGlobals } from '../frontend/hono/index.ts';
+import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, installLightGlobals } from '../frontend/hono/index.ts';
 import { RequestIds } from '../frontend/request-ids.ts';
 import { type RouteDefinition, WebSocketFrontend } from '../frontend/websocket/frontend.ts';
 import { createLog, type Log } from '../log.ts';
@@ -80,7 +80,10 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
 interface Frontends {
   readonly http: HttpEvents;
   readonly websocket: WebSocketEvents;
+  /** Promises of handlers that have not settled. */
   pending(): number;
+  /** Those of WebSockets, which may outlive their connections. */
+  pendingSockets(): number;
 }
 
 function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontends {
@@ -90,7 +93,12 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
   const originRefusals = statIndex('refused_origin');
   const routes: RouteDefinition[] = [...config.websocket];
   const honoHandlerIndex = routes.length;
-  routes.push({ pattern: undefined, handler: honoWebSocketHandler as RouteDefinition['handler'], settings: defaults.websocket });
+  routes.push({
+    pattern: undefined,
+    handler: honoWebSocketHandler as RouteDefinition['handler'],
+    settings: defaults.websocket,
+    concurrencyOf: (data) => (data as HonoSocketData).concurrency,
+  });
   const websocket = new WebSocketFrontend({
     core,
     routes,
@@ -127,14 +135,15 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
     http: requestLog?.events(http) ?? http,
     websocket: requestLog?.sockets(websocket) ?? websocket,
     pending: () => fetchFrontend.pending + websocket.pending,
+    pendingSockets: () => websocket.pending,
   };
 }
 
 /** Of the time until the supervisor kills this worker, kept for what comes after the bus. */
 const endMs = 200;
 
-function listenToSupervisor(core: Core, bus: WorkerBus, listeners: WorkerListeners, log: Log): void {
-  const drain = new Drain(core);
+function listenToSupervisor(core: Core, bus: WorkerBus, listeners: WorkerListeners, frontends: Frontends, log: Log): void {
+  const drain = new Drain(core, () => frontends.pendingSockets() > 0);
   let deadline = Number.POSITIVE_INFINITY;
   const end = async () => {
     // Other workers of the node may still rely on this one; the latest deadline counts.
@@ -214,7 +223,7 @@ async function main(): Promise<void> {
   setPublisher(core);
   const frontends = createFrontends(core, config, log);
   const listeners = new WorkerListeners(core, boot, config);
-  listenToSupervisor(core, bus, listeners, log);
+  listenToSupervisor(core, bus, listeners, frontends, log);
   reportUncaught(core, log);
   if (!boot.holdsBack) listeners.accept();
   measureLag(core);

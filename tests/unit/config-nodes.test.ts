@@ -188,7 +188,7 @@ describe('limits, rates and logs', () => {
   test('defaults limit nothing', () => {
     expect(resolved({}).limits).toEqual({ maxConnections: 1048576, maxConnectionsPerIp: 0, upgradesPerSecond: 0 });
     const [route] = resolved({ websocket: { '/': {} } }).websocket;
-    expect(route?.settings).toMatchObject({ maxMessagesPerSecond: 0, maxBytesPerSecond: 0, onRateLimit: 'close' });
+    expect(route?.settings).toMatchObject({ maxMessagesPerSecond: 0, maxBytesPerSecond: 0, onRateLimit: 'close', concurrency: 1 });
     expect(resolved({}).log).toEqual({ level: 'info', requests: false, requestIdHeader: 'x-request-id' });
   });
 
@@ -197,8 +197,8 @@ describe('limits, rates and logs', () => {
       maxConnectionsPerIp: 20,
       upgradesPerSecond: 0,
     });
-    const [route] = resolved({ websocket: { '/': { maxMessagesPerSecond: 5, onRateLimit: 'pause' } } }).websocket;
-    expect(route?.settings).toMatchObject({ maxMessagesPerSecond: 5, onRateLimit: 'pause' });
+    const [route] = resolved({ websocket: { '/': { maxMessagesPerSecond: 5, onRateLimit: 'pause', concurrency: 8 } } }).websocket;
+    expect(route?.settings).toMatchObject({ maxMessagesPerSecond: 5, onRateLimit: 'pause', concurrency: 8 });
     expect(resolved({ log: { requestIdHeader: 'X-Trace', requests: true } }).log).toMatchObject({
       requestIdHeader: 'x-trace',
       requests: true,
@@ -212,11 +212,12 @@ describe('limits, rates and logs', () => {
       mistakes({
         limits: { maxConnectionsPerIp: 1.5, upgradesPerSecond: -1 },
         log: { requestIdHeader: 'no header' },
-        websocket: { '/': { maxBytesPerSecond: 'many', onRateLimit: 'drop' } },
+        websocket: { '/': { maxBytesPerSecond: 'many', onRateLimit: 'drop', concurrency: 0 } },
       }),
     ).toEqual([
       `websocket['/'].maxBytesPerSecond: is "many"; write an integer from 0 to 1073741824 (0: no limit)`,
       `websocket['/'].onRateLimit: is "drop"; write 'close' or 'pause'`,
+      `websocket['/'].concurrency: is 0; write an integer from 1 to 1024`,
       'limits.maxConnectionsPerIp: is 1.5; write an integer from 0 to 65534 (0: no limit)',
       'limits.upgradesPerSecond: is -1; write an integer from 0 to 1000000 (0: no limit)',
       'log.requestIdHeader: is "no header"; write false, or a header such as \'x-request-id\'',

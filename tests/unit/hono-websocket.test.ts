@@ -12,6 +12,7 @@ class FakeSocket implements Socket<HonoSocketData> {
   readonly bufferedAmount = 0;
   readonly remoteAddress = '192.0.2.7';
   readonly protocol = '';
+  readonly signal = new AbortController().signal;
   isOpen = true;
   data: HonoSocketData;
   readonly sent: unknown[] = [];

@@ -5,6 +5,8 @@
  * Role: between Hono's WSEvents and our Socket. Upstream: routes; downstream: `HttpCommands.upgrade`, and then the events of the socket.
  */
 import { defineWebSocketHelper, WSContext, type WSEvents, type WSReadyState } from 'hono/ws';
+import { ranges } from '../../config/defaults.ts';
+import { SocketArgumentError } from '../../core/socket.ts';
 import type { Message, Socket, WebSocketHandler } from '../../core/websocket.ts';
 import type { Exchange } from './exchange.ts';
 import { encodeHeaders } from './header-block.ts';
@@ -12,6 +14,8 @@ import { encodeHeaders } from './header-block.ts';
 export interface UpgradeOptions {
   /** Subprotocols that the route speaks, best first: the first that the client offers is taken. */
   protocol?: string | readonly string[];
+  /** So many of a socket's onMessage callbacks may be unsettled at a time; they begin in order. @default 1 */
+  concurrency?: number;
 }
 
 /** `socket.data` of a socket of Hono's. */
@@ -21,6 +25,8 @@ export interface HonoSocketData {
   url?: string | URL;
   /** The subprotocol that was agreed on; '' or undefined: none. */
   protocol?: string;
+  /** @internal See UpgradeOptions. */
+  concurrency?: number | undefined;
   /** @internal One for all events of the connection. */
   context?: WSContext<HonoSocket>;
   /** @internal */
@@ -30,11 +36,7 @@ export interface HonoSocketData {
 /** What `ws.raw` is. */
 export type HonoSocket = Socket<HonoSocketData>;
 
-/**
- * Accept a WebSocket in a route: `app.get('/ws', upgradeWebSocket((c) => ({ onMessage(event, ws) { ... } })))`.
- * A request that is no WebSocket handshake goes on to the next handler.
- */
-export const upgradeWebSocket = defineWebSocketHelper<HonoSocket, UpgradeOptions>((c, events, options) => {
+const helper = defineWebSocketHelper<HonoSocket, UpgradeOptions>((c, events, options) => {
   const exchange = c.env as Partial<Exchange> | undefined;
   if (typeof exchange?.accept !== 'function') {
     throw new TypeError('upgradeWebSocket() needs the env that Ringway passes to fetch() as its second argument');
@@ -42,10 +44,27 @@ export const upgradeWebSocket = defineWebSocketHelper<HonoSocket, UpgradeOptions
   if (!exchange.upgradable) return;
   const protocol = agree(c.req.header('sec-websocket-protocol'), options?.protocol);
   const headers = protocol === '' ? '' : encodeHeaders({ 'Sec-WebSocket-Protocol': protocol }).text;
-  exchange.accept(headers, { events, url: c.req.url, protocol });
+  exchange.accept(headers, { events, url: c.req.url, protocol, concurrency: options?.concurrency });
   // Middleware may change this as it likes: the exchange is over, so it is not sent.
   return new Response(null);
 });
+
+/**
+ * Accept a WebSocket in a route: `app.get('/ws', upgradeWebSocket((c) => ({ onMessage(event, ws) { ... } })))`.
+ * A request that is no WebSocket handshake goes on to the next handler.
+ */
+export const upgradeWebSocket: typeof helper = (...args: unknown[]) => {
+  // Both forms end with the options: (createEvents, options) and (c, events, options).
+  const options = args[typeof args[0] === 'function' ? 1 : 2] as UpgradeOptions | undefined;
+  checkConcurrency(options?.concurrency);
+  return (helper as (...args: unknown[]) => never)(...args);
+};
+
+function checkConcurrency(value: unknown): void {
+  const [least, most] = ranges.concurrency;
+  if (value === undefined || (Number.isInteger(value) && (value as number) >= least && (value as number) <= most)) return;
+  throw new SocketArgumentError(`upgradeWebSocket: concurrency is ${String(value)}; write an integer from ${least} to ${most}`);
+}
 
 /** RFC 6455 §4.2.2: only a subprotocol that the client offered may be chosen. ret: '' for none */
 function agree(offered: string | undefined, spoken: string | readonly string[] | undefined): string {

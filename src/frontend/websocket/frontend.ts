@@ -2,17 +2,20 @@
  * WebSockets by route: decides on handshakes and runs the handlers of the config.
  *
  * Role: events of the core → handlers. Up: handlers in gateway.config.ts, and Hono's through `honoWebSocketHandler`.
- * Down: core/socket.ts. A handler that throws or rejects is reported, and its socket closes with 1011; the worker lives.
+ * Down: core/socket.ts; lane.ts, which keeps a socket's handlers in order while one of them has not settled. A handler that throws or rejects is
+ * reported, and its socket closes with 1011; the worker lives.
  */
 import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { ReceivedMessage } from '../../core/message.ts';
-import { GatewaySocket, type Route, type SocketExtras } from '../../core/socket.ts';
+import { GatewaySocket, type Route, SocketExtras } from '../../core/socket.ts';
 import type { WebSocketHandler } from '../../core/websocket.ts';
 import { encodeHeaders } from '../hono/header-block.ts';
 import type { RequestIds } from '../request-ids.ts';
+import { isThenable } from '../thenable.ts';
 import { checkOrigin, chooseProtocol, extensionsOffered } from './handshake.ts';
+import { Lane, LaneTotals, type Waiting } from './lane.ts';
 import { Router } from './router.ts';
 
 export interface RouteDefinition {
@@ -20,10 +23,13 @@ export interface RouteDefinition {
   readonly pattern: string | undefined;
   readonly handler: WebSocketHandler<unknown>;
   readonly settings: WebSocketSettings;
+  /** Of one socket, by its data; undefined: as in `settings`. */
+  readonly concurrencyOf?: (data: unknown) => number | undefined;
 }
 
 interface SettledRoute extends Route {
   readonly settings: WebSocketSettings;
+  readonly concurrencyOf: RouteDefinition['concurrencyOf'];
   /** Tells it from a GatewaySocket. */
   readonly generation: undefined;
 }
@@ -44,7 +50,7 @@ export interface WebSocketFrontendOptions {
 const closeTimeoutMs = 5000;
 const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
 
-const { routeOf } = GatewaySocket;
+const { extrasOf, routeOf } = GatewaySocket;
 
 export class WebSocketFrontend implements WebSocketEvents {
   readonly #core: Core;
@@ -57,15 +63,22 @@ export class WebSocketFrontend implements WebSocketEvents {
    * instead of a socket of its own: what only listens and waits costs no object.
    */
   readonly #sockets: (GatewaySocket | SettledRoute | undefined)[] = [];
-  /** Promises of handlers that have not settled: while there are some, the worker must give Bun its turns. */
-  pending = 0;
+  readonly #totals: LaneTotals;
 
   constructor(options: WebSocketFrontendOptions) {
     const { core } = options;
     this.#core = core;
+    this.#totals = new LaneTotals(core);
     this.#options = options;
     this.#patterns = options.routes.map((route) => route.pattern ?? 'upgradeWebSocket');
-    this.#routes = options.routes.map(({ handler, settings }, index) => ({ core, index, handler, settings, generation: undefined }));
+    this.#routes = options.routes.map(({ handler, settings, concurrencyOf }, index) => ({
+      core,
+      index,
+      handler,
+      settings,
+      concurrencyOf,
+      generation: undefined,
+    }));
     for (const [index, route] of options.routes.entries()) core.setBehavior(index, behaviorOf(route));
     const routed = this.#routes.flatMap((route, index) => {
       const pattern = options.routes[index]?.pattern;
@@ -73,6 +86,11 @@ export class WebSocketFrontend implements WebSocketEvents {
     });
     this.#router = new Router(routed);
     core.onUpgrade = (head, headers, handler, data) => this.#accept(head, headers, this.#routes[handler] as SettledRoute, data, undefined);
+  }
+
+  /** Promises of handlers that have not settled: while there are some, the worker must give Bun its turns, and must not end if it can help it. */
+  get pending(): number {
+    return this.#totals.pending;
   }
 
   /** Whether a path has a WebSocket route. */
@@ -93,14 +111,14 @@ export class WebSocketFrontend implements WebSocketEvents {
     }
     const protocol = chooseProtocol(head, settings.protocols);
     const headers = protocol === '' ? '' : `Sec-WebSocket-Protocol: ${protocol}\r\n`;
-    const extras = found.params !== undefined || protocol !== '' ? { params: found.params ?? {}, protocol } : undefined;
+    const extras = found.params !== undefined || protocol !== '' ? new SocketExtras(found.params, protocol) : undefined;
     if (handler.upgrade === undefined) {
       this.#accept(head, headers, found.target, undefined, extras);
       return true;
     }
     try {
       const decision = handler.upgrade(request);
-      if (decision instanceof Promise) return this.#decideLater(head, headers, found.target, extras, decision);
+      if (isThenable(decision)) return this.#decideLater(head, headers, found.target, extras, decision);
       if (decision instanceof Response) return this.#refuse(head, decision);
       this.#accept(head, headers, found.target, decision, extras);
     } catch (error) {
@@ -120,18 +138,14 @@ export class WebSocketFrontend implements WebSocketEvents {
 
   onMessage(slot: number, generation: number, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void {
     const socket = this.#find(slot, generation);
-    if (socket === undefined) return;
-    const { handler } = routeOf(socket);
-    if (handler.message === undefined || this.#core.hasLeft(slot)) return;
+    if (socket === undefined || routeOf(socket).handler.message === undefined || this.#core.hasLeft(slot)) return;
     const message = new ReceivedMessage(this.#core, isBinary, offset, bytes, large);
-    try {
-      const result = handler.message(socket, message);
-      if (result instanceof Promise) {
-        message.detach();
-        this.#await(socket, 'message', result);
-      }
-    } catch (error) {
-      this.#failed(socket, 'message', error);
+    const lane = laneOf(socket);
+    if (lane === undefined || lane.admit()) {
+      this.#callMessage(socket, message);
+    } else {
+      message.detach();
+      lane.wait(message);
     }
   }
 
@@ -147,30 +161,39 @@ export class WebSocketFrontend implements WebSocketEvents {
     const socket = this.#find(slot, generation);
     if (socket === undefined) return;
     this.#sockets[slot] = undefined;
-    if (routeOf(socket).handler.close !== undefined)
-      this.#run(socket, 'close', () => routeOf(socket).handler.close?.(socket, code, reason));
+    extrasOf(socket)?.controller?.abort();
+    const lane = laneOf(socket);
+    if (lane === undefined) this.#callClose(socket, code, reason);
+    else lane.closing = { code, reason };
   }
+
+  // What tells of sending is told at once, since a handler may wait for it; but handlers behind it wait for its own.
 
   onDrain(slot: number, generation: number): void {
     const socket = this.#find(slot, generation);
     if (socket !== undefined && !this.#core.hasLeft(slot)) this.#run(socket, 'drain', () => routeOf(socket).handler.drain?.(socket));
   }
 
-  onPing(slot: number, generation: number, data: Uint8Array): void {
-    const socket = this.#find(slot, generation);
-    if (socket !== undefined && !this.#core.hasLeft(slot))
-      this.#run(socket, 'ping', () => routeOf(socket).handler.ping?.(socket, data.slice()));
-  }
-
-  onPong(slot: number, generation: number, data: Uint8Array): void {
-    const socket = this.#find(slot, generation);
-    if (socket !== undefined && !this.#core.hasLeft(slot))
-      this.#run(socket, 'pong', () => routeOf(socket).handler.pong?.(socket, data.slice()));
-  }
-
   onDropped(slot: number, generation: number, count: number): void {
     const socket = this.#find(slot, generation);
     if (socket !== undefined) this.#run(socket, 'dropped', () => routeOf(socket).handler.dropped?.(socket, count));
+  }
+
+  onPing(slot: number, generation: number, data: Uint8Array): void {
+    this.#onControl(slot, generation, 'ping', data);
+  }
+
+  onPong(slot: number, generation: number, data: Uint8Array): void {
+    this.#onControl(slot, generation, 'pong', data);
+  }
+
+  #onControl(slot: number, generation: number, event: 'ping' | 'pong', borrowed: Uint8Array): void {
+    const socket = this.#find(slot, generation);
+    if (socket === undefined || routeOf(socket).handler[event] === undefined || this.#core.hasLeft(slot)) return;
+    const data = borrowed.slice();
+    const lane = laneOf(socket);
+    if (lane === undefined || lane.admit()) this.#run(socket, event, () => routeOf(socket).handler[event]?.(socket, data));
+    else lane.wait({ event, data, byteLength: data.byteLength });
   }
 
   // ---------------------------------------------------------------- handshakes
@@ -190,9 +213,9 @@ export class WebSocketFrontend implements WebSocketEvents {
     headers: string,
     route: SettledRoute,
     extras: SocketExtras | undefined,
-    decision: Promise<unknown>,
+    decision: PromiseLike<unknown>,
   ): Promise<void> {
-    this.pending += 1;
+    this.#totals.addPending(1);
     try {
       const value = await decision;
       if (value instanceof Response) this.#refuse(head, value);
@@ -200,7 +223,7 @@ export class WebSocketFrontend implements WebSocketEvents {
     } catch (error) {
       this.#upgradeFailed(head, route, error);
     } finally {
-      this.pending -= 1;
+      this.#totals.addPending(-1);
     }
   }
 
@@ -248,32 +271,91 @@ export class WebSocketFrontend implements WebSocketEvents {
     return entry !== undefined && entry.generation === undefined;
   }
 
+  #callMessage(socket: GatewaySocket, message: ReceivedMessage): void {
+    try {
+      const result: unknown = routeOf(socket).handler.message?.(socket, message);
+      if (typeof result === 'object') this.#goesOn(socket, 'message', result, message);
+    } catch (error) {
+      this.#failed(socket, 'message', error);
+    }
+  }
+
+  #callClose(socket: GatewaySocket, code: number, reason: string): void {
+    if (routeOf(socket).handler.close !== undefined)
+      this.#run(socket, 'close', () => routeOf(socket).handler.close?.(socket, code, reason));
+  }
+
+  #callWaiting(socket: GatewaySocket, item: Waiting): void {
+    if (item instanceof ReceivedMessage) this.#callMessage(socket, item);
+    else this.#run(socket, item.event, () => routeOf(socket).handler[item.event]?.(socket, item.data));
+  }
+
   #run(socket: GatewaySocket, event: string, call: () => unknown): void {
     try {
       const result = call();
-      if (result instanceof Promise) this.#await(socket, event, result);
+      if (typeof result === 'object') this.#goesOn(socket, event, result, undefined);
     } catch (error) {
       this.#failed(socket, event, error);
     }
   }
 
-  #await(socket: GatewaySocket, event: string, result: Promise<unknown>): void {
-    this.pending += 1;
-    result.then(
+  /** A handler has returned something: when that is a promise which is pending, what comes next waits for it. */
+  #goesOn(socket: GatewaySocket, event: string, result: unknown, message: ReceivedMessage | undefined): void {
+    if (!isThenable(result)) return;
+    const promise = result instanceof Promise ? result : Promise.resolve(result);
+    const status = Bun.peek.status(promise);
+    // An async handler that did not really wait.
+    if (status === 'fulfilled') return;
+    if (status === 'rejected') {
+      promise.catch(ignore);
+      this.#failed(socket, event, Bun.peek(promise));
+      return;
+    }
+    message?.detach();
+    const lane = laneOf(socket) ?? this.#makeLane(socket);
+    const isOpen = event === 'open';
+    lane.began(isOpen);
+    promise.then(
       () => {
-        this.pending -= 1;
+        lane.settled(isOpen);
+        this.#advance(lane);
       },
-      (error) => {
-        this.pending -= 1;
+      (error: unknown) => {
+        lane.settled(isOpen);
         this.#failed(socket, event, error);
+        this.#advance(lane);
       },
     );
+  }
+
+  #makeLane(socket: GatewaySocket): Lane {
+    const { concurrencyOf, settings } = this.#routes[routeOf(socket).index] as SettledRoute;
+    const lane = new Lane(socket, concurrencyOf?.(socket.data) ?? settings.concurrency, this.#totals);
+    GatewaySocket.moreOf(socket).lane = lane;
+    return lane;
+  }
+
+  /** A handler has settled: call those that waited for it. */
+  #advance(lane: Lane): void {
+    const { socket } = lane;
+    for (let item = lane.take(); item !== undefined; item = lane.take()) this.#callWaiting(socket, item);
+    lane.regulate();
+    if (!lane.isIdle) return;
+    GatewaySocket.moreOf(socket).lane = undefined;
+    if (lane.closing !== undefined) this.#callClose(socket, lane.closing.code, lane.closing.reason);
   }
 
   #failed(socket: GatewaySocket, event: string, error: unknown): void {
     this.#options.onError(error, { event, route: this.#patterns[routeOf(socket).index] ?? '' });
     this.#core.close(socket.slot, socket.generation, 1011, '');
+    GatewaySocket.leave(socket);
   }
+}
+
+function ignore(): void {}
+
+function laneOf(socket: GatewaySocket): Lane | undefined {
+  return extrasOf(socket)?.lane as Lane | undefined;
 }
 
 function behaviorOf({ handler, settings }: RouteDefinition): BehaviorOptions {
