@@ -43,6 +43,8 @@ static void mark_ending(struct rw_core *core, struct rw_slot *slot) {
 
 /* As much input as this, about to be served, comes first: what is received meanwhile can be more than a turn takes, time after time. */
 #define INPUT_HOLD_BYTES 16384u
+/* Half of the receive buffers there are by default: more would only find none again. */
+#define STARVED_PER_TURN 256u
 
 static int is_behind(const struct rw_slot *slot) { return slot->state.ready && slot->input_bytes >= INPUT_HOLD_BYTES; }
 
@@ -212,7 +214,7 @@ void rw_connection_on_recv(struct rw_core *core, const struct rw_completion *com
         RW_COUNT(core, recv_no_buffers, 1);
         if (!slot->state.recv_armed && slot->state.phase != RW_PHASE_CLOSING) {
             slot->state.recv_starved = 1;
-            core->starved++;
+            list_add(core, &core->starved, slot);
         }
     } else if (result != -ECANCELED && result != -EINTR && result != -EAGAIN) {
         slot->state.peer_closed = 1;
@@ -224,21 +226,23 @@ void rw_connection_on_recv(struct rw_core *core, const struct rw_completion *com
 }
 
 void rw_connection_feed_starved(struct rw_core *core) {
-    if (!core->starved) return;
-    for (uint32_t index = 0; index < core->pool.carved && core->starved; index++) {
-        struct rw_slot *slot = rw_core_slot(core, index);
-        if (!slot->state.recv_starved) continue;
+    struct rw_slot_list *starved = &core->starved;
+    if (starved->count == 0) return;
+    uint32_t count = starved->count < STARVED_PER_TURN ? starved->count : STARVED_PER_TURN;
+    for (uint32_t i = 0; i < count; i++) {
+        struct rw_slot *slot = rw_core_slot(core, starved->items[i]);
         slot->state.recv_starved = 0;
-        core->starved--;
-        if (slot->state.phase != RW_PHASE_FREE) rw_connection_update_receive(core, slot);
+        if (slot->state.phase != RW_PHASE_CLOSING) rw_connection_update_receive(core, slot);
     }
+    starved->count -= count;
+    memmove(starved->items, starved->items + count, starved->count * sizeof *starved->items);
 }
 
 /* ------------------------------------------------------------------ begin and end */
 
 static int32_t lists_reserve(struct rw_core *core) {
     /* A slot is on each list once at most; twice that, because serving a list may put slots on its end again. */
-    struct rw_slot_list *lists[] = {&core->dirty, &core->ready, &core->ending};
+    struct rw_slot_list *lists[] = {&core->dirty, &core->ready, &core->starved, &core->ending};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         while (lists[i]->capacity < 2 * (core->pool.carved + 1)) {
             uint32_t count = lists[i]->count;
@@ -343,10 +347,6 @@ void rw_connection_terminate(struct rw_core *core, struct rw_slot *slot) {
         slot->state.send_cancelled = 1;
         (void)rw_ring_cancel(core->ring, slot->fd, rw_user_data(RW_OP_SEND, slot->generation, index));
     }
-    if (slot->state.recv_starved) {
-        slot->state.recv_starved = 0;
-        core->starved--;
-    }
     rw_connection_unstash(core, slot, slot->input_bytes);
     rw_topics_drop(core->topics, index, &slot->subscriptions);
     rw_timer_wheel_cancel(&core->wheel, index);
@@ -381,7 +381,7 @@ void rw_connection_finish_ending(struct rw_core *core) {
         uint32_t index = core->ending.items[i];
         struct rw_slot *slot = rw_core_slot(core, index);
         /* On the other lists a slot must not stay when it changes hands. */
-        int quiet = !slot->state.recv_armed && !slot->state.send_inflight && !slot->state.dirty && !slot->state.ready;
+        int quiet = !slot->state.recv_armed && !slot->state.send_inflight && !slot->state.dirty && !slot->state.ready && !slot->state.recv_starved;
         if (host_told(core, slot) && disconnect_told(core, slot) && quiet) {
             slot->state.doomed = 0;
             release(core, slot);

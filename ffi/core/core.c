@@ -197,6 +197,7 @@ static void free_core(struct rw_core *core) {
     if (core->shm_address) rw_shm_unmap(core->shm_address);
     free(core->dirty.items);
     free(core->ready.items);
+    free(core->starved.items);
     free(core->ending.items);
     free(core->private_stats);
     free(core);
@@ -375,7 +376,7 @@ static int ending_is_actionable(const struct rw_core *core) {
 }
 
 static int has_work(const struct rw_core *core) {
-    return core->dirty.count || core->ready.count || core->completion_next < core->completion_count || core->starved || rw_topics_changes(core->topics) ||
+    return core->dirty.count || core->ready.count || core->completion_next < core->completion_count || core->starved.count || rw_topics_changes(core->topics) ||
            ending_is_actionable(core);
 }
 

@@ -6,6 +6,7 @@
  * Lists of slots. A slot is on each at most once; a bit in its state says so.
  *   dirty    output waits for a send                      → flushed once a turn
  *   ready    input or a notice can be served without I/O  → served once a turn
+ *   starved  its receive ended for want of buffers        → armed again, in order, some each turn
  *   ending   CLOSING, waits to tell the host or for the kernel → looked at once a turn
  */
 #ifndef RW_CORE_H
@@ -99,7 +100,7 @@ struct rw_core {
     struct rw_event_batch events;
     struct rw_command *commands;
     uint8_t *data;
-    struct rw_slot_list dirty, ready, ending;
+    struct rw_slot_list dirty, ready, starved, ending;
     struct rw_stats *stats;
     struct rw_stats *private_stats; /* when there is no shared memory */
     struct rw_shm_header *shm;
@@ -120,7 +121,6 @@ struct rw_core {
     struct rw_upgrade_rate upgrade_rate;
     struct rw_ip_limit ip_limit;
     uint32_t accept_retry_ms; /* 0, or when to arm listeners again that ran out of descriptors */
-    uint32_t starved;         /* connections that wait for receive buffers */
     uint32_t completion_next, completion_count;
     uint32_t gauges_due;      /* turns until the gauges are written again */
     uint32_t last_turn_ms;

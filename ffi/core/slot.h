@@ -53,7 +53,7 @@ struct rw_slot_state {
     uint32_t ready : 1;           /* on the ready list: input waits that can be served without the kernel */
     uint32_t doomed : 1;          /* on the doomed list: to be terminated at the end of the turn */
     uint32_t peer_closed : 1;     /* end of stream seen */
-    uint32_t recv_starved : 1;    /* recv ended for want of buffers: re-arm */
+    uint32_t recv_starved : 1;    /* on the starved list: recv ended for want of buffers */
     uint32_t counted : 1;         /* backpressure_connections counts it */
     uint32_t left_by_host : 1;    /* the host has closed or terminated it: it only hears of the end */
     uint32_t send_refused : 1;    /* the last send took nothing: it is tried again by the clock */

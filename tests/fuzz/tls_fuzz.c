@@ -272,7 +272,7 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     }
     CHECK(core->pool.used == 0 && core->stats->accepts == core->stats->closes);
     CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 && core->stats->backpressure_connections == 0);
-    CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved == 0 && core->wheel.count == 0);
+    CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved.count == 0 && core->wheel.count == 0);
     CHECK(core->listeners[0].tls->refs == 1);
     uint64_t used = 0;
     for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
