@@ -2,6 +2,7 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 #include "client.h"
@@ -10,6 +11,7 @@
 #include "listener.h"
 #include "proxy.h"
 #include "tls.h"
+#include "work.h"
 #include "ws.h"
 
 /* ------------------------------------------------------------------ lists */
@@ -128,6 +130,13 @@ static void serve_input(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
     assert(slot->state.phase == RW_PHASE_OPEN);
+    rw_work_charge(core, len / RW_WORK_RECEIVED_BYTES);
+    if (slot->state.ready || rw_work_is_over(core)) {
+        /* Its turn is in the list, or will be: whoever sends much is served as often as the others are. */
+        if (rw_connection_stash(core, slot, bytes, len) == RW_OK) rw_connection_mark_ready(core, slot);
+        return;
+    }
+    rw_work_share(core, RW_WORK_FRESH_SHARE);
     if (slot->input_bytes || slot->state.paused_by_host) {
         if (rw_connection_stash(core, slot, bytes, len) == RW_OK) serve_input(core, slot);
         return;
@@ -394,12 +403,13 @@ void rw_connection_finish_ending(struct rw_core *core) {
 
 /* ------------------------------------------------------------------ ready list and timers */
 
-void rw_connection_serve_ready(struct rw_core *core) {
-    uint32_t count = core->ready.count;
+void rw_connection_serve_ready(struct rw_core *core, uint32_t count) {
     uint32_t kept = 0;
     uint32_t i = 0;
     for (; i < count; i++) {
-        if (!rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES)) break;
+        if (rw_work_is_over(core) || !rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES)) break;
+        uint32_t share = (core->work.limit - core->work.spent) / (count - i);
+        rw_work_share(core, share ? share : 1);
         struct rw_slot *slot = rw_core_slot(core, core->ready.items[i]);
         slot->state.ready = 0;
         if (slot->state.phase != RW_PHASE_OPEN) continue;
@@ -413,7 +423,7 @@ void rw_connection_serve_ready(struct rw_core *core) {
         }
         if (slot->state.phase == RW_PHASE_OPEN) rw_connection_update_receive(core, slot);
     }
-    /* What the serving itself put on the list lies behind `count`; it and the rest wait for the next turn. */
+    /* What was put on the list in this turn lies behind `count`; it and the rest wait for the next. */
     for (; i < core->ready.count; i++) core->ready.items[kept++] = core->ready.items[i];
     core->ready.count = kept;
 }
@@ -427,12 +437,28 @@ void rw_connection_arm_timer(struct rw_core *core, struct rw_slot *slot, uint32_
     rw_timer_wheel_schedule(&core->wheel, rw_core_index(core, slot), at);
 }
 
+/* How late a peer's bytes may be found: longer than any turn takes that its host does not block. */
+#define SPARED_MS 1000u
+
+int rw_connection_spares(struct rw_core *core, struct rw_slot *slot, uint32_t deadline_ms, short events) {
+    if (!rw_before(core->now_ms, deadline_ms + SPARED_MS + core->blocked_ms)) return 0;
+    int unread = slot->state.ready && slot->input_bytes && events == POLLIN;
+    if (!unread) {
+        if (events == POLLIN && slot->state.peer_closed) return 0;
+        struct pollfd asked = {.fd = slot->fd, .events = events};
+        if (poll(&asked, 1, 0) <= 0 || !(asked.revents & events)) return 0;
+    }
+    rw_connection_arm_timer(core, slot, core->now_ms + 1);
+    return 1;
+}
+
 /* A handshake has the time of a request head; nothing can be said to a peer that did not finish it. */
 static void on_handshake_timer(struct rw_core *core, struct rw_slot *slot) {
     if (rw_before(core->now_ms, slot->deadline_ms)) {
         rw_connection_arm_timer(core, slot, slot->deadline_ms);
         return;
     }
+    if (rw_connection_spares(core, slot, slot->deadline_ms, POLLIN)) return;
     RW_COUNT(core, timeouts_head, 1);
     rw_connection_terminate(core, slot);
 }
@@ -451,6 +477,7 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
                 rw_connection_arm_timer(core, slot, slot->deadline_ms);
                 return;
             }
+            if (rw_connection_spares(core, slot, slot->deadline_ms, POLLOUT)) return;
             RW_COUNT(core, timeouts_write, 1);
             rw_connection_terminate(core, slot);
             return;
@@ -466,13 +493,13 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
     }
     if ((slot->state.send_inflight || slot->state.send_refused) && rw_connection_has_output(slot)) {
         uint32_t due = slot->last_output_ms + core->limits.write_timeout_ms;
-        if (!rw_before(core->now_ms, due)) {
+        if (!rw_before(core->now_ms, due) && !rw_connection_spares(core, slot, due, POLLOUT)) {
             RW_COUNT(core, timeouts_write, 1);
             rw_ws_note_cause(slot, RW_CLOSE_WRITE_TIMEOUT);
             rw_connection_terminate(core, slot);
             return;
         }
-        rw_connection_arm_timer(core, slot, due);
+        if (rw_before(core->now_ms, due)) rw_connection_arm_timer(core, slot, due);
     }
     if (slot->tls && rw_tls_is_shaking_hands(slot->tls)) {
         on_handshake_timer(core, slot);

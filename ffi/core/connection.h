@@ -24,8 +24,8 @@ void rw_connection_on_send(struct rw_core *core, const struct rw_completion *com
 void rw_connection_on_timer(struct rw_core *core, uint32_t index);
 /* Send what waits on the dirty list, but hold back connections whose next request is about to be served. */
 void rw_connection_flush_dirty(struct rw_core *core);
-/* Serve what waits on the ready list, as far as the event batch has room. */
-void rw_connection_serve_ready(struct rw_core *core);
+/* Serve the first `count` of the ready list in turn, each its share of the work that is left, as far as the event batch has room. */
+void rw_connection_serve_ready(struct rw_core *core, uint32_t count);
 /* Look at connections that are ending. */
 void rw_connection_finish_ending(struct rw_core *core);
 /* Receive buffers came back: arm again what ended for want of them. */
@@ -53,6 +53,9 @@ void rw_connection_terminate(struct rw_core *core, struct rw_slot *slot);
 void rw_connection_update_receive(struct rw_core *core, struct rw_slot *slot);
 /* Make sure that the timer of the slot fires at due_ms (core clock) or before; on_timer works out the rest. */
 void rw_connection_arm_timer(struct rw_core *core, struct rw_slot *slot, uint32_t due_ms);
+/* A deadline of the peer has passed: ret: 1 what it was to do in time it may have done, and waits here or in the kernel (POLLIN: bytes of it; POLLOUT:
+ * the room that it has made) for a worker that is busy: the timer looks again soon. Not for ever: a second, and as long as the host was blocked. */
+int rw_connection_spares(struct rw_core *core, struct rw_slot *slot, uint32_t deadline_ms, short events);
 /* bytes[0..len) for the protocol of an OPEN slot, which may change them; as they came, or decrypted. */
 void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len);
 /* The peer sends no more: FIN, or close_notify. */

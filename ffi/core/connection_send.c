@@ -192,7 +192,9 @@ void rw_connection_flush_dirty(struct rw_core *core) {
     for (uint32_t i = 0; i < core->dirty.count; i++) {
         uint32_t index = core->dirty.items[i];
         struct rw_slot *slot = rw_core_slot(core, index);
-        if (slot->state.ready && !slot->state.peer_closed && slot->out_bytes < FLUSH_HOLD_BYTES && slot->state.phase == RW_PHASE_OPEN) {
+        int pipelined = slot->state.ready && slot->state.protocol == RW_PROTOCOL_HTTP && slot->state.phase == RW_PHASE_OPEN && slot->input_bytes;
+        /* A busy worker comes to the next request later than this client should get its answer. */
+        if (pipelined && !core->busy && !slot->state.peer_closed && slot->out_bytes < FLUSH_HOLD_BYTES) {
             core->dirty.items[kept++] = index;
             continue;
         }

@@ -21,6 +21,7 @@
 #include "listener.h"
 #include "node_events.h"
 #include "tls.h"
+#include "work.h"
 #include "ws.h"
 
 #define NODE_MESSAGES_PER_TURN 1024u
@@ -29,6 +30,7 @@
 /* Closing is never spread thinner than this: a handful of sockets need not wait for the whole drain time. */
 #define DRAIN_MS_PER_SOCKET 10u
 #define OUTBOX_RETRY_MS 2u
+#define REAPS_PER_TURN 8u
 /* After a gap like this the host has blocked, not the clients: what they have sent meanwhile is taken in before any deadline is judged. */
 #define BLOCKED_MS 1000u
 #define BLOCKED_MS_MAX 60000u
@@ -222,6 +224,7 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
     core->last_turn_ms = core->now_ms;
     read_limits(core, config);
     core->proxy_header = config->proxy_header;
+    rw_core_pace(core, RW_EVENTS_CAPACITY);
     rw_client_limit_upgrades(&core->upgrade_rate, config->upgrades_per_kilosecond, core->now_ms);
     int32_t result = open_shared(core, config);
     if (result == RW_OK) result = rw_ip_limit_open(&core->ip_limit, config->max_connections_per_ip, core->shm, config->worker_index);
@@ -342,6 +345,8 @@ static void on_timer(void *context, uint32_t index) { rw_connection_on_timer(con
 
 static void on_completion(struct rw_core *core, const struct rw_completion *completion) {
     switch (rw_user_data_op(completion->user_data)) {
+        case RW_OP_NONE:
+            break;
         case RW_OP_ACCEPT:
             rw_listener_on_accept(core, completion);
             break;
@@ -358,10 +363,11 @@ static void on_completion(struct rw_core *core, const struct rw_completion *comp
     }
 }
 
-/* Process what was reaped as long as the event batch has room. ret: 1 everything was processed */
+/* Process what was reaped. Input that no work or room is left for is kept by its connection, so that nothing waits behind it: the sends least of all.
+ * ret: 1 everything was processed; 0 the batch has not one record left */
 static int process_completions(struct rw_core *core) {
     while (core->completion_next < core->completion_count) {
-        if (!rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES)) return 0;
+        if (!rw_event_batch_has_room(core, 0)) return 0;
         on_completion(core, &core->completions[core->completion_next++]);
     }
     return 1;
@@ -404,17 +410,20 @@ static uint32_t allowed_wait_us(struct rw_core *core, uint32_t wait_us) {
 }
 
 static int reap_all(struct rw_core *core) {
-    do {
+    for (uint32_t reaps = 0; reaps < REAPS_PER_TURN; reaps++) {
         core->completion_next = 0;
         core->completion_count = rw_ring_reap(core->ring, core->completions, RW_COMPLETIONS_PER_REAP);
         if (!process_completions(core)) return 0;
-    } while (core->completion_count == RW_COMPLETIONS_PER_REAP);
-    return 1;
+        if (core->completion_count < RW_COMPLETIONS_PER_REAP) return 1;
+    }
+    return 0;
 }
 
-/* ret: 1 all completions at hand were processed, 0 the event batch is full */
-static int take_completions(struct rw_core *core, uint32_t wait_us) {
-    if (!process_completions(core)) return 0;
+static void take_completions(struct rw_core *core, uint32_t wait_us) {
+    if (!process_completions(core)) {
+        (void)rw_ring_submit(core->ring, 0); /* what goes out does not wait for that */
+        return;
+    }
     /* Twice: the sends of this turn complete at once, which ends the first wait before any input has come. */
     for (uint32_t round = 0; round < 2; round++) {
         uint32_t allowed = allowed_wait_us(core, wait_us);
@@ -423,10 +432,8 @@ static int take_completions(struct rw_core *core, uint32_t wait_us) {
             if (core->bus) (void)rw_node_bus_sleeping(core->bus, 0);
             read_clock(core);
         }
-        if (!reap_all(core)) return 0;
-        if (!allowed) break;
+        if (!reap_all(core) || !allowed) break;
     }
-    return 1;
 }
 
 /* What clients have sent while the host was blocked comes all at once, within a second: their rates know of it (ws_rate.c). */
@@ -440,7 +447,48 @@ static void note_blocked(struct rw_core *core) {
     }
 }
 
+void rw_core_settle_sends(struct rw_core *core) {
+    if (core->sends_settled) return;
+    core->sends_settled = 1;
+    (void)rw_ring_submit(core->ring, 0);
+    if (core->completion_next == core->completion_count) {
+        core->completion_next = 0;
+        core->completion_count = rw_ring_reap(core->ring, core->completions, RW_COMPLETIONS_PER_REAP);
+    }
+    for (uint32_t i = core->completion_next; i < core->completion_count; i++) {
+        struct rw_completion *completion = &core->completions[i];
+        /* What ends a connection is for the turn: whoever asks may be in the middle of a list that it is on. */
+        if (rw_user_data_op(completion->user_data) != RW_OP_SEND || completion->result < 0) continue;
+        if (rw_core_slot(core, rw_user_data_index(completion->user_data))->state.phase != RW_PHASE_OPEN) continue;
+        rw_connection_on_send(core, completion);
+        completion->user_data = rw_user_data(RW_OP_NONE, 0, 0);
+    }
+}
+
+/* What comes now is served at once, while its half of the turn lasts: a client that says little never waits behind those that say much. What waited
+ * from earlier turns has the rest, and half a turn at least, so that neither keeps the other from it. */
+static void serve_input(struct rw_core *core, uint32_t wait_us) {
+    uint32_t waiting = core->ready.count;
+    core->work.spent = 0;
+    rw_work_begin(core, waiting ? RW_WORK_UNITS / 2 : RW_WORK_UNITS);
+    take_completions(core, wait_us);
+    uint32_t rest = core->work.spent < RW_WORK_UNITS / 2 ? RW_WORK_UNITS - core->work.spent : RW_WORK_UNITS / 2;
+    rw_work_begin(core, rest);
+    rw_connection_serve_ready(core, waiting);
+    core->busy = core->ready.count > 0 && rw_work_is_over(core);
+}
+
+/* Whatever the load: a peer whose bytes wait somewhere is spared by whoever would end its connection (rw_connection_spares). After a block the kernel
+ * may have more than one turn takes, for which the one judgement waits. */
+static void fire_timers(struct rw_core *core) {
+    int blocked = core->now_ms - core->last_turn_ms > BLOCKED_MS && !core->timers_held;
+    core->last_turn_ms = core->now_ms;
+    core->timers_held = blocked ? 1 : 0;
+    if (!blocked) (void)rw_timer_wheel_advance(&core->wheel, core->clock_wide_ms, on_timer, core);
+}
+
 int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait_us) {
+    core->sends_settled = 0;
     rw_command_batch_apply(core, command_count);
     rw_event_batch_begin(core);
     read_clock(core);
@@ -457,12 +505,9 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     rw_publish_end_tick(core);
     rw_ws_end_tick(core);
     rw_dropped_tell(core);
-    rw_connection_serve_ready(core);
-    int caught_up = take_completions(core, wait_us);
+    serve_input(core, wait_us);
     rw_connection_feed_starved(core);
-    int blocked = core->now_ms - core->last_turn_ms > BLOCKED_MS;
-    core->last_turn_ms = core->now_ms;
-    if (caught_up && !blocked) (void)rw_timer_wheel_advance(&core->wheel, core->clock_wide_ms, on_timer, core);
+    fire_timers(core);
     rw_connection_finish_ending(core);
     RW_COUNT(core, turns, 1);
     if (core->events.count == 0) RW_COUNT(core, turns_empty, 1);
@@ -471,11 +516,13 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
 }
 
 int32_t rw_core_flush(struct rw_core *core, uint32_t command_count) {
+    core->sends_settled = 0;
     rw_command_batch_apply(core, command_count);
     return RW_OK;
 }
 
 int32_t rw_core_command(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+    core->sends_settled = 0;
     return rw_command_apply(core, command, data, bytes);
 }
 
@@ -541,6 +588,11 @@ uint32_t rw_core_subscribers(const struct rw_core *core, const uint8_t *topic, u
 
 int32_t rw_core_is_subscribed(const struct rw_core *core, uint32_t slot, uint32_t generation, const uint8_t *topic, uint32_t topic_bytes) {
     return rw_slot_pool_get(&core->pool, slot, generation) && rw_topics_is_subscribed(core->topics, slot, topic, topic_bytes);
+}
+
+void rw_core_pace(struct rw_core *core, uint32_t events) {
+    if (events > RW_EVENTS_CAPACITY) events = RW_EVENTS_CAPACITY;
+    core->work.event_units = RW_WORK_UNITS / (events ? events : 1);
 }
 
 uint32_t rw_core_connections(const struct rw_core *core) { return core->pool.used; }

@@ -58,6 +58,15 @@ struct rw_event_batch {
     rw_buffer *held;
     uint32_t held_count;
     uint32_t held_capacity;
+    uint64_t held_bytes; /* of connections, see rw_event_add_large */
+};
+
+/* See work.h */
+struct rw_work {
+    uint32_t spent;       /* of the present turn */
+    uint32_t limit;       /* where the present part of it ends */
+    uint32_t end;         /* where the share of whoever is served ends */
+    uint32_t event_units; /* of an event */
 };
 
 struct rw_core_limits {
@@ -101,6 +110,7 @@ struct rw_core {
     struct rw_command *commands;
     uint8_t *data;
     struct rw_slot_list dirty, ready, starved, ending;
+    struct rw_work work;
     struct rw_stats *stats;
     struct rw_stats *private_stats; /* when there is no shared memory */
     struct rw_shm_header *shm;
@@ -122,7 +132,10 @@ struct rw_core {
     struct rw_ip_limit ip_limit;
     uint32_t accept_retry_ms; /* 0, or when to arm listeners again that ran out of descriptors */
     uint32_t completion_next, completion_count;
+    uint32_t sends_settled;   /* by rw_core_settle_sends, for the present commands */
     uint32_t gauges_due;      /* turns until the gauges are written again */
+    uint32_t busy;            /* input waits that the last turn had no work left for */
+    uint32_t timers_held;     /* the last turn has fired none, because the host had been blocked */
     uint32_t last_turn_ms;
     uint32_t blocked_ms;      /* how long the host was blocked until just now; 0: it was not */
     uint32_t blocked_end_ms;  /* until when that counts */
@@ -155,7 +168,7 @@ static inline struct rw_slot *rw_core_slot(const struct rw_core *core, uint32_t 
 static inline void rw_core_retry_accept(struct rw_core *core, uint32_t at_ms) { core->accept_retry_ms = at_ms ? at_ms : 1; }
 
 /* What a completion is about: user_data = op << 56 | generation (24 bits) << 32 | index. */
-enum rw_op { RW_OP_ACCEPT = 1, RW_OP_RECV = 2, RW_OP_SEND = 3, RW_OP_INBOX = 4 };
+enum rw_op { RW_OP_NONE = 0, RW_OP_ACCEPT = 1, RW_OP_RECV = 2, RW_OP_SEND = 3, RW_OP_INBOX = 4 };
 
 static inline uint64_t rw_user_data(enum rw_op op, uint32_t generation, uint32_t index) {
     return (uint64_t)op << 56 | (uint64_t)(generation & 0xFFFFFFu) << 32 | index;
@@ -163,6 +176,10 @@ static inline uint64_t rw_user_data(enum rw_op op, uint32_t generation, uint32_t
 static inline enum rw_op rw_user_data_op(uint64_t user_data) { return (enum rw_op)(user_data >> 56); }
 static inline uint32_t rw_user_data_generation(uint64_t user_data) { return (uint32_t)(user_data >> 32) & 0xFFFFFFu; }
 static inline uint32_t rw_user_data_index(uint64_t user_data) { return (uint32_t)user_data; }
+
+/* Hand the sends under way to the kernel and see what has become of them, once for each batch of commands: before a connection is judged by what it has
+ * not taken. What else is reaped waits for the turn. */
+void rw_core_settle_sends(struct rw_core *core);
 
 /* ret: 0, or -ENOMEM */
 int32_t rw_slot_list_push(struct rw_slot_list *list, uint32_t index);

@@ -66,7 +66,8 @@ static int tell(struct rw_core *core, struct rw_slot *slot, const struct dropped
     }
     struct rw_event *event;
     if (message->bytes > RW_EVENT_LARGE_BYTES) {
-        event = rw_event_add_large(core, slot, RW_EVENT_DROPPED, message->payload, message->bytes);
+        /* Those of one publish share their payload, and all of them have a bound of their own. */
+        event = rw_event_add_large_for(core, message->slot, message->generation, RW_EVENT_DROPPED, message->payload, message->bytes);
         if (!event) return 0;
     } else {
         uint8_t *payload;

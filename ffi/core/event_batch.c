@@ -32,6 +32,7 @@ void rw_event_batch_begin(struct rw_core *core) {
     release_held(&core->events, core->buffers);
     core->events.count = 0;
     core->events.payload_used = 0;
+    core->events.held_bytes = 0;
     core->mail_held_bytes = 0;
 }
 

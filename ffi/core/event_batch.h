@@ -47,8 +47,17 @@ static inline struct rw_event *rw_event_add(struct rw_core *core, struct rw_slot
  * ret: NULL when the batch is full or memory is short; the reference then stays with the caller */
 struct rw_event *rw_event_add_large_for(struct rw_core *core, uint32_t slot, uint32_t generation, enum rw_event_type type, rw_buffer buffer, uint32_t bytes);
 
+/* Of a connection: what all of them have in one batch in place is bounded. */
 static inline struct rw_event *rw_event_add_large(struct rw_core *core, struct rw_slot *slot, enum rw_event_type type, rw_buffer buffer, uint32_t bytes) {
-    return rw_event_add_large_for(core, rw_core_index(core, slot), slot->generation, type, buffer, bytes);
+    if (core->events.held_bytes && core->events.held_bytes + bytes > RW_HELD_BYTES_MAX) return NULL;
+    struct rw_event *event = rw_event_add_large_for(core, rw_core_index(core, slot), slot->generation, type, buffer, bytes);
+    if (event) core->events.held_bytes += bytes;
+    return event;
+}
+
+/* Room for a message that is not inflated yet, and of which nobody knows how long it is? */
+static inline int rw_event_batch_has_room_for_any(const struct rw_core *core) {
+    return rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES) && core->events.held_bytes < RW_HELD_BYTES_MAX;
 }
 
 #endif

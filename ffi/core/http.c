@@ -8,6 +8,7 @@
 #include "connection.h"
 #include "event_batch.h"
 #include "tls.h"
+#include "work.h"
 #include "ws_handshake.h"
 
 #define PIPELINE_HOLD_BYTES 16384u
@@ -280,6 +281,7 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
         rw_connection_mark_ready(core, slot);
         return 0;
     }
+    rw_work_charge_event(core, (uint32_t)parsed);
     RW_COUNT(core, requests, 1);
     if (event_flags & RW_REQUEST_UPGRADE) rw_client_on_upgrade_asked(core);
     note_head(core, slot, bytes);
@@ -322,6 +324,7 @@ static size_t on_sized_body(struct rw_core *core, struct rw_slot *slot, const ui
         return 0;
     }
     memcpy(payload, bytes, n);
+    rw_work_charge_event(core, n);
     event->flags = end ? RW_BODY_END : 0;
     event->arg1 = (uint32_t)http->request << 16;
     http->body_remaining -= n;
@@ -362,6 +365,8 @@ static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const 
         /* Nothing to say: only framing was consumed. A malformed body must not look like a whole one. */
         if ((total == 0 && !end) || result < 0 || too_long) event->type = RW_EVENT_NONE;
     }
+    rw_work_charge(core, at / RW_WORK_BYTES); /* chunks may be small: each costs more than its bytes */
+    if (event && total) rw_work_charge_event(core, 0);
     if (result < 0 || too_long) {
         rw_http_refuse(core, slot, result < 0 ? (uint32_t)-result : 413u);
         return 0;
@@ -379,6 +384,11 @@ size_t rw_http_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *
     struct rw_slot_http *http = &slot->as.http;
     size_t at = 0;
     while (at < len && slot->state.phase == RW_PHASE_OPEN && http->phase != RW_HTTP_RECEIVED) {
+        if (rw_work_is_spent(core)) {
+            rw_connection_mark_ready(core, slot);
+            break;
+        }
+        rw_work_charge(core, 1);
         size_t used;
         if (http->phase != RW_HTTP_BODY) {
             used = on_head(core, slot, bytes + at, len - at);
@@ -521,10 +531,12 @@ void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
                 if (!end_idle(core, slot)) rw_connection_arm_timer(core, slot, core->now_ms + 1);
                 break;
             }
+            if (rw_connection_spares(core, slot, due, POLLIN)) break;
             RW_COUNT(core, timeouts_idle, 1);
             rw_connection_finish(core, slot);
             break;
         case RW_HTTP_HEAD:
+            if (rw_connection_spares(core, slot, due, POLLIN)) break;
             RW_COUNT(core, timeouts_head, 1);
             rw_http_refuse(core, slot, 408);
             break;
@@ -539,6 +551,7 @@ void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
                 rw_connection_arm_timer(core, slot, slot->deadline_ms);
                 break;
             }
+            if (rw_connection_spares(core, slot, due, POLLIN)) break;
             RW_COUNT(core, timeouts_body, 1);
             rw_http_refuse(core, slot, 408);
             break;

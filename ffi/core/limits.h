@@ -30,6 +30,7 @@
 #define RW_WINDOW_EVENT_BYTES 256u
 
 #define RW_EVENT_LARGE_BYTES 65536u /* payloads above this are handed over in place, not copied into the payload area */
+#define RW_HELD_BYTES_MAX (4u << 20) /* of connections' payloads in place, in one batch; a single larger one goes all the same */
 
 #define RW_HEAD_BYTES_DEFAULT 16384u
 #define RW_HEAD_BYTES_MAX 65535u /* lengths within a head are u16 */

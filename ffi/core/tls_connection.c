@@ -8,6 +8,7 @@
 #include "connection.h"
 #include "event_batch.h"
 #include "tls.h"
+#include "work.h"
 
 /* ------------------------------------------------------------------ begin and end */
 
@@ -190,6 +191,7 @@ static void on_open(struct rw_core *core, struct rw_slot *slot) {
 /* ret: 1 the connection is open, 0 more is needed, or it has failed */
 static int shake_hands(struct rw_core *core, struct rw_slot *slot) {
     struct rw_tls *tls = slot->tls;
+    rw_work_charge(core, RW_WORK_HANDSHAKE);
     int result = SSL_do_handshake(tls->ssl);
     if (result == 1) {
         on_open(core, slot);
@@ -282,6 +284,8 @@ void rw_tls_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *byt
     struct rw_tls *tls = slot->tls;
     if (tls->phase == RW_TLS_ASKING) {
         keep_for_later(core, slot, bytes, len);
+    } else if (tls->phase < RW_TLS_OPEN && (slot->state.ready || rw_work_is_over(core))) {
+        if (rw_connection_stash(core, slot, bytes, len) == RW_OK) rw_connection_mark_ready(core, slot);
     } else if (tls->phase < RW_TLS_OPEN && slot->input_bytes) {
         if (rw_connection_stash(core, slot, bytes, len) == RW_OK) take_kept(core, slot);
     } else {
@@ -290,5 +294,5 @@ void rw_tls_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *byt
 }
 
 void rw_tls_serve(struct rw_core *core, struct rw_slot *slot) {
-    if (slot->tls->phase == RW_TLS_HANDSHAKE) take_kept(core, slot);
+    if (slot->tls->phase == RW_TLS_HANDSHAKE || (slot->tls->phase == RW_TLS_HELLO && slot->input_bytes)) take_kept(core, slot);
 }

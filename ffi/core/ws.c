@@ -1,6 +1,7 @@
 /* WebSockets, receiving side, see ws.h. */
 #include "ws.h"
 
+#include <poll.h>
 #include <string.h>
 
 #include "connection.h"
@@ -8,6 +9,7 @@
 #include "dropped.h"
 #include "event_batch.h"
 #include "utf8.h"
+#include "work.h"
 
 /* Pings are due at whole seconds of the core clock, so that many idle sockets wake the worker together and not one by one. */
 #define PING_GRID_MS 1024u
@@ -69,6 +71,7 @@ static void use_window(struct rw_core *core, struct rw_slot *slot, uint64_t byte
 static void count_message(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
     slot->as.ws.message_turn = turn_mark(core);
     use_window(core, slot, bytes);
+    rw_work_charge_event(core, bytes);
     RW_COUNT(core, ws_messages_in, 1);
     RW_COUNT(core, ws_bytes_in, bytes);
 }
@@ -110,7 +113,7 @@ static enum rw_close_cause cause_of(enum rw_inflate_result result) {
  * No way back from here: with context takeover a message can be inflated only once. */
 static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data, size_t bytes) {
     struct rw_slot_ws *ws = &slot->as.ws;
-    assert(rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES));
+    assert(rw_event_batch_has_room_for_any(core));
     uint8_t *place = core->events.payload + core->events.payload_used;
     struct rw_inflated inflated;
     enum rw_inflate_result result =
@@ -125,6 +128,9 @@ static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t
         return;
     }
     RW_COUNT(core, ws_deflated_in, 1);
+    rw_work_charge(core, inflated.bytes / RW_WORK_BYTES);
+    /* It is what it is inflated that a rate is about; so much of it as came was charged as it came. */
+    if (rw_ws_is_rated(rw_ws_behavior(core, slot)) && inflated.bytes > bytes) rw_ws_rate_charge(slot, 0, inflated.bytes - bytes);
     const uint8_t *text = inflated.buffer ? rw_buffers_data(core->buffers, inflated.buffer) : place;
     if (opcode == RW_WS_OP_TEXT && rw_utf8_feed(RW_UTF8_ACCEPT, text, inflated.bytes) != RW_UTF8_ACCEPT) {
         if (inflated.buffer) rw_buffers_release(core->buffers, inflated.buffer);
@@ -153,7 +159,7 @@ static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
         drop_message(core, slot);
     } else if (!ws->message_deflated) {
         deliver_plain(core, slot);
-    } else if (!rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES)) {
+    } else if (!rw_event_batch_has_room_for_any(core)) {
         deliver_later(core, slot);
     } else {
         rw_buffer gathered = ws->message;
@@ -251,7 +257,7 @@ static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct r
 static int take_whole_deflated(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *payload) {
     size_t bytes = (size_t)frame->payload_bytes;
     if (slot->as.ws.flags & RW_WS_CLOSE_SENT) return 1;
-    if (!rw_event_batch_has_room(core, RW_EVENT_LARGE_BYTES)) {
+    if (!rw_event_batch_has_room_for_any(core)) {
         rw_connection_mark_ready(core, slot);
         return 0;
     }
@@ -310,6 +316,7 @@ static int tell_control(struct rw_core *core, struct rw_slot *slot, enum rw_even
     if (bytes) memcpy(payload, data, bytes);
     event->arg0 = slot->behavior;
     use_window(core, slot, bytes);
+    rw_work_charge_event(core, bytes);
     return 1;
 }
 
@@ -411,10 +418,11 @@ size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, s
     struct rw_slot_ws *ws = &slot->as.ws;
     size_t at = 0;
     while (at < len && slot->state.phase == RW_PHASE_OPEN && !slot->state.paused_by_host) {
-        if (ws->flags & (RW_WS_OPEN_DUE | RW_WS_MESSAGE_DUE)) {
+        if (ws->flags & (RW_WS_OPEN_DUE | RW_WS_MESSAGE_DUE) || rw_work_is_spent(core)) {
             rw_connection_mark_ready(core, slot);
             break;
         }
+        rw_work_charge(core, 1);
         size_t used = ws->flags & RW_WS_IN_FRAME ? on_payload(core, slot, bytes + at, len - at) : on_frame(core, slot, bytes + at, len - at);
         if (used == 0) break;
         at += used;
@@ -519,11 +527,11 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     uint32_t now = core->now_ms;
     uint32_t wait = LOOK_MS;
     if (ws->flags & RW_WS_CLOSE_SENT) {
-        if (!rw_before(now, slot->deadline_ms)) {
+        if (rw_before(now, slot->deadline_ms)) {
+            rw_connection_arm_timer(core, slot, slot->deadline_ms);
+        } else if (!rw_connection_spares(core, slot, slot->deadline_ms, POLLIN)) {
             rw_connection_terminate(core, slot);
-            return;
         }
-        rw_connection_arm_timer(core, slot, slot->deadline_ms);
         return;
     }
     if (slot->state.paused_by_core) {
@@ -533,7 +541,9 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     /* Nobody who is not read from is silent. */
     if (behavior->idle_timeout_ms && !slot->state.paused_by_host && !slot->state.paused_by_core) {
         uint32_t left = left_ms(now, slot->last_input_ms, behavior->idle_timeout_ms);
-        if (left == 0) {
+        if (left == 0 && rw_connection_spares(core, slot, slot->last_input_ms + behavior->idle_timeout_ms, POLLIN)) {
+            left = 1; /* and what else is due is done */
+        } else if (left == 0) {
             RW_COUNT(core, timeouts_idle, 1);
             rw_ws_note_cause(slot, RW_CLOSE_IDLE);
             rw_connection_terminate(core, slot);

@@ -36,6 +36,11 @@ static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_b
     if (fits(core, slot, frame_bytes)) return 1;
     /* What this tick has queued has not met the kernel yet: only what it refuses is backpressure. */
     rw_connection_flush_now(core, slot);
+    if (slot->state.send_inflight && !fits(core, slot, frame_bytes)) {
+        /* Nor has the send under way, if this client has read since: that is our delay and not its own. */
+        rw_core_settle_sends(core);
+        rw_connection_flush_now(core, slot);
+    }
     return fits(core, slot, frame_bytes) || queued_bytes(slot) == 0;
 }
 

@@ -542,6 +542,11 @@ RW_EXPORT void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_
  * ret: events written (0..events_capacity) */
 RW_EXPORT int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait_us);
 
+/* How many events of input a turn is to bring, at most (1..events_capacity, which is what a core begins with): as many as the host's handlers
+ * deal with in the time that it gives to one turn. The rest is served in the next turns, and what is queued goes out in between. Events that
+ * are not input (CLOSE, drains) come all the same. */
+RW_EXPORT void rw_core_pace(struct rw_core *core, uint32_t events);
+
 /* Apply `command_count` commands without taking completions: for a host whose command or data area is full.
  * Event payloads of the present batch stay valid. ret: RW_OK */
 RW_EXPORT int32_t rw_core_flush(struct rw_core *core, uint32_t command_count);

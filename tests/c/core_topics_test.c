@@ -195,6 +195,7 @@ static void a_message_in_fragments_is_dropped_whole_or_not_at_all(void **state) 
     host_send(host, &open, 0, payload, sizeof payload);
     host_turns(host, 3);
     host_send(host, &open, RW_SEND_FIRST, payload, sizeof payload); /* no room: dropped, and with it the rest */
+    host_flush(host);
     rw_sim_peer_window(host->core->ring, peer->fd, SIZE_MAX);
     host_turns(host, 3);
     host_send(host, &open, RW_SEND_CONTINUE, payload, 10);

@@ -1,0 +1,45 @@
+/* What one turn may do with input, so that no client takes the worker from the others.
+ *
+ *   turn  | fresh input, as it is received: half | input that waited, by the ready list: the rest, half at least |
+ *   slot    of what is left of its part, a share each; what goes past that waits on the ready list, behind the others
+ *
+ * Work is counted in units of about 100 ns of this thread: a frame is one, 256 bytes of payload are one, and an event is as many as what the
+ * host says that its handler takes (rw_core_pace). Whoever is served goes on until its share is spent, so one message, and one at least, may go past it:
+ * a turn is late by the dearest message there is, not by how many a client has sent.
+ *
+ * Role: pure counting. Up: connection (who is served, and how long), ws, http, tls_connection (what it cost). */
+#ifndef RW_WORK_H
+#define RW_WORK_H
+
+#include "core.h"
+
+#define RW_WORK_UNITS 16384u /* of a turn: 4 for each event of a full batch, or 4 MiB of payload */
+#define RW_WORK_BYTES 256u   /* of payload that are a unit: inflated, checked, handed over */
+#define RW_WORK_RECEIVED_BYTES 1024u /* of what is only copied */
+/* A step of a TLS handshake: a signature is 30 µs to 1 ms, so a few in a turn. */
+#define RW_WORK_HANDSHAKE 1024u
+/* What fresh input of one receive may use at most: an eighth of a turn. */
+#define RW_WORK_FRESH_SHARE (RW_WORK_UNITS / 8)
+
+/* A part of the turn begins, which may spend `units`. */
+static inline void rw_work_begin(struct rw_core *core, uint32_t units) {
+    core->work.limit = core->work.end = core->work.spent + units;
+}
+/* Somebody is served, who may spend `units`, within the present part of the turn. */
+static inline void rw_work_share(struct rw_core *core, uint32_t units) {
+    uint32_t left = core->work.limit - core->work.spent;
+    core->work.end = core->work.spent + (units < left ? units : left);
+}
+/* ret: 1 the present part of the turn is over: whoever comes waits */
+static inline int rw_work_is_over(const struct rw_core *core) { return core->work.spent >= core->work.limit; }
+/* ret: 1 whoever is served has had its share: the rest waits */
+static inline int rw_work_is_spent(const struct rw_core *core) { return core->work.spent >= core->work.end; }
+
+static inline void rw_work_charge(struct rw_core *core, uint64_t units) {
+    uint64_t spent = core->work.spent + units;
+    core->work.spent = spent > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)spent;
+}
+/* An event of input, with so much payload, goes to the host. */
+static inline void rw_work_charge_event(struct rw_core *core, uint64_t bytes) { rw_work_charge(core, core->work.event_units + bytes / RW_WORK_BYTES); }
+
+#endif
