@@ -68,6 +68,7 @@ const { symbols } = dlopen(libraryPath, {
   rw_core_stop_accepting: { args: [pointer], returns: FFIType.void },
   rw_core_drain: { args: [pointer, u32, u32, u32], returns: FFIType.void },
   rw_core_turn: { args: [pointer, u32, u32], returns: i32 },
+  rw_core_pace: { args: [pointer, u32], returns: FFIType.void },
   rw_core_flush: { args: [pointer, u32], returns: i32 },
   rw_core_command: { args: [pointer, pointer, pointer, u64], returns: i32 },
   rw_core_sleep: { args: [pointer], returns: i32 },
@@ -268,6 +269,7 @@ export const coreCalls = {
   stopAccepting: symbols.rw_core_stop_accepting,
   drain: symbols.rw_core_drain,
   turn: symbols.rw_core_turn,
+  pace: symbols.rw_core_pace,
   flush: symbols.rw_core_flush,
   command: (core: CoreHandle, record: Uint8Array, data: Uint8Array): number =>
     symbols.rw_core_command(core, ptr(record), data.byteLength === 0 ? null : ptr(data), data.byteLength),

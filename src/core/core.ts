@@ -291,6 +291,11 @@ export class Core implements HttpCommands {
     return coreCalls.turn(this.#core, count, waitUs);
   }
 
+  /** How many events of input a turn is to bring, at most; the rest comes with the next. */
+  pace(events: number): void {
+    coreCalls.pace(this.#core, events);
+  }
+
   get hasCommands(): boolean {
     return !this.#commands.isEmpty;
   }

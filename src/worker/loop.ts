@@ -10,8 +10,10 @@
  * not so while promises of handlers are pending, because what they wait for comes through Bun's loop.
  */
 import { drainMicrotasks } from 'bun:jsc';
+import { capacity } from '../../ffi/layout.ts';
 import type { Core, WebSocketEvents } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
+import { Pace } from './pace.ts';
 
 /** Longest visit to the core before Bun's loop gets a turn. */
 const visitMs = 2;
@@ -39,6 +41,7 @@ export class Loop {
   readonly #http: HttpEvents;
   readonly #websocket: WebSocketEvents;
   readonly #options: LoopOptions;
+  readonly #pace = new Pace(visitMs, capacity.eventsCapacity);
   #asleep = false;
   #scheduled = false;
   #stopped = false;
@@ -53,6 +56,7 @@ export class Loop {
     this.#http = options.http;
     this.#websocket = options.websocket;
     this.#options = options;
+    this.#core.pace(this.#pace.limit);
     options.core.onQueued = () => this.#schedule();
   }
 
@@ -92,11 +96,15 @@ export class Loop {
     for (let turns = 0; turns < turnsPerVisit && now - began < visitMs; turns++) {
       const count = core.turn(this.#options.pending() === 0 ? waitUs : 0);
       if (count > 0) {
+        const given = performance.now();
         core.dispatch(count, this.#http, this.#websocket);
         // Handlers that await something already settled answer within this visit.
         drainMicrotasks();
+        now = performance.now();
+        if (this.#pace.note(count, now - given)) core.pace(this.#pace.limit);
+      } else {
+        now = performance.now();
       }
-      now = performance.now();
       if (count > 0 || core.hasCommands) {
         this.#lastEvent = now;
         idle = false;
