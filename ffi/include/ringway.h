@@ -142,6 +142,7 @@ enum rw_backend {
     X(COUNTER, turns_empty)              /* turns that found nothing */                            \
     X(COUNTER, sleeps)                   /* times the worker went to sleep */                      \
     X(COUNTER, handler_errors)           /* written by the host: handlers that threw or rejected */ \
+    X(COUNTER, log_losses)               /* written by the host: lines that could not be written */ \
     X(GAUGE, loop_lag_us)                /* written by the host: latest event-loop lag */          \
     X(GAUGE, loop_lag_max_us)            /* written by the host: worst lag since the worker began */ \
     X(GAUGE, backend)                    /* enum rw_backend in use; 0 before the core is up */     \

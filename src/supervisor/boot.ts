@@ -2,6 +2,7 @@
  * What passes between the supervisor and a worker: the boot data in its environment, descriptors by number, and messages
  * over Bun's IPC channel (JSON).
  */
+import { isatty } from 'node:tty';
 import type { SharedStats } from '../../ffi/bindings.ts';
 import type { StopSignal } from './drain.ts';
 
@@ -40,6 +41,8 @@ export interface WorkerBoot extends NodePlace {
   readonly listeners: readonly WorkerListener[];
   /** Accept nothing until told to `serve`: an older generation still does. */
   readonly holdsBack: boolean;
+  /** People read the log: what the worker itself writes to is a pipe. Absent from supervisors before 0.2. */
+  readonly isTerminal?: boolean;
 }
 
 /** Everything that a worker of `ringway run` must know. */
@@ -145,7 +148,7 @@ export function gatewayWorkers(configPath: string, program: string): WorkerKind 
   return {
     args: [program],
     descriptors: [],
-    boot: (listeners, _, holdsBack) => ({ configPath, listeners, holdsBack }),
+    boot: (listeners, _, holdsBack) => ({ configPath, listeners, holdsBack, isTerminal: isatty(1) }),
     isProgram: false,
     drainCode: goingAway,
   };

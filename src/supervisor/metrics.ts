@@ -193,6 +193,7 @@ export const families: readonly Family[] = [
   counter('loop_turns_empty', 'Turns that found nothing to do.', one('turns_empty')),
   counter('loop_sleeps', 'Times the event loop went to sleep.', one('sleeps')),
   counter('handler_errors', 'Handlers that threw or rejected.', one('handler_errors')),
+  counter('log_lines_lost', 'Lines of its log that the worker could not write.', one('log_losses')),
   gauge('event_loop_lag_seconds', 'Latest delay of the event loop.', one('loop_lag_us'), { scale: 1e-6, node: 'max' }),
   gauge('event_loop_lag_max_seconds', 'Worst delay of the event loop since the worker started.', one('loop_lag_max_us'), {
     scale: 1e-6,
@@ -231,6 +232,8 @@ export interface MetricsSource {
   readonly generation: number;
   /** Reloads that have ended, by outcome. */
   readonly reloads: Readonly<Record<string, number>>;
+  /** Lines that the supervisor could not write. */
+  readonly linesLost: number;
   /** Value of a counter in shared memory. */
   read(worker: number, field: StatsField): number;
 }
@@ -340,6 +343,15 @@ function registerSupervisor(registry: Registry, source: MetricsSource): void {
     registers,
     collect() {
       this.set((performance.now() - startedAt) / 1000);
+    },
+  });
+  new Counter({
+    name: 'ringway_supervisor_log_lines_lost_total',
+    help: 'Lines that could not be written: of the supervisor, and of workers by way of it.',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(source.linesLost);
     },
   });
   new Gauge({

@@ -2,6 +2,7 @@
  * What a node shows of itself on its admin listener: health, readiness, metrics.
  * Role: reads the supervisor's state, changes nothing. Up: supervisor.ts. Down: health.ts, redis-health.ts, metrics.ts.
  */
+import { linesLost } from '../output.ts';
 import { version } from '../version.ts';
 import type { AdminView } from './admin.ts';
 import type { Generation } from './generation.ts';
@@ -97,6 +98,9 @@ function metricsSource(state: NodeState): MetricsSource {
     },
     get reloads() {
       return { ...state.reloads };
+    },
+    get linesLost() {
+      return linesLost();
     },
     get workers() {
       const { places } = state;

@@ -4,6 +4,7 @@
  *
  * Role: starts the process and takes its verdict. Up: reload.ts. Down: cli/probe.ts, the process itself.
  */
+import { outputTo, relay } from '../output.ts';
 import type { Release } from './release.ts';
 import type { NodeSettings } from './settings.ts';
 
@@ -20,18 +21,20 @@ export type ConfigReader = (giveUp: AbortSignal) => Promise<ProbeMessage>;
 /** Longer than any sound config takes to load, also where the core of a new release is compiled first. */
 export const readPatienceMs = 120_000;
 
+const lastWordsMs = 200;
+
 /** `command`: what Bun is started with. `timeoutMs`: undefined: as long as it takes. */
 export function readThrough(command: readonly string[], timeoutMs: number | undefined): ConfigReader {
   return async (giveUp) => {
     const verdict = Promise.withResolvers<ProbeMessage>();
     const fail = (reason: string) => verdict.resolve({ type: 'failed', reason });
-    let child: Bun.Subprocess;
+    let child: Bun.Subprocess<'ignore', 'pipe', 'pipe'>;
     try {
       child = Bun.spawn({
         cmd: [process.execPath, '--no-install', ...command],
         env: process.env,
         // What the config writes while it is loaded is seen, as it is at a start.
-        stdio: ['ignore', 'inherit', 'inherit'],
+        stdio: ['ignore', 'pipe', 'pipe'],
         serialization: 'json',
         // What a config itself sends to its parent is not for us.
         ipc: (message: unknown) => void (isVerdict(message) && verdict.resolve(message)),
@@ -41,6 +44,7 @@ export function readThrough(command: readonly string[], timeoutMs: number | unde
     } catch (error) {
       return { type: 'failed', reason: `the config cannot be read: ${error instanceof Error ? error.message : String(error)}` };
     }
+    const relayed = Promise.all([relay(child.stdout, outputTo(1)), relay(child.stderr, outputTo(2))]);
     const giveUpLate = (ms: number) =>
       fail(`the config was not loaded after ${ms / 1000} s; does it wait for something (a top-level await)?`);
     const timer = timeoutMs === undefined ? undefined : setTimeout(() => giveUpLate(timeoutMs), timeoutMs);
@@ -54,6 +58,8 @@ export function readThrough(command: readonly string[], timeoutMs: number | unde
       giveUp.removeEventListener('abort', stop);
       // It has nothing more to say, and what the config has begun must not go on.
       child.kill('SIGKILL');
+      // What it has written comes before what is said of it. Its own children may keep the pipes open.
+      await Promise.race([relayed, Bun.sleep(lastWordsMs)]);
     }
   };
 }

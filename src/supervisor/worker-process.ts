@@ -14,6 +14,7 @@ import { constants } from 'node:os';
 import type { Subprocess } from 'bun';
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
+import { outputTo, relay } from '../output.ts';
 import { healthyMs, loopCrashes, RestartBackoff } from './backoff.ts';
 import {
   type BackendName,
@@ -134,6 +135,7 @@ export class WorkerProcess {
     this.state = 'starting';
     const { kind, place, listeners, kindFdFirst } = this.#plan;
     const boot = { ...place, generation: this.#plan.nextProcess(), ...kind.boot(listeners, kindFdFirst, this.#holdsBack) };
+    const output = kind.isProgram ? 'inherit' : 'pipe';
     this.#startedAt = performance.now();
     this.#lastWords = undefined;
     try {
@@ -143,7 +145,8 @@ export class WorkerProcess {
         // A signal of the terminal goes to its whole process group; a program is to get each once, from us.
         detached: kind.isProgram,
         env: { ...process.env, [bootVariable]: JSON.stringify(boot) },
-        stdio: ['ignore', 'inherit', 'inherit', ...this.#plan.descriptors],
+        // A worker must not wait for whoever reads the log, whatever its handlers write and by which way. A program's output is its own.
+        stdio: ['ignore', output, output, ...this.#plan.descriptors],
         serialization: 'json',
         ipc: (message: WorkerMessage, from) => {
           if (from === this.#process) this.#onMessage(message);
@@ -154,6 +157,11 @@ export class WorkerProcess {
         },
       });
       this.#process = process_;
+      for (const [from, fd] of [
+        [process_.stdout, 1],
+        [process_.stderr, 2],
+      ] as const)
+        if (from instanceof ReadableStream) void relay(from, outputTo(fd));
     } catch (error) {
       this.#process = undefined;
       this.#log.error(

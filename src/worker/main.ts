@@ -27,7 +27,7 @@ import { answerWithoutFetch } from './no-fetch.ts';
 import { setPublisher } from './publish.ts';
 import { releaseMemoryWhenQuiet } from './release-memory.ts';
 import { RequestLog } from './request-log.ts';
-import { measureLag } from './stats.ts';
+import { countLogLosses, measureLag } from './stats.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
@@ -215,7 +215,11 @@ async function main(): Promise<void> {
   if (boot.cpu !== null) native.affinitySet(boot.cpu);
   installLightGlobals();
   const config = await loadConfig(boot.configPath);
-  const log = createLog({ level: config.log.level, worker: boot.index });
+  const log = createLog({
+    level: config.log.level,
+    worker: boot.index,
+    ...(boot.isTerminal === undefined ? {} : { readable: boot.isTerminal }),
+  });
   const wakeFd = native.eventfdCreate();
   const core = createCore(boot, config, wakeFd);
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
@@ -227,6 +231,7 @@ async function main(): Promise<void> {
   reportUncaught(core, log);
   if (!boot.holdsBack) listeners.accept();
   measureLag(core);
+  countLogLosses(core);
   releaseMemoryWhenQuiet(core);
   const loop = new Loop({
     core,

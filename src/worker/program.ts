@@ -11,6 +11,7 @@ import { plugin } from 'bun';
 import { native } from '../../ffi/bindings.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { activeRuntime, configureRuntime } from '../frontend/uws/runtime.ts';
+import { outputTo } from '../output.ts';
 import {
   bootVariable,
   type DrainMessage,
@@ -99,7 +100,7 @@ function listenToSupervisor(): void {
     }
   });
   process.on('disconnect', () => {
-    process.stderr.write('ringway: the supervisor is gone: this program stops\n');
+    outputTo(2).write('ringway: the supervisor is gone: this program stops\n');
     process.exit(exitCodes.failure);
   });
   process.channel?.unref();

@@ -1,9 +1,10 @@
 /**
- * Counters that the host writes beside those of the core: errors of handlers, and how late the event loop is.
+ * Counters that the host writes beside those of the core: errors of handlers, lost lines of the log, and how late the event loop is.
  * Role: used by a worker of a gateway and by a program.
  */
 import type { Core } from '../core/core.ts';
 import { statIndex } from '../core/stat-index.ts';
+import { outputTo } from '../output.ts';
 
 /** How often the event loop's lag is measured. */
 const lagIntervalMs = 1000;
@@ -22,4 +23,12 @@ export function measureLag(core: Core): void {
     core.setStat(worst, Math.round(max * 1000));
   }, lagIntervalMs);
   timer.unref();
+}
+
+/** Lines of the log that were lost until now, and those that will be. */
+export function countLogLosses(core: Core): void {
+  const losses = statIndex('log_losses');
+  const output = outputTo(1);
+  core.addStat(losses, output.lost);
+  output.onLoss = (lines) => core.addStat(losses, lines);
 }

@@ -472,6 +472,7 @@ describe('docs/operations.md', () => {
       version: '1',
       generation: 1,
       reloads: { reloaded: 0 },
+      linesLost: 0,
       read: () => 1,
     });
     const exported = [...(await metrics.metrics()).matchAll(/^# TYPE (\w+) (\w+)$/gm)]

@@ -23,6 +23,7 @@ async function exported(): Promise<Map<string, Set<string>>> {
     version: '1',
     generation: 1,
     reloads: { reloaded: 0 },
+    linesLost: 0,
     read: () => 1,
   });
   const found = new Map<string, Set<string>>();

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { createLog, readableLine } from '../../src/log.ts';
+import { LogRepeats } from '../../src/log-repeats.ts';
 
 function capture(settings: Parameters<typeof createLog>[0]) {
   const lines: string[] = [];
@@ -22,5 +23,67 @@ describe('log', () => {
     log.error({ err: new TypeError('boom'), port: 80, name: 'x' }, 'failed');
     const readable = readableLine(lines[0] ?? '');
     expect(readable).toMatch(/^\d\d:\d\d:\d\d\.\d\d\d error \[worker 1\] failed port=80 name=x\nTypeError: boom\n {4}at /);
+  });
+
+  test('whatever is logged, logging does not throw and leaves a line', () => {
+    const { lines, log } = capture({ level: 'info' });
+    const trap = Object.defineProperty(new Error('boom'), 'cause', {
+      enumerable: true,
+      get() {
+        throw new Error('a trap');
+      },
+    });
+    log.error({ err: trap }, 'a handler failed');
+    log.error(
+      {
+        value: {
+          toJSON: () => {
+            throw new Error('no JSON');
+          },
+        },
+      },
+      'another',
+    );
+    const circle: Record<string, unknown> = {};
+    circle.self = circle;
+    log.error({ circle, big: 1n }, 'a third');
+    expect(lines.map((line) => JSON.parse(line).msg)).toEqual([
+      expect.stringContaining('a handler failed'),
+      expect.stringContaining('another'),
+      expect.stringContaining('a third'),
+    ]);
+  });
+
+  test('an entry that is too long is told of by its beginning', () => {
+    const { lines, log } = capture({ level: 'info' });
+    log.error({ err: new Error('x'.repeat(1_000_000)) }, 'failed');
+    expect(lines).toHaveLength(1);
+    expect(lines[0]?.length).toBeLessThan(2000);
+    expect(JSON.parse(lines[0] ?? '').msg).toMatch(/^an entry of \d+ characters: /);
+  });
+
+  test('errors of one kind are limited, and those left out are counted in one line; other kinds and lower levels are not', async () => {
+    const lines: string[] = [];
+    const log = createLog({ level: 'info' }, { write: (line) => void lines.push(line) }, new LogRepeats(3, 50));
+    const fail = (path: string) => log.error({ err: new TypeError(`no ${path}`) }, `GET /${path} failed`);
+    for (let count = 0; count < 10; count++) fail(`path-${count}`);
+    for (let count = 0; count < 10; count++) log.info('an entry');
+    log.error({ err: new RangeError('elsewhere') }, 'another failed');
+    for (let count = 0; count < 5; count++) log.warn(`worker ${count} is late`);
+    expect(lines.map((line) => JSON.parse(line).msg)).toEqual([
+      ...[0, 1, 2].map((count) => `GET /path-${count} failed`),
+      ...Array.from({ length: 10 }, () => 'an entry'),
+      'another failed',
+      ...[0, 1, 2].map((count) => `worker ${count} is late`),
+    ]);
+    lines.length = 0;
+    while (lines.length < 2) await Bun.sleep(5);
+    expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+      { level: 'error', notLogged: 7, msg: '7 more like this one within 0.05 s were not logged: GET /path-3 failed' },
+      { level: 'warn', notLogged: 2, msg: '2 more like this one within 0.05 s were not logged: worker 3 is late' },
+    ]);
+    lines.length = 0;
+    fail('again');
+    expect(lines).toHaveLength(1);
   });
 });

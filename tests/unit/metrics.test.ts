@@ -13,6 +13,7 @@ function scrape(values: (worker: number, field: string) => number, workers = 2):
     version: '1.2.3',
     generation: 3,
     reloads: { reloaded: 2, failed: 1 },
+    linesLost: 3,
     read: values,
   }).metrics();
 }
@@ -55,6 +56,7 @@ describe('metrics', () => {
       version: '1',
       generation: 1,
       reloads: { reloaded: 0 },
+      linesLost: 0,
       read: () => value,
     });
     await registry.metrics();
@@ -92,7 +94,7 @@ describe('metrics', () => {
       { isReady: false, restarts: 2, isEmpty: true },
       { isReady: true, restarts: 0, isEmpty: false },
     ];
-    const source = { workers, startedAtMs: 0, version: '1', generation: 2, reloads: {}, read: () => 5 };
+    const source = { workers, startedAtMs: 0, version: '1', generation: 2, reloads: {}, linesLost: 0, read: () => 5 };
     const registry = createMetrics(source);
     const text = await registry.metrics();
     expect(text).toContain('ringway_node_http_requests_total 10\n');

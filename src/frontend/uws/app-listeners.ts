@@ -6,6 +6,7 @@
 import { native } from '../../../ffi/bindings.ts';
 import { listenerFlag } from '../../../ffi/layout.ts';
 import { TlsError } from '../../core/connection.ts';
+import { outputTo } from '../../output.ts';
 import type { AppConnections } from './connections.ts';
 import { ListenSocket } from './listen.ts';
 import type { Runtime } from './runtime.ts';
@@ -32,7 +33,7 @@ export class AppListeners {
       this.#reserved = this.#reserve();
     } catch (error) {
       if (!(error instanceof TlsError)) throw error;
-      process.stderr.write(`SSLApp: ${error.message}\n`);
+      outputTo(2).write(`SSLApp: ${error.message}\n`);
       throw new Error('App construction failed', { cause: error });
     }
   }
@@ -44,7 +45,7 @@ export class AppListeners {
       socket.index = this.#listen(socket);
     } catch (error) {
       native.fdClose(fd);
-      process.stderr.write(`cannot listen: ${error instanceof Error ? error.message : error}\n`);
+      outputTo(2).write(`cannot listen: ${error instanceof Error ? error.message : error}\n`);
       return false;
     }
     this.#sockets.add(socket);

@@ -7,6 +7,7 @@ import { threadId } from 'node:worker_threads';
 import { eventFlag } from '../../../ffi/layout.ts';
 import { TlsError } from '../../core/connection.ts';
 import { withHandle } from '../../core/handles.ts';
+import { outputTo } from '../../output.ts';
 import { AppListeners } from './app-listeners.ts';
 import { behaviorOf, handlersOf } from './behavior.ts';
 import { AppConnections, type Filter, type Handler, type HttpRoute, type HttpRouter } from './connections.ts';
@@ -214,7 +215,7 @@ export class HttpApp {
       this.#connections.domains[certificates.add(name, options, this.#listeners.indexes())] = new Router();
     } catch (error) {
       if (!(error instanceof TlsError)) throw error;
-      process.stderr.write(`addServerName('${name}'): ${error.message}\n`);
+      outputTo(2).write(`addServerName('${name}'): ${error.message}\n`);
     }
     return this;
   }

@@ -12,6 +12,7 @@ import type { ConnectionEvents } from '../../core/connection.ts';
 import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } from '../../core/core.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpEvents, RequestRecordHandler } from '../../core/http.ts';
+import { outputTo } from '../../output.ts';
 import { Loop } from '../../worker/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
 import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';
@@ -420,7 +421,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
   /** A handler of the program has failed: said on stderr with its stack, and counted. */
   report(error: unknown, what: string): void {
     this.core.addStat(handlerErrors, 1);
-    process.stderr.write(`${what} failed: ${printable(error)}\n`);
+    outputTo(2).write(`${what} failed: ${printable(error)}\n`);
   }
 
   watch(promise: PromiseLike<unknown>, onError: (error: unknown) => void): void {
