@@ -75,7 +75,9 @@ export function launch(args) {
   }
   const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
   // Bun fetches and runs packages that a module imports and no folder has: a name that is misspelt in a config would run a stranger's code.
-  const child = spawn(bun, ['--no-install', main, ...args], { stdio: 'inherit' });
+  const command = ['--no-install', main, ...args];
+  // The gateway ends when this process does, however that ends.
+  const child = spawn(bun, command, { stdio: 'inherit', env: { ...process.env, RINGWAY_LAUNCHER: String(process.pid) } });
 
   for (const signal of /** @type {const} */ (['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'])) {
     process.on(signal, () => {

@@ -94,6 +94,8 @@ const { symbols } = dlopen(libraryPath, {
   rw_fd_close: { args: [i32], returns: FFIType.void },
   rw_listen_close: { args: [i32], returns: FFIType.void },
   rw_listen_backlog: { args: [i32, u32], returns: i32 },
+  rw_end_with_parent: { args: [i32], returns: i32 },
+  rw_service_notify: { args: [pointer, pointer], returns: i32 },
   rw_affinity_set: { args: [u32], returns: i32 },
   rw_affinity_get: { args: [pointer, u32], returns: i32 },
 });
@@ -181,6 +183,14 @@ export const native = {
   },
   /** Close a listening socket that nobody else is to accept from. */
   listenClose: (fd: number): void => symbols.rw_listen_close(fd),
+  /** This process gets the signal when the one that has started it ends. */
+  endWithParent(signal: 'SIGTERM' | 'SIGKILL'): void {
+    check('cannot follow the parent process', symbols.rw_end_with_parent(osConstants.signals[signal]));
+  },
+  /** A datagram to the Unix socket of a service manager. */
+  notify(socket: string, text: string): void {
+    check(`cannot write to ${socket}`, symbols.rw_service_notify(ptr(cString(socket)), ptr(cString(text))));
+  },
   affinitySet: (cpu: number): number => check(`cannot pin to CPU ${cpu}`, symbols.rw_affinity_set(cpu)),
   /** The CPUs this process may run on. */
   affinityGet(): number[] {

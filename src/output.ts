@@ -8,7 +8,7 @@
  * Role: below log.ts, and below the relay of what workers write. A descriptor is shared with other processes, so it is not made non-blocking:
  * that would change it for them as well.
  */
-import { write, writeSync } from 'node:fs';
+import { fstatSync, write, writeSync } from 'node:fs';
 import { errorCode } from './operating-error.ts';
 
 const waitingBytesMax = 1 << 20;
@@ -170,19 +170,32 @@ const outputs = new Map<number, Output>();
 
 /** The one that everything of this process is to go through. */
 export function outputTo(fd: 1 | 2): Output {
-  let output = outputs.get(fd);
-  if (output === undefined) {
-    output = new Output(fd);
-    const made = output;
-    process.on('exit', () => made.end());
-    outputs.set(fd, output);
+  const output = outputs.get(fd);
+  if (output !== undefined) return output;
+  // Both are one pipe or file, as after `2>&1`: two writers would mix parts of lines when it is full.
+  const made = fd === 2 && isSameFile() ? outputTo(1) : new Output(fd);
+  if (!isKnown(made)) process.on('exit', () => made.end());
+  outputs.set(fd, made);
+  return made;
+}
+
+function isKnown(output: Output): boolean {
+  return [...outputs.values()].includes(output);
+}
+
+function isSameFile(): boolean {
+  try {
+    const [out, err] = [fstatSync(1), fstatSync(2)];
+    return out.dev === err.dev && out.ino === err.ino;
+  } catch {
+    // One of them is closed.
+    return false;
   }
-  return output;
 }
 
 /** Lines that this process could not write. */
 export function linesLost(): number {
-  return [...outputs.values()].reduce((sum, { lost }) => sum + lost, 0);
+  return [...new Set(outputs.values())].reduce((sum, { lost }) => sum + lost, 0);
 }
 
 /** Before an orderly end: what was written has gone out, or the time is over. */

@@ -1,4 +1,5 @@
-/* What the supervisor needs from the kernel and the runtime does not offer: listening sockets, eventfds, CPU affinity.
+/* What the supervisor needs from the kernel and the runtime does not offer: listening sockets, eventfds, CPU affinity, the end of
+ * a parent, and word to a service manager.
  *
  * Role: thin, checked wrappers that answer negated errno numbers. Up: bindings (supervisor, worker start). Down: socket(2), eventfd(2),
  * sched_setaffinity(2). Neighbour: node_bus signals eventfds through here. Invariants: descriptors made here are non-blocking and survive
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -101,17 +103,25 @@ static int is_stale(const union socket_address *address, socklen_t bytes) {
     return stale;
 }
 
-static int32_t listen_unix(const char *path, uint32_t backlog, uint32_t flags) {
-    union socket_address address;
-    memset(&address, 0, sizeof address);
+/* ret: length of the address of a Unix socket, or a negated errno */
+static int unix_address(const char *path, union socket_address *out) {
+    memset(out, 0, sizeof *out);
     const size_t length = strlen(path);
     if (length == 0) return -EINVAL;
-    if (length >= sizeof address.local.sun_path) return -ENAMETOOLONG;
-    address.local.sun_family = AF_UNIX;
-    memcpy(address.local.sun_path, path, length);
+    if (length >= sizeof out->local.sun_path) return -ENAMETOOLONG;
+    out->local.sun_family = AF_UNIX;
+    memcpy(out->local.sun_path, path, length);
     const int abstract = path[0] == '@';
-    if (abstract) address.local.sun_path[0] = '\0'; /* unix(7): the name is the bytes after it, without a terminator */
-    const socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + (abstract ? 0 : 1));
+    if (abstract) out->local.sun_path[0] = '\0'; /* unix(7): the name is the bytes after it, without a terminator */
+    return (int)(offsetof(struct sockaddr_un, sun_path) + length + (abstract ? 0 : 1));
+}
+
+static int32_t listen_unix(const char *path, uint32_t backlog, uint32_t flags) {
+    union socket_address address;
+    const int found = unix_address(path, &address);
+    if (found < 0) return found;
+    const socklen_t bytes = (socklen_t)found;
+    const int abstract = path[0] == '@';
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (fd < 0) return -errno;
     int error = bind(fd, &address.any, bytes) == 0 ? 0 : -errno;
@@ -146,6 +156,18 @@ void rw_eventfd_signal(int32_t fd) {
     const uint64_t one = 1;
     /* EAGAIN: the counter is at its end, so it is readable already, which is all a signal means. */
     while (write(fd, &one, sizeof one) < 0 && errno == EINTR) continue;
+}
+
+int32_t rw_end_with_parent(int32_t signal) { return prctl(PR_SET_PDEATHSIG, (unsigned long)signal) == 0 ? RW_OK : -errno; }
+
+int32_t rw_service_notify(const char *path, const char *text) {
+    union socket_address address;
+    const int bytes = unix_address(path, &address);
+    if (bytes < 0) return bytes;
+    const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -errno;
+    const int error = sendto(fd, text, strlen(text), MSG_NOSIGNAL, &address.any, (socklen_t)bytes) < 0 ? -errno : RW_OK;
+    return close_with(fd, error);
 }
 
 void rw_fd_close(int32_t fd) {

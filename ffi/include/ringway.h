@@ -142,6 +142,7 @@ enum rw_backend {
     X(COUNTER, turns_empty)              /* turns that found nothing */                            \
     X(COUNTER, sleeps)                   /* times the worker went to sleep */                      \
     X(COUNTER, handler_errors)           /* written by the host: handlers that threw or rejected */ \
+    X(COUNTER, heartbeats)               /* written by the host: its loop and the core go on; about one a second */ \
     X(COUNTER, log_losses)               /* written by the host: lines that could not be written */ \
     X(GAUGE, loop_lag_us)                /* written by the host: latest event-loop lag */          \
     X(GAUGE, loop_lag_max_us)            /* written by the host: worst lag since the worker began */ \
@@ -637,6 +638,14 @@ RW_EXPORT void rw_listen_close(int32_t fd);
 
 /* Pin the calling process to one CPU. ret: RW_OK or a negated errno */
 RW_EXPORT int32_t rw_affinity_set(uint32_t cpu);
+
+/* Have the kernel send `signal` to the calling process when its parent ends, or, exactly, when the thread ends that has started it
+ * (PR_SET_PDEATHSIG(2const)). A parent that has ended already is not noticed: compare getppid(2) afterwards. ret: RW_OK or a negated errno */
+RW_EXPORT int32_t rw_end_with_parent(int32_t signal);
+
+/* Send `text` to a service manager, as a datagram to the Unix socket at `path`; one that begins with '@' is abstract. Does not wait.
+ * ret: RW_OK or a negated errno; -EAGAIN: the socket is full. src: sd_notify(3) */
+RW_EXPORT int32_t rw_service_notify(const char *path, const char *text);
 
 /* Change how many connections may wait in the accept queue of a listening socket (listen(2)). ret: RW_OK or a negated errno */
 RW_EXPORT int32_t rw_listen_backlog(int32_t fd, uint32_t backlog);

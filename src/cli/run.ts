@@ -9,10 +9,12 @@ import { programWorkers } from '../supervisor/boot.ts';
 import type { NodeSettings } from '../supervisor/settings.ts';
 import { type RunOptions, UsageError } from './arguments.ts';
 import { loadNative } from './core-modules.ts';
+import { Launcher } from './launcher.ts';
 import { untilStopped } from './start.ts';
 
 /** ret: the exit code. Throws UsageError and OperatingError. */
 export async function run(options: RunOptions): Promise<number> {
+  const launcher = Launcher.find();
   const program = findProgram(options.program);
   const native = await loadNative();
   // Standard output is the programs' alone.
@@ -30,7 +32,8 @@ export async function run(options: RunOptions): Promise<number> {
   const kind = programWorkers({ preload, program, args: options.args, portsFd });
   try {
     const supervisor = await Supervisor.start({ config, kind, native, log, judge: () => [] });
-    return await untilStopped(supervisor, log);
+    launcher?.watch(native, supervisor, log);
+    return await untilStopped(supervisor, log, launcher);
   } finally {
     closeSync(portsFd);
   }

@@ -18,6 +18,7 @@ import { type ConfigReader, type ProbeMessage, readPatienceMs, readThrough } fro
 import type { NodeSettings } from '../supervisor/settings.ts';
 import type { Supervisor } from '../supervisor/supervisor.ts';
 import { loadJudge, loadNative } from './core-modules.ts';
+import { Launcher } from './launcher.ts';
 import { probeWord } from './probe.ts';
 
 export interface StartOptions {
@@ -30,6 +31,7 @@ export interface StartOptions {
 export async function start(options: StartOptions): Promise<number> {
   // Workers load the config as well, and must not stumble over a WORKERS that the command line has overruled.
   if (options.workers !== undefined) process.env.WORKERS = String(options.workers);
+  const launcher = Launcher.find();
   const predecessor = Predecessor.find();
   try {
     const { firstRead, readConfig, successorCommand } = commandsOf(options);
@@ -41,7 +43,8 @@ export async function start(options: StartOptions): Promise<number> {
     const { Supervisor } = await import('../supervisor/supervisor.ts');
     const kind = gatewayWorkers(resolve(options.configPath), fileURLToPath(new URL('../worker/main.ts', import.meta.url)));
     const supervisor = await Supervisor.start({ config, kind, native, log, judge, predecessor, readConfig, successorCommand });
-    return await untilStopped(supervisor, log);
+    launcher?.watch(native, supervisor, log);
+    return await untilStopped(supervisor, log, launcher);
   } catch (error) {
     const exitCode = error instanceof ConfigError ? exitCodes.config : exitCodes.failure;
     predecessor?.failed(error instanceof Error ? error.message : String(error), exitCode);
@@ -80,9 +83,13 @@ function commandsOf(options: StartOptions) {
 }
 
 /** Let signals govern the node until it has stopped. ret: the exit code */
-export async function untilStopped(supervisor: Supervisor, log: Log): Promise<number> {
+export async function untilStopped(supervisor: Supervisor, log: Log, launcher: Launcher | undefined): Promise<number> {
   const ignoreSignals = onStopSignals(
     (signal) => {
+      if (launcher?.isGone === true) {
+        launcher.endAll(supervisor, log);
+        return;
+      }
       const again = signal === 'SIGINT' ? 'Ctrl+C' : signal;
       if (!supervisor.hasHandedOver)
         log.info(`${signal}: finishing what is in progress, for ${supervisor.drainSeconds} s at most; ${again} once more stops at once`);

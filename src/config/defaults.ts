@@ -38,6 +38,7 @@ export const defaults = {
   io: { backend: 'auto', ringEntries: 4096, receiveBuffers: 512, receiveBufferBytes: 8192, sqpoll: false },
   sqpoll: { cpu: undefined, idleMs: 1000 },
   drain: { timeout: 30 },
+  hangTimeout: 30,
   affinity: true,
   log: { level: 'info', requests: false, requestIdHeader: 'x-request-id' },
   websocket: {
@@ -68,6 +69,7 @@ export const ranges = {
   /** Seconds, where 0 means never. */
   lifetime: [0, 2592000],
   drain: [0, 3600],
+  hang: [0, 3600],
   reloadInterval: [0, 86400],
   /** Lengths within a request head are 16 bits wide. */
   headBytes: [512, 65535],

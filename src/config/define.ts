@@ -275,6 +275,11 @@ export interface GatewayConfig {
   io?: IoOptions | undefined;
   drain?: DrainOptions | undefined;
   /**
+   * Seconds after which a worker whose event loop does not go on (a handler that never returns) is killed and started again; 0: never.
+   * @default 30
+   */
+  hangTimeout?: number | undefined;
+  /**
    * Pin each worker to one of the CPUs this process may use. Not done where a cgroup's quota, rather than a set of CPUs, is
    * the limit: the containers of one machine would all pin themselves to the same CPUs. @default true
    */

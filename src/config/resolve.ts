@@ -103,6 +103,8 @@ export interface ResolvedConfig {
     readonly sqpoll: false | { readonly cpu: number | undefined; readonly idleMs: number };
   };
   readonly drain: { readonly timeout: number };
+  /** Seconds; 0: never. */
+  readonly hangTimeout: number;
   readonly affinity: boolean;
   readonly log: LogSettings;
 }
@@ -161,6 +163,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     redis,
     io,
     drain: { timeout: config.drain?.timeout ?? defaults.drain.timeout },
+    hangTimeout: config.hangTimeout ?? defaults.hangTimeout,
     affinity: config.affinity ?? defaults.affinity,
     log: resolveLog(config.log),
   };

@@ -374,6 +374,7 @@ export const gatewaySchema = options({
       .optional(),
   }).optional(),
   drain: options({ timeout: seconds(ranges.drain, ' (0: at once)').optional() }).optional(),
+  hangTimeout: seconds(ranges.hang, ' (0: never)').optional(),
   affinity: boolean().optional(),
   log: options({
     level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).optional(),

@@ -82,6 +82,7 @@ const workersSchema = z.array(
     state: z.enum(['starting', 'ready', 'waiting', 'draining', 'stopped']),
     backend: z.enum(['io_uring', 'epoll']).nullable(),
     note: z.string().optional().describe('Why it runs on this backend, when that is not the first choice.'),
+    hungSeconds: z.int().optional().describe('It is ready and does not go on: how long.'),
     restarts: z.int(),
     uptimeSeconds: z.int(),
   }),

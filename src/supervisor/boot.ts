@@ -165,6 +165,7 @@ export interface SupervisorNative {
   eventfdCreate(): number;
   fdClose(fd: number): void;
   affinityGet(): number[];
+  notify(socket: string, text: string): void;
 }
 
 export interface ProgramPlan {

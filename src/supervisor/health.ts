@@ -16,6 +16,8 @@ export interface WorkerHealth {
   readonly backend: BackendName | null;
   /** Why it runs on this backend, when that is not the first choice. */
   readonly note?: string;
+  /** It is `ready`, and does not go on: how long. */
+  readonly hungSeconds?: number;
   readonly restarts: number;
   /** Since it became ready; 0 when it is not. */
   readonly uptimeSeconds: number;
@@ -51,6 +53,7 @@ export function workerHealth(worker: WorkerProcess, now: number): WorkerHealth {
     state: worker.state,
     backend: worker.backend ?? null,
     ...(worker.note === undefined ? {} : { note: worker.note }),
+    ...(worker.isHung ? { hungSeconds: Math.round(worker.silentMs / 1000) } : {}),
     restarts: worker.restarts,
     uptimeSeconds: worker.readySince === undefined ? 0 : Math.round((now - worker.readySince) / 1000),
   };

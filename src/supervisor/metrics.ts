@@ -193,6 +193,7 @@ export const families: readonly Family[] = [
   counter('loop_turns_empty', 'Turns that found nothing to do.', one('turns_empty')),
   counter('loop_sleeps', 'Times the event loop went to sleep.', one('sleeps')),
   counter('handler_errors', 'Handlers that threw or rejected.', one('handler_errors')),
+  counter('heartbeats', 'Signs that the event loop goes on, about one a second.', one('heartbeats')),
   counter('log_lines_lost', 'Lines of its log that the worker could not write.', one('log_losses')),
   gauge('event_loop_lag_seconds', 'Latest delay of the event loop.', one('loop_lag_us'), { scale: 1e-6, node: 'max' }),
   gauge('event_loop_lag_max_seconds', 'Worst delay of the event loop since the worker started.', one('loop_lag_max_us'), {
@@ -219,6 +220,8 @@ const backendNames: Readonly<Record<number, string>> = { [backends.ioUring]: 'io
 export interface WorkerFacts {
   readonly isReady: boolean;
   readonly restarts: number;
+  /** Since its last heartbeat; 0 when it is not ready. */
+  readonly silentSeconds?: number;
   /** Nobody is at this place now. */
   readonly isEmpty?: boolean;
 }
@@ -309,13 +312,24 @@ function registerWorkers(registry: Registry, source: MetricsSource): void {
   });
   new Gauge({
     name: 'ringway_worker_up',
-    help: '1: the worker serves; 0: it starts, drains, or waits to be restarted.',
+    help: '1: the worker serves; 0: it starts, drains, waits to be restarted, or does not go on.',
     labelNames: ['worker'],
     registers,
     collect() {
       this.reset();
       for (const [worker, facts] of source.workers.entries())
         if (facts.isEmpty !== true) this.set({ worker: String(worker) }, facts.isReady ? 1 : 0);
+    },
+  });
+  new Gauge({
+    name: 'ringway_worker_silent_seconds',
+    help: 'Since the last heartbeat of the worker, of which there is about one a second.',
+    labelNames: ['worker'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [worker, facts] of source.workers.entries())
+        if (facts.isEmpty !== true) this.set({ worker: String(worker) }, facts.silentSeconds ?? 0);
     },
   });
   new Counter({

@@ -53,7 +53,7 @@ function health(state: NodeState): NodeHealth {
   const now = performance.now();
   const workers = state.generation?.workers ?? [];
   const redis = redisOf(state);
-  const isDegraded = workers.some((worker) => worker.isLooping(now)) || (redis !== undefined && redis.state !== 'up');
+  const isDegraded = workers.some((worker) => worker.isLooping(now) || worker.isHung) || (redis !== undefined && redis.state !== 'up');
   return {
     status: isDegraded ? 'degraded' : 'ok',
     version,
@@ -76,8 +76,12 @@ function notReady(state: NodeState): string | undefined {
   if (phase === 'draining' || phase === 'stopped') return 'draining';
   if (phase === 'handed over') return undefined;
   const absent = absentWorkers(state);
-  if (generation !== undefined && absent.length === 0) return missingRedis(state);
-  const states = absent.map((worker) => `worker ${worker.index} is ${worker.state}`).join(', ');
+  const hung = (generation?.workers ?? []).filter(({ isHung }) => isHung);
+  if (generation !== undefined && absent.length === 0 && hung.length === 0) return missingRedis(state);
+  const states = [
+    ...absent.map((worker) => `worker ${worker.index} is ${worker.state}`),
+    ...hung.map((worker) => `worker ${worker.index} is hung (for ${Math.round(worker.silentMs / 1000)} s)`),
+  ].join(', ');
   return phase === 'starting' ? `starting: ${states}` : states;
 }
 
@@ -108,7 +112,7 @@ function metricsSource(state: NodeState): MetricsSource {
       return Array.from({ length: places?.used ?? 0 }, (_, place): WorkerFacts => {
         const worker = byPlace.get(place);
         const restarts = (places?.restarts(place) ?? 0) + (worker?.restarts ?? 0);
-        return { isReady: worker?.state === 'ready', restarts, isEmpty: worker === undefined };
+        return { isReady: worker?.serves === true, silentSeconds: (worker?.silentMs ?? 0) / 1000, restarts, isEmpty: worker === undefined };
       });
     },
     read: (place, field) => state.counter(place, field),

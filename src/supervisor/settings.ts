@@ -5,12 +5,14 @@
 import type { ResolvedConfig } from '../config/resolve.ts';
 
 export type NodeSettings = Pick<ResolvedConfig, 'listen' | 'admin' | 'workers' | 'affinity' | 'drain'> & {
+  /** Seconds after which a worker that does not go on is replaced; 0, or undefined: never. */
+  readonly hangTimeout?: number;
   /** Level of the supervisor's own lines; undefined: as it is. */
   readonly logLevel?: string;
   /** Whether the node is ready only while it reaches Redis. */
   readonly needsRedis?: boolean;
 };
 
-export function nodeSettings({ listen, admin, workers, affinity, drain, log, redis }: ResolvedConfig): NodeSettings {
-  return { listen, admin, workers, affinity, drain, logLevel: log.level, needsRedis: redis !== false && redis.required };
+export function nodeSettings({ listen, admin, workers, affinity, drain, hangTimeout, log, redis }: ResolvedConfig): NodeSettings {
+  return { listen, admin, workers, affinity, drain, hangTimeout, logLevel: log.level, needsRedis: redis !== false && redis.required };
 }

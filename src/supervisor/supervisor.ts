@@ -28,9 +28,11 @@ import { Publisher } from './publisher.ts';
 import { isSameRelease, ownRelease, type Release, releaseText } from './release.ts';
 import { cpuPlan, type Node, prepareReplacement, type Replacement, readyPatienceMs, type Setup, setUp } from './reload.ts';
 import { type ReloadOutcome, ReloadQueue } from './reload-queue.ts';
+import { ServiceManager } from './service-manager.ts';
 import type { NodeSettings } from './settings.ts';
 import { SharedResources } from './shared-resources.ts';
 import { handOver, type Served, takeOver } from './upgrade.ts';
+import { Watchdog } from './watchdog.ts';
 import type { WorkerProcess } from './worker-process.ts';
 
 /** Whoever asked for the upgrade gets the answer, before the address is left to the successor. */
@@ -69,7 +71,9 @@ export class Supervisor {
   readonly #reloads: ReloadQueue;
   readonly #admin: AdminListener;
   readonly #state: NodeState = this.#readState();
-  readonly #publisher = new Publisher(() => this.#workers.filter(({ state }) => state === 'ready'));
+  readonly #publisher = new Publisher(() => this.#workers.filter(({ serves }) => serves));
+  readonly #service: ServiceManager | undefined;
+  readonly #watchdog: Watchdog;
   #phase: Phase = 'starting';
   #exitCode: number = exitCodes.ok;
   #listeners: Listeners | undefined;
@@ -91,6 +95,13 @@ export class Supervisor {
       reload: options.readConfig === undefined ? undefined : () => this.#answerReload(),
     });
     this.#admin = new AdminListener(view, options.log);
+    this.#service = ServiceManager.find(process.env, options.native, options.log);
+    this.#watchdog = new Watchdog({
+      workers: () => this.#node?.workers ?? [],
+      beats: (place) => this.#resources?.counter(place, 'heartbeats') ?? 0,
+      hangTimeout: () => (this.#setup?.settings ?? options.config).hangTimeout ?? 0,
+      log: options.log,
+    });
     this.#reloads = new ReloadQueue(
       (request) => this.#reload(request),
       (outcome) => logOutcome(options.log, outcome, this.#workers.length, this.drainSeconds),
@@ -153,6 +164,7 @@ export class Supervisor {
     if (this.#phase === 'draining' || this.#phase === 'stopped') return;
     if (this.#phase !== 'handed over') {
       this.#phase = 'draining';
+      this.#service?.stopping();
       this.#giveUp.abort();
       // One that has just handed over is past stopping.
       await this.#reloads.close();
@@ -211,6 +223,7 @@ export class Supervisor {
     const number = (predecessor?.handover.generation ?? 0) + 1;
     const firstPlace = places.take(cpus.workers) ?? 0;
     const holdsBack = predecessor !== undefined;
+    this.#watchdog.start();
     const setup = setUp(node, { number, settings: config, cpus, firstPlace, listeners, holdsBack });
     this.#setup = setup;
     if (!holdsBack) resources.setView(number, firstPlace, cpus.workers);
@@ -310,6 +323,7 @@ export class Supervisor {
     if ('kind' in served) return served;
     this.#successor = served.successor;
     this.#phase = 'handed over';
+    this.#service?.leave();
     log.info(`process ${served.successor.pid} serves instead, and this one hands signals on to it`);
     void this.#watch(present, served);
     return { kind: 'reloaded', generation: present.generation.number + 1, upgraded: true };
@@ -391,6 +405,7 @@ export class Supervisor {
     const program = this.#workers.find(({ where }) => where !== undefined)?.where ?? '';
     const places = kind.isProgram ? [program] : this.listeners.map(({ label }) => label);
     logBanner(log, places, this.#workers, this.#admin.label);
+    this.#service?.ready();
   }
 
   #stopped(): void {
@@ -401,6 +416,7 @@ export class Supervisor {
   }
 
   #close(): void {
+    this.#watchdog.stop();
     this.#setup?.certificates.stop();
     this.#admin.stop();
     const isHeldBack = this.#options.predecessor !== undefined && this.#phase === 'starting';

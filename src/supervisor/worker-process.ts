@@ -84,6 +84,10 @@ export class WorkerProcess {
   restarts = 0;
   /** On the monotonic clock, in milliseconds. */
   readySince: number | undefined;
+  /** Since its last heartbeat, as the watchdog has seen it. */
+  silentMs = 0;
+  /** It runs, and does not go on. */
+  isHung = false;
   readonly #plan: WorkerPlan;
   readonly #hooks: WorkerHooks;
   readonly #log: Log;
@@ -203,6 +207,16 @@ export class WorkerProcess {
   /** Tell it, if it runs. A process that is not ready does what it is told when it is. */
   tell(message: SupervisorMessage): void {
     if (this.state === 'ready' || this.state === 'starting' || this.state === 'draining') this.#send(message);
+  }
+
+  /** Kill its process, so that another one takes its place. */
+  replace(): void {
+    this.#process?.kill('SIGKILL');
+  }
+
+  /** It does what a worker is for. */
+  get serves(): boolean {
+    return this.state === 'ready' && !this.isHung;
   }
 
   /** Stop now, for good. */

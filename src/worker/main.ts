@@ -21,6 +21,7 @@ import { createLog, type Log } from '../log.ts';
 import { busNeeds, createBus, type WorkerBus } from '../pubsub/create.ts';
 import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../supervisor/boot.ts';
 import { Drain } from './drain.ts';
+import { startHeartbeat } from './heartbeat.ts';
 import { WorkerListeners } from './listeners.ts';
 import { Loop } from './loop.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
@@ -212,6 +213,8 @@ function reportUncaught(core: Core, log: Log): void {
 
 async function main(): Promise<void> {
   const boot = readBoot(process.env);
+  // One that is hung would not notice that its channel has closed.
+  native.endWithParent('SIGKILL');
   if (boot.cpu !== null) native.affinitySet(boot.cpu);
   installLightGlobals();
   const config = await loadConfig(boot.configPath);
@@ -241,6 +244,7 @@ async function main(): Promise<void> {
     pending: frontends.pending,
   });
   const running = loop.run();
+  startHeartbeat(core);
   if (boot.holdsBack) await untilJoined(bus);
   tell({ type: 'ready', backend: core.backend, ...(core.note === '' ? {} : { note: core.note }) });
   await running;

@@ -21,6 +21,7 @@ import {
   type WorkerMessage,
 } from '../supervisor/boot.ts';
 import { Drain } from './drain.ts';
+import { startHeartbeat } from './heartbeat.ts';
 import { agreeOnPort } from './shared-ports.ts';
 import { measureLag } from './stats.ts';
 
@@ -39,6 +40,8 @@ function provideModules(): void {
 }
 
 function join(boot: ProgramBoot, tell: (message: WorkerMessage) => void): void {
+  // One that is hung would not notice that its channel has closed.
+  native.endWithParent('SIGKILL');
   if (boot.cpu !== null) native.affinitySet(boot.cpu);
   let isReady = false;
   configureRuntime({
@@ -52,6 +55,7 @@ function join(boot: ProgramBoot, tell: (message: WorkerMessage) => void): void {
       if (isReady || core === undefined) return;
       isReady = true;
       measureLag(core);
+      startHeartbeat(core, () => activeRuntime()?.isRunning === true);
       const port = native.socketPort(fd);
       const where = port === 0 ? 'a Unix socket' : `port ${port}`;
       tell({ type: 'ready', backend: core.backend, where, ...(core.note === '' ? {} : { note: core.note }) });

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -310,6 +311,69 @@ static void test_a_cpu_that_is_not_there_is_refused(void **state) {
     assert_int_equal(rw_affinity_set(UINT32_MAX), -EINVAL);
 }
 
+/* Starts a process that starts another, which waits for the signal; ends the first. ret: what the second has written */
+static void test_a_process_is_told_when_its_parent_ends(void **state) {
+    (void)state;
+    int pipes[2];
+    assert_int_equal(pipe(pipes), 0);
+    const pid_t parent = fork();
+    assert_true(parent >= 0);
+    if (parent == 0) {
+        if (fork() == 0) {
+            sigset_t set;
+            sigemptyset(&set);
+            sigaddset(&set, SIGTERM);
+            sigprocmask(SIG_BLOCK, &set, NULL);
+            if (rw_end_with_parent(SIGTERM) != RW_OK || write(pipes[1], "r", 1) != 1) _exit(1);
+            int signal;
+            if (sigwait(&set, &signal) == 0 && signal == SIGTERM && write(pipes[1], "t", 1) == 1) _exit(0);
+            _exit(1);
+        }
+        pause();
+        _exit(0);
+    }
+    close(pipes[1]);
+    char said = 0;
+    assert_int_equal(read(pipes[0], &said, 1), 1);
+    assert_int_equal(said, 'r');
+    kill(parent, SIGKILL);
+    assert_int_equal(waitpid(parent, NULL, 0), parent);
+    assert_int_equal(read(pipes[0], &said, 1), 1);
+    assert_int_equal(said, 't');
+    close(pipes[0]);
+}
+
+static void test_no_signal_of_that_number_is_refused(void **state) {
+    (void)state;
+    assert_int_equal(rw_end_with_parent(1000), -EINVAL);
+}
+
+static void test_a_service_manager_gets_each_word_as_a_datagram(void **state) {
+    (void)state;
+    char folder[] = "/tmp/ringway-notify-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/notify", folder);
+    const int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    assert_int_equal(rw_service_notify(address.sun_path, "READY=1"), -ENOENT);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(rw_service_notify(address.sun_path, "READY=1"), RW_OK);
+    assert_int_equal(rw_service_notify(address.sun_path, "WATCHDOG=1"), RW_OK);
+    char text[64];
+    assert_int_equal(recv(fd, text, sizeof text, 0), 7);
+    assert_memory_equal(text, "READY=1", 7);
+    assert_int_equal(recv(fd, text, sizeof text, 0), 10);
+    assert_memory_equal(text, "WATCHDOG=1", 10);
+    /* Nobody reads: it does not wait. */
+    int32_t result = RW_OK;
+    for (int count = 0; count < 100000 && result == RW_OK; count++) result = rw_service_notify(address.sun_path, "WATCHDOG=1");
+    assert_int_equal(result, -EAGAIN);
+    close(fd);
+    unlink(address.sun_path);
+    rmdir(folder);
+    assert_int_equal(rw_service_notify("", "READY=1"), -EINVAL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_tcp_listener_has_the_options_promised),
@@ -325,6 +389,9 @@ int main(void) {
         cmocka_unit_test(test_an_eventfd_never_blocks_its_writer),
         cmocka_unit_test(test_pinning_takes_every_thread_of_the_process),
         cmocka_unit_test(test_a_cpu_that_is_not_there_is_refused),
+        cmocka_unit_test(test_a_process_is_told_when_its_parent_ends),
+        cmocka_unit_test(test_no_signal_of_that_number_is_refused),
+        cmocka_unit_test(test_a_service_manager_gets_each_word_as_a_datagram),
     };
     return cmocka_run_group_tests_name("process", tests, NULL, NULL);
 }

@@ -96,6 +96,7 @@ describe('defaults', () => {
       defaults.io,
       defaults.sqpoll,
       defaults.drain,
+      { hangTimeout: defaults.hangTimeout },
       defaults.websocket,
       defaults.compression,
       defaults.redis,

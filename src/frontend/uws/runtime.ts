@@ -233,6 +233,10 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
 
   // ---------------------------------------------------------------- the loop
 
+  get isRunning(): boolean {
+    return this.#loop !== undefined;
+  }
+
   start(): void {
     if (this.#loop !== undefined) return;
     const loop = new Loop({
