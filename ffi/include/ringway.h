@@ -369,7 +369,7 @@ struct rw_behavior {
     uint32_t deflate_min_bytes;      /* shorter messages go out as they are */
     /* What a peer may send in a second, on average; twice as much at once. 0: no limit. Past it: RW_BEHAVIOR_PAUSE_ON_RATE, else 1008. */
     uint32_t messages_per_second;    /* data messages */
-    uint32_t bytes_per_second;       /* payload bytes of data frames as they come, before inflating */
+    uint32_t bytes_per_second;       /* payload bytes, as they come or inflated, whichever is more */
 };
 
 enum rw_behavior_flag {

@@ -104,7 +104,7 @@ export interface WebSocketHandler<Data = unknown> {
   compression?: boolean | CompressionOptions;
   /** Messages (and pings) that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
   maxMessagesPerSecond?: number;
-  /** Bytes of payload that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
+  /** Bytes of payload, inflated, that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
   maxBytesPerSecond?: number;
   /** What happens past it: 'close' the connection with 1008, or 'pause' receiving, so that TCP holds the client back. @default 'close' */
   onRateLimit?: 'close' | 'pause';
