@@ -48,7 +48,7 @@ static void mark_ending(struct rw_core *core, struct rw_slot *slot) {
 /* Half of the receive buffers there are by default: more would only find none again. */
 #define STARVED_PER_TURN 256u
 
-static int is_behind(const struct rw_slot *slot) { return slot->state.ready && slot->input_bytes >= INPUT_HOLD_BYTES; }
+static int is_behind(const struct rw_slot *slot) { return (slot->state.ready || slot->state.answers_wait) && slot->input_bytes >= INPUT_HOLD_BYTES; }
 
 static void recv_arm(struct rw_core *core, struct rw_slot *slot) {
     assert(!slot->state.recv_armed);
@@ -131,9 +131,9 @@ static void serve_input(struct rw_core *core, struct rw_slot *slot) {
 void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
     assert(slot->state.phase == RW_PHASE_OPEN);
     rw_work_charge(core, len / RW_WORK_RECEIVED_BYTES);
-    if (slot->state.ready || rw_work_is_over(core)) {
+    if (slot->state.ready || slot->state.answers_wait || rw_work_is_over(core)) {
         /* Its turn is in the list, or will be: whoever sends much is served as often as the others are. */
-        if (rw_connection_stash(core, slot, bytes, len) == RW_OK) rw_connection_mark_ready(core, slot);
+        if (rw_connection_stash(core, slot, bytes, len) == RW_OK && !slot->state.answers_wait) rw_connection_mark_ready(core, slot);
         return;
     }
     rw_work_share(core, RW_WORK_FRESH_SHARE);
@@ -442,7 +442,7 @@ void rw_connection_arm_timer(struct rw_core *core, struct rw_slot *slot, uint32_
 
 int rw_connection_spares(struct rw_core *core, struct rw_slot *slot, uint32_t deadline_ms, short events) {
     if (!rw_before(core->now_ms, deadline_ms + SPARED_MS + core->blocked_ms)) return 0;
-    int unread = slot->state.ready && slot->input_bytes && events == POLLIN;
+    int unread = (slot->state.ready || slot->state.answers_wait) && slot->input_bytes && events == POLLIN;
     if (!unread) {
         if (events == POLLIN && slot->state.peer_closed) return 0;
         struct pollfd asked = {.fd = slot->fd, .events = events};

@@ -41,6 +41,7 @@ static void after_sent(struct rw_core *core, struct rw_slot *slot, uint32_t byte
     uint32_t done = slot->tls ? rw_tls_sent(core, slot->tls, bytes) : bytes;
     if (done) rw_outbox_consume(&core->outbox, slot, done);
     slot->last_output_ms = core->now_ms;
+    if (slot->state.answers_wait) rw_ws_on_answers_read(core, slot);
     RW_COUNT(core, bytes_out, bytes);
     /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers to pings. */
     if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET && slot->as.ws.control_bytes > slot->out_bytes) slot->as.ws.control_bytes = slot->out_bytes;

@@ -59,7 +59,8 @@ struct rw_slot_state {
     uint32_t send_refused : 1;    /* the last send took nothing: it is tried again by the clock */
     uint32_t connect_told : 1;    /* the host has had CONNECT: DISCONNECT is owed */
     uint32_t peer_trusted : 1;    /* see client.h */
-    uint32_t reserved : 12;
+    uint32_t answers_wait : 1;    /* of a WebSocket: input waits until the peer has read more of its answers, see ws.c */
+    uint32_t reserved : 11;
 };
 
 /* What may come before the first byte that the protocol sees. */

@@ -20,6 +20,8 @@
 #define RW_WORK_HANDSHAKE 1024u
 /* What fresh input of one receive may use at most: an eighth of a turn. */
 #define RW_WORK_FRESH_SHARE (RW_WORK_UNITS / 8)
+/* And a connection at most: each may be answered, and the answers meet the kernel only when the turn is over. */
+#define RW_WORK_SHARE_EVENTS 128u
 
 /* A part of the turn begins, which may spend `units`. */
 static inline void rw_work_begin(struct rw_core *core, uint32_t units) {
@@ -27,8 +29,9 @@ static inline void rw_work_begin(struct rw_core *core, uint32_t units) {
 }
 /* Somebody is served, who may spend `units`, within the present part of the turn. */
 static inline void rw_work_share(struct rw_core *core, uint32_t units) {
-    uint32_t left = core->work.limit - core->work.spent;
-    core->work.end = core->work.spent + (units < left ? units : left);
+    uint32_t left = core->work.limit - core->work.spent, most = RW_WORK_SHARE_EVENTS * (core->work.event_units + 1);
+    if (units > left) units = left;
+    core->work.end = core->work.spent + (units < most ? units : most);
 }
 /* ret: 1 the present part of the turn is over: whoever comes waits */
 static inline int rw_work_is_over(const struct rw_core *core) { return core->work.spent >= core->work.limit; }

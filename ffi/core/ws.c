@@ -414,9 +414,33 @@ static size_t on_frame(struct rw_core *core, struct rw_slot *slot, uint8_t *byte
     return on_data_frame(core, slot, &frame, bytes, (size_t)header_bytes, len);
 }
 
+/* A peer that reads, but asks for more than it reads: half of what may wait for it does, and the kernel goes on taking it. One frame is then served
+ * each time that it has, so that a client which reads its answers is never past its limit, and one with much to hear, from a topic say, is heard
+ * itself. Who reads nothing for so long is not waited for: its limit is there for that. */
+#define READING_MS 1000u
+
+static int asks_ahead(const struct rw_core *core, const struct rw_slot *slot) {
+    const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
+    if (slot->out_bytes <= behavior->max_backpressure_bytes / 2) return 0;
+    if (behavior->flags & RW_BEHAVIOR_LIMIT_BEFORE || slot->as.ws.flags & RW_WS_CLOSE_SENT) return 0;
+    return rw_before(core->now_ms, slot->last_output_ms + READING_MS);
+}
+
+static void wait_for_reader(struct rw_core *core, struct rw_slot *slot) {
+    slot->state.answers_wait = 1;
+    rw_connection_arm_timer(core, slot, slot->last_output_ms + READING_MS);
+}
+
+void rw_ws_on_answers_read(struct rw_core *core, struct rw_slot *slot) {
+    slot->state.answers_wait = 0;
+    slot->last_input_ms = core->now_ms; /* it was not read from: its silence begins now */
+    rw_connection_mark_ready(core, slot);
+}
+
 size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len) {
     struct rw_slot_ws *ws = &slot->as.ws;
     size_t at = 0;
+    int ahead = asks_ahead(core, slot);
     while (at < len && slot->state.phase == RW_PHASE_OPEN && !slot->state.paused_by_host) {
         if (ws->flags & (RW_WS_OPEN_DUE | RW_WS_MESSAGE_DUE) || rw_work_is_spent(core)) {
             rw_connection_mark_ready(core, slot);
@@ -426,6 +450,10 @@ size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, s
         size_t used = ws->flags & RW_WS_IN_FRAME ? on_payload(core, slot, bytes + at, len - at) : on_frame(core, slot, bytes + at, len - at);
         if (used == 0) break;
         at += used;
+        if (ahead && at < len) {
+            wait_for_reader(core, slot);
+            break;
+        }
     }
     return slot->state.phase == RW_PHASE_OPEN ? at : len;
 }
@@ -462,7 +490,7 @@ full:
 
 void rw_ws_serve(struct rw_core *core, struct rw_slot *slot) {
     serve_notices(core, slot);
-    if (slot->state.paused_by_host || !slot->input_bytes) return;
+    if (slot->state.paused_by_host || slot->state.answers_wait || !slot->input_bytes) return;
     if (slot->state.paused_by_core && !rw_ws_rate_resume(core, slot)) return;
     size_t consumed = rw_ws_input(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
     if (slot->state.phase == RW_PHASE_OPEN) rw_connection_unstash(core, slot, (uint32_t)consumed);
@@ -480,7 +508,7 @@ void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     /* Input that waits for room in the batch was sent before the end of stream: it is delivered first. */
-    if (slot->input_bytes && (slot->state.paused_by_host || slot->state.paused_by_core)) return;
+    if (slot->input_bytes && (slot->state.paused_by_host || slot->state.paused_by_core || slot->state.answers_wait)) return;
     rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
     rw_connection_terminate(core, slot);
 }
@@ -538,8 +566,13 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
         wait = rw_ws_rate_on_timer(core, slot) - now;
         if (slot->state.phase != RW_PHASE_OPEN) return;
     }
+    if (slot->state.answers_wait) {
+        uint32_t left = left_ms(now, slot->last_output_ms, READING_MS);
+        if (left == 0) rw_ws_on_answers_read(core, slot); /* or rather not */
+        else wait = left;
+    }
     /* Nobody who is not read from is silent. */
-    if (behavior->idle_timeout_ms && !slot->state.paused_by_host && !slot->state.paused_by_core) {
+    if (behavior->idle_timeout_ms && !slot->state.paused_by_host && !slot->state.paused_by_core && !slot->state.answers_wait) {
         uint32_t left = left_ms(now, slot->last_input_ms, behavior->idle_timeout_ms);
         if (left == 0 && rw_connection_spares(core, slot, slot->last_input_ms + behavior->idle_timeout_ms, POLLIN)) {
             left = 1; /* and what else is due is done */

@@ -35,6 +35,8 @@ void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, u
 /* Serve bytes[0..len), which may be changed. ret: bytes consumed; the caller keeps the rest */
 size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len);
 void rw_ws_serve(struct rw_core *core, struct rw_slot *slot);
+/* The kernel has taken output of a slot with answers_wait: its input goes on. */
+void rw_ws_on_answers_read(struct rw_core *core, struct rw_slot *slot);
 void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot);
 void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot);
 void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot);

@@ -362,6 +362,7 @@ void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, cons
     /* The answer to the close must be read even when the host had paused. */
     slot->state.paused_by_host = 0;
     slot->state.paused_by_core = 0; /* and when its rate had */
+    slot->state.answers_wait = 0;
     slot->as.ws.window = 0;
     rw_connection_update_receive(core, slot);
     if (slot->input_bytes) rw_connection_mark_ready(core, slot);

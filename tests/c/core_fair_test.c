@@ -180,10 +180,10 @@ static void a_peer_whose_bytes_wait_in_the_worker_is_in_time(void **state) {
     fill_flood();
     host_pass_time(host, 9600);
     for (uint32_t i = 0; i < FLOODS; i++) peer_send(host, peers[i], flood.bytes, 4400);
-    host_turn(host); /* the floods wait, so */
     peer_send_text(host, slow, "st: a\r\n\r\n");
-    host_turn(host);
-    host->core->clock_start_ms -= 500; /* past the deadline, and 40 others are served before */
+    host_turn(host); /* its bytes are here, and 40 others are served before */
+    assert_true(rw_core_slot(host->core, open[FLOODS - 1].slot)->state.ready);
+    host->core->clock_start_ms -= 500; /* past the deadline */
     uint32_t requests = 0;
     for (uint32_t turn = 0; turn < 400 && !requests; turn++) {
         host_turn(host);
@@ -247,6 +247,82 @@ static void a_client_that_has_read_since_is_not_over_its_limit(void **state) {
     struct rw_event close = host_expect(host, RW_EVENT_CLOSE)->event;
     assert_int_equal(close.slot, slow.slot);
     assert_int_equal(close.arg1, RW_CLOSE_BACKPRESSURE);
+    host_close(host);
+}
+
+/* Asks for 4 KiB with each message, reads all of it, and not as fast as it asks. The limit is what it has to ask for twice to get past. */
+static void answer_at_length(struct host *host, const struct rw_event *event, const uint8_t *payload) {
+    static const uint8_t text[4096];
+    (void)payload;
+    if (event->type == RW_EVENT_CLOSE) seen.held++;
+    if (event->type != RW_EVENT_MESSAGE) return;
+    seen.total++;
+    host_send(host, event, 0, text, sizeof text);
+}
+
+static void a_client_that_asks_for_more_than_it_reads_is_served_as_it_reads(void **state) {
+    enum { ASKED = 2000, FRAME = 4100 };
+    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = 2u << 20, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    fill_flood();
+    memset(&seen, 0, sizeof seen);
+    host->handler = answer_at_length;
+    rw_sim_peer_window(host->core->ring, peer->fd, 0);
+    peer_send(host, peer, flood.bytes, ASKED * 22);
+    size_t had = 0;
+    for (uint32_t turn = 0; turn < 50000 && had < (size_t)ASKED * FRAME && !seen.held; turn++) {
+        if (turn % 2 == 0) rw_sim_peer_window(host->core->ring, peer->fd, 10000);
+        host_turn(host);
+        peer_pull(host, peer);
+        had += peer->in_bytes;
+        peer_consume(peer, peer->in_bytes);
+        assert_in_range(rw_core_slot(host->core, open.slot)->out_bytes, 0, 2u << 20);
+    }
+    assert_int_equal(had, (size_t)ASKED * FRAME);
+    assert_int_equal(host->core->stats->closes_backpressure, 0);
+    host_close(host);
+}
+
+/* It asks and reads nothing: what the limit is for. */
+static void a_client_that_asks_and_does_not_read_is_cut_off(void **state) {
+    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = 2u << 20, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    fill_flood();
+    memset(&seen, 0, sizeof seen);
+    host->handler = answer_at_length;
+    rw_sim_peer_window(host->core->ring, peer->fd, 0);
+    peer_send(host, peer, flood.bytes, 2000 * 22);
+    host_turns(host, 50);
+    assert_int_equal(seen.held, 0);
+    assert_in_range(seen.total, 256, 400); /* half the limit, and what one turn had asked for */
+    host_pass_time(host, 1600);
+    assert_int_equal(seen.held, 1);
+    assert_int_equal(host->core->stats->closes_backpressure, 1);
+    host_close(host);
+}
+
+/* Much to hear, and little to say: a topic that it cannot keep up with does not keep it from leaving it. */
+static void a_client_that_is_sent_too_much_is_heard_as_it_reads(void **state) {
+    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = 100000});
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    uint8_t payload[10000];
+    fill_pattern(payload, sizeof payload);
+    rw_sim_peer_window(host->core->ring, peer->fd, 0);
+    for (uint32_t i = 0; i < 9; i++) host_send(host, &open, 0, payload, sizeof payload);
+    host_turns(host, 4);
+    for (uint32_t i = 0; i < 3; i++) peer_send_frame(host, peer, FIN_TEXT, &"abc"[i], 1);
+    host_turns(host, 4);
+    assert_memory_equal(host_expect(host, RW_EVENT_MESSAGE)->payload, "a", 1);
+    host_expect_silence(host);
+    for (uint32_t i = 1; i < 3; i++) {
+        rw_sim_peer_window(host->core->ring, peer->fd, 1000);
+        host_send(host, &open, 0, payload, 1000);
+        assert_memory_equal(host_expect(host, RW_EVENT_MESSAGE)->payload, &"abc"[i], 1);
+    }
+    assert_int_equal(host->core->stats->drops_backpressure, 0);
     host_close(host);
 }
 
@@ -331,6 +407,9 @@ int main(void) {
         ON_SIM(a_peer_whose_bytes_wait_in_the_worker_is_in_time),
         ON_EVERY_RING(answers_go_out_while_more_input_waits),
         ON_SIM(a_client_that_has_read_since_is_not_over_its_limit),
+        ON_SIM(a_client_that_asks_for_more_than_it_reads_is_served_as_it_reads),
+        ON_SIM(a_client_that_asks_and_does_not_read_is_cut_off),
+        ON_SIM(a_client_that_is_sent_too_much_is_heard_as_it_reads),
         ON_EVERY_RING(uploads_and_pipelines_get_no_more_than_their_share),
         {"connections_without_a_receive_buffer_are_armed_again_in_order (io_uring)", connections_without_a_receive_buffer_are_armed_again_in_order, backend_setup, NULL,
          (void *)(uintptr_t)RW_BACKEND_IO_URING},
