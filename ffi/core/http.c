@@ -264,6 +264,7 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     } else if (head->flags & RW_HTTP_HAS_LENGTH && head->content_length > core->limits.max_body_bytes) {
         refusal = 413;
     }
+    if (slot->tls && !rw_tls_may_serve(slot->tls, bytes + head->host.offset, head->host.bytes)) refusal = 421;
     if (refusal) {
         RW_COUNT(core, requests, 1);
         rw_http_refuse(core, slot, refusal);

@@ -11,7 +11,8 @@
  *
  * Invariants: the bytes of `sending` never change and never move; OpenSSL writes to `waiting` only; both are bounded; whoever holds a
  * rw_tls_listener holds a reference, so that handshakes outlive rw_core_unlisten().
- * Split: tls.c listeners, tls_connection.c handshake and receiving, tls_send.c sending. */
+ * Split: tls.c listeners, tls_connection.c handshake and receiving, tls_send.c sending, tls_identity.c who
+ * is at both ends. */
 #ifndef RW_TLS_H
 #define RW_TLS_H
 
@@ -68,6 +69,7 @@ struct rw_tls_bytes {
 struct rw_tls {
     SSL *ssl;
     struct rw_tls_listener *listener;
+    char *name;        /* that the client has asked for, normal (tls_names.h); NULL: none */
     const uint8_t *in; /* ciphertext for OpenSSL to take, during a call */
     uint32_t in_bytes;
     struct rw_tls_bytes sending;
@@ -106,6 +108,13 @@ int rw_tls_on_client_hello(SSL *ssl, int *alert, void *arg);
 static inline int rw_tls_is_open(const struct rw_tls *tls) { return tls->phase == RW_TLS_OPEN; }
 /* A handshake has begun and is not over. */
 static inline int rw_tls_is_shaking_hands(const struct rw_tls *tls) { return tls->begun && tls->phase < RW_TLS_OPEN; }
+
+/* ------------------------------------------------------------------ tls_identity.c */
+
+/* May a request for `host` ("name:port", as in its head) come on this connection? Not when that name demands what this connection has not
+ * shown: a client certificate, a later version, better ciphers.
+ * ret: 1, or 0: answer 421 (RFC 9110 §15.5.20) */
+int rw_tls_may_serve(const struct rw_tls *tls, const uint8_t *host, size_t bytes);
 
 /* ------------------------------------------------------------------ tls_send.c */
 

@@ -31,6 +31,7 @@ void rw_tls_release(struct rw_core *core, struct rw_slot *slot) {
     /* Whoever ended it: a handshake that began and did not succeed has failed. */
     if (rw_tls_is_shaking_hands(tls)) count_failure(core, tls);
     SSL_free(tls->ssl);
+    free(tls->name);
     rw_tls_bytes_release(core, &tls->sending);
     rw_tls_bytes_release(core, &tls->waiting);
     rw_tls_listener_release(tls->listener);
@@ -141,12 +142,18 @@ int rw_tls_on_client_hello(SSL *ssl, int *alert, void *arg) {
     struct rw_tls *tls = SSL_get_app_data(ssl);
     struct rw_tls_shared *shared = tls->listener->core->tls;
     const struct rw_tls_name *found = NULL;
-    if (server_name_of(ssl, shared->name)) {
+    free(tls->name);
+    tls->name = NULL;
+    int named = server_name_of(ssl, shared->name) != 0;
+    if (named) {
         found = rw_tls_names_find(&tls->listener->names, shared->name);
         if (!found && asks_the_host(tls)) return SSL_CLIENT_HELLO_RETRY;
+        tls->name = strdup(shared->name);
     }
+    /* A second hello (RFC 8446 §4.1.2) that names another server, or none, takes back what the first has chosen. */
+    const struct rw_tls_context *chosen = found ? &found->context : tls->server_context ? &tls->listener->context : NULL;
     tls->server_context = found ? found->number : 0;
-    if (!found || rw_tls_context_use(&found->context, ssl)) return SSL_CLIENT_HELLO_SUCCESS;
+    if ((!named || tls->name) && (!chosen || rw_tls_context_use(chosen, ssl))) return SSL_CLIENT_HELLO_SUCCESS;
     *alert = SSL_AD_INTERNAL_ERROR;
     return SSL_CLIENT_HELLO_ERROR;
 }

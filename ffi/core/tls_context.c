@@ -24,6 +24,8 @@
  * over X25519, at the wish of whoever sends a hello. */
 #define GROUPS "X25519:P-256:P-384"
 
+static_assert(sizeof(uintptr_t) == sizeof(uint64_t), "a client_policy fits a pointer");
+
 struct load {
     SSL_CTX *ssl;
     const struct rw_tls_options *options;
@@ -126,25 +128,54 @@ static int load_key(const struct load *load) {
 /* ------------------------------------------------------------------ client certificates, parameters, ciphers */
 
 /* ret: 1 or 0 */
+static int digest_bytes(EVP_MD_CTX *digest, const void *bytes, size_t len) {
+    /* With its length, so that no two lists of things look alike. */
+    uint64_t framed = len;
+    return EVP_DigestUpdate(digest, &framed, sizeof framed) && EVP_DigestUpdate(digest, bytes, len);
+}
+
+/* ret: 1 or 0 */
 static int digest_file(EVP_MD_CTX *digest, const char *path) {
     BIO *file = BIO_new_file(path, "r");
-    int done = file != NULL;
+    BIO *content = BIO_new(BIO_s_mem());
+    int done = file && content;
     uint8_t piece[4096];
-    for (int got; done && (got = BIO_read(file, piece, sizeof piece)) > 0;) done = EVP_DigestUpdate(digest, piece, (size_t)got);
+    for (int got; done && (got = BIO_read(file, piece, sizeof piece)) > 0;) done = BIO_write(content, piece, got) == got;
+    char *bytes = NULL;
+    long len = done ? BIO_get_mem_data(content, &bytes) : 0;
+    done = done && digest_bytes(digest, bytes, (size_t)len);
+    BIO_free(content);
     BIO_free(file);
     return done;
 }
 
-/* Once the certificate is loaded: what sessions are bound to. */
-static int bind_sessions(const struct load *load, uint8_t session_context[RW_TLS_SESSION_CONTEXT_BYTES]) {
-    uint8_t certificate[EVP_MAX_MD_SIZE];
+/* Who is let in. ret: 1 or 0 */
+static int digest_clients(const struct load *load, uint8_t out[EVP_MAX_MD_SIZE]) {
+    EVP_MD_CTX *digest = EVP_MD_CTX_new();
+    int mode = SSL_CTX_get_verify_mode(load->ssl);
+    int done = digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) && digest_bytes(digest, &mode, sizeof mode) &&
+               (!load->options->ca_file || digest_file(digest, load->options->ca_file)) && EVP_DigestFinal_ex(digest, out, NULL);
+    EVP_MD_CTX_free(digest);
+    return done;
+}
+
+/* Once all is loaded: what sessions are bound to, and what requests for another name are judged by. */
+static int bind_sessions(const struct load *load, struct rw_tls_context *context) {
+    uint8_t certificate[EVP_MAX_MD_SIZE], clients[EVP_MAX_MD_SIZE];
     unsigned int bytes = 0;
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
-    int done = digest && X509_digest(SSL_CTX_get0_certificate(load->ssl), EVP_sha256(), certificate, &bytes) && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) &&
-               EVP_DigestUpdate(digest, certificate, bytes) && (!load->options->ca_file || digest_file(digest, load->options->ca_file)) &&
-               EVP_DigestFinal_ex(digest, session_context, NULL) &&
-               SSL_CTX_set_session_id_context(load->ssl, session_context, RW_TLS_SESSION_CONTEXT_BYTES) == 1;
+    const char *ciphers = load->options->ciphers ? load->options->ciphers : "";
+    int done = digest && digest_clients(load, clients) && X509_digest(SSL_CTX_get0_certificate(load->ssl), EVP_sha256(), certificate, &bytes) &&
+               EVP_DigestInit_ex(digest, EVP_sha256(), NULL) && digest_bytes(digest, certificate, bytes) && digest_bytes(digest, clients, 32) &&
+               digest_bytes(digest, ciphers, strlen(ciphers)) && EVP_DigestFinal_ex(digest, context->session_context, NULL) &&
+               SSL_CTX_set_session_id_context(load->ssl, context->session_context, RW_TLS_SESSION_CONTEXT_BYTES) == 1;
     EVP_MD_CTX_free(digest);
+    if (done && SSL_CTX_get_verify_mode(load->ssl) != SSL_VERIFY_NONE) {
+        memcpy(&context->client_policy, clients, sizeof context->client_policy);
+        context->client_policy |= 1; /* not 0 */
+    }
+    /* A connection knows its SSL_CTX, which outlives this struct, and no more of it. */
+    done = done && SSL_CTX_set_app_data(load->ssl, (void *)(uintptr_t)context->client_policy);
     return done ? 1 : mistake(load, "TLS cannot be set up: %s", reason());
 }
 
@@ -244,7 +275,7 @@ int32_t rw_tls_context_create(struct rw_tls_context *context, const struct rw_tl
     }
     *context = (struct rw_tls_context){.ssl = load.ssl};
     int done = apply_settings(&load) && load_chain(&load) && load_key(&load) && (!options->ca_file || load_client_ca(&load)) &&
-               (!options->dh_params_file || load_dh_params(&load)) && bind_sessions(&load, context->session_context);
+               (!options->dh_params_file || load_dh_params(&load)) && bind_sessions(&load, context);
     ERR_clear_error();
     if (done) return RW_OK;
     rw_tls_context_release(context);
@@ -255,6 +286,8 @@ void rw_tls_context_release(struct rw_tls_context *context) {
     SSL_CTX_free(context->ssl);
     context->ssl = NULL;
 }
+
+uint64_t rw_tls_client_policy_of(const SSL *ssl) { return (uint64_t)(uintptr_t)SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)); }
 
 int rw_tls_context_use(const struct rw_tls_context *context, SSL *ssl) {
     if (SSL_get_SSL_CTX(ssl) == context->ssl) return 1;

@@ -283,17 +283,6 @@ static void connections_outlive_their_listener(void **state) {
     host_close(host);
 }
 
-static SSL_CTX *client_with(SSL_CTX *(*make)(void), int version, const struct certificate *certificate) {
-    SSL_CTX *context = make();
-    SSL_CTX_set_max_proto_version(context, version);
-    SSL_CTX_set_min_proto_version(context, version);
-    if (certificate) {
-        assert_int_equal(SSL_CTX_use_certificate(context, certificate->x509), 1);
-        assert_int_equal(SSL_CTX_use_PrivateKey(context, certificate->key), 1);
-    }
-    return context;
-}
-
 /* With TLS 1.3 a client knows that its certificate was refused only when it reads on. */
 static int is_admitted(struct host *host, SSL_CTX *context, const char *asked) {
     struct peer *peer = tls_connect(host, context, asked);
@@ -317,8 +306,8 @@ static void clients_must_show_a_certificate_of_the_ca(void **state) {
     tls_listen(host, &options);
     static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
     for (int i = 0; i < 2; i++) {
-        SSL_CTX *good = client_with(tls_client_context, versions[i], &friend), *bad = client_with(tls_client_context, versions[i], &stranger);
-        SSL_CTX *none = client_with(tls_client_context, versions[i], NULL);
+        SSL_CTX *good = tls_client_with(versions[i], &friend), *bad = tls_client_with(versions[i], &stranger);
+        SSL_CTX *none = tls_client_with(versions[i], NULL);
         uint64_t before = host->core->stats->tls_errors;
         assert_true(is_admitted(host, good, NULL));
         assert_true(resumes(host, host, good, NULL, NULL));
@@ -345,7 +334,7 @@ static void a_session_does_not_get_past_the_client_certificates_of_another_name(
     assert_int_equal(rw_core_server_name(host->core, 3, "private.test", 5, &options, error, sizeof error), RW_OK);
     static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
     for (int i = 0; i < 2; i++) {
-        SSL_CTX *none = client_with(tls_client_context, versions[i], NULL), *good = client_with(tls_client_context, versions[i], &friend);
+        SSL_CTX *none = tls_client_with(versions[i], NULL), *good = tls_client_with(versions[i], &friend);
         assert_false(is_admitted(host, none, "private.test"));
         assert_true(is_admitted(host, good, "private.test"));
         struct peer *public = tls_open(host, none, "public.test");

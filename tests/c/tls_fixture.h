@@ -90,6 +90,18 @@ FIXTURE SSL_CTX *tls_client_context(void) {
     return context;
 }
 
+/* certificate: that it shows, or NULL */
+FIXTURE SSL_CTX *tls_client_with(int version, const struct certificate *certificate) {
+    SSL_CTX *context = tls_client_context();
+    SSL_CTX_set_max_proto_version(context, version);
+    SSL_CTX_set_min_proto_version(context, version);
+    if (certificate) {
+        assert_int_equal(SSL_CTX_use_certificate(context, certificate->x509), 1);
+        assert_int_equal(SSL_CTX_use_PrivateKey(context, certificate->key), 1);
+    }
+    return context;
+}
+
 /* Give a connected peer its SSL; nothing is sent yet. */
 FIXTURE struct tls_peer *tls_dress(struct peer *peer, SSL_CTX *context, const char *name) {
     struct tls_peer *tls = calloc(1, sizeof *tls);
@@ -145,6 +157,11 @@ FIXTURE const char *tls_shown_name(struct peer *peer) {
     X509_NAME_get_text_by_NID(X509_get_subject_name(shown), NID_commonName, name, sizeof name);
     X509_free(shown);
     return name;
+}
+
+FIXTURE void tls_name(struct host *host, const char *name, uint32_t number, const struct rw_tls_options *options) {
+    char error[256];
+    if (rw_core_server_name(host->core, 3, name, number, options, error, sizeof error) != RW_OK) fail_msg("%s", error);
 }
 
 FIXTURE void tls_listen(struct host *host, const struct rw_tls_options *options) {
