@@ -54,7 +54,8 @@
     X(RW_CLOSE_BY_HOST) X(RW_CLOSE_BY_PEER) X(RW_CLOSE_PEER_GONE) X(RW_CLOSE_PROTOCOL_ERROR)                   \
     X(RW_CLOSE_INVALID_UTF8) X(RW_CLOSE_TOO_BIG) X(RW_CLOSE_INVALID_DEFLATE) X(RW_CLOSE_IDLE)                  \
     X(RW_CLOSE_BACKPRESSURE) X(RW_CLOSE_LIFETIME) X(RW_CLOSE_WRITE_TIMEOUT) X(RW_CLOSE_DRAIN)                  \
-    X(RW_CLOSE_NO_MEMORY) X(RW_CLOSE_MESSAGE_RATE) X(RW_CLOSE_BYTE_RATE)
+    X(RW_CLOSE_NO_MEMORY) X(RW_CLOSE_MESSAGE_RATE) X(RW_CLOSE_BYTE_RATE) X(RW_CLOSE_UNFINISHED)                     \
+    X(RW_CLOSE_MESSAGE_TIMEOUT)
 
 #define SLOT_PHASES(X)                                                                                         \
     X(RW_PHASE_FREE) X(RW_PHASE_OPEN) X(RW_PHASE_FINISHING) X(RW_PHASE_LINGERING) X(RW_PHASE_CLOSING)
@@ -76,7 +77,7 @@
     X(RW_SEND_COMPRESS, "sendCompress") X(RW_SEND_OWN, "sendOwn")                                              \
     X(RW_RESPOND_SIZED, "respondSized") X(RW_RESPOND_CLOSE, "respondClose")                                    \
     X(RW_RESPOND_STATUS_TEXT, "respondStatusText") X(RW_RESPOND_NO_LENGTH, "respondNoLength")                  \
-    X(RW_UPGRADE_QUIET, "upgradeQuiet") X(RW_PUBLISH_REMOTE, "publishRemote")
+    X(RW_UPGRADE_QUIET, "upgradeQuiet") X(RW_BODY_KEPT, "bodyKept") X(RW_PUBLISH_REMOTE, "publishRemote")
 
 #define EVENT_FIELDS(X, R) \
     X(R, type) X(R, flags) X(R, slot) X(R, generation) X(R, offset) X(R, bytes) X(R, arg0) X(R, arg1) X(R, listener)
@@ -87,7 +88,7 @@
 #define BEHAVIOR_FIELDS(X, R)                                                                                  \
     X(R, max_payload_bytes) X(R, max_backpressure_bytes) X(R, idle_timeout_ms) X(R, ping_interval_ms)          \
     X(R, max_lifetime_ms) X(R, close_timeout_ms) X(R, flags) X(R, deflate) X(R, deflate_min_bytes)          \
-    X(R, messages_per_second) X(R, bytes_per_second)
+    X(R, messages_per_second) X(R, bytes_per_second) X(R, message_timeout_ms)
 
 #define TLS_OPTIONS_FIELDS(X, R)                                                                               \
     X(R, key_file) X(R, cert_file) X(R, ca_file) X(R, passphrase) X(R, dh_params_file) X(R, ciphers)           \
@@ -100,7 +101,7 @@
     X(R, max_target_bytes) X(R, max_header_count) X(R, max_body_bytes_lo) X(R, max_body_bytes_hi)              \
     X(R, head_timeout_ms) X(R, body_timeout_ms) X(R, keep_alive_timeout_ms) X(R, write_timeout_ms)             \
     X(R, linger_timeout_ms) X(R, response_high_water_bytes) X(R, body_window_bytes)                             \
-    X(R, flags) X(R, max_connections_per_ip) X(R, upgrades_per_kilosecond) X(R, proxy_header)
+    X(R, flags) X(R, max_connections_per_ip) X(R, upgrades_per_kilosecond) X(R, proxy_header) X(R, unfinished_kib)
 
 #define CORE_INFO_FIELDS(X, R)                                                                                 \
     X(R, events) X(R, payload) X(R, commands) X(R, data) X(R, slots) X(R, stats) X(R, events_capacity)         \

@@ -233,6 +233,11 @@ rw_buffer rw_buffers_acquire(struct rw_buffers *buffers, size_t bytes) {
     return class_index << INDEX_BITS | (index + 1u);
 }
 
+size_t rw_buffers_capacity_for(size_t bytes) {
+    uint32_t class_index = class_of(bytes);
+    return class_index >= RW_BUFFER_LARGE ? bytes : (size_t)1 << class_shift(class_index);
+}
+
 static inline uint32_t handle_class(rw_buffer buffer) { return buffer >> INDEX_BITS; }
 
 /* RW_BUFFER_NONE wraps to an index that no class has carved. */

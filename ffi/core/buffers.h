@@ -38,6 +38,8 @@ void rw_buffers_destroy(struct rw_buffers *buffers, int force);
 
 /* A buffer of at least `bytes` (> 0) with refs = 1. ret: handle, or RW_BUFFER_NONE when memory is exhausted */
 rw_buffer rw_buffers_acquire(struct rw_buffers *buffers, size_t bytes);
+/* The capacity that a buffer of at least `bytes` (> 0) would have. */
+size_t rw_buffers_capacity_for(size_t bytes);
 void rw_buffers_retain(struct rw_buffers *buffers, rw_buffer buffer, uint32_t count);
 /* One reference less; at 0 the buffer is reused. */
 void rw_buffers_release(struct rw_buffers *buffers, rw_buffer buffer);

@@ -26,7 +26,7 @@ static int32_t apply_http(struct rw_core *core, struct rw_slot *slot, const stru
             rw_http_respond_abort(core, slot);
             return RW_OK;
         case RW_COMMAND_BODY_ACK:
-            rw_http_body_ack(core, slot, command->arg0);
+            rw_http_body_ack(core, slot, command->arg0, (command->flags & RW_BODY_KEPT) != 0);
             return RW_OK;
         case RW_COMMAND_RESPOND_TRY:
             return rw_http_respond_try(core, slot, data, bytes);
@@ -87,6 +87,7 @@ static int32_t apply_pause(struct rw_core *core, struct rw_slot *slot, const str
         /* Nothing was read meanwhile, so the peer was not silent: its idle time begins now. */
         slot->last_input_ms = core->now_ms;
         if (slot->state.protocol == RW_PROTOCOL_HTTP) rw_http_on_resume(core, slot);
+        else slot->as.ws.message_began_ms = core->now_ms;
         rw_connection_arm_timer(core, slot, core->now_ms);
     }
     slot->state.paused_by_host = !resume;

@@ -11,6 +11,7 @@
 #include "listener.h"
 #include "proxy.h"
 #include "tls.h"
+#include "unfinished.h"
 #include "work.h"
 #include "ws.h"
 
@@ -75,6 +76,31 @@ void rw_connection_update_receive(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
+/* So much may wait behind a request that is being served however full the budget is, since refusing it would take that request's answer away: as much as is
+ * kept before receiving stops, and what is on its way then. */
+#define BEHIND_REQUEST_BYTES (2 * INPUT_HOLD_BYTES)
+
+static int may_keep(const struct rw_core *core, const struct rw_slot *slot, size_t needed, size_t wanted) {
+    size_t before = slot->input ? rw_buffers_capacity(core->buffers, slot->input) : 0;
+    size_t after = rw_buffers_capacity_for(wanted);
+    if (after <= before || rw_unfinished_admits(core, before, after - before)) return 1;
+    return slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.phase >= RW_HTTP_BODY && needed <= BEHIND_REQUEST_BYTES;
+}
+
+/* Input that must be kept would go past the budget. */
+static void refuse_input(struct rw_core *core, struct rw_slot *slot) {
+    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
+        rw_ws_fail(core, slot, RW_CLOSE_UNFINISHED);
+        return;
+    }
+    RW_COUNT(core, refused_unfinished, 1);
+    if (slot->preface != RW_PREFACE_NONE || (slot->tls && rw_tls_is_shaking_hands(slot->tls))) {
+        rw_connection_terminate(core, slot);
+    } else {
+        rw_http_refuse(core, slot, 503);
+    }
+}
+
 int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
     if (len == 0) return RW_OK;
     size_t needed = (size_t)slot->input_bytes + len;
@@ -84,15 +110,22 @@ int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const ui
         return -ENOMEM;
     }
     if (!slot->input || rw_buffers_capacity(core->buffers, slot->input) < slot->input_offset + needed) {
-        /* Past the first buffer, twice the room, so that appending is linear. */
-        rw_buffer grown = rw_buffers_acquire(core->buffers, slot->input_bytes ? needed + needed / 2 : needed);
+        /* Past the first buffer, half as much again, so that appending is linear. */
+        size_t wanted = slot->input_bytes ? needed + needed / 2 : needed;
+        if (!may_keep(core, slot, needed, wanted)) {
+            refuse_input(core, slot);
+            return RW_ERR_FULL;
+        }
+        rw_buffer grown = rw_buffers_acquire(core->buffers, wanted);
         if (!grown) {
             rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
             rw_connection_terminate(core, slot);
             return -ENOMEM;
         }
+        rw_unfinished_add_buffer(core, grown);
         if (slot->input) {
             memcpy(rw_buffers_data(core->buffers, grown), rw_connection_input(core, slot), slot->input_bytes);
+            rw_unfinished_remove_buffer(core, slot->input);
             rw_buffers_release(core->buffers, slot->input);
         }
         slot->input = grown;
@@ -108,6 +141,7 @@ void rw_connection_unstash(struct rw_core *core, struct rw_slot *slot, uint32_t 
     slot->input_offset += bytes;
     slot->input_bytes -= bytes;
     if (slot->input_bytes == 0 && slot->input) {
+        rw_unfinished_remove_buffer(core, slot->input);
         rw_buffers_release(core->buffers, slot->input);
         slot->input = RW_BUFFER_NONE;
         slot->input_offset = 0;
@@ -374,6 +408,7 @@ static void release(struct rw_core *core, struct rw_slot *slot) {
         rw_ws_release(core, slot);
         RW_GAUGE(core, connections_websocket, core->stats->connections_websocket - 1);
     } else {
+        rw_http_let_go(core, slot);
         RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
     }
     if (rw_listener_is_of(core, slot)) core->listeners[slot->listener].connections--;

@@ -82,6 +82,7 @@ static void write_gauges(struct rw_core *core) {
         __atomic_store_n(&total[i], stats.carved, __ATOMIC_RELAXED);
     }
     RW_GAUGE(core, backpressure_bytes, core->outbox.bytes);
+    RW_GAUGE(core, unfinished_bytes, core->unfinished_bytes);
     RW_GAUGE(core, topics, rw_topics_count(core->topics));
     RW_GAUGE(core, subscriptions, rw_topics_subscriptions(core->topics));
     __atomic_store_n(&core->stats->cq_overflows, core->ring->counts.cq_overflows, __ATOMIC_RELAXED);
@@ -105,6 +106,7 @@ static void read_limits(struct rw_core *core, const struct rw_core_config *confi
     limits->linger_timeout_ms = or_default(config->linger_timeout_ms, RW_LINGER_TIMEOUT_MS_DEFAULT);
     limits->response_high_water_bytes = or_default(config->response_high_water_bytes, RW_RESPONSE_HIGH_WATER_BYTES_DEFAULT);
     limits->body_window_bytes = or_default(config->body_window_bytes, RW_BODY_WINDOW_BYTES_DEFAULT);
+    limits->unfinished_bytes = (uint64_t)or_default(config->unfinished_kib, RW_UNFINISHED_KIB_DEFAULT) << 10;
     /* A body may pass its window by one piece, and the count of what is not acknowledged has 32 bits. */
     if (limits->body_window_bytes > RW_BODY_WINDOW_BYTES_MAX) limits->body_window_bytes = RW_BODY_WINDOW_BYTES_MAX;
 }
@@ -249,6 +251,7 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
         return NULL;
     }
     RW_GAUGE(core, backend, core->ring->ops->backend);
+    RW_GAUGE(core, unfinished_limit_bytes, core->limits.unfinished_bytes);
     struct timespec wall;
     clock_gettime(CLOCK_REALTIME, &wall);
     RW_GAUGE(core, started_at_ms, (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / 1000000);

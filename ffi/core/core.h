@@ -79,6 +79,7 @@ struct rw_core_limits {
     uint32_t linger_timeout_ms;
     uint32_t response_high_water_bytes;
     uint32_t body_window_bytes;
+    uint64_t unfinished_bytes;
 };
 
 struct rw_drain {
@@ -118,6 +119,7 @@ struct rw_core {
     struct rw_node_bus *bus;
     int32_t inbox_fd;
     uint32_t flags;           /* enum rw_core_flag */
+    uint64_t unfinished_bytes; /* see unfinished.h */
     uint64_t mail_held_bytes; /* of large mail in the present event batch */
     uint64_t clock_start_ms; /* CLOCK_MONOTONIC at creation; the core clock counts from 1000 there */
     uint64_t clock_wide_ms;  /* core clock, read once a turn, from 1000 */

@@ -8,6 +8,7 @@
 #include "connection.h"
 #include "event_batch.h"
 #include "tls.h"
+#include "unfinished.h"
 #include "work.h"
 #include "ws_handshake.h"
 
@@ -51,6 +52,11 @@ void rw_http_open(struct rw_core *core, struct rw_slot *slot) {
     rw_connection_arm_timer(core, slot, due_ms(core, slot));
 }
 
+void rw_http_let_go(struct rw_core *core, struct rw_slot *slot) {
+    rw_unfinished_remove(core, slot->as.http.body_held);
+    slot->as.http.body_held = 0;
+}
+
 static void next_request(struct rw_core *core, struct rw_slot *slot) {
     begin_request(slot, 0);
     rw_client_on_next_request(core, slot);
@@ -67,6 +73,7 @@ static void next_request(struct rw_core *core, struct rw_slot *slot) {
 void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     http->flags |= RW_X_COMPLETE;
+    rw_http_let_go(core, slot);
     /* A client that was not told of the end may be sending its next request: that one is answered with the end. */
     if (!(http->flags & RW_X_KEEP_ALIVE) || (core->drain.active && !core->drain.idle_ms)) {
         rw_connection_finish(core, slot);
@@ -81,14 +88,17 @@ void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
-static int body_window_is_full(const struct rw_core *core, const struct rw_slot *slot) {
+int rw_http_body_waits(const struct rw_core *core, const struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
-    return http->phase == RW_HTTP_BODY && !(http->flags & RW_X_COMPLETE) && http->body_unacked >= core->limits.body_window_bytes;
+    if (http->phase != RW_HTTP_BODY || http->flags & RW_X_COMPLETE || http->body_unacked == 0) return 0;
+    if (http->body_unacked >= core->limits.body_window_bytes) return 1;
+    /* Past the budget the window is closed: what the host takes, it may let go of. When it has taken all of it there is nothing to wait for. */
+    return !rw_unfinished_admits(core, http->body_held, BODY_PIECE_BYTES_MAX);
 }
 
 void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
-    int window_full = body_window_is_full(core, slot);
+    int window_full = rw_http_body_waits(core, slot);
     int pipeline_full = http->phase == RW_HTTP_RECEIVED && slot->input_bytes >= PIPELINE_HOLD_BYTES;
     int backlog_full = http->phase <= RW_HTTP_HEAD && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
     unsigned paused = window_full || pipeline_full || backlog_full;
@@ -136,6 +146,7 @@ int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot) {
     if (!rw_http_awaits_response(slot) || http->flags & RW_X_ABORT_TOLD) return 1;
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_ABORT, 0, NULL);
     if (!event) return 0;
+    rw_http_let_go(core, slot);
     event->arg1 = (uint32_t)http->request << 16;
     http->flags |= RW_X_ABORT_TOLD;
     RW_COUNT(core, http_aborts, 1);
@@ -298,6 +309,23 @@ static void body_received(struct rw_core *core, struct rw_slot *slot) {
     if (http->flags & RW_X_COMPLETE) next_request(core, slot);
 }
 
+/* The host is to be given `bytes` of the body. One that comes whole in one piece has never been unfinished.
+ * ret: 0 they would go past the budget: the request has been refused */
+static int hold_body(struct rw_core *core, struct rw_slot *slot, size_t bytes, int end) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (bytes == 0 || (end && http->body_received == 0)) return 1;
+    if (!rw_unfinished_admits(core, http->body_held, bytes)) {
+        uint64_t kept = slot->input ? rw_buffers_capacity(core->buffers, slot->input) : 0;
+        uint64_t expected = http->body_held + (http->body_remaining > bytes ? http->body_remaining : bytes);
+        RW_COUNT(core, refused_unfinished, 1);
+        rw_http_refuse(core, slot, rw_unfinished_never_admits(core, http->body_held + kept, expected) ? 413 : 503);
+        return 0;
+    }
+    http->body_held += bytes;
+    rw_unfinished_add(core, bytes);
+    return 1;
+}
+
 static size_t discard_body(struct rw_core *core, struct rw_slot *slot, size_t used, size_t data_bytes, int end) {
     struct rw_slot_http *http = &slot->as.http;
     http->body_received += data_bytes;
@@ -322,6 +350,10 @@ static size_t on_sized_body(struct rw_core *core, struct rw_slot *slot, const ui
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_BODY, (uint32_t)n, &payload);
     if (!event) {
         rw_connection_mark_ready(core, slot);
+        return 0;
+    }
+    if (!hold_body(core, slot, n, end)) {
+        event->type = RW_EVENT_NONE;
         return 0;
     }
     memcpy(payload, bytes, n);
@@ -358,6 +390,10 @@ static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const 
         if (result == 0 && consumed == 0) break;
     }
     int too_long = http->body_received + total > core->limits.max_body_bytes;
+    if (event && result >= 0 && !too_long && !hold_body(core, slot, total, result == 1)) {
+        event->type = RW_EVENT_NONE;
+        return 0;
+    }
     if (event) {
         int end = result == 1 && !too_long;
         event->bytes = (uint32_t)total;
@@ -393,7 +429,7 @@ size_t rw_http_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *
         size_t used;
         if (http->phase != RW_HTTP_BODY) {
             used = on_head(core, slot, bytes + at, len - at);
-        } else if (body_window_is_full(core, slot)) {
+        } else if (rw_http_body_waits(core, slot)) {
             break;
         } else if (http->flags & RW_X_CHUNKED_IN) {
             used = on_chunked_body(core, slot, bytes + at, len - at);
@@ -443,7 +479,7 @@ void rw_http_on_drained(struct rw_core *core, struct rw_slot *slot) {
 void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     /* Input that waits for the host was sent before the end of stream: BODY_ACK or RESUME go on with it. */
-    if (slot->input_bytes && (slot->state.paused_by_host || body_window_is_full(core, slot))) return;
+    if (slot->input_bytes && (slot->state.paused_by_host || rw_http_body_waits(core, slot))) return;
     if (http->phase == RW_HTTP_RECEIVED) {
         /* The whole request has come: the peer may only have closed its sending side and wait for the answer. */
         slot->deadline_ms = core->now_ms + HALF_CLOSED_GRACE_MS;

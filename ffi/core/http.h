@@ -46,6 +46,10 @@ void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot);
 /* Close idle connections, at once or once they have been idle for so long as the drain allows; the others close after their response, or after that to the
  * next request when this one has begun. */
 void rw_http_drain(struct rw_core *core, struct rw_slot *slot);
+/* What the host was given of the body is not held any more: the response is complete, or the host knows that the client is gone. */
+void rw_http_let_go(struct rw_core *core, struct rw_slot *slot);
+/* Must the client wait until the host has taken more of the body? */
+int rw_http_body_waits(const struct rw_core *core, const struct rw_slot *slot);
 /* Answer `status` from the core and close. */
 void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status);
 /* Pause or resume receive according to what waits. */
@@ -68,7 +72,8 @@ int32_t rw_http_respond_try(struct rw_core *core, struct rw_slot *slot, const ui
 void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot);
 /* End the connection so that the client can tell that the response is not whole. */
 void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot);
-void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes);
+/* The host has taken `bytes` of the body. kept: and holds them until the response is complete */
+void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes, int kept);
 /* 101: the connection speaks WebSocket from the next byte on. ret: RW_OK, RW_ERR_INVALID, or RW_ERR_STALE: no handshake waits */
 int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
 /* A whole response of the core's own, text/plain, closing. extra: more header lines or "". */

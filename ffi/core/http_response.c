@@ -8,6 +8,7 @@
 #include "client.h"
 #include "connection.h"
 #include "deflate.h"
+#include "unfinished.h"
 #include "ws.h"
 #include "ws_handshake.h"
 
@@ -355,11 +356,16 @@ void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot) {
     rw_connection_terminate(core, slot);
 }
 
-void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes) {
+void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes, int kept) {
     struct rw_slot_http *http = &slot->as.http;
+    if (!kept) {
+        uint64_t released = bytes < http->body_held ? bytes : http->body_held;
+        http->body_held -= released;
+        rw_unfinished_remove(core, released);
+    }
     if (http->phase != RW_HTTP_BODY) return;
     http->body_unacked -= bytes < http->body_unacked ? bytes : http->body_unacked;
-    if (slot->input_bytes && http->body_unacked < core->limits.body_window_bytes) rw_connection_mark_ready(core, slot);
+    if (slot->input_bytes && !rw_http_body_waits(core, slot)) rw_connection_mark_ready(core, slot);
     rw_http_update_pause(core, slot);
 }
 

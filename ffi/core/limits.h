@@ -45,6 +45,8 @@
 #define RW_CHUNK_EXTENSION_BYTES_MAX 1024u /* per message; more is an attack (RFC 9112 §7.1.1) */
 #define RW_TRAILER_BYTES_MAX 8192u
 
+#define RW_UNFINISHED_KIB_DEFAULT (256u << 10) /* 256 MiB; the host knows how much memory there is and says so */
+
 #define RW_HEAD_TIMEOUT_MS_DEFAULT 10000u
 #define RW_BODY_TIMEOUT_MS_DEFAULT 30000u
 #define RW_KEEP_ALIVE_TIMEOUT_MS_DEFAULT 75000u

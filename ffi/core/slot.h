@@ -75,6 +75,7 @@ struct rw_slot_http {
     uint64_t body_remaining;   /* request body bytes to come (sized) */
     uint64_t body_received;    /* body bytes so far, against the limit */
     uint64_t response_remaining; /* bytes still owed to a sized streamed response */
+    uint64_t body_held;        /* body bytes that the host has been given and still holds, see unfinished.h */
     uint64_t body_mark;        /* body_received when the body deadline was last moved */
     uint32_t body_unacked;     /* handed over and not acknowledged */
     uint32_t scanned;          /* of the head, see rw_http_parse_head */
@@ -116,6 +117,7 @@ struct rw_slot_ws {
     int64_t message_tokens;
     int64_t byte_tokens;
     uint32_t window;          /* what the host still takes before it is asked, see RW_COMMAND_RESUME; 0: no end */
+    uint32_t message_began_ms; /* of a message that is put together */
 };
 
 struct rw_slot {

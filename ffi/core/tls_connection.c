@@ -8,6 +8,7 @@
 #include "connection.h"
 #include "event_batch.h"
 #include "tls.h"
+#include "unfinished.h"
 #include "work.h"
 
 /* ------------------------------------------------------------------ begin and end */
@@ -281,6 +282,7 @@ static void take_kept(struct rw_core *core, struct rw_slot *slot) {
     rw_buffer kept = slot->input;
     const uint8_t *bytes = kept ? rw_connection_input(core, slot) : NULL;
     uint32_t len = slot->input_bytes;
+    if (kept) rw_unfinished_remove_buffer(core, kept);
     slot->input = RW_BUFFER_NONE;
     slot->input_offset = slot->input_bytes = 0;
     take(core, slot, bytes, len);

@@ -8,6 +8,7 @@
 #include "deflate.h"
 #include "dropped.h"
 #include "event_batch.h"
+#include "unfinished.h"
 #include "utf8.h"
 #include "work.h"
 
@@ -41,10 +42,23 @@ void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, u
 
 /* ------------------------------------------------------------------ delivering */
 
+/* Take the buffer of the present message out of the slot, and out of what is unfinished. ret: it, or RW_BUFFER_NONE */
+static rw_buffer take_message(struct rw_core *core, struct rw_slot *slot) {
+    rw_buffer message = slot->as.ws.message;
+    if (message) rw_unfinished_remove_buffer(core, message);
+    slot->as.ws.message = RW_BUFFER_NONE;
+    return message;
+}
+
+static void put_message(struct rw_core *core, struct rw_slot *slot, rw_buffer message) {
+    rw_unfinished_add_buffer(core, message);
+    slot->as.ws.message = message;
+}
+
 static void drop_message(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_ws *ws = &slot->as.ws;
-    if (ws->message) rw_buffers_release(core->buffers, ws->message);
-    ws->message = RW_BUFFER_NONE;
+    rw_buffer message = take_message(core, slot);
+    if (message) rw_buffers_release(core->buffers, message);
     ws->message_bytes = 0;
     ws->message_opcode = 0;
     ws->message_deflated = 0;
@@ -89,7 +103,7 @@ static void deliver_plain(struct rw_core *core, struct rw_slot *slot) {
     struct rw_event *event;
     if (bytes > RW_EVENT_LARGE_BYTES) {
         event = rw_event_add_large(core, slot, RW_EVENT_MESSAGE, ws->message, bytes);
-        if (event) ws->message = RW_BUFFER_NONE;
+        if (event) (void)take_message(core, slot);
     } else {
         uint8_t *payload;
         event = rw_event_add(core, slot, RW_EVENT_MESSAGE, bytes, &payload);
@@ -138,7 +152,7 @@ static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t
         return;
     }
     if (inflated.buffer) {
-        ws->message = inflated.buffer;
+        put_message(core, slot, inflated.buffer);
         ws->message_bytes = inflated.bytes;
         ws->message_opcode = opcode;
         deliver_plain(core, slot);
@@ -162,10 +176,9 @@ static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
     } else if (!rw_event_batch_has_room_for_any(core)) {
         deliver_later(core, slot);
     } else {
-        rw_buffer gathered = ws->message;
+        rw_buffer gathered = take_message(core, slot);
         size_t bytes = (size_t)ws->message_bytes;
         uint8_t opcode = ws->message_opcode;
-        ws->message = RW_BUFFER_NONE;
         drop_message(core, slot);
         deliver_inflated(core, slot, opcode, gathered ? rw_buffers_data(core->buffers, gathered) : NULL, bytes);
         if (gathered) rw_buffers_release(core->buffers, gathered);
@@ -184,17 +197,23 @@ static int grow_message(struct rw_core *core, struct rw_slot *slot, size_t more)
     size_t frame_end = (size_t)ws->message_bytes + (size_t)ws->frame_remaining;
     if (wanted > frame_end && ws->frame_fin) wanted = frame_end;
     if (wanted < needed) wanted = needed;
-    rw_buffer grown = rw_buffers_acquire(core->buffers, wanted ? wanted : 1);
+    if (wanted == 0) wanted = 1;
+    if (!rw_unfinished_admits(core, capacity, rw_buffers_capacity_for(wanted) - capacity)) {
+        rw_ws_fail(core, slot, rw_unfinished_never_admits(core, capacity, frame_end) ? RW_CLOSE_TOO_BIG : RW_CLOSE_UNFINISHED);
+        return 0;
+    }
+    rw_buffer grown = rw_buffers_acquire(core->buffers, wanted);
     if (!grown) {
         rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
         rw_connection_terminate(core, slot);
         return 0;
     }
-    if (ws->message) {
-        memcpy(rw_buffers_data(core->buffers, grown), rw_buffers_data(core->buffers, ws->message), (size_t)ws->message_bytes);
-        rw_buffers_release(core->buffers, ws->message);
+    rw_buffer before = take_message(core, slot);
+    if (before) {
+        memcpy(rw_buffers_data(core->buffers, grown), rw_buffers_data(core->buffers, before), (size_t)ws->message_bytes);
+        rw_buffers_release(core->buffers, before);
     }
-    ws->message = grown;
+    put_message(core, slot, grown);
     return 1;
 }
 
@@ -266,6 +285,13 @@ static int take_whole_deflated(struct rw_core *core, struct rw_slot *slot, const
     return slot->state.phase == RW_PHASE_OPEN;
 }
 
+/* A message that has not come whole. */
+static void begin_message(struct rw_core *core, struct rw_slot *slot) {
+    uint32_t timeout_ms = rw_ws_behavior(core, slot)->message_timeout_ms;
+    slot->as.ws.message_began_ms = core->now_ms;
+    if (timeout_ms) rw_connection_arm_timer(core, slot, core->now_ms + timeout_ms);
+}
+
 static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *bytes, size_t header_bytes, size_t len) {
     struct rw_slot_ws *ws = &slot->as.ws;
     int continues = frame->opcode == RW_WS_OP_CONTINUATION;
@@ -293,6 +319,7 @@ static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const st
         ws->message_opcode = frame->opcode;
         ws->message_deflated = frame->rsv1;
         ws->utf8_state = RW_UTF8_ACCEPT;
+        begin_message(core, slot);
     }
     ws->frame_remaining = frame->payload_bytes;
     ws->frame_fin = frame->fin;
@@ -351,8 +378,10 @@ static void on_close(struct rw_core *core, struct rw_slot *slot, const uint8_t *
     }
     rw_ws_note_cause(slot, RW_CLOSE_BY_PEER);
     drop_message(core, slot);
-    if (reason_bytes && (ws->message = rw_buffers_acquire(core->buffers, reason_bytes)) != RW_BUFFER_NONE) {
-        memcpy(rw_buffers_data(core->buffers, ws->message), reason, reason_bytes);
+    rw_buffer kept = reason_bytes ? rw_buffers_acquire(core->buffers, reason_bytes) : RW_BUFFER_NONE;
+    if (kept) {
+        memcpy(rw_buffers_data(core->buffers, kept), reason, reason_bytes);
+        put_message(core, slot, kept);
         ws->reason_bytes = reason_bytes;
     }
     ws->flags |= RW_WS_CLOSE_RECEIVED;
@@ -580,6 +609,18 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
             RW_COUNT(core, timeouts_idle, 1);
             rw_ws_note_cause(slot, RW_CLOSE_IDLE);
             rw_connection_terminate(core, slot);
+            return;
+        }
+        wait = least(wait, left);
+    }
+    /* Nor is its message late: the end of the pause gives it its time anew. */
+    int begun = ws->message_opcode && !(ws->flags & RW_WS_MESSAGE_DUE);
+    if (behavior->message_timeout_ms && begun && !slot->state.paused_by_host && !slot->state.paused_by_core) {
+        uint32_t left = left_ms(now, ws->message_began_ms, behavior->message_timeout_ms);
+        if (left == 0 && rw_connection_spares(core, slot, ws->message_began_ms + behavior->message_timeout_ms, POLLIN)) {
+            left = 1;
+        } else if (left == 0) {
+            rw_ws_fail(core, slot, RW_CLOSE_MESSAGE_TIMEOUT);
             return;
         }
         wait = least(wait, left);

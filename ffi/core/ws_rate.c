@@ -93,6 +93,7 @@ int rw_ws_rate_resume(struct rw_core *core, struct rw_slot *slot) {
     if (wait_ms(rw_ws_behavior(core, slot), slot)) return 0;
     slot->state.paused_by_core = 0;
     slot->last_input_ms = core->now_ms; /* its silence begins now */
+    slot->as.ws.message_began_ms = core->now_ms;
     rw_connection_arm_timer(core, slot, core->now_ms);
     return 1;
 }

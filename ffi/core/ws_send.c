@@ -377,7 +377,10 @@ static uint32_t code_of(enum rw_close_cause cause) {
             return 1009;
         case RW_CLOSE_MESSAGE_RATE:
         case RW_CLOSE_BYTE_RATE:
+        case RW_CLOSE_MESSAGE_TIMEOUT:
             return 1008;
+        case RW_CLOSE_UNFINISHED:
+            return 1013;
         default:
             return 1002;
     }
@@ -389,6 +392,10 @@ static const char *reason_of(enum rw_close_cause cause) {
             return "more messages a second than allowed";
         case RW_CLOSE_BYTE_RATE:
             return "more bytes a second than allowed";
+        case RW_CLOSE_MESSAGE_TIMEOUT:
+            return "a message took longer than allowed";
+        case RW_CLOSE_UNFINISHED:
+            return "too much is held of unfinished messages, try again later";
         default:
             return "";
     }
@@ -404,6 +411,12 @@ static void count_failure(struct rw_core *core, enum rw_close_cause cause) {
             break;
         case RW_CLOSE_BYTE_RATE:
             RW_COUNT(core, closes_byte_rate, 1);
+            break;
+        case RW_CLOSE_MESSAGE_TIMEOUT:
+            RW_COUNT(core, timeouts_message, 1);
+            break;
+        case RW_CLOSE_UNFINISHED:
+            RW_COUNT(core, closes_unfinished, 1);
             break;
         default:
             RW_COUNT(core, ws_protocol_errors, 1);

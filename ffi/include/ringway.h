@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RW_ABI_VERSION 3u
+#define RW_ABI_VERSION 4u
 
 #if defined(__GNUC__)
 #define RW_EXPORT __attribute__((visibility("default")))
@@ -110,6 +110,11 @@ enum rw_backend {
     X(GAUGE, ws_messages_waiting)        /* messages, pings and pongs that wait for a handler before them */ \
     X(GAUGE, ws_waiting_bytes)           /* of their payloads */                                   \
     X(COUNTER, drops_control)            /* pongs dropped: the control queue of a socket is full */ \
+    X(GAUGE, unfinished_bytes)           /* held of requests and messages that clients have begun and not finished */ \
+    X(GAUGE, unfinished_limit_bytes)     /* the most that may be held of them */                   \
+    X(COUNTER, refused_unfinished)       /* requests refused (503, 413) because their head or body would have gone past it */ \
+    X(COUNTER, closes_unfinished)        /* WebSockets closed (1013) because a message would have */       \
+    X(COUNTER, timeouts_message)         /* WebSockets closed: a message not complete in time */   \
     X(GAUGE, backpressure_bytes)         /* bytes queued and not yet taken by the kernel */        \
     X(GAUGE, backpressure_connections)   /* connections with such bytes after a flush */           \
     X(GAUGE, topics)                                                                                \
@@ -259,6 +264,8 @@ enum rw_close_cause {
     RW_CLOSE_NO_MEMORY = 12,
     RW_CLOSE_MESSAGE_RATE = 13,  /* past messages_per_second, policy close: 1008 */
     RW_CLOSE_BYTE_RATE = 14,     /* past bytes_per_second, policy close: 1008 */
+    RW_CLOSE_UNFINISHED = 15,    /* past unfinished_kib: 1013 */
+    RW_CLOSE_MESSAGE_TIMEOUT = 16, /* message_timeout_ms: 1008 */
 };
 
 enum rw_method {
@@ -293,7 +300,8 @@ enum rw_command_type {
     RW_COMMAND_RESPOND_END = 4,
     /* Give up: close the connection without a proper end of the response, so that the client can tell. */
     RW_COMMAND_RESPOND_ABORT = 5,
-    /* The host has consumed arg0 bytes of request body: receive may go on. */
+    /* The host has taken arg0 bytes of request body: receive may go on. With RW_BODY_KEPT it holds them until the response is complete, and they
+     * count towards unfinished_kib so long. */
     RW_COMMAND_BODY_ACK = 6,
     /* Accept a WebSocket handshake. arg0 = behavior index | bytes of `leading` << 8; arg1 = bytes of `offer`; data = offer, leading, trailing:
      * the client's Sec-WebSocket-Extensions (empty: no compression), then two header blocks, one for before the handshake's own fields and
@@ -349,6 +357,7 @@ enum rw_command_flag {
     RW_RESPOND_CLOSE = 1u << 1,       /* close the connection after this response (RESPOND, BEGIN, END) */
     RW_RESPOND_STATUS_TEXT = 1u << 2, /* RESPOND, BEGIN: data begins with one byte of length and the status as text, such as "200 OK" (arg1 of RESPOND does not count them) */
     RW_RESPOND_NO_LENGTH = 1u << 3,   /* RESPOND without a body: no Content-Length either (a HEAD or 304 of unknown length) */
+    RW_BODY_KEPT = 1u << 0,           /* BODY_ACK: not let go of */
     RW_UPGRADE_QUIET = 1u << 0,       /* UPGRADE: no OPEN event, the host has opened it by itself */
 };
 
@@ -370,6 +379,7 @@ struct rw_behavior {
     /* What a peer may send in a second, on average; twice as much at once. 0: no limit. Past it: RW_BEHAVIOR_PAUSE_ON_RATE, else 1008. */
     uint32_t messages_per_second;    /* data messages */
     uint32_t bytes_per_second;       /* payload bytes, as they come or inflated, whichever is more */
+    uint32_t message_timeout_ms;     /* 0: none. Closed with 1008 when a message has not come whole so long after its first byte */
 };
 
 enum rw_behavior_flag {
@@ -419,6 +429,9 @@ struct rw_core_config {
     uint32_t max_connections_per_ip;
     uint32_t upgrades_per_kilosecond; /* WebSocket upgrades in 1,000 s on average, a second's worth (at least one) at once; 0: no limit. Past it: 503 */
     uint32_t proxy_header;      /* enum rw_proxy_header: where trusted proxies tell the client's address */
+    /* Held of heads, bodies and messages that clients have begun and not finished, and of bodies that the host has until they are answered, in KiB; 0:
+     * the default. Past it: 503, 413, 1013 or 1009 for whoever asks for more. */
+    uint32_t unfinished_kib;
 };
 
 enum rw_core_flag {

@@ -20,7 +20,7 @@ export const defaults = {
     bodyWindowBytes: 256 * 1024,
     responseHighWaterBytes: 256 * 1024,
   },
-  limits: { maxConnections: 2 ** 20, maxConnectionsPerIp: 0, upgradesPerSecond: 0 },
+  limits: { maxConnections: 2 ** 20, maxConnectionsPerIp: 0, upgradesPerSecond: 0, maxUnfinishedBytes: 'auto' },
   trustedProxies: { header: 'x-forwarded-for' },
   redis: {
     port: 6379,
@@ -55,6 +55,7 @@ export const defaults = {
     maxBytesPerSecond: 0,
     onRateLimit: 'close',
     concurrency: 1,
+    messageTimeout: 120,
   },
   compression: { minBytes: 1024, window: 'shared', windowBits: 12 },
 } as const;
@@ -81,6 +82,8 @@ export const ranges = {
   /** Counted in 16 bits. */
   connectionsPerIp: [0, 65534],
   upgradesPerSecond: [0, 1_000_000],
+  /** The core counts KiB in 32 bits, of each worker. */
+  unfinishedBytes: [1_048_576, 2 ** 41],
   messagesPerSecond: [0, 1_000_000],
   bytesPerSecond: [0, 2 ** 30],
   concurrency: [1, 1024],

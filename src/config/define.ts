@@ -134,6 +134,12 @@ export interface LimitOptions {
   maxConnectionsPerIp?: number | undefined;
   /** WebSocket handshakes that this node accepts in a second, each worker its share; further ones get 503. 0: no limit. @default 0 */
   upgradesPerSecond?: number | undefined;
+  /**
+   * Bytes that this node holds, each worker its share, of what clients have begun and not finished: heads, bodies that handlers read whole,
+   * WebSocket messages. Past it, whoever asks for more is refused. 'auto': a quarter of the memory that the machine, or its cgroup, gives, and at
+   * least 16 MiB a worker. @default 'auto'
+   */
+  maxUnfinishedBytes?: 'auto' | number | undefined;
 }
 
 /** Proxies in front of the gateway that are believed about their clients' addresses. */

@@ -7,7 +7,7 @@
 import { isIP } from 'node:net';
 import type { WebSocketHandler } from '../core/websocket.ts';
 import { adminTokenLengthMin, defaults, groupSocketMode, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
-import type { FetchApp, FetchEnv, FetchHandler, GatewayConfig, ListenOptions, LogOptions, SqpollOptions } from './define.ts';
+import type { FetchApp, FetchEnv, FetchHandler, GatewayConfig, LimitOptions, ListenOptions, LogOptions, SqpollOptions } from './define.ts';
 import { resolveTrustedProxies, type TrustedProxiesSettings } from './proxies.ts';
 import { type RedisSettings, resolveRedis } from './redis.ts';
 import { parsePattern, patternShape } from './route-pattern.ts';
@@ -55,6 +55,8 @@ export interface WebSocketSettings {
   readonly pingInterval: number;
   readonly maxLifetime: number;
   readonly compression: false | CompressionSettings;
+  /** Seconds; 0: never. */
+  readonly messageTimeout: number;
   /** 0: no limit. */
   readonly maxMessagesPerSecond: number;
   readonly maxBytesPerSecond: number;
@@ -92,7 +94,7 @@ export interface ResolvedConfig {
   readonly websocket: readonly WebSocketRoute[];
   /** Times in seconds. */
   readonly http: HttpSettings;
-  readonly limits: { readonly [Name in keyof typeof defaults.limits]: number };
+  readonly limits: Readonly<Required<Defined<LimitOptions>>>;
   readonly trustedProxies: TrustedProxiesSettings | undefined;
   readonly redis: false | RedisSettings;
   readonly io: {
@@ -417,6 +419,7 @@ function resolveWebSocket(websocket: NonNullable<GatewayConfig['websocket']>, mi
       maxBytesPerSecond: handler.maxBytesPerSecond ?? fallback.maxBytesPerSecond,
       onRateLimit: handler.onRateLimit ?? fallback.onRateLimit,
       concurrency: handler.concurrency ?? fallback.concurrency,
+      messageTimeout: handler.messageTimeout ?? fallback.messageTimeout,
       compression: resolveCompression(handler.compression ?? fallback.compression, ['websocket', pattern, 'compression'], mistakes),
     };
     return { pattern, handler, settings };

@@ -189,6 +189,10 @@ const workers = z.union([z.literal('auto'), integer(ranges.workers)], {
   error: sayInstead(`'auto' or an integer from ${ranges.workers[0]} to ${ranges.workers[1]}`),
 });
 
+const unfinishedBytes = z.union([z.literal('auto'), integer(ranges.unfinishedBytes)], {
+  error: sayInstead(`'auto' or an integer from ${ranges.unfinishedBytes[0]} to ${ranges.unfinishedBytes[1]}`),
+});
+
 function isFetch(value: unknown): value is FetchHandler | FetchApp {
   if (typeof value === 'function') return true;
   return typeof value === 'object' && value !== null && 'fetch' in value && typeof value.fetch === 'function';
@@ -256,6 +260,7 @@ const websocketShape = {
   maxBytesPerSecond: integer(ranges.bytesPerSecond, ' (0: no limit)').optional(),
   onRateLimit: oneOf(['close', 'pause']).optional(),
   concurrency: integer(ranges.concurrency).optional(),
+  messageTimeout: seconds(ranges.lifetime, ' (0: never)').optional(),
 };
 /** Members of a WebSocket handler. */
 export const websocketMembers: readonly string[] = Object.keys(websocketShape);
@@ -353,6 +358,7 @@ export const gatewaySchema = options({
     maxConnections: integer(ranges.connections).optional(),
     maxConnectionsPerIp: integer(ranges.connectionsPerIp, ' (0: no limit)').optional(),
     upgradesPerSecond: integer(ranges.upgradesPerSecond, ' (0: no limit)').optional(),
+    maxUnfinishedBytes: unfinishedBytes.optional(),
   }).optional(),
   trustedProxies: trustedProxies.optional(),
   redis: redis.optional(),

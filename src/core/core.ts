@@ -411,8 +411,18 @@ export class Core implements HttpCommands {
     this.#commands.push(commandType.respondAbort, 0, request.slot, request.generation, 0, 0, 0, 0, request.request);
   }
 
-  bodyAck(request: RequestName, bytes: number): void {
-    this.#commands.push(commandType.bodyAck, 0, request.slot, request.generation, 0, 0, bytes, 0, request.request);
+  bodyAck(request: RequestName, bytes: number, kept = false): void {
+    this.#commands.push(
+      commandType.bodyAck,
+      kept ? commandFlag.bodyKept : 0,
+      request.slot,
+      request.generation,
+      0,
+      0,
+      bytes,
+      0,
+      request.request,
+    );
   }
 
   /** Set by the WebSocket frontend: what `upgrade` means is its business, the command is ours. */

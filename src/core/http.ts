@@ -76,7 +76,8 @@ export interface HttpCommands {
   respondEnd(head: RequestHead): void;
   /** Break off a streamed response so that the client can tell; the connection closes. */
   respondAbort(head: RequestHead): void;
-  bodyAck(head: RequestHead, bytes: number): void;
+  /** So many bytes of the body were taken: more may come. `kept`: they are held until the response is complete, and count towards the budget so long. */
+  bodyAck(head: RequestHead, bytes: number, kept?: boolean): void;
   /** Accept a WebSocket handshake (a head with RW_REQUEST_UPGRADE). `data` becomes `socket.data`. */
   upgrade(head: RequestHead, headers: string, handler: number, data: unknown): void;
   /**

@@ -55,6 +55,8 @@ export interface BehaviorOptions {
   readonly bytesPerSecond?: number;
   /** Past it: receive no more for a while, instead of closing with 1008. */
   readonly pauseOnRate?: boolean;
+  /** From the first byte of a message to its last; 0: for ever. */
+  readonly messageTimeoutMs?: number;
 }
 
 export function encodeConfig(options: CoreOptions): Uint8Array {
@@ -99,6 +101,7 @@ export function encodeBehavior(options: BehaviorOptions): Uint8Array {
   if (options.pauseOnRate) flags |= behaviorFlag.pauseOnRate;
   view.setUint32(behaviorLayout.messagesPerSecond, options.messagesPerSecond ?? 0, true);
   view.setUint32(behaviorLayout.bytesPerSecond, options.bytesPerSecond ?? 0, true);
+  view.setUint32(behaviorLayout.messageTimeoutMs, options.messageTimeoutMs ?? 0, true);
   view.setUint32(behaviorLayout.deflate, options.deflate ?? 0, true);
   view.setUint32(behaviorLayout.deflateMinBytes, options.deflateMinBytes ?? 0, true);
   view.setUint32(behaviorLayout.flags, flags, true);

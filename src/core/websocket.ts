@@ -108,4 +108,6 @@ export interface WebSocketHandler<Data = unknown> {
   maxBytesPerSecond?: number;
   /** What happens past it: 'close' the connection with 1008, or 'pause' receiving, so that TCP holds the client back. @default 'close' */
   onRateLimit?: 'close' | 'pause';
+  /** Seconds that a message may take from its first byte to its last; then the connection closes with 1008. 0: for ever. @default 120 */
+  messageTimeout?: number;
 }

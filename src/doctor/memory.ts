@@ -1,5 +1,5 @@
 /** Checks of memory: enough for the connections, and what the system does with it. */
-import { smallestInGroups } from '../supervisor/cpus.ts';
+import { cgroupMemoryLimit } from '../supervisor/memory.ts';
 import { advice, count, type Finding, ok, problem, short, size } from './finding.ts';
 import type { Goal } from './goal.ts';
 import type { Machine } from './machine.ts';
@@ -11,19 +11,10 @@ const shareAtRest = 0.7;
 /** A slot of the core (docs/architecture.md). */
 const slotBytes = 256;
 
-/** Bytes that the cgroup of this process, or one above it, grants; Infinity: no limit. */
-export function cgroupMemoryLimit(machine: Machine): number {
-  const limitOf = (file: string) => (folder: string) => {
-    const bytes = Number(machine.text(`${folder}/${file}`) ?? 'max');
-    return bytes > 0 ? bytes : Number.POSITIVE_INFINITY;
-  };
-  return smallestInGroups(machine.text, 'memory', limitOf('memory.max'), limitOf('memory.limit_in_bytes'));
-}
-
 export function checkMemory(machine: Machine, goal: Goal): Finding | undefined {
   const total = machine.memory('MemTotal');
   if (total === undefined) return undefined;
-  const granted = cgroupMemoryLimit(machine);
+  const granted = cgroupMemoryLimit(machine.text);
   const isCgroup = granted < total;
   const limit = Math.min(granted, total);
   const isTls = goal.listen.some(({ tls }) => tls !== undefined);

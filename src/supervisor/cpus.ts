@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 /** Reads a file, or returns undefined when there is none. Injected by tests. */
 export type ReadText = (path: string) => string | undefined;
 
-function readText(path: string): string | undefined {
+export function readText(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch {

@@ -49,6 +49,7 @@ function join(boot: ProgramBoot, tell: (message: WorkerMessage) => void): void {
     inboxFdFirst: boot.inboxFdFirst,
     workerIndex: boot.index,
     workerCount: boot.places,
+    workers: boot.workers,
     sharePort: (opened, port) => agreeOnPort(boot.portsFd, opened, port),
     onListening(fd) {
       const core = activeRuntime()?.core;

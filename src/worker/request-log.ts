@@ -79,7 +79,7 @@ export class RequestLog {
         inner.respondAbort(head);
         this.#ended(head, this.#find(head)?.status ?? 0, 'the response was broken off');
       },
-      bodyAck: (head, bytes) => inner.bodyAck(head, bytes),
+      bodyAck: (head, bytes, kept) => inner.bodyAck(head, bytes, kept),
       upgrade: (head, headers, handler, data) => inner.upgrade(head, headers, handler, data),
       remoteAddress: (head) => inner.remoteAddress(head),
       get highWater() {

@@ -186,9 +186,20 @@ describe('admin.token', () => {
 
 describe('limits, rates and logs', () => {
   test('defaults limit nothing', () => {
-    expect(resolved({}).limits).toEqual({ maxConnections: 1048576, maxConnectionsPerIp: 0, upgradesPerSecond: 0 });
+    expect(resolved({}).limits).toEqual({
+      maxConnections: 1048576,
+      maxConnectionsPerIp: 0,
+      upgradesPerSecond: 0,
+      maxUnfinishedBytes: 'auto',
+    });
     const [route] = resolved({ websocket: { '/': {} } }).websocket;
-    expect(route?.settings).toMatchObject({ maxMessagesPerSecond: 0, maxBytesPerSecond: 0, onRateLimit: 'close', concurrency: 1 });
+    expect(route?.settings).toMatchObject({
+      maxMessagesPerSecond: 0,
+      maxBytesPerSecond: 0,
+      onRateLimit: 'close',
+      concurrency: 1,
+      messageTimeout: 120,
+    });
     expect(resolved({}).log).toEqual({ level: 'info', requests: false, requestIdHeader: 'x-request-id' });
   });
 
@@ -210,16 +221,18 @@ describe('limits, rates and logs', () => {
   test('mistakes', () => {
     expect(
       mistakes({
-        limits: { maxConnectionsPerIp: 1.5, upgradesPerSecond: -1 },
+        limits: { maxConnectionsPerIp: 1.5, upgradesPerSecond: -1, maxUnfinishedBytes: '1 GB' },
         log: { requestIdHeader: 'no header' },
-        websocket: { '/': { maxBytesPerSecond: 'many', onRateLimit: 'drop', concurrency: 0 } },
+        websocket: { '/': { maxBytesPerSecond: 'many', onRateLimit: 'drop', concurrency: 0, messageTimeout: -1 } },
       }),
     ).toEqual([
       `websocket['/'].maxBytesPerSecond: is "many"; write an integer from 0 to 1073741824 (0: no limit)`,
       `websocket['/'].onRateLimit: is "drop"; write 'close' or 'pause'`,
       `websocket['/'].concurrency: is 0; write an integer from 1 to 1024`,
+      "websocket['/'].messageTimeout: is -1; write a number of seconds from 0 to 2592000 (0: never)",
       'limits.maxConnectionsPerIp: is 1.5; write an integer from 0 to 65534 (0: no limit)',
       'limits.upgradesPerSecond: is -1; write an integer from 0 to 1000000 (0: no limit)',
+      `limits.maxUnfinishedBytes: is "1 GB"; write 'auto' or an integer from 1048576 to 2199023255552`,
       'log.requestIdHeader: is "no header"; write false, or a header such as \'x-request-id\'',
     ]);
   });

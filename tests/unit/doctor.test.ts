@@ -2,8 +2,9 @@ import { afterAll, describe, expect, test } from 'bun:test';
 import { checkDescriptors, checkFileTable, checkOwnLimit } from '../../src/doctor/descriptors.ts';
 import { connectionsAssumed } from '../../src/doctor/goal.ts';
 import { checkClock, checkIoUring, checkKernel } from '../../src/doctor/kernel.ts';
-import { cgroupMemoryLimit, checkHugePages, checkMemory, checkOvercommit, checkSwap } from '../../src/doctor/memory.ts';
+import { checkHugePages, checkMemory, checkOvercommit, checkSwap } from '../../src/doctor/memory.ts';
 import { checkBun, checkCpus } from '../../src/doctor/processors.ts';
+import { cgroupMemoryLimit } from '../../src/supervisor/memory.ts';
 import { goalOf, limits, machineOf, remediesOf, removeTrees } from './doctor-trees.ts';
 
 afterAll(removeTrees);
@@ -232,11 +233,11 @@ describe('memory', () => {
 
   test('the cgroup counts, in both versions, with those above it', () => {
     const v2 = { '/proc/self/cgroup': '0::/a/b\n', '/sys/fs/cgroup/a/memory.max': '300000000\n', '/sys/fs/cgroup/a/b/memory.max': 'max\n' };
-    expect(cgroupMemoryLimit(machineOf(v2))).toBe(300_000_000);
+    expect(cgroupMemoryLimit(machineOf(v2).text)).toBe(300_000_000);
     const v1 = { '/proc/self/cgroup': '4:memory:/docker/abc\n', '/sys/fs/cgroup/memory/memory.limit_in_bytes': '9223372036854771712\n' };
-    expect(cgroupMemoryLimit(machineOf(v1))).toBeGreaterThan(2 ** 60);
+    expect(cgroupMemoryLimit(machineOf(v1).text)).toBeGreaterThan(2 ** 60);
     const limit = { '/sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes': '268435456' };
-    expect(cgroupMemoryLimit(machineOf({ ...v1, ...limit }))).toBe(268_435_456);
+    expect(cgroupMemoryLimit(machineOf({ ...v1, ...limit }).text)).toBe(268_435_456);
     const finding = checkMemory(machineOf({ ...v2, ...meminfo(16_000_000) }), goalOf({ connections: 100_000 }));
     expect(finding?.what).toContain('by the cgroup');
     expect(remediesOf(finding).slice(0, 2)).toEqual([

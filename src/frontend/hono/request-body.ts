@@ -2,7 +2,8 @@
  * The body of one request on its way from the core to whoever reads it.
  *
  * Parts arrive borrowed, with `push`. They are acknowledged when somebody takes them, so that a reader that
- * is slow, or absent, holds back the client and not this process's memory: what waits here is bounded by the core's window.
+ * is slow, or absent, holds back the client and not this process's memory: what waits here is bounded by the core's window. Of what is taken
+ * the core is told whether it stays here until the response is complete, which is bounded by its budget for all requests.
  *
  *   waiting ── collect() ──► collecting ──► done        text(), json(), ... : one result, no stream
  *      └────── stream() ───► streaming  ──► done        .body: pulled part by part
@@ -32,6 +33,8 @@ export class RequestBody {
   private controller: ReadableByteStreamController | null = null;
   private wanted: (() => void) | null = null;
   private touched = false;
+  /** What the stream gives is gathered elsewhere, until all has come. */
+  private gathered = false;
   private cancelled = false;
 
   constructor(head: RequestHead, commands: Handle<HttpCommands>) {
@@ -96,6 +99,11 @@ export class RequestBody {
     return result;
   }
 
+  /** What is read from the stream is held until all has come. */
+  gather(): void {
+    this.gathered = true;
+  }
+
   /** The body as a stream of bytes; the same stream each time. Nothing is taken before it is read. */
   stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
     if (this.streamValue !== null) return this.streamValue;
@@ -136,7 +144,7 @@ export class RequestBody {
   }
 
   private acknowledge(bytes: number): void {
-    if (bytes > 0) behind(this.commands).bodyAck(this.head, bytes);
+    if (bytes > 0) behind(this.commands).bodyAck(this.head, bytes, this.kind !== null || this.gathered);
   }
 
   /** Hand one part to the stream, and its end after the last. */

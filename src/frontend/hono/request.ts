@@ -105,6 +105,8 @@ export class LightRequest {
       copy.aborter = this.abortController();
       return copy as unknown as Request;
     }
+    // what one of the two has read is held until the other has
+    this.incoming.gather();
     return this.toNative().clone() as Request;
   }
 
@@ -142,12 +144,16 @@ export class LightRequest {
   }
 
   private read(kind: BodyKind): Promise<unknown> {
-    if (this.native !== null) return this.native[kind]() as Promise<unknown>;
+    if (this.native !== null) {
+      this.incoming?.gather();
+      return this.native[kind]() as Promise<unknown>;
+    }
     const needsType = kind === 'blob' || kind === 'formData';
     const contentType = needsType ? (this.headers.get('content-type') ?? '') : '';
     const { incoming } = this;
     if (incoming === null) return emptyBody(kind, contentType);
     if (!incoming.streamed) return incoming.collect(kind, contentType);
+    incoming.gather();
     try {
       return this.toNative()[kind]() as Promise<unknown>;
     } catch (error) {

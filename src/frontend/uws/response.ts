@@ -95,6 +95,8 @@ class Attached {
   onAborted: (() => unknown) | undefined;
   onWritable: Writable | undefined;
   body: BodySink | undefined;
+  /** What `body` takes it holds until the end. */
+  keepsBody = false;
   /** Of a sized body: bytes that the core has accepted, and all. */
   offset = 0;
   total = 0;
@@ -262,19 +264,19 @@ export class HttpResponse implements HttpResponseMembers {
 
   onData(handler: (chunk: ArrayBuffer, isLast: boolean) => unknown): this {
     alive(this);
-    attachedTo(this).body = dataSink(callbackOf(handler));
+    attachSink(this, dataSink(callbackOf(handler)), false);
     return this;
   }
 
   onDataV2(handler: (chunk: ArrayBuffer, maxRemainingBodyLength: bigint) => unknown): this {
     alive(this);
-    attachedTo(this).body = countedDataSink(callbackOf(handler), requestLengthOf(this));
+    attachSink(this, countedDataSink(callbackOf(handler), requestLengthOf(this)), false);
     return this;
   }
 
   collectBody(maxSize: number, handler: (fullBody: ArrayBuffer | null) => unknown): this {
     alive(this);
-    attachedTo(this).body = collectingSink(countOf(maxSize), callbackOf(handler), requestLengthOf(this));
+    attachSink(this, collectingSink(countOf(maxSize), callbackOf(handler), requestLengthOf(this)), true);
     return this;
   }
 
@@ -377,7 +379,7 @@ export function deliverBody(response: HttpResponse, bytes: Uint8Array, end: bool
     give(response, extras.body, bytes, end);
     if (end) extras.body = undefined;
   }
-  if (bytes.byteLength > 0 && !(response[state] & is.dead)) host.core.bodyAck(nameOf(response), bytes.byteLength);
+  if (bytes.byteLength > 0 && !(response[state] & is.dead)) host.core.bodyAck(nameOf(response), bytes.byteLength, extras?.keepsBody);
 }
 
 /** End the connection at once, unless the response is over. */
@@ -452,6 +454,13 @@ function alive(response: HttpResponse): number {
 function attachedTo(response: HttpResponse): Attached {
   response[attached] ??= new Attached();
   return response[attached];
+}
+
+/** `keeps`: what it takes is held until the end, as the core is told. */
+function attachSink(response: HttpResponse, sink: BodySink, keeps: boolean): void {
+  const extras = attachedTo(response);
+  extras.body = sink;
+  extras.keepsBody = keeps;
 }
 
 /** What is no count is none; Infinity is as good as no limit. */

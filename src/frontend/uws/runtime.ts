@@ -13,6 +13,7 @@ import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } fr
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpEvents, RequestRecordHandler } from '../../core/http.ts';
 import { outputTo } from '../../output.ts';
+import { unfinishedBytesOf } from '../../supervisor/memory.ts';
 import { Loop } from '../../worker/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
 import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';
@@ -42,6 +43,8 @@ export interface RuntimeOptions {
   readonly workerIndex?: number;
   readonly workerCount?: number;
   readonly maxConnections?: number;
+  /** Processes that share the memory of this machine, this one among them. Default 1. */
+  readonly workers?: number;
   /**
    * Chooses the port of a listener that has asked for any. `opened`: its number among such listeners of the process; `port`: what the
    * kernel has offered. ret: the port that all workers use
@@ -135,6 +138,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
       maxBodyBytes: Number.MAX_SAFE_INTEGER,
       numbers: {
         keepAliveTimeoutMs,
+        unfinishedKib: Math.ceil(unfinishedBytesOf('auto', options.workers ?? 1) / 1024),
         ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }),
       },
     });

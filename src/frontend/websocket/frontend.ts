@@ -374,6 +374,7 @@ function behaviorOf({ handler, settings }: RouteDefinition): BehaviorOptions {
     messagesPerSecond: settings.maxMessagesPerSecond,
     bytesPerSecond: settings.maxBytesPerSecond,
     pauseOnRate: settings.onRateLimit === 'pause',
+    messageTimeoutMs: settings.messageTimeout * 1000,
     ...(settings.compression === false ? {} : compressionOf(settings.compression)),
   };
 }

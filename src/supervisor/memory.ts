@@ -1,0 +1,32 @@
+/**
+ * How much memory this process may use: that of the machine, or what its cgroup grants (docker --memory, Kubernetes limits, MemoryMax).
+ * Role: asked by workers for their budgets, and by the doctor.
+ */
+import { join } from 'node:path';
+import { type ReadText, readText, smallestInGroups } from './cpus.ts';
+
+/** Bytes that the cgroup of this process, or one above it, grants; Infinity: no limit. */
+export function cgroupMemoryLimit(read: ReadText = readText): number {
+  const limitOf = (file: string) => (folder: string) => {
+    const bytes = Number(read(join(folder, file)) ?? 'max');
+    return bytes > 0 ? bytes : Number.POSITIVE_INFINITY;
+  };
+  return smallestInGroups(read, 'memory', limitOf('memory.max'), limitOf('memory.limit_in_bytes'));
+}
+
+/** Bytes of memory for this process and what shares its cgroup. Where nothing tells, 1 GiB. */
+export function availableMemory(read: ReadText = readText): number {
+  const total = Number(/^MemTotal:\s+(\d+) kB/m.exec(read('/proc/meminfo') ?? '')?.[1] ?? 2 ** 20) * 1024;
+  return Math.min(total, cgroupMemoryLimit(read));
+}
+
+/** The part of the memory that may hold what clients have begun and not finished; the rest is for everything else. */
+const unfinishedShare = 1 / 4;
+/** Less would refuse what is harmless. */
+const unfinishedBytesLeast = 16 * 2 ** 20;
+
+/** Bytes that one of so many workers may hold of what clients have begun. `wanted`: for all of them, or what is left to us. */
+export function unfinishedBytesOf(wanted: 'auto' | number, workers: number, read: ReadText = readText): number {
+  if (wanted !== 'auto') return Math.max(1024, Math.floor(wanted / workers));
+  return Math.max(unfinishedBytesLeast, Math.floor((availableMemory(read) * unfinishedShare) / workers));
+}
