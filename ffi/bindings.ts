@@ -75,6 +75,7 @@ const { symbols } = dlopen(libraryPath, {
   rw_core_wake: { args: [pointer], returns: FFIType.void },
   rw_core_remote_address: { args: [pointer, u32, u32, pointer, u32, pointer], returns: i32 },
   rw_core_peer: { args: [pointer, u32, u32, u32, pointer, pointer], returns: i32 },
+  rw_core_tls: { args: [pointer, u32, u32, pointer, u32, pointer], returns: i32 },
   rw_core_topics: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
   rw_core_topic_wanted: { args: [pointer, pointer, u32], returns: i32 },
   rw_core_subscribers: { args: [pointer, pointer, u32], returns: u32 },
@@ -297,6 +298,24 @@ export const coreCalls = {
     const port = new Uint32Array(1);
     const length = symbols.rw_core_peer(core, slot, generation, proxied ? 1 : 0, ptr(out), ptr(port));
     return length < 0 ? undefined : { address: out.slice(0, length), port: port[0] ?? 0 };
+  },
+  /** The version of TLS, the server name that was asked for, or '', and the client's certificate (DER), if any; undefined: no TLS, or it has ended. */
+  tls(
+    core: CoreHandle,
+    slot: number,
+    generation: number,
+  ): { version: number; serverName: string; certificate: Uint8Array | undefined } | undefined {
+    const version = new Uint32Array(1);
+    let out = new Uint8Array(4096);
+    let length = symbols.rw_core_tls(core, slot, generation, ptr(out), out.length, ptr(version));
+    if (length > out.length) {
+      out = new Uint8Array(length);
+      length = symbols.rw_core_tls(core, slot, generation, ptr(out), out.length, ptr(version));
+    }
+    if (length <= 0) return undefined;
+    const nameEnd = 2 + new DataView(out.buffer).getUint16(0, true);
+    const serverName = Buffer.from(out.buffer).latin1Slice(2, nameEnd);
+    return { version: version[0] ?? 0, serverName, certificate: nameEnd < length ? out.slice(nameEnd, length) : undefined };
   },
   /** `ranges`: records of struct rw_address_range, copied. */
   trustedProxies(core: CoreHandle, ranges: Uint8Array, count: number): void {

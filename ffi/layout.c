@@ -48,7 +48,7 @@
 
 #define PROXY_HEADERS(X) X(RW_PROXY_HEADER_NONE) X(RW_PROXY_HEADER_X_FORWARDED_FOR) X(RW_PROXY_HEADER_FORWARDED)
 
-#define TLS_FLAGS(X) X(RW_TLS_LOW_MEMORY)
+#define TLS_FLAGS(X) X(RW_TLS_LOW_MEMORY) X(RW_TLS_CLIENT_OPTIONAL)
 
 #define CLOSE_CAUSES(X)                                                                                        \
     X(RW_CLOSE_BY_HOST) X(RW_CLOSE_BY_PEER) X(RW_CLOSE_PEER_GONE) X(RW_CLOSE_PROTOCOL_ERROR)                   \

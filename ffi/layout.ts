@@ -159,6 +159,7 @@ export const proxyHeader = {
 /** enum rw_tls_flag */
 export const tlsFlag = {
   lowMemory: 1,
+  clientOptional: 2,
 } as const;
 
 /** enum rw_close_cause */

@@ -20,6 +20,7 @@ export type {
   TrustedProxiesOptions,
 } from './config/define.ts';
 export { defineGateway } from './config/define.ts';
-export type { CompressionOptions, Message, SendResult, Socket, WebSocketHandler } from './core/websocket.ts';
-export { getConnInfo, type RingwayBindings, upgradeWebSocket } from './frontend/hono/index.ts';
+export type { TlsInfo } from './core/tls-info.ts';
+export type { CompressionOptions, Message, SendResult, Socket, UpgradeClient, WebSocketHandler } from './core/websocket.ts';
+export { getConnInfo, getTlsInfo, type RingwayBindings, upgradeWebSocket } from './frontend/hono/index.ts';
 export { publish } from './worker/publish.ts';

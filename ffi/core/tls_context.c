@@ -191,7 +191,8 @@ static int load_client_ca(const struct load *load) {
         return mistake(load, "the TLS client CAs in '%s' cannot be used: %s", path, reason());
     }
     SSL_CTX_set_client_CA_list(load->ssl, names);
-    SSL_CTX_set_verify(load->ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    int optional = (load->options->flags & RW_TLS_CLIENT_OPTIONAL) != 0;
+    SSL_CTX_set_verify(load->ssl, SSL_VERIFY_PEER | (optional ? 0 : SSL_VERIFY_FAIL_IF_NO_PEER_CERT), NULL);
     return 1;
 }
 

@@ -1,7 +1,28 @@
 /* Who is at both ends of a TLS connection, see tls.h: the name that the client asked for and what it may ask for by it. */
+#include <openssl/x509.h>
 #include <string.h>
 
 #include "tls.h"
+
+int32_t rw_core_tls(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint8_t *out, uint32_t bytes, uint32_t *version) {
+    const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
+    *version = 0;
+    if (!slot) return RW_ERR_STALE;
+    const struct rw_tls *tls = slot->tls;
+    if (!tls || tls->phase != RW_TLS_OPEN) return 0;
+    *version = (uint32_t)SSL_version(tls->ssl);
+    uint16_t name_bytes = tls->name ? (uint16_t)strlen(tls->name) : 0;
+    X509 *shown = SSL_get0_peer_certificate(tls->ssl);
+    int certificate_bytes = shown ? i2d_X509(shown, NULL) : 0;
+    if (certificate_bytes < 0) return RW_ERR_STALE;
+    uint32_t needed = (uint32_t)sizeof name_bytes + name_bytes + (uint32_t)certificate_bytes;
+    if (needed > bytes) return (int32_t)needed;
+    memcpy(out, &name_bytes, sizeof name_bytes);
+    if (name_bytes) memcpy(out + sizeof name_bytes, tls->name, name_bytes);
+    uint8_t *at = out + sizeof name_bytes + name_bytes;
+    if (shown) (void)i2d_X509(shown, &at);
+    return (int32_t)needed;
+}
 
 /* The context of a host as a request has it; one that no client can ask for in a handshake is the listener's own. */
 static const struct rw_tls_context *context_of(const struct rw_tls_listener *listener, const uint8_t *host, size_t bytes, uint16_t *number) {

@@ -530,7 +530,8 @@ struct rw_tls_options {
 };
 
 enum rw_tls_flag {
-    RW_TLS_LOW_MEMORY = 1u << 0, /* give the buffers of idle connections back */
+    RW_TLS_LOW_MEMORY = 1u << 0,      /* give the buffers of idle connections back */
+    RW_TLS_CLIENT_OPTIONAL = 1u << 1, /* with ca_file: a client may show no certificate, but none that is not signed by them */
 };
 
 /* Make a listener speak TLS, before or after rw_core_listen(); again: handshakes from now on use the new options, and connections that
@@ -584,6 +585,11 @@ RW_EXPORT int32_t rw_core_remote_address(const struct rw_core *core, uint32_t sl
  * in:  proxied: 1: as told by the PROXY protocol, or by a trusted proxy in the head of the latest request (then the port is 0); 0: of the socket
  * ret: 4 or 16; 0: a Unix socket, or no proxy has told; RW_ERR_STALE */
 RW_EXPORT int32_t rw_core_peer(const struct rw_core *core, uint32_t slot, uint32_t generation, uint32_t proxied, uint8_t *out, uint32_t *port);
+
+/* Of a TLS connection, its version (0x0303, 0x0304) in *version and into out[0..bytes): a u16 length in host order and the server name that the
+ * client asked for, in lower case; then its certificate (DER), which ca_file has signed, or nothing.
+ * ret: bytes needed for all (out holds it only when that is <= `bytes`); 0: it is not over TLS; RW_ERR_STALE */
+RW_EXPORT int32_t rw_core_tls(const struct rw_core *core, uint32_t slot, uint32_t generation, uint8_t *out, uint32_t bytes, uint32_t *version);
 
 /* The topics of a connection into out[0..bytes): for each a u16 length in host order and the name.
  * ret: bytes needed for all (when more than `bytes`, out holds those that fit), or RW_ERR_STALE */

@@ -4,7 +4,7 @@
  */
 export const defaults = {
   listen: { port: 8080, host: '::', hostWithoutIpv6: '0.0.0.0', ipv6Only: false, backlog: 4096, proxyProtocol: false },
-  tls: { minVersion: 'TLSv1.2', reloadInterval: 60 },
+  tls: { clientCertificate: 'required', minVersion: 'TLSv1.2', reloadInterval: 60 },
   admin: { port: 9100, host: '127.0.0.1' },
   workers: 'auto',
   http: {

@@ -32,6 +32,8 @@ export interface CertificateOptions {
   passphrase?: string | undefined;
   /** Authorities: given, every client must show a certificate that one of them has signed. false: clients need none. @default false */
   ca?: string | false | undefined;
+  /** With `ca`: 'optional' serves clients without a certificate as well; one that is shown must be signed all the same. @default 'required' */
+  clientCertificate?: 'required' | 'optional' | undefined;
   /** Least version of TLS. @default 'TLSv1.2' */
   minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
   /** Parameters for DHE key exchange, with TLS 1.2 only. @default only elliptic curves are spoken: X25519, P-256, P-384 */

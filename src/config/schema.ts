@@ -138,6 +138,7 @@ const certificateShape = {
   key: pemFile('key.pem'),
   passphrase: passphrase.optional(),
   ca: z.union([z.literal(false), pemFile('ca.pem')], { error: notPemFile('ca.pem', ', or false') }).optional(),
+  clientCertificate: oneOf(['required', 'optional']).optional(),
   minVersion: oneOf(['TLSv1.2', 'TLSv1.3']).optional(),
   dhParams: pemFile('dhparams.pem').optional(),
   ciphers: z.string({ error: sayInstead("a list of OpenSSL's, such as 'ECDHE+AESGCM'") }).optional(),

@@ -5,6 +5,7 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { TlsFiles } from '../../ffi/bindings.ts';
+import { tlsFlag } from '../../ffi/layout.ts';
 import { errorCode } from '../operating-error.ts';
 import { defaults, serverNameLengthMax, serverNamesMax } from './defaults.ts';
 import type { CertificateOptions, TlsOptions } from './define.ts';
@@ -35,6 +36,8 @@ export const fileOptions = { certFile: 'cert', keyFile: 'key', caFile: 'ca', dhP
 
 const versions = { 'TLSv1.2': 0x0303, 'TLSv1.3': 0x0304 } as const;
 
+const needsCa = 'needs ca, the authorities that may have signed it';
+
 /** As the core takes them (ffi/core/tls_names.c). */
 const serverName = /^(?:\*\.)?[\w-]+(?:\.[\w-]+)*$/;
 
@@ -42,6 +45,7 @@ const serverName = /^(?:\*\.)?[\w-]+(?:\.[\w-]+)*$/;
 export function resolveTls(tls: TlsOptions, path: readonly PropertyKey[], folder: string, complain: Complain): TlsSettings {
   const written = resolveFiles(tls, path, folder, complain);
   const files = { minVersion: versions[defaults.tls.minVersion], ...written };
+  if (tls.clientCertificate !== undefined && written.caFile === undefined) complain([...path, 'clientCertificate'], needsCa);
   // A name is as its address, unless it says otherwise: one that asks for no client certificate by oversight would be the way in.
   const { certFile, keyFile, passphrase, ...shared } = files;
   const names = Object.entries(tls.serverNames ?? {});
@@ -54,7 +58,9 @@ export function resolveTls(tls: TlsOptions, path: readonly PropertyKey[], folder
     const earlier = seen.get(name.toLowerCase());
     if (earlier !== undefined) complain(place, `is the same name as '${earlier}'; remove one of them`);
     seen.set(name.toLowerCase(), name);
-    return { name, files: { ...shared, ...resolveFiles(options, place, folder, complain) } };
+    const named = { ...shared, ...resolveFiles(options, place, folder, complain) };
+    if (options.clientCertificate !== undefined && named.caFile === undefined) complain([...place, 'clientCertificate'], needsCa);
+    return { name, files: named };
   });
   return {
     path,
@@ -74,12 +80,13 @@ function resolveFiles(options: CertificateOptions, path: readonly PropertyKey[],
     if (problem !== undefined) complain([...path, name], problem);
     return absolute;
   };
-  const { ca, minVersion, dhParams, ciphers, passphrase } = options;
+  const { ca, clientCertificate, minVersion, dhParams, ciphers, passphrase } = options;
   return {
     certFile: file('cert'),
     keyFile: file('key'),
     ...(passphrase === undefined ? {} : { passphrase }),
     ...(ca === undefined ? {} : { caFile: file('ca') }),
+    ...(clientCertificate === undefined ? {} : { flags: clientCertificate === 'optional' ? tlsFlag.clientOptional : 0 }),
     ...(dhParams === undefined ? {} : { dhParamsFile: file('dhParams') }),
     ...(ciphers === undefined ? {} : { ciphers }),
     ...(minVersion === undefined ? {} : { minVersion: versions[minVersion] }),

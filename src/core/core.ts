@@ -39,6 +39,7 @@ import {
   encodeConfig,
 } from './options.ts';
 import { statIndex } from './stat-index.ts';
+import { type TlsInfo, tlsInfo } from './tls-info.ts';
 
 const slotWords = slotLayout.bytes / 4;
 
@@ -458,6 +459,12 @@ export class Core implements HttpCommands {
       if (told !== undefined && told.address.length > 0) return { address: addressText(told.address), port: told.port };
     }
     return coreCalls.remoteAddress(this.#core, slot, generation);
+  }
+
+  /** Undefined when the connection has ended or is not over TLS. */
+  tls({ slot, generation }: ConnectionName | RequestName): TlsInfo | undefined {
+    const found = coreCalls.tls(this.#core, slot, generation);
+    return found && tlsInfo(found.version, found.serverName, found.certificate);
   }
 
   #isLatest({ slot, request }: RequestName): boolean {

@@ -3,6 +3,8 @@
  * Role: the border that frontends (src/frontend/) are written against. Implemented by src/core/core.ts.
  */
 
+import type { TlsInfo } from './tls-info.ts';
+
 /** Values of `RequestHead.method`, equal to `enum rw_method`; OTHER carries its name as the first header, named ":method". */
 export const methodNames = ['OTHER', 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
 
@@ -85,5 +87,7 @@ export interface HttpCommands {
    * Unix socket, and behind proxies once it has another request, which may be another client's.
    */
   remoteAddress(head: RequestHead): { address: string; port: number } | undefined;
+  /** Undefined when the connection is gone or not over TLS. */
+  tls(head: RequestHead): TlsInfo | undefined;
   readonly highWater: number;
 }

@@ -9,6 +9,7 @@ import type { Core, Outcome } from './core.ts';
 import { controlBytesMax, isCloseCode } from './frame-rules.ts';
 import { inspection, shown } from './inspection.ts';
 import { ReceivedMessage, sendBinary, sendText } from './message.ts';
+import type { TlsInfo } from './tls-info.ts';
 import type { Message, SendResult, Socket, WebSocketHandler } from './websocket.ts';
 
 /** What the sockets of one route share. */
@@ -103,6 +104,10 @@ export class GatewaySocket implements Socket {
 
   get remoteAddress(): string {
     return this.#route.core.remoteAddress(this)?.address ?? '';
+  }
+
+  get tls(): TlsInfo | undefined {
+    return this.#route.core.tls(this);
   }
 
   send(message: Sendable): SendResult {

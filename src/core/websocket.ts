@@ -2,6 +2,7 @@
  * WebSockets between the core and whoever handles them.
  * Role: the types that handlers see. Implemented by src/core/socket.ts.
  */
+import type { TlsInfo } from './tls-info.ts';
 
 /**
  * A received message. Nothing is decoded until it is asked for, and `socket.send(message)` forwards it without touching it.
@@ -32,6 +33,8 @@ export interface Socket<Data = unknown> {
   readonly bufferedAmount: number;
   /** The client's address, behind trusted proxies as they tell it; '' once it is gone, or for a Unix socket. */
   readonly remoteAddress: string;
+  /** The server name and certificate that the client has shown; undefined without TLS, and once it is gone. */
+  readonly tls: TlsInfo | undefined;
   send(message: Message | string | ArrayBuffer | ArrayBufferView): SendResult;
   ping(data?: string | Uint8Array): void;
   /** Start the close handshake. code: 1000–1003, 1007–1014 or 3000–4999; reason: at most 123 bytes of UTF-8. */
@@ -61,6 +64,14 @@ export interface CompressionOptions {
   windowBits?: number | undefined;
 }
 
+/** Who asks for a WebSocket. */
+export interface UpgradeClient {
+  /** As that of the socket to be. */
+  readonly remoteAddress: string;
+  /** As that of the socket to be. */
+  readonly tls: TlsInfo | undefined;
+}
+
 /**
  * What to do with the WebSockets of a route. Every callback may be async; one that throws closes the socket with 1011.
  *
@@ -70,7 +81,7 @@ export interface CompressionOptions {
  */
 export interface WebSocketHandler<Data = unknown> {
   /** Decide on the handshake. Return data for `socket.data`, or a Response to refuse. */
-  upgrade?(request: Request): Data | Response | undefined | Promise<Data | Response | undefined>;
+  upgrade?(request: Request, client: UpgradeClient): Data | Response | undefined | Promise<Data | Response | undefined>;
   open?(socket: Socket<Data>): void | Promise<void>;
   message?(socket: Socket<Data>, message: Message): void | Promise<void>;
   close?(socket: Socket<Data>, code: number, reason: string): void | Promise<void>;

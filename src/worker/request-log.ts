@@ -82,6 +82,7 @@ export class RequestLog {
       bodyAck: (head, bytes, kept) => inner.bodyAck(head, bytes, kept),
       upgrade: (head, headers, handler, data) => inner.upgrade(head, headers, handler, data),
       remoteAddress: (head) => inner.remoteAddress(head),
+      tls: (head) => inner.tls(head),
       get highWater() {
         return inner.highWater;
       },

@@ -144,12 +144,66 @@ static void a_second_hello_without_a_name_gets_what_the_listener_asks_for(void *
     host_close(host);
 }
 
+/* The certificate may be left out, but a session without it leads nowhere that needs one. */
+static void an_optional_certificate_is_told_and_its_absence_is_not_resumed_where_one_is_required(void **state) {
+    struct host *host = tls_host(state, DEFAULTS);
+    struct certificate friend = certificate_make("friend.test", &ca);
+    struct rw_tls_options required = certificate_options(&leaf), optional = required;
+    required.ca_file = optional.ca_file = ca.cert_file.path;
+    optional.flags = RW_TLS_CLIENT_OPTIONAL;
+    tls_name(host, "required.test", 1, &required);
+    tls_name(host, "optional.test", 2, &optional);
+    for (int i = 0; i < 4; i++) {
+        int shows = i & 1;
+        SSL_CTX *context = tls_client_with(versions[i / 2], shows ? &friend : NULL);
+        struct peer *peer = tls_open(host, context, "Optional.test");
+        peer_send_text(host, peer, GET("/a"));
+        struct record *request = host_expect(host, RW_EVENT_REQUEST);
+        uint8_t told[2048];
+        uint32_t version;
+        int32_t bytes = rw_core_tls(host->core, request->event.slot, request->event.generation, told, sizeof told, &version);
+        assert_int_equal(version, versions[i / 2]);
+        assert_memory_equal(told, "\x0d\0optional.test", 15);
+        assert_int_equal(bytes, 15 + (shows ? i2d_X509(friend.x509, NULL) : 0));
+        if (shows) {
+            const uint8_t *der = told + 15;
+            X509 *parsed = d2i_X509(NULL, &der, bytes - 15);
+            assert_non_null(parsed);
+            assert_int_equal(X509_cmp(parsed, friend.x509), 0);
+            X509_free(parsed);
+        }
+        /* Without room nothing is written, and the length is told all the same. */
+        told[0] = 7;
+        assert_int_equal(rw_core_tls(host->core, request->event.slot, request->event.generation, told, 14, &version), bytes);
+        assert_int_equal(told[0], 7);
+        assert_int_equal(rw_core_tls(host->core, request->event.slot, request->event.generation + 1, told, 14, &version), RW_ERR_STALE);
+        host_respond(host, &request->event, 200, "", "");
+        peer_expect_response(host, peer, 200, "");
+        SSL_SESSION *session = SSL_get1_session(tls_of(peer)->ssl);
+        SSL_CTX *bare = tls_client_with(versions[i / 2], NULL);
+        struct peer *intruder = tls_connect(host, bare, "required.test");
+        assert_int_equal(SSL_set_session(tls_of(intruder)->ssl, session), 1);
+        uint64_t before = host->core->stats->tls_handshakes;
+        (void)tls_shake_hands(host, intruder);
+        host_turns(host, 5);
+        assert_int_equal(host->core->stats->tls_handshakes, before);
+        peer_close(host, intruder);
+        if (!shows) expect_first_status(host, context, "optional.test", "required.test", 421);
+        SSL_SESSION_free(session);
+        SSL_CTX_free(bare);
+        SSL_CTX_free(context);
+    }
+    host_close(host);
+    certificate_free(&friend);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(a_name_that_asks_for_a_certificate_is_not_served_on_a_connection_of_another),
         ON_SIM(a_listener_that_asks_for_certificates_is_not_served_by_a_name_that_does_not),
         ON_SIM(a_name_is_served_with_its_least_version_and_its_ciphers_only),
         ON_SIM(a_connection_is_served_by_its_own_name_after_that_was_loaded_again),
+        ON_EVERY_RING(an_optional_certificate_is_told_and_its_absence_is_not_resumed_where_one_is_required),
         ON_EVERY_RING(a_second_hello_without_a_name_gets_what_the_listener_asks_for),
     };
     return cmocka_run_group_tests_name("both ends of TLS are known", tests, make_certificates, free_certificates);

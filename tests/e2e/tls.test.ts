@@ -24,17 +24,23 @@ beforeAll(() => {
 afterAll(() => authority?.dispose());
 
 const config = `
-import { defineGateway } from 'ringway';
+import { defineGateway, getTlsInfo } from 'ringway';
+const told = (tls) => tls && [tls.protocol, tls.servername ?? null, tls.authorized, tls.peerCertificate?.subject ?? null];
 export default defineGateway({
   $OPTIONS,
-  fetch: async (request) => {
+  fetch: async (request, env) => {
     const { pathname } = new URL(request.url);
     if (pathname === '/pid') return new Response(String(process.pid));
+    if (pathname === '/client') return Response.json([told(env.tls()), told(getTlsInfo({ env }))]);
     if (pathname === '/echo') return new Response(await request.arrayBuffer());
     return new Response(request.url);
   },
   websocket: {
     '/echo': { message: (socket, message) => void socket.send(message) },
+    '/client': {
+      upgrade: (_, client) => ({ at: told(client.tls), address: client.remoteAddress }),
+      open: (socket) => void socket.send(JSON.stringify([socket.data, told(socket.tls)])),
+    },
     '/mine': { origins: 'same-host', open: (socket) => void socket.send(String(process.pid)) },
   },
 });
@@ -279,6 +285,116 @@ forEachBackend('client certificates', (backend) => {
         const { out, code } = await curl(...args, ...target);
         expect([out, code === 0]).toEqual(['', false]);
       }
+    }
+  });
+});
+
+forEachBackend('client certificates that are optional', (backend) => {
+  let gateway: Gateway;
+  let stranger: Authority;
+  beforeAll(async () => {
+    stranger = createAuthority('Stranger');
+    gateway = await start(backend, ", ca: 'ca.pem', clientCertificate: 'optional'");
+  });
+  afterAll(async () => {
+    await gateway?.stop();
+    stranger?.dispose();
+  });
+
+  /** What handlers are told of a request and of a WebSocket. */
+  async function told(name: string, shown: Certificate | undefined): Promise<unknown> {
+    const tls = { ca: authority.cert, ...shown, serverName: name, checkServerIdentity: () => undefined };
+    const files = shown === undefined ? undefined : authority.filesOf(shown);
+    const there = ['--resolve', `${name}:${gateway.port}:127.0.0.1`];
+    const { out } = await curl(
+      ...there,
+      ...(files ? ['--cert', files.cert, '--key', files.key] : []),
+      `https://${name}:${gateway.port}/client`,
+    );
+    const options = { headers: { host: `${name}:${gateway.port}` }, tls };
+    const socket = new WebSocket(
+      `wss://${name === 'localhost' ? name : '127.0.0.1'}:${gateway.port}/client`,
+      options as unknown as string[],
+    );
+    const first = new Promise<unknown>((resolve, reject) => {
+      socket.onmessage = ({ data }) => resolve(JSON.parse(String(data)));
+      socket.onclose = ({ code, reason }) => reject(new Error(`closed with ${code} ${reason}`));
+    });
+    const message = await first;
+    socket.close();
+    return { request: JSON.parse(out), socket: message };
+  }
+
+  test('handlers know the server name and the certificate, of requests, handshakes and sockets', async () => {
+    const known = authority.issue('device 7', 'DNS:client.test');
+    const none = ['TLSv1.3', 'localhost', false, null];
+    expect(await told('localhost', undefined)).toEqual({ request: [none, none], socket: [{ at: none, address: '127.0.0.1' }, none] });
+    const shown = ['TLSv1.3', 'localhost', true, 'CN=device 7'];
+    expect(await told('localhost', known)).toEqual({ request: [shown, shown], socket: [{ at: shown, address: '127.0.0.1' }, shown] });
+    const there = `127.0.0.1:${await plainPort(gateway)}`;
+    expect(await (await fetch(`http://${there}/client`)).text()).toBe('[null,null]');
+  });
+
+  test('TLS 1.2, a resumed session, and a client that asks for no name', async () => {
+    const { cert, key } = authority.issue('device 8', 'DNS:client.test');
+    const ask = (more: object) =>
+      new Promise<{ text: string; reused: boolean; session: Buffer | undefined }>((resolve, reject) => {
+        let session: Buffer | undefined;
+        let text = '';
+        const socket = connect({ port: gateway.port, host: '127.0.0.1', ca: authority.cert, cert, key, ...more });
+        socket.once('secureConnect', () => socket.write('GET /client HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'));
+        socket.on('session', (ticket: Buffer) => {
+          session = ticket;
+        });
+        let reused = false;
+        socket.on('data', (data: Buffer) => {
+          reused = socket.isSessionReused();
+          text += data.toString('latin1');
+        });
+        socket.on('error', reject).on('close', () => resolve({ text: text.split('\r\n\r\n')[1] ?? '', reused, session }));
+      });
+    const nameless = await ask({ maxVersion: 'TLSv1.2' });
+    expect(JSON.parse(nameless.text)[0]).toEqual(['TLSv1.2', null, true, 'CN=device 8']);
+    const again = await ask({ maxVersion: 'TLSv1.2', session: nameless.session, servername: 'localhost' });
+    expect(again.reused).toBe(true);
+    expect(JSON.parse(again.text)[0]).toEqual(['TLSv1.2', 'localhost', true, 'CN=device 8']);
+  });
+
+  test('a certificate of another authority is refused, though one is not needed', async () => {
+    const unknown = stranger.filesOf(stranger.issue('client', 'DNS:client.test'));
+    const { out, code } = await curl('--cert', unknown.cert, '--key', unknown.key, `https://127.0.0.1:${gateway.port}/client`);
+    expect([out, code === 0]).toEqual(['', false]);
+  });
+});
+
+forEachBackend('a name that asks for client certificates', (backend) => {
+  test('is not served on a connection that asked for another name: 421', async () => {
+    const listenPrivate = listen().replace("'exact.test': {", "'exact.test': { ca: 'ca.pem',");
+    const files = { ...filesOf({ localhost, other, wild }), 'ca.pem': authority.cert };
+    const gateway = await startGateway({ backend, config, listen: listenPrivate, files, workers: 2 });
+    try {
+      const url = `https://localhost:${gateway.port}/in`;
+      const there = ['--resolve', `localhost:${gateway.port}:127.0.0.1`, '--output', '/dev/null', '--write-out', '%{http_code}'];
+      expect((await curl(...there, url)).out).toBe('200');
+      expect((await curl(...there, '--header', 'Host: exact.test', url)).out).toBe('421');
+      const upgrade = [
+        'Connection: Upgrade',
+        'Upgrade: websocket',
+        'Sec-WebSocket-Version: 13',
+        'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+      ];
+      expect(
+        (
+          await curl(
+            ...there,
+            ...['Host: exact.test', ...upgrade].flatMap((line) => ['--header', line]),
+            '--http1.1',
+            `${url.slice(0, -2)}echo`,
+          )
+        ).out,
+      ).toBe('421');
+    } finally {
+      await gateway.stop();
     }
   });
 });

@@ -475,6 +475,11 @@ describe('tls', () => {
     expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', ca: '-----BEGIN CERTIFICATE-----' })).toEqual([
       "listen.tls.ca: is the text of a PEM file; write the path of the file, such as 'ca.pem'",
     ]);
+    const optional = { cert: 'b.pem', key: 'b.key', clientCertificate: 'optional' };
+    expect(tlsMistakes({ ...optional, ca: 'a.pem', serverNames: { 'b.test': optional, 'c.test': { ...optional, ca: false } } })).toEqual([
+      "listen.tls.serverNames['c.test'].clientCertificate: needs ca, the authorities that may have signed it",
+    ]);
+    expect(tlsMistakes(optional)).toEqual(['listen.tls.clientCertificate: needs ca, the authorities that may have signed it']);
     expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', ca: true, dhParams: false })).toEqual([
       "listen.tls.ca: is true; write the path of a PEM file, such as 'ca.pem', or false",
       "listen.tls.dhParams: is false; write the path of a PEM file, such as 'dhparams.pem'",

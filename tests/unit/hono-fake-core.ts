@@ -190,6 +190,10 @@ export class FakeCore implements HttpCommands {
     this.finish(head, 'upgraded');
   }
 
+  tls(): undefined {
+    return undefined;
+  }
+
   remoteAddress(): { address: string; port: number } | undefined {
     return this.address;
   }

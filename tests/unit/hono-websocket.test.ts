@@ -11,6 +11,7 @@ class FakeSocket implements Socket<HonoSocketData> {
   readonly params = {};
   readonly bufferedAmount = 0;
   readonly remoteAddress = '192.0.2.7';
+  readonly tls = undefined;
   readonly protocol = '';
   readonly signal = new AbortController().signal;
   isOpen = true;

@@ -125,6 +125,7 @@ describe('RequestLog', () => {
     bodyAck: nowhere,
     upgrade: nowhere,
     remoteAddress: () => undefined,
+    tls: () => undefined,
     highWater: 65536,
   };
 

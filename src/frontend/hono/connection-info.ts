@@ -1,6 +1,7 @@
-/** Hono's `getConnInfo` for Ringway. Role: a helper for handlers; the same shape as those of Hono's own adapters. */
+/** What is known of a connection, asked for by Hono's context. Role: for handlers; `getConnInfo` has the shape of those of Hono's own adapters. */
 import type { Context } from 'hono';
 import type { AddressType, ConnInfo, GetConnInfo } from 'hono/conninfo';
+import type { TlsInfo } from '../../core/tls-info.ts';
 import type { RingwayBindings } from './exchange.ts';
 
 export type { ConnInfo };
@@ -10,12 +11,19 @@ export type { ConnInfo };
  * a Unix socket.
  */
 export const getConnInfo: GetConnInfo = (c: Context): ConnInfo => {
-  const bindings = c.env as Partial<RingwayBindings> | undefined;
-  if (typeof bindings?.ip !== 'function')
-    throw new TypeError('getConnInfo() needs the env that Ringway passes to fetch() as its second argument');
-  const peer = bindings.ip();
+  const peer = bindingsOf(c, 'getConnInfo').ip();
   if (peer === undefined) return { remote: {} };
   const addressType: AddressType = peer.address.includes(':') ? 'IPv6' : 'IPv4';
   const port = peer.port === 0 ? {} : { port: peer.port };
   return { remote: { address: peer.address, addressType, ...port, transport: 'tcp' } };
 };
+
+/** The version of TLS, and the server name and certificate that the client has shown; undefined without TLS, or when it left. */
+export const getTlsInfo = (c: Context): TlsInfo | undefined => bindingsOf(c, 'getTlsInfo').tls();
+
+function bindingsOf(c: Context, caller: string): RingwayBindings {
+  const bindings = c.env as Partial<RingwayBindings> | undefined;
+  if (typeof bindings?.ip !== 'function')
+    throw new TypeError(`${caller}() needs the env that Ringway passes to fetch() as its second argument`);
+  return bindings as RingwayBindings;
+}

@@ -11,6 +11,7 @@ import { eventFlag } from '../../../ffi/layout.ts';
 import { behind, type Handle } from '../../core/handles.ts';
 import type { HttpCommands, RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
+import type { TlsInfo } from '../../core/tls-info.ts';
 import type { RequestIds } from '../request-ids.ts';
 import { encodeHeaders } from './header-block.ts';
 import type { HeadersSource } from './natives.ts';
@@ -29,6 +30,8 @@ export interface RingwayBindings {
    * Behind proxies to be asked before the response is complete: then the next client's request may come on the same connection.
    */
   ip(): PeerAddress | undefined;
+  /** The version of TLS, and the server name and certificate that the client has shown; undefined without TLS, or when it left. */
+  tls(): TlsInfo | undefined;
   /** Index of the listener that the request came in on. */
   readonly listener: number;
   /** What this request is called in logs: as it came in its `log.requestIdHeader`, or made when first asked for. Sent with the response. */
@@ -115,6 +118,10 @@ export class Exchange implements RingwayBindings {
 
   ip(): PeerAddress | undefined {
     return hostOf(this).commands.remoteAddress(this.head);
+  }
+
+  tls(): TlsInfo | undefined {
+    return hostOf(this).commands.tls(this.head);
   }
 
   requestIP(): { address: string; port: number; family: 'IPv4' | 'IPv6' } | null {

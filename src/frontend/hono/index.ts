@@ -17,7 +17,7 @@ import { RequestBody } from './request-body.ts';
 import { requestUrl } from './request-target.ts';
 import { sendFailure, sendResponse } from './response-sender.ts';
 
-export { type ConnInfo, getConnInfo } from './connection-info.ts';
+export { type ConnInfo, getConnInfo, getTlsInfo } from './connection-info.ts';
 export type { ErrorContext, PeerAddress, RingwayBindings } from './exchange.ts';
 export { installLightGlobals } from './globals.ts';
 export { type HonoSocketData, honoWebSocketHandler, type UpgradeOptions, upgradeWebSocket } from './upgrade-websocket.ts';

@@ -8,9 +8,11 @@
 import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
+import { inspection, shown } from '../../core/inspection.ts';
 import { ReceivedMessage } from '../../core/message.ts';
 import { GatewaySocket, type Route, SocketExtras } from '../../core/socket.ts';
-import type { WebSocketHandler } from '../../core/websocket.ts';
+import type { TlsInfo } from '../../core/tls-info.ts';
+import type { UpgradeClient, WebSocketHandler } from '../../core/websocket.ts';
 import { encodeHeaders } from '../hono/header-block.ts';
 import type { RequestIds } from '../request-ids.ts';
 import { isThenable } from '../thenable.ts';
@@ -117,7 +119,7 @@ export class WebSocketFrontend implements WebSocketEvents {
       return true;
     }
     try {
-      const decision = handler.upgrade(request);
+      const decision = handler.upgrade(request, new Client(this.#core, head));
       if (isThenable(decision)) return this.#decideLater(head, headers, found.target, extras, decision);
       if (decision instanceof Response) return this.#refuse(head, decision);
       this.#accept(head, headers, found.target, decision, extras);
@@ -356,6 +358,32 @@ function ignore(): void {}
 
 function laneOf(socket: GatewaySocket): Lane | undefined {
   return extrasOf(socket)?.lane as Lane | undefined;
+}
+
+const View = class UpgradeClient {};
+
+/** Asks the core only for what a handler asks for. */
+class Client implements UpgradeClient {
+  // Both lead to the core: nothing that prints or copies this may follow.
+  readonly #core: Core;
+  readonly #head: RequestHead;
+
+  constructor(core: Core, head: RequestHead) {
+    this.#core = core;
+    this.#head = head;
+  }
+
+  get remoteAddress(): string {
+    return this.#core.remoteAddress(this.#head)?.address ?? '';
+  }
+
+  get tls(): TlsInfo | undefined {
+    return this.#core.tls(this.#head);
+  }
+
+  [inspection](): object {
+    return shown(this, View, { remoteAddress: this.remoteAddress });
+  }
 }
 
 function behaviorOf({ handler, settings }: RouteDefinition): BehaviorOptions {
