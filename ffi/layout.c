@@ -50,6 +50,10 @@
 
 #define TLS_FLAGS(X) X(RW_TLS_LOW_MEMORY) X(RW_TLS_CLIENT_OPTIONAL)
 
+#define ABORT_CAUSES(X)                                                                                        \
+    X(RW_ABORT_PEER_GONE) X(RW_ABORT_REFUSED) X(RW_ABORT_WRITE_TIMEOUT) X(RW_ABORT_BY_HOST) X(RW_ABORT_LENGTH)   \
+    X(RW_ABORT_NO_MEMORY)
+
 #define CLOSE_CAUSES(X)                                                                                        \
     X(RW_CLOSE_BY_HOST) X(RW_CLOSE_BY_PEER) X(RW_CLOSE_PEER_GONE) X(RW_CLOSE_PROTOCOL_ERROR)                   \
     X(RW_CLOSE_INVALID_UTF8) X(RW_CLOSE_TOO_BIG) X(RW_CLOSE_INVALID_DEFLATE) X(RW_CLOSE_IDLE)                  \
@@ -132,6 +136,7 @@ ENUM_IS_LISTED(listener_flag_is_listed, rw_listener_flag, LISTENER_FLAGS, CASE)
 ENUM_IS_LISTED(core_flag_is_listed, rw_core_flag, CORE_FLAGS, CASE)
 ENUM_IS_LISTED(proxy_header_is_listed, rw_proxy_header, PROXY_HEADERS, CASE)
 ENUM_IS_LISTED(tls_flag_is_listed, rw_tls_flag, TLS_FLAGS, CASE)
+ENUM_IS_LISTED(abort_cause_is_listed, rw_abort_cause, ABORT_CAUSES, CASE)
 ENUM_IS_LISTED(close_cause_is_listed, rw_close_cause, CLOSE_CAUSES, CASE)
 ENUM_IS_LISTED(phase_is_listed, rw_phase, SLOT_PHASES, CASE)
 ENUM_IS_LISTED(result_is_listed, rw_result, RESULTS, CASE_AS)
@@ -221,6 +226,7 @@ static void print_constants(void) {
     PRINT_ENUM("enum rw_core_flag", "coreFlag", "RW_CORE_", CORE_FLAGS, core_flag_is_listed, RW_CORE_WANTS_MAIL);
     PRINT_ENUM("enum rw_proxy_header", "proxyHeader", "RW_PROXY_HEADER_", PROXY_HEADERS, proxy_header_is_listed, RW_PROXY_HEADER_NONE);
     PRINT_ENUM("enum rw_tls_flag", "tlsFlag", "RW_TLS_", TLS_FLAGS, tls_flag_is_listed, RW_TLS_LOW_MEMORY);
+    PRINT_ENUM("enum rw_abort_cause", "abortCause", "RW_ABORT_", ABORT_CAUSES, abort_cause_is_listed, RW_ABORT_PEER_GONE);
     PRINT_ENUM("enum rw_close_cause", "closeCause", "RW_CLOSE_", CLOSE_CAUSES, close_cause_is_listed, RW_CLOSE_BY_HOST);
     PRINT_ENUM("enum rw_phase: rw_slot.state & slotStateMask.phase", "slotPhase", "RW_PHASE_", SLOT_PHASES, phase_is_listed, RW_PHASE_FREE);
 }

@@ -162,6 +162,16 @@ export const tlsFlag = {
   clientOptional: 2,
 } as const;
 
+/** enum rw_abort_cause */
+export const abortCause = {
+  peerGone: 0,
+  refused: 1,
+  writeTimeout: 2,
+  byHost: 3,
+  length: 4,
+  noMemory: 5,
+} as const;
+
 /** enum rw_close_cause */
 export const closeCause = {
   byHost: 0,

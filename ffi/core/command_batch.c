@@ -110,6 +110,7 @@ int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command,
             return rw_tls_answer_name(core, slot);
         case RW_COMMAND_TERMINATE:
             slot->state.left_by_host = 1;
+            rw_http_note_cause(slot, RW_ABORT_BY_HOST);
             rw_connection_terminate(core, slot);
             return RW_OK;
         case RW_COMMAND_SEND:

@@ -514,6 +514,7 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
             }
             if (rw_connection_spares(core, slot, slot->deadline_ms, POLLOUT)) return;
             RW_COUNT(core, timeouts_write, 1);
+            rw_http_note_cause(slot, RW_ABORT_WRITE_TIMEOUT);
             rw_connection_terminate(core, slot);
             return;
         case RW_PHASE_LINGERING:
@@ -530,6 +531,7 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
         uint32_t due = slot->last_output_ms + core->limits.write_timeout_ms;
         if (!rw_before(core->now_ms, due) && !rw_connection_spares(core, slot, due, POLLOUT)) {
             RW_COUNT(core, timeouts_write, 1);
+            rw_http_note_cause(slot, RW_ABORT_WRITE_TIMEOUT);
             rw_ws_note_cause(slot, RW_CLOSE_WRITE_TIMEOUT);
             rw_connection_terminate(core, slot);
             return;

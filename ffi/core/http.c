@@ -130,12 +130,16 @@ void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status)
     RW_COUNT(core, http_errors, 1);
     if (http->flags & RW_X_BEGUN && !(http->flags & RW_X_COMPLETE)) {
         /* A response is under way: a second status would be read as its body. */
+        rw_http_note_cause(slot, RW_ABORT_REFUSED);
+        http->abort_status = (uint16_t)status;
         rw_connection_terminate(core, slot);
         return;
     }
     if (!(http->flags & RW_X_BEGUN)) rw_http_write_refusal(core, slot, status, lines_of(status));
     if (rw_http_awaits_response(slot)) {
         http->flags |= RW_X_ANSWERED_BY_CORE;
+        rw_http_note_cause(slot, RW_ABORT_REFUSED);
+        http->abort_status = (uint16_t)status;
         (void)rw_http_tell_closed(core, slot);
     }
     rw_connection_finish(core, slot);
@@ -147,9 +151,10 @@ int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_ABORT, 0, NULL);
     if (!event) return 0;
     rw_http_let_go(core, slot);
+    event->arg0 = (uint32_t)http->abort_cause << 16 | http->abort_status;
     event->arg1 = (uint32_t)http->request << 16;
     http->flags |= RW_X_ABORT_TOLD;
-    RW_COUNT(core, http_aborts, 1);
+    if (http->abort_cause == RW_ABORT_PEER_GONE || http->abort_cause == RW_ABORT_WRITE_TIMEOUT) RW_COUNT(core, http_aborts, 1);
     return 1;
 }
 

@@ -39,6 +39,10 @@ void rw_http_serve(struct rw_core *core, struct rw_slot *slot);
 void rw_http_on_drained(struct rw_core *core, struct rw_slot *slot);
 void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot);
 void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot);
+/* Why the present request will have no response, for the host; the first cause counts. */
+static inline void rw_http_note_cause(struct rw_slot *slot, enum rw_abort_cause cause) {
+    if (slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.abort_cause == RW_ABORT_PEER_GONE) slot->as.http.abort_cause = (uint8_t)cause;
+}
 /* ret: 1 the host knows that nothing more comes for the present request (or there is none), 0 the batch is full */
 int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot);
 /* The host lets a paused connection go on: its deadlines begin anew. */

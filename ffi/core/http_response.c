@@ -178,7 +178,10 @@ static uint8_t *put_connection(const struct rw_core *core, struct rw_slot *slot,
 
 static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
     uint8_t *out = bytes <= UINT32_MAX / 4 ? rw_outbox_reserve(&core->outbox, slot, (uint32_t)bytes) : NULL;
-    if (!out) rw_connection_terminate(core, slot);
+    if (!out) {
+        rw_http_note_cause(slot, RW_ABORT_NO_MEMORY);
+        rw_connection_terminate(core, slot);
+    }
     return out;
 }
 
@@ -272,6 +275,7 @@ void rw_http_respond_chunk(struct rw_core *core, struct rw_slot *slot, const uin
     if (http->flags & RW_X_SIZED_OUT) {
         if (bytes > http->response_remaining) {
             /* More than Content-Length said would be read as the next response: break off instead. */
+            rw_http_note_cause(slot, RW_ABORT_LENGTH);
             rw_connection_terminate(core, slot);
             return;
         }
@@ -319,6 +323,7 @@ int32_t rw_http_respond_try(struct rw_core *core, struct rw_slot *slot, const ui
     if (!rw_http_awaits_response(slot) || http->flags & RW_X_ANSWERED_BY_CORE) return RW_ERR_STALE;
     if (!(http->flags & RW_X_SIZED_OUT)) return RW_ERR_INVALID;
     if (!(http->flags & RW_X_HEAD) && bytes > http->response_remaining) {
+        rw_http_note_cause(slot, RW_ABORT_LENGTH);
         rw_connection_terminate(core, slot); /* as a chunk past Content-Length */
         return RW_ERR_INVALID;
     }
@@ -337,6 +342,7 @@ void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     if (!chunk_is_welcome(http)) return;
     if (http->flags & RW_X_SIZED_OUT && http->response_remaining > 0) {
+        rw_http_note_cause(slot, RW_ABORT_LENGTH);
         rw_connection_terminate(core, slot);
         return;
     }
@@ -353,6 +359,7 @@ void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot) {
         struct linger reset = {.l_onoff = 1, .l_linger = 0};
         (void)setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     }
+    rw_http_note_cause(slot, RW_ABORT_BY_HOST);
     rw_connection_terminate(core, slot);
 }
 

@@ -86,6 +86,8 @@ struct rw_slot_http {
     uint8_t ws_accept_key[24]; /* of a handshake that waits for the host's answer */
     uint8_t forwarded_address[16]; /* the client of the latest request, as a header of a trusted proxy told it */
     uint8_t forwarded_bytes;   /* 0: none, 4 or 16 */
+    uint8_t abort_cause;       /* enum rw_abort_cause; the first counts */
+    uint16_t abort_status;     /* what the core has refused the present request with; 0: nothing */
 };
 
 struct rw_slot_ws {

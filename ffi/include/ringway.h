@@ -189,7 +189,8 @@ enum rw_event_type {
     RW_EVENT_REQUEST = 1,
     /* A part of the request body. flags bit RW_BODY_END on the last one (which may be empty). arg1 = request number. */
     RW_EVENT_BODY = 2,
-    /* The client left, or broke framing, before the response was complete. arg1 = request number. */
+    /* The response will not be completed. arg0 = enum rw_abort_cause << 16 | the status that the core has answered with, else 0;
+     * arg1 = request number << 16. */
     RW_EVENT_ABORT = 3,
     /* A streamed response has drained below the low-water mark. arg1 = request number. */
     RW_EVENT_RESPONSE_DRAIN = 4,
@@ -245,6 +246,17 @@ enum rw_event_flag {
     RW_WS_BINARY = 1u << 0,
     RW_DROPPED_PAYLOAD = 1u << 1,
     RW_INTEREST_WANTED = 1u << 0,
+};
+
+/* Why a request ended without the response that the host would have given. */
+enum rw_abort_cause {
+    RW_ABORT_PEER_GONE = 0,     /* the client left */
+    RW_ABORT_REFUSED = 1,       /* the core refused its body: too late (408), too large (413), malformed (400, ...); unless a response had begun, with
+                                 * that status */
+    RW_ABORT_WRITE_TIMEOUT = 2, /* the client took nothing for too long */
+    RW_ABORT_BY_HOST = 3,       /* RESPOND_ABORT or TERMINATE */
+    RW_ABORT_LENGTH = 4,        /* the body that the host gave did not have the length that it had announced */
+    RW_ABORT_NO_MEMORY = 5,
 };
 
 /* Why a WebSocket has ended. */

@@ -84,7 +84,7 @@ export class EventBatch {
         http.onBody(slot, arg1 >>> 16, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
         break;
       case eventType.abort:
-        http.onAbort(slot, arg1 >>> 16);
+        http.onAbort(slot, arg1 >>> 16, arg0 >>> 16, arg0 & 0xffff);
         break;
       case eventType.responseDrain:
         http.onResponseDrain(slot, arg1 >>> 16);

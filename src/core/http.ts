@@ -58,8 +58,11 @@ export interface HttpEvents {
   onRequestRecord?: RequestRecordHandler;
   /** A part of the body; `end` with the last (which may be empty). Acknowledge consumed bytes with `bodyAck`, or the client is paused. */
   onBody(slot: number, request: number, bytes: Uint8Array, end: boolean): void;
-  /** The client left before the response was complete. No other event follows for this request. */
-  onAbort(slot: number, request: number): void;
+  /**
+   * The response will not be completed: no other event follows for this request. `cause`: of `abortCause`; `status`: what the core has answered,
+   * else 0.
+   */
+  onAbort(slot: number, request: number, cause: number, status: number): void;
   /** A streamed response has drained: more may be written. */
   onResponseDrain(slot: number, request: number): void;
 }

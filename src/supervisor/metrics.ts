@@ -80,7 +80,7 @@ export const families: readonly Family[] = [
     }),
   ),
   counter('http_errors', 'Requests refused before they reached a handler (400, 413, 431, ...).', one('http_errors')),
-  counter('http_aborts', 'Clients that left before their response was complete.', one('http_aborts')),
+  counter('http_aborts', 'Clients that left, or took nothing for too long, before their response was complete.', one('http_aborts')),
   counter(
     'timeouts',
     'Deadlines missed: request head, request body, message, nothing received, nothing taken.',

@@ -94,7 +94,7 @@ export class WorkerListeners {
       onRequest: (head) =>
         http.onRequest(head.listener < this.#addresses ? head : { ...head, listener: indexes.get(head.listener) ?? head.listener }),
       onBody: (slot, request, bytes, end) => http.onBody(slot, request, bytes, end),
-      onAbort: (slot, request) => http.onAbort(slot, request),
+      onAbort: (slot, request, cause, status) => http.onAbort(slot, request, cause, status),
       onResponseDrain: (slot, request) => http.onResponseDrain(slot, request),
     };
   }

@@ -128,9 +128,9 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
   const http: HttpEvents = {
     onRequest: (head) => fetchFrontend.onRequest(head),
     onBody: (slot, request, bytes, end) => fetchFrontend.onBody(slot, request, bytes, end),
-    onAbort(slot, request) {
+    onAbort(slot, request, cause, status) {
       websocket.forget(slot);
-      fetchFrontend.onAbort(slot, request);
+      fetchFrontend.onAbort(slot, request, cause, status);
     },
     onResponseDrain: (slot, request) => fetchFrontend.onResponseDrain(slot, request),
   };

@@ -4,6 +4,7 @@
  * Role: stands between the core and the frontends, and notes what passes; a worker that logs no requests has none of it. Requests that the
  * core refuses by itself (400, 408, 431, ...) never come here: they are counted in ringway_http_errors_total.
  */
+import { abortCause } from '../../ffi/layout.ts';
 import type { WebSocketEvents } from '../core/core.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from '../core/http.ts';
 import { requestMethod } from '../frontend/hono/request-target.ts';
@@ -15,6 +16,8 @@ interface Noted {
   readonly began: number;
   /** 0 until a response has begun. */
   status: number;
+  /** Of the client, once its request waits for something. */
+  address: string | undefined;
 }
 
 interface NotedSocket {
@@ -22,6 +25,7 @@ interface NotedSocket {
   readonly path: string;
   readonly requestId: string;
   readonly began: number;
+  readonly address: string | undefined;
 }
 
 export class RequestLog {
@@ -45,14 +49,16 @@ export class RequestLog {
   events(inner: HttpEvents): HttpEvents {
     return {
       onRequest: (head) => {
-        this.#began(head);
+        const noted = this.#began(head);
         inner.onRequest(head);
+        // Later it may have left. One that was answered at once is asked for its address then.
+        if (this.#find(head) === noted) noted.address = this.#address(head);
       },
       onBody: (slot, request, bytes, end) => inner.onBody(slot, request, bytes, end),
-      onAbort: (slot, request) => {
+      onAbort: (slot, request, cause, status) => {
         const noted = this.#requests.get(slot)?.find(({ head }) => head.request === request);
-        inner.onAbort(slot, request);
-        if (noted !== undefined) this.#ended(noted.head, noted.status, 'the client left');
+        inner.onAbort(slot, request, cause, status);
+        if (noted !== undefined) this.#ended(noted.head, noted.status || status, abortProblem(cause, status));
       },
       onResponseDrain: (slot, request) => inner.onResponseDrain(slot, request),
     };
@@ -98,6 +104,7 @@ export class RequestLog {
         path: pathOf(head),
         requestId: this.#ids.of(head),
         began: noted?.began ?? this.#now(),
+        address: noted?.address ?? this.#address(head),
       });
     }
     this.#ended(head, status);
@@ -119,12 +126,13 @@ export class RequestLog {
     };
   }
 
-  #began(head: RequestHead): void {
-    const noted = { head, began: this.#now(), status: 0 };
+  #began(head: RequestHead): Noted {
+    const noted: Noted = { head, began: this.#now(), status: 0, address: undefined };
     const waiting = this.#requests.get(head.slot);
     // Requests of the connection that had this slot before are over without a word.
     if (waiting === undefined || waiting[0]?.head.generation !== head.generation) this.#requests.set(head.slot, [noted]);
     else waiting.push(noted);
+    return noted;
   }
 
   #find({ slot, generation, request }: RequestHead): Noted | undefined {
@@ -146,7 +154,7 @@ export class RequestLog {
         path,
         status,
         ms: this.#since(noted.began),
-        address: this.#address(head),
+        address: noted.address ?? this.#address(head),
         ...(problem === undefined ? {} : { problem }),
       },
       `${method} ${path} ${status === 0 ? '-' : status}`,
@@ -157,12 +165,31 @@ export class RequestLog {
     const socket = this.#sockets.get(slot);
     if (socket === undefined || socket.generation !== generation) return;
     this.#sockets.delete(slot);
-    const { requestId, path, began } = socket;
-    this.#log.info({ requestId, path, code, ms: this.#since(began) }, `WebSocket ${path} closed with ${code}`);
+    const { requestId, path, began, address } = socket;
+    this.#log.info({ requestId, path, code, ms: this.#since(began), address }, `WebSocket ${path} closed with ${code}`);
   }
 
   #since(began: number): number {
     return Math.round((this.#now() - began) * 10) / 10;
+  }
+}
+
+function abortProblem(cause: number, status: number): string {
+  switch (cause) {
+    case abortCause.refused:
+      if (status === 408) return 'the body of the request did not come in time (http.bodyTimeout)';
+      if (status === 413) return 'the body of the request is too large (http.maxBodyBytes)';
+      return `the body of the request was refused with status ${status}`;
+    case abortCause.writeTimeout:
+      return 'the client took nothing of the response for too long (http.writeTimeout)';
+    case abortCause.byHost:
+      return 'the response was broken off';
+    case abortCause.length:
+      return 'the body of the response did not have the length that it had announced';
+    case abortCause.noMemory:
+      return 'there was no memory for the response';
+    default:
+      return 'the client left';
   }
 }
 

@@ -455,6 +455,7 @@ static void a_body_that_breaks_its_framing_aborts_the_request(void **state) {
             assert_false(record->event.type == RW_EVENT_BODY && record->event.flags & RW_BODY_END);
         } while (record->event.type == RW_EVENT_BODY);
         assert_int_equal(record->event.type, RW_EVENT_ABORT);
+        assert_int_equal(record->event.arg0, (uint32_t)RW_ABORT_REFUSED << 16 | cases[i].status);
         assert_int_equal(record->event.arg1, request.arg1 & 0xFFFF0000u);
         host_respond(host, &request, 200, "", "too late");
         peer_expect_head(host, peer, cases[i].status);
@@ -482,7 +483,7 @@ static void deadlines_answer_408_or_close(void **state) {
     host_expect(host, RW_EVENT_BODY);
     assert_int_equal(rw_core_connections(host->core), 4);
     host_pass_time(host, 15000);
-    host_expect(host, RW_EVENT_ABORT);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_REFUSED << 16 | 408u);
     host_expect_silence(host);
     assert_int_equal(rw_core_connections(host->core), 0);
     peer_expect_head(host, slow_head, 408);
@@ -507,7 +508,10 @@ static void a_peer_that_takes_nothing_is_ended_by_the_write_deadline(void **stat
     host_pass_time(host, 10000);
     host_expect_silence(host);
     host_pass_time(host, 12000);
-    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg1, 1u << 16);
+    struct rw_event aborted = host_expect(host, RW_EVENT_ABORT)->event;
+    assert_int_equal(aborted.arg0, (uint32_t)RW_ABORT_WRITE_TIMEOUT << 16);
+    assert_int_equal(aborted.arg1, 1u << 16);
+    assert_int_equal(host->core->stats->http_aborts, 1);
     assert_int_equal(host->core->stats->timeouts_write, 1);
     host_close(host);
 }

@@ -314,7 +314,7 @@ static void only_a_sized_response_that_is_under_way_takes_an_offer(void **state)
     /* More than was promised. */
     request = begin_sized(host, peer, 1);
     assert_int_equal(host_try(host, &request, "xy", 2), RW_ERR_INVALID);
-    host_expect(host, RW_EVENT_ABORT);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_LENGTH << 16);
     assert_int_equal(host_try(host, &request, "x", 1), RW_ERR_STALE);
     host_close(host);
 }
@@ -349,7 +349,9 @@ static void a_client_that_leaves_aborts_its_request_once(void **state) {
     peer_send_text(host, peer, GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
     peer_close(host, peer);
-    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg1, 1u << 16);
+    struct rw_event aborted = host_expect(host, RW_EVENT_ABORT)->event;
+    assert_int_equal(aborted.arg0, (uint32_t)RW_ABORT_PEER_GONE << 16);
+    assert_int_equal(aborted.arg1, 1u << 16);
     host_respond(host, &request, 200, "", "nobody is there");
     host_expect_silence(host);
     assert_int_equal(host->core->stats->http_aborts, 1);
@@ -382,7 +384,7 @@ static void giving_up_a_body_that_ends_with_the_connection_resets_it(void **stat
     peer_expect_head(host, peer, 200);
     peer_expect_text(host, peer, "abc");
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_ABORT}, "", 0);
-    host_expect(host, RW_EVENT_ABORT);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_BY_HOST << 16);
     host_turns(host, 5);
     if (!host_is_sim(host)) {
         uint8_t octet;

@@ -30,6 +30,7 @@ app.onError((error) => { throw error; });
 export default defineGateway({
   $OPTIONS,
   io: { backend: 'auto' },
+  http: { bodyTimeout: 1 },
   log: ${log},
   fetch: (request, env) => (new URL(request.url).pathname === '/env' ? new Response(env.requestId) : app.fetch(request, env)),
   websocket: {
@@ -149,9 +150,23 @@ describe('with log.requests', () => {
     await Bun.sleep(50);
     leaver.destroy();
     const lines = await requestLines(2);
-    expect(lines.map(({ requestId, status, problem }) => [requestId, status, problem])).toEqual([
-      ['broken', 200, 'the response was broken off'],
-      ['leaver', 0, 'the client left'],
+    expect(lines.map(({ requestId, status, problem, address }) => [requestId, status, problem, address])).toEqual([
+      ['broken', 200, 'the response was broken off', '127.0.0.1'],
+      ['leaver', 0, 'the client left', '127.0.0.1'],
+    ]);
+  });
+
+  test('a body that does not come is told of as what it is', async () => {
+    const client = await RawClient.connect({ port: gateway.port });
+    client.write('POST /echo HTTP/1.1\r\nHost: x\r\nX-Request-Id: late\r\nContent-Length: 9\r\n\r\nabc');
+    expect((await client.response()).status).toBe(408);
+    client.destroy();
+    const [line] = await requestLines(1);
+    expect([line?.requestId, line?.status, line?.problem, line?.address]).toEqual([
+      'late',
+      408,
+      'the body of the request did not come in time (http.bodyTimeout)',
+      '127.0.0.1',
     ]);
   });
 
@@ -161,9 +176,9 @@ describe('with log.requests', () => {
       wire.write(frame(opcode.close, closePayload(4001, 'done')));
       await wire.end();
       const lines = await requestLines(2);
-      expect(lines.map(({ requestId, status, code, msg }) => [requestId, status, code, msg])).toEqual([
-        [`ws${path}`, 101, undefined, `GET ${path} 101`],
-        [`ws${path}`, undefined, 4001, `WebSocket ${path} closed with 4001`],
+      expect(lines.map(({ requestId, status, code, msg, address }) => [requestId, status, code, msg, address])).toEqual([
+        [`ws${path}`, 101, undefined, `GET ${path} 101`, '127.0.0.1'],
+        [`ws${path}`, undefined, 4001, `WebSocket ${path} closed with 4001`, '127.0.0.1'],
       ]);
     }
     const lost = await Wire.open(gateway.port, '/ws');

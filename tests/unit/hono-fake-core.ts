@@ -127,7 +127,7 @@ export class FakeCore implements HttpCommands {
 
   leave(recorded: Recorded): void {
     if (recorded.state === 'none' || recorded.state === 'streaming') this.finish(recorded.head, 'left');
-    this.frontend.onAbort(recorded.head.slot, recorded.head.request);
+    this.frontend.onAbort(recorded.head.slot, recorded.head.request, 0, 0);
   }
 
   /** The client takes everything that is queued. */

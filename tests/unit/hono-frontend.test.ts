@@ -22,10 +22,10 @@ describe('which request an event is for', () => {
     const core = new FakeCore(() => new Response('x'));
     const sent = await core.exchange('/', { method: 'POST', slot: 5, flags: flags.hasBody });
     core.body(sent, 'late', true);
-    core.frontend.onAbort(5, 1);
+    core.frontend.onAbort(5, 1, 0, 0);
     core.frontend.onResponseDrain(5, 1);
     core.frontend.onBody(77, 3, chunk('x'), true);
-    core.frontend.onAbort(77, 3);
+    core.frontend.onAbort(77, 3, 0, 0);
     expect([sent.acknowledged, core.frontend.pending]).toEqual([0, 0]);
   });
 

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
+import { abortCause } from '../../ffi/layout.ts';
 import type { HttpCommands, RequestHead } from '../../src/core/http.ts';
 import { RequestIds } from '../../src/frontend/request-ids.ts';
 import { createLog } from '../../src/log.ts';
@@ -192,9 +193,37 @@ describe('RequestLog', () => {
     const { lines, commands, events } = setUp();
     const head = headOf('/', [], { slot: 9 });
     events.onRequest(head);
-    events.onAbort(9, 1);
+    events.onAbort(9, 1, abortCause.peerGone, 0);
     commands.respond(head, 200, '', null);
     expect(lines.map(({ status, problem, msg }) => [status, problem, msg])).toEqual([[0, 'the client left', 'GET / -']]);
+  });
+
+  test('what the core has ended is told of with its cause, and with the status that the client was given', () => {
+    const { lines, commands, events } = setUp();
+    const end = (cause: number, status: number, begun = 0) => {
+      const head = headOf('/', [], { slot: 9 });
+      events.onRequest(head);
+      if (begun > 0) commands.respondBegin(head, begun, '', -1);
+      events.onAbort(9, 1, cause, status);
+    };
+    end(abortCause.refused, 408);
+    end(abortCause.refused, 413);
+    end(abortCause.refused, 400);
+    end(abortCause.refused, 408, 200);
+    end(abortCause.writeTimeout, 0, 200);
+    end(abortCause.byHost, 0, 200);
+    end(abortCause.length, 0, 200);
+    end(abortCause.noMemory, 0, 200);
+    expect(lines.map(({ status, problem }) => [status, problem])).toEqual([
+      [408, 'the body of the request did not come in time (http.bodyTimeout)'],
+      [413, 'the body of the request is too large (http.maxBodyBytes)'],
+      [400, 'the body of the request was refused with status 400'],
+      [200, 'the body of the request did not come in time (http.bodyTimeout)'],
+      [200, 'the client took nothing of the response for too long (http.writeTimeout)'],
+      [200, 'the response was broken off'],
+      [200, 'the body of the response did not have the length that it had announced'],
+      [200, 'there was no memory for the response'],
+    ]);
   });
 
   test('a slot that another connection has now does not confuse it', () => {

@@ -15,7 +15,7 @@ import type { TlsInfo } from '../../core/tls-info.ts';
 import type { RequestIds } from '../request-ids.ts';
 import { encodeHeaders } from './header-block.ts';
 import type { HeadersSource } from './natives.ts';
-import { clientGone, type LightRequest } from './request.ts';
+import { abortReason, type LightRequest } from './request.ts';
 import type { HonoSocketData } from './upgrade-websocket.ts';
 
 export interface PeerAddress {
@@ -160,13 +160,12 @@ export class Exchange implements RingwayBindings {
     if (this.listed) hostOf(this).forget(this);
   }
 
-  /** @internal The client left. */
-  abandon(): void {
+  /** @internal The core has ended it. `reason`: what reads of the body, and `request.signal`, are told. */
+  abandon(reason: DOMException = abortReason()): void {
     const { stream } = this;
     this.state = exchangeState.over;
     this.stream = null;
     if (this.listed) hostOf(this).forget(this);
-    const reason = clientGone();
     this.request.abort(reason, true);
     stream?.cancel(reason);
   }

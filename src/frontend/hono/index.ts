@@ -12,7 +12,7 @@ import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
 import { RequestIds } from '../request-ids.ts';
 import { isThenable } from '../thenable.ts';
 import { type ErrorContext, Exchange, type ExchangeHost, exchangeState, type RingwayBindings } from './exchange.ts';
-import { LightRequest } from './request.ts';
+import { abortReason, LightRequest } from './request.ts';
 import { RequestBody } from './request-body.ts';
 import { requestUrl } from './request-target.ts';
 import { sendFailure, sendResponse } from './response-sender.ts';
@@ -100,8 +100,8 @@ export class FetchFrontend implements HttpEvents {
     this.find(slot, request)?.request.incoming?.push(bytes, end);
   }
 
-  onAbort(slot: number, request: number): void {
-    this.find(slot, request)?.abandon();
+  onAbort(slot: number, request: number, cause: number, status: number): void {
+    this.find(slot, request)?.abandon(abortReason(cause, status));
   }
 
   onResponseDrain(slot: number, request: number): void {

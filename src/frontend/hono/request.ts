@@ -6,6 +6,7 @@
  * Its prototype chain ends in the native Request's, so `instanceof Request` holds. Its state lies in ordinary fields: private
  * ones cost ten times more to set up in this runtime.
  */
+import { abortCause } from '../../../ffi/layout.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
 import { bodyUsedError, NativeRequest } from './natives.ts';
@@ -14,9 +15,17 @@ import { requestHeaders, requestMethod } from './request-target.ts';
 
 const nothing = new Uint8Array(0);
 
-/** The reason that `signal` aborts with, and pending reads of the body reject with, when the client leaves. */
-export function clientGone(): DOMException {
-  return new DOMException('The client closed the connection', 'AbortError');
+/**
+ * What `signal` aborts with, and pending reads of the body reject with, when the core has ended a request: as `onAbort` tells it, by default
+ * because its client left.
+ */
+export function abortReason(cause: number = abortCause.peerGone, status = 0): DOMException {
+  return new DOMException(abortText(cause, status), 'AbortError');
+}
+
+function abortText(cause: number, status: number): string {
+  if (cause === abortCause.refused) return `The body of the request was refused with status ${status}`;
+  return cause === abortCause.writeTimeout ? 'The client took nothing of the response for too long' : 'The client closed the connection';
 }
 
 const View = class Request {};
