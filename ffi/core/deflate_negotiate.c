@@ -197,3 +197,14 @@ uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer_bytes, size
     *terms = first;
     return write_answer(terms, answer);
 }
+
+int rw_deflate_offers_valid(const uint8_t *offer_bytes, size_t len) {
+    struct scanner scanner = {.at = offer_bytes, .end = offer_bytes + len};
+    do {
+        skip_space(&scanner);
+        if (scanner.at == scanner.end || *scanner.at == ',') continue;
+        struct offer offer;
+        if (!read_offer(&scanner, &offer)) return 0;
+    } while (accept(&scanner, ','));
+    return 1;
+}

@@ -28,6 +28,10 @@ struct rw_deflate_terms {
 uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer, size_t len, struct rw_deflate_terms *terms,
                               uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX]);
 
+/* Does the value of one Sec-WebSocket-Extensions field follow the grammar (RFC 6455 §9.1), whatever it offers? An empty one does: it offers nothing.
+ * ret: 1 it does, 0 it is malformed */
+int rw_deflate_offers_valid(const uint8_t *offer, size_t len);
+
 /* The parts of rw_behavior.deflate. */
 static inline uint32_t rw_deflate_wants_compressor(uint32_t deflate) { return (deflate & 0xFFu) != 0; }
 /* 0: shared. zlib has no smaller windows, and windowBits has 4 bits. */

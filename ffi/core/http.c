@@ -3,9 +3,11 @@
 
 #include <poll.h>
 #include <string.h>
+#include <strings.h>
 
 #include "client.h"
 #include "connection.h"
+#include "deflate_negotiate.h"
 #include "event_batch.h"
 #include "tls.h"
 #include "unfinished.h"
@@ -115,7 +117,7 @@ void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
 static const char *lines_of(uint32_t status) {
     switch (status) {
         case 426:
-            return "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n";
+            return "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"; /* RFC 9110 §7.8 */
         case 429:
             return "Retry-After: 10\r\n"; /* a connection of that address must end first */
         case 503:
@@ -125,7 +127,9 @@ static const char *lines_of(uint32_t status) {
     }
 }
 
-void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status) {
+void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status) { rw_http_refuse_because(core, slot, status, NULL); }
+
+void rw_http_refuse_because(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *why) {
     struct rw_slot_http *http = &slot->as.http;
     RW_COUNT(core, http_errors, 1);
     if (http->flags & RW_X_BEGUN && !(http->flags & RW_X_COMPLETE)) {
@@ -135,7 +139,7 @@ void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status)
         rw_connection_terminate(core, slot);
         return;
     }
-    if (!(http->flags & RW_X_BEGUN)) rw_http_write_refusal(core, slot, status, lines_of(status));
+    if (!(http->flags & RW_X_BEGUN)) rw_http_write_refusal(core, slot, status, lines_of(status), why);
     if (rw_http_awaits_response(slot)) {
         http->flags |= RW_X_ANSWERED_BY_CORE;
         rw_http_note_cause(slot, RW_ABORT_REFUSED);
@@ -183,12 +187,11 @@ static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_
     if (!event) return 0;
     uint8_t *out = put(payload, bytes + head->host.offset, head->host.bytes);
     uint32_t target_bytes = head->target.bytes;
-    if (target_bytes) {
-        out = put(out, bytes + head->target.offset, target_bytes);
-    } else {
-        *out++ = '/'; /* absolute-form without a path */
-        target_bytes = 1;
-    }
+    const uint8_t *target = bytes + head->target.offset;
+    int has_path = target_bytes && *target != '?';
+    if (!has_path) *out++ = '/'; /* absolute-form without a path (RFC 9112 §3.2.1) */
+    out = put(out, target, target_bytes);
+    target_bytes += !has_path;
     if (head->method == RW_METHOD_OTHER) {
         out = put(out, (const uint8_t *)":method\n", 8);
         out = put(out, bytes + head->method_name.offset, head->method_name.bytes);
@@ -210,15 +213,42 @@ static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_
     return 1;
 }
 
-/* The opening handshake, RFC 6455 §4.2.1. ret: 0 valid, else the status to answer */
-static uint32_t check_handshake(const struct rw_http_head *head, const uint8_t *bytes) {
-    if (head->method != RW_METHOD_GET || head->flags & RW_HTTP_10) return 400;
-    if (!(head->flags & RW_HTTP_CONNECTION_UPGRADE)) return 400;
-    if (head->flags & RW_HTTP_CHUNKED || head->content_length > 0) return 400;
+/* status 0: none */
+struct refusal {
+    uint32_t status;
+    const char *why;
+};
+
+/* Does the request ask for a WebSocket? Upgrade is ignored where Connection does not name it: then it was meant for whoever passed it on (RFC
+ * 9110 §7.8). In HTTP/1.0 it is always ignored, but what has a key can only be a handshake, and its client is told what it lacks. */
+static int asks_for_websocket(const struct rw_http_head *head) {
+    if (!(head->flags & RW_HTTP_UPGRADE_WEBSOCKET) || !(head->flags & RW_HTTP_CONNECTION_UPGRADE)) return 0;
+    return !(head->flags & RW_HTTP_10) || head->ws_key.bytes;
+}
+
+/* The extensions that the client offers must follow the grammar, whether we speak any of them or not (RFC 6455 §9.1). */
+static int extensions_valid(const struct rw_http_head *head, const uint8_t *bytes) {
+    static const char name[] = "sec-websocket-extensions";
+    for (uint32_t i = 0; i < head->header_count; i++) {
+        const struct rw_http_header *header = &head->headers[i];
+        if (header->name.bytes != sizeof name - 1 || strncasecmp((const char *)bytes + header->name.offset, name, sizeof name - 1) != 0) continue;
+        if (!rw_deflate_offers_valid(bytes + header->value.offset, header->value.bytes)) return 0;
+    }
+    return 1;
+}
+
+/* The opening handshake, RFC 6455 §4.2.1. */
+static struct refusal check_handshake(const struct rw_http_head *head, const uint8_t *bytes) {
+    if (head->flags & RW_HTTP_10) return (struct refusal){400, "a WebSocket handshake needs HTTP/1.1 (RFC 6455, 4.1)"};
+    if (head->method != RW_METHOD_GET) return (struct refusal){400, "a WebSocket handshake is a GET request (RFC 6455, 4.1)"};
+    if (head->flags & RW_HTTP_CHUNKED || head->content_length > 0) return (struct refusal){400, "a WebSocket handshake has no content"};
     const uint8_t *version = bytes + head->ws_version.offset;
-    if (head->ws_version.bytes != 2 || version[0] != '1' || version[1] != '3') return head->ws_version.bytes ? 426 : 400;
-    if (!rw_ws_key_valid(bytes + head->ws_key.offset, head->ws_key.bytes)) return 400;
-    return 0;
+    if (!head->ws_version.bytes) return (struct refusal){400, "Sec-WebSocket-Version is missing (RFC 6455, 4.1)"};
+    if (head->ws_version.bytes != 2 || version[0] != '1' || version[1] != '3') return (struct refusal){426, NULL};
+    if (!rw_ws_key_valid(bytes + head->ws_key.offset, head->ws_key.bytes))
+        return (struct refusal){400, "Sec-WebSocket-Key is not 16 bytes in base64 (RFC 6455, 4.1)"};
+    if (!extensions_valid(head, bytes)) return (struct refusal){400, "Sec-WebSocket-Extensions is malformed (RFC 6455, 9.1)"};
+    return (struct refusal){0, NULL};
 }
 
 static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
@@ -229,8 +259,10 @@ static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     if (head->flags & RW_HTTP_10) flags |= RW_X_HTTP10;
     if (head->method == RW_METHOD_HEAD) flags |= RW_X_HEAD;
     if (head->flags & RW_HTTP_CHUNKED) flags |= RW_X_CHUNKED_IN;
-    if (head->flags & RW_HTTP_UPGRADE_WEBSOCKET) {
-        flags |= RW_X_UPGRADE;
+    if (head->method == RW_METHOD_CONNECT) flags = (flags | RW_X_CONNECT) & ~(uint32_t)RW_X_KEEP_ALIVE;
+    if (asks_for_websocket(head)) {
+        /* A proxy in front may take what follows for frames whatever the answer is: unless it is 101, the connection ends with it. */
+        flags = (flags | RW_X_UPGRADE) & ~(uint32_t)RW_X_KEEP_ALIVE;
         memcpy(http->ws_accept_key, bytes + head->ws_key.offset, RW_WS_KEY_BYTES);
     }
     http->flags = flags;
@@ -269,21 +301,21 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
         rw_http_refuse(core, slot, (uint32_t)-parsed);
         return 0;
     }
-    uint32_t refusal = 0;
+    struct refusal refusal = {0};
     uint32_t event_flags = 0;
     rw_client_on_head(core, slot, bytes);
-    if (head->flags & RW_HTTP_UPGRADE_WEBSOCKET) {
+    if (asks_for_websocket(head)) {
         refusal = check_handshake(head, bytes);
-        if (refusal) RW_COUNT(core, refused_handshake, 1);
-        else refusal = rw_client_refuses_upgrade(core, slot);
+        if (refusal.status) RW_COUNT(core, refused_handshake, 1);
+        else refusal.status = rw_client_refuses_upgrade(core, slot);
         event_flags |= RW_REQUEST_UPGRADE;
     } else if (head->flags & RW_HTTP_HAS_LENGTH && head->content_length > core->limits.max_body_bytes) {
-        refusal = 413;
+        refusal.status = 413;
     }
-    if (slot->tls && !rw_tls_may_serve(slot->tls, bytes + head->host.offset, head->host.bytes)) refusal = 421;
-    if (refusal) {
+    if (slot->tls && !rw_tls_may_serve(slot->tls, bytes + head->host.offset, head->host.bytes)) refusal = (struct refusal){421, NULL};
+    if (refusal.status) {
         RW_COUNT(core, requests, 1);
-        rw_http_refuse(core, slot, refusal);
+        rw_http_refuse_because(core, slot, refusal.status, refusal.why);
         return 0;
     }
     if (head->flags & RW_HTTP_CHUNKED || head->content_length > 0) event_flags |= RW_REQUEST_HAS_BODY;

@@ -29,6 +29,7 @@ enum rw_http_exchange_flag {
     RW_X_DRAIN_DUE = 1u << 13,      /* drained, the host is not told yet */
     RW_X_ABORT_TOLD = 1u << 14,
     RW_X_ANSWERED_BY_CORE = 1u << 15, /* the core has refused the request: the host's response is not wanted */
+    RW_X_CONNECT = 1u << 16,        /* method CONNECT: a success has no framing, and the connection ends with it */
 };
 
 void rw_http_open(struct rw_core *core, struct rw_slot *slot);
@@ -56,6 +57,8 @@ void rw_http_let_go(struct rw_core *core, struct rw_slot *slot);
 int rw_http_body_waits(const struct rw_core *core, const struct rw_slot *slot);
 /* Answer `status` from the core and close. */
 void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status);
+/* The same, with a sentence that says why, in ASCII; NULL: the status says it. */
+void rw_http_refuse_because(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *why);
 /* Pause or resume receive according to what waits. */
 void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot);
 /* The response is complete: what comes next on this connection? */
@@ -80,8 +83,8 @@ void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot);
 void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes, int kept);
 /* 101: the connection speaks WebSocket from the next byte on. ret: RW_OK, RW_ERR_INVALID, or RW_ERR_STALE: no handshake waits */
 int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes);
-/* A whole response of the core's own, text/plain, closing. extra: more header lines or "". */
-void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *extra);
+/* A whole response of the core's own, text/plain, closing. extra: more header lines or ""; why: behind the reason phrase in the body, or NULL. */
+void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *extra, const char *why);
 void rw_http_write_continue(struct rw_core *core, struct rw_slot *slot);
 
 #endif

@@ -14,7 +14,7 @@
 enum rw_http_char {
     RW_CHAR_TOKEN = 1u << 0,  /* tchar (RFC 9110 §5.6.2) */
     RW_CHAR_TARGET = 1u << 1, /* visible ASCII but "#": a fragment is never sent (RFC 9112 §3.2) */
-    RW_CHAR_NAME = 1u << 2,   /* unreserved (RFC 3986 §2.3): what we allow in a registered name */
+    RW_CHAR_NAME = 1u << 2,   /* unreserved, and sub-delims but for "," (RFC 3986 §2.2, §2.3): a registered name, beside %XX */
     RW_CHAR_TEXT = 1u << 3,   /* HTAB, SP, VCHAR, obs-text: a field value (RFC 9110 §5.5) */
 };
 

@@ -38,7 +38,11 @@ static_assert(RW_HEAD_BYTES_MAX <= UINT16_MAX, "an offset fits a span");
      (c) == '*' || (c) == '+' || (c) == '-' || (c) == '.' || (c) == '^' || (c) == '_' || (c) == '`' || (c) == '|' ||    \
      (c) == '~')
 #define IS_TARGET(c) ((c) > 0x20 && (c) < 0x7f && (c) != '#')
-#define IS_NAME(c) (IS_DIGIT(c) || IS_ALPHA(c) || (c) == '-' || (c) == '.' || (c) == '_' || (c) == '~')
+/* Not ",": a Host that has one may be two that somebody has joined (RFC 9110 §5.3). */
+#define IS_NAME(c)                                                                                                             \
+    (IS_DIGIT(c) || IS_ALPHA(c) || (c) == '-' || (c) == '.' || (c) == '_' || (c) == '~' || (c) == '!' || (c) == '$' ||         \
+     (c) == '&' || (c) == '\'' || (c) == '(' || (c) == ')' || (c) == '*' || (c) == '+' || (c) == ';' || (c) == '=')
+#define IS_HEX(c) (IS_DIGIT(c) || ((c) >= 'A' && (c) <= 'F') || ((c) >= 'a' && (c) <= 'f'))
 #define IS_TEXT(c) ((c) == '\t' || ((c) >= 0x20 && (c) != 0x7f))
 #define CLASSES(c)                                                                    \
     (uint8_t)((IS_TOKEN(c) ? RW_CHAR_TOKEN : 0) | (IS_TARGET(c) ? RW_CHAR_TARGET : 0) | \
@@ -56,9 +60,10 @@ struct parse {
     size_t start; /* of the request line */
     size_t limit; /* how far a head may reach into what has come */
     uint32_t line_count;
-    bool http10, has_host, has_coding, close, keep_alive, expect_continue, expect_other;
+    bool http10, has_host, close, keep_alive, expect_continue, expect_other;
     struct rw_span authority; /* of an absolute-form target; bytes 0: another form */
-    struct rw_span coding;    /* the Transfer-Encoding value */
+    struct rw_span coding;    /* the first Transfer-Encoding value */
+    uint32_t coding_count;    /* how many lines there are of it */
     uint16_t line_ends[RW_HEADER_COUNT_MAX + 1]; /* offsets of CRs; [0] is the request line's */
     struct rw_http_head head;
 };
@@ -133,8 +138,52 @@ static bool port_valid(const uint8_t *bytes, size_t at, size_t end)
     return true;
 }
 
-/* uri-host [":" port] (RFC 9110 §7.2) with a host that is not empty. Narrower than RFC 3986 on purpose: no pct-encoded or sub-delims in names,
- * which no DNS name has and which two URL parsers decode differently; no IPvFuture, no zone. No userinfo (RFC 9110 §4.2.4). */
+/* IPvFuture = "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ) (RFC 3986 §3.2.2), in bytes[at..end) */
+static bool future_address_valid(const uint8_t *bytes, size_t at, size_t end)
+{
+    if (end - at < 4 || (bytes[at] | 0x20) != 'v')
+        return false;
+    const size_t version = ++at;
+    while (at < end && IS_HEX(bytes[at]))
+        at++;
+    if (at == version || at == end || bytes[at] != '.')
+        return false;
+    const size_t address = ++at;
+    while (at < end && (rw_http_char_is(bytes[at], RW_CHAR_NAME) || bytes[at] == ':'))
+        at++;
+    return at > address && at == end;
+}
+
+static uint8_t hex_value(uint8_t digit)
+{
+    return (uint8_t)(IS_DIGIT(digit) ? digit - '0' : (digit | 0x20) - 'a' + 10);
+}
+
+/* pct-encoded of what may stand in a name, or of an octet of UTF-8. A delimiter or a control character in this dress would be the end of the
+ * host to a parser that decodes first: refused, although RFC 3986 §3.2.2 has it. */
+static bool encoded_name_char(const uint8_t *bytes, size_t at, size_t end)
+{
+    if (bytes[at] != '%' || end - at < 3 || !IS_HEX(bytes[at + 1]) || !IS_HEX(bytes[at + 2]))
+        return false;
+    const uint8_t decoded = (uint8_t)(hex_value(bytes[at + 1]) << 4 | hex_value(bytes[at + 2]));
+    return decoded >= 0x80 || rw_http_char_is(decoded, RW_CHAR_NAME);
+}
+
+/* reg-name = *( unreserved / pct-encoded / sub-delims ) (RFC 3986 §3.2.2), from bytes[at] on. ret: where it ends */
+static size_t registered_name_end(const uint8_t *bytes, size_t at, size_t end)
+{
+    while (at < end) {
+        if (rw_http_char_is(bytes[at], RW_CHAR_NAME))
+            at++;
+        else if (encoded_name_char(bytes, at, end))
+            at += 3;
+        else
+            break;
+    }
+    return at;
+}
+
+/* uri-host [":" port] (RFC 9110 §7.2) with a host that is not empty (§4.2.1). No zone (RFC 9110 knows none), no userinfo (§4.2.4). */
 static bool authority_valid(const uint8_t *bytes, struct rw_span span)
 {
     size_t at = span.offset;
@@ -148,16 +197,17 @@ static bool authority_valid(const uint8_t *bytes, struct rw_span span)
         if (close == NULL)
             return false;
         const size_t address_bytes = (size_t)(close - bytes) - at - 1;
-        if (address_bytes >= sizeof(address))
-            return false;
-        memcpy(address, bytes + at + 1, address_bytes);
-        address[address_bytes] = '\0';
-        if (inet_pton(AF_INET6, address, &parsed) != 1)
-            return false;
+        if (!future_address_valid(bytes, at + 1, at + 1 + address_bytes)) {
+            if (address_bytes >= sizeof(address))
+                return false;
+            memcpy(address, bytes + at + 1, address_bytes);
+            address[address_bytes] = '\0';
+            if (inet_pton(AF_INET6, address, &parsed) != 1)
+                return false;
+        }
         at = (size_t)(close - bytes) + 1;
     } else {
-        while (at < end && rw_http_char_is(bytes[at], RW_CHAR_NAME))
-            at++;
+        at = registered_name_end(bytes, at, end);
         if (at == span.offset)
             return false;
     }
@@ -198,8 +248,6 @@ static int32_t parse_absolute_target(struct parse *p)
     const size_t authority = at;
     while (at < end && bytes[at] != '/' && bytes[at] != '?')
         at++;
-    if (at < end && bytes[at] == '?')
-        return HTTP_BAD;
     p->authority = span_of(authority, at);
     p->head.target = span_of(at, end);
     return authority_valid(bytes, p->authority) ? RW_OK : HTTP_BAD;
@@ -253,7 +301,8 @@ static int32_t parse_request_line(struct parse *p, size_t end)
     const uint8_t *version = bytes + at + 1;
     if (end - at != 9 || memcmp(version, "HTTP/", 5) != 0 || !IS_DIGIT(version[5]) || version[6] != '.' || !IS_DIGIT(version[7]))
         return HTTP_BAD;
-    if (version[5] != '1' || version[7] > '1')
+    /* A minor version above ours is spoken to as ours (RFC 9110 §2.5). */
+    if (version[5] != '1')
         return HTTP_VERSION;
     p->http10 = version[7] == '0';
     return parse_target(p);
@@ -360,10 +409,8 @@ static int32_t note_field(struct parse *p, struct rw_span name, struct rw_span v
     case 17:
         if (EQUALS(bytes, name, "sec-websocket-key"))
             return keep_single(&p->head.ws_key, value);
-        if (EQUALS(bytes, name, "transfer-encoding")) {
-            p->has_coding = true;
-            return keep_single(&p->coding, value);
-        }
+        if (EQUALS(bytes, name, "transfer-encoding") && p->coding_count++ == 0)
+            p->coding = value;
         break;
     case 21:
         if (EQUALS(bytes, name, "sec-websocket-version"))
@@ -397,23 +444,37 @@ static int32_t parse_field(struct parse *p, size_t start, size_t end, struct rw_
     return note_field(p, header->name, header->value);
 }
 
-/* Anything but exactly `chunked` is refused; this says with what. A list that does not end in chunked, or has it twice, has no length
- * anyone can know: 400 (RFC 9112 §6.3, §7.1). A coding before chunked is one we do not implement: 501 (§6.1). */
+/* The codings of all lines, in order: they are one list (RFC 9110 §5.3). */
+struct codings {
+    uint32_t count, chunked_count;
+    bool last_chunked, well_formed;
+};
+
+static void note_codings(const struct parse *p, struct rw_span value, struct codings *codings)
+{
+    struct rw_span rest = value;
+    struct rw_span item = {0};
+    /* A list that begins or ends in a comma, or is empty, is one that two parsers may take for different ones. */
+    codings->well_formed &= value.bytes != 0 && p->bytes[value.offset] != ',' && p->bytes[value.offset + value.bytes - 1] != ',';
+    while (list_next(p->bytes, &rest, &item)) {
+        codings->count++;
+        codings->last_chunked = EQUALS(p->bytes, item, "chunked");
+        codings->chunked_count += codings->last_chunked;
+    }
+}
+
+/* Anything but exactly `chunked` on one line is refused; this says with what. A list that does not end in chunked, or has it twice, has no
+ * length anyone can know: 400 (RFC 9112 §6.3, §7.1). A coding before chunked is one we do not implement: 501 (§6.1). */
 static int32_t judge_coding(const struct parse *p)
 {
-    struct rw_span rest = p->coding;
-    struct rw_span item = {0};
-    uint32_t chunked_count = 0;
-    bool last_chunked = false;
-    if (EQUALS(p->bytes, p->coding, "chunked"))
+    struct codings codings = {.well_formed = true};
+    if (p->coding_count == 1 && EQUALS(p->bytes, p->coding, "chunked"))
         return RW_OK;
-    while (list_next(p->bytes, &rest, &item)) {
-        last_chunked = EQUALS(p->bytes, item, "chunked");
-        chunked_count += last_chunked;
-    }
-    const bool ends_in_item = item.offset + item.bytes == p->coding.offset + p->coding.bytes;
-    const bool begins_with_item = p->coding.bytes != 0 && p->bytes[p->coding.offset] != ',';
-    return last_chunked && chunked_count == 1 && ends_in_item && begins_with_item ? HTTP_CODING : HTTP_BAD;
+    for (uint32_t i = 0; i < p->head.header_count; i++)
+        if (EQUALS(p->bytes, p->head.headers[i].name, "transfer-encoding"))
+            note_codings(p, p->head.headers[i].value, &codings);
+    const bool names_another = codings.count > 1 && codings.chunked_count == 1 && codings.last_chunked && codings.well_formed;
+    return names_another ? HTTP_CODING : HTTP_BAD;
 }
 
 /* What only the whole set of fields can tell. */
@@ -422,7 +483,7 @@ static int32_t judge_message(struct parse *p)
     struct rw_http_head *head = &p->head;
     if (!p->has_host && !p->http10)
         return HTTP_BAD; /* RFC 9112 §3.2 */
-    if (p->has_coding) {
+    if (p->coding_count > 0) {
         /* With Content-Length, or in HTTP/1.0, one of two parsers would ignore it (RFC 9112 §6.1). */
         if (p->http10 || (head->flags & RW_HTTP_HAS_LENGTH) != 0)
             return HTTP_BAD;
@@ -434,7 +495,7 @@ static int32_t judge_message(struct parse *p)
     if (p->expect_other)
         return HTTP_EXPECTATION;
     /* An expectation in HTTP/1.0 is ignored (RFC 9110 §10.1.1). */
-    if (p->expect_continue && !p->http10 && (p->has_coding || head->content_length > 0))
+    if (p->expect_continue && !p->http10 && (p->coding_count > 0 || head->content_length > 0))
         head->flags |= RW_HTTP_EXPECT_CONTINUE;
     if (p->http10)
         head->flags |= RW_HTTP_10;
@@ -454,7 +515,8 @@ static int32_t parse_fields(struct parse *p)
         return HTTP_HEAD_TOO_LONG;
     head->content_length = 0;
     head->host = head->ws_key = head->ws_version = head->ws_protocol = head->origin = p->coding = (struct rw_span){0};
-    p->has_host = p->has_coding = p->close = p->keep_alive = p->expect_continue = p->expect_other = false;
+    p->coding_count = 0;
+    p->has_host = p->close = p->keep_alive = p->expect_continue = p->expect_other = false;
     for (uint32_t i = 0; i < head->header_count; i++) {
         const int32_t result = parse_field(p, p->line_ends[i] + 2u, p->line_ends[i + 1], &head->headers[i]);
         if (result < 0)

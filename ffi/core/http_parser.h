@@ -43,11 +43,12 @@ struct rw_http_head {
     uint32_t method; /* enum rw_method */
     uint32_t flags;
     struct rw_span method_name;
-    /* Path and query: for absolute-form, what follows the authority (bytes 0 when that is empty: means "/"). A query right after the
-     * authority (`http://h?x`) is valid but would leave a target that is not origin-form: it is refused with 400. */
+    /* Path and query: for absolute-form, what follows the authority: bytes 0 when that is nothing, and without a path it begins with "?"; both
+     * mean the path "/" (RFC 9112 §3.2.1). */
     struct rw_span target;
     /* Authority: of the absolute-form target if there was one (RFC 9112 §3.2.2), else the Host value; may be empty (offset 0: HTTP/1.0
-     * without Host). Always `name[:port]` or `[IPv6][:port]` with a name of letters, digits and "-._~" and a port of at most 65535. */
+     * without Host). Always uri-host [":" port] of RFC 3986 with a port of at most 65535; an IP literal is in brackets, and what a name has
+     * as %XX is no delimiter and no control character. */
     struct rw_span host;
     uint64_t content_length; /* 0 without RW_HTTP_HAS_LENGTH; at most 2^63-1 */
     /* Fields the handshake needs; offset 0: absent (a present one may be empty). A repeated Sec-WebSocket-Key, Sec-WebSocket-Version or
@@ -64,7 +65,7 @@ struct rw_http_head {
  * out: *head, written only when the result is > 0; spans count from bytes[0]
  * ret: >0 bytes consumed, up to and with the empty line | 0 need more | <0 the negated status to answer:
  *      -400 malformed or ambiguous, -414 target too long, -431 head too long or too many fields, -501 a transfer coding before
- *      chunked (one that does not end in chunked is 400: RFC 9112 §6.3), -505 version not 1.0 or 1.1, -417 an expectation other than 100-continue
+ *      chunked (one that does not end in chunked is 400: RFC 9112 §6.3), -505 a major version other than 1, -417 an expectation other than 100-continue
  *      The same bytes give the same result however they are cut; a bad request line is told as soon as its line ends, a control
  *      character at once, a bad field when the head is complete.
  *      With len > max_head_bytes and no end in sight the answer is -431 (or -414 while still in the request line). */

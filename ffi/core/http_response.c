@@ -155,6 +155,10 @@ static uint8_t *put_date(const struct rw_core *core, uint8_t *out) {
 /* No body and no Content-Length, whatever the host gave (RFC 9110 §8.6, §15.3.5, §15.4.5). */
 static int is_bodiless(uint32_t status) { return status < 200 || status == 204 || status == 304; }
 
+/* A success of CONNECT has neither Content-Length nor Transfer-Encoding: what follows its head is no content (RFC 9110 §9.3.6). The connection
+ * ends behind it, since nothing here is a tunnel. */
+static int is_tunnel(const struct rw_slot *slot, uint32_t status) { return slot->as.http.flags & RW_X_CONNECT && status >= 200 && status < 300; }
+
 /* May the host answer the present request with this command? */
 static int expects(const struct rw_slot *slot, const struct rw_command *command) {
     const struct rw_slot_http *http = &slot->as.http;
@@ -209,7 +213,7 @@ void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw
     int bodiless = is_bodiless(status.number);
     int head_only = (http->flags & RW_X_HEAD) != 0;
     /* The length of what GET would have sent is not known here when a HEAD handler gave no body (RFC 9110 §9.3.2). */
-    int unsized = body_bytes == 0 && (head_only || command->flags & RW_RESPOND_NO_LENGTH);
+    int unsized = (body_bytes == 0 && (head_only || command->flags & RW_RESPOND_NO_LENGTH)) || is_tunnel(slot, status.number);
     /* Without a length the body of any other response ends with the connection (RFC 9112 §6.3). */
     if (unsized && !head_only && !bodiless) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     uint64_t here = head_only || bodiless || body_bytes > INLINE_BODY_BYTES ? 0 : body_bytes;
@@ -242,7 +246,7 @@ void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const str
     if (bodiless) length = 0;
     if (sized) {
         http->flags |= RW_X_SIZED_OUT;
-    } else if (http->flags & RW_X_HTTP10) {
+    } else if (http->flags & RW_X_HTTP10 || is_tunnel(slot, status.number)) {
         http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE; /* no chunked in HTTP/1.0: the body ends with the connection */
     } else {
         http->flags |= RW_X_CHUNKED_OUT;
@@ -256,7 +260,7 @@ void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const str
     out = put_bytes(out, data + status_bytes, (size_t)header_bytes);
     out = put_connection(core, slot, out, command->flags);
     out = put_date(core, out);
-    if (sized && !bodiless) out = put_length(out, length);
+    if (sized && !bodiless && !is_tunnel(slot, status.number)) out = put_length(out, length);
     if (http->flags & RW_X_CHUNKED_OUT) out = put_text(out, "Transfer-Encoding: chunked\r\n");
     out = put_text(out, "\r\n");
     commit(core, slot, start, out, room);
@@ -408,9 +412,12 @@ int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct
     return RW_OK;
 }
 
-void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *extra) {
+void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *extra, const char *why) {
     const char *reason = reason_of(status);
-    uint64_t room = FRAMING_BYTES_MAX + strlen(extra) + strlen(reason) + 64;
+    const char *between = why ? ": " : "";
+    if (!why) why = "";
+    size_t body_bytes = strlen(reason) + strlen(between) + strlen(why);
+    uint64_t room = FRAMING_BYTES_MAX + strlen(extra) + body_bytes + 64;
     uint8_t *start = reserve(core, slot, room);
     if (!start) return;
     uint8_t *out = put_status_line(start, status);
@@ -418,9 +425,11 @@ void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t 
     out = put_text(out, extra);
     out = put_text(out, "Connection: close\r\n");
     out = put_date(core, out);
-    out = put_length(out, strlen(reason));
+    out = put_length(out, body_bytes);
     out = put_text(out, "\r\n");
     out = put_text(out, reason);
+    out = put_text(out, between);
+    out = put_text(out, why);
     commit(core, slot, start, out, room);
     count_status(core, status);
 }

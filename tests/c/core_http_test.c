@@ -62,6 +62,46 @@ static void methods_without_a_number_and_special_targets_are_told(void **state) 
     peer_send_text(host, peer, "GET http://b:80 HTTP/1.1\r\nHost: b:80\r\n\r\n");
     record = host_expect(host, RW_EVENT_REQUEST);
     assert_memory_equal(record->payload, "b:80/", 5);
+    host_respond(host, &record->event, 204, "", "");
+    peer_expect_head(host, peer, 204);
+    peer_send_text(host, peer, "GET http://b?x=/ HTTP/1.1\r\nHost: b\r\n\r\n");
+    record = host_expect(host, RW_EVENT_REQUEST);
+    assert_memory_equal(record->payload, "b/?x=/host", 10);
+    assert_int_equal(record->event.arg0 & 0xFFFF, 5);
+    host_close(host);
+}
+
+static void a_success_of_connect_has_no_framing_and_ends_the_connection(void **state) {
+    static const char connect[] = "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n";
+    struct host *host = host_open(state, DEFAULTS);
+    for (uint32_t way = 0; way < 3; way++) {
+        struct peer *peer = peer_connect(host);
+        peer_send_text(host, peer, connect);
+        struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+        peer_send_text(host, peer, GET("/smuggled"));
+        if (way == 0) {
+            host_respond(host, &request, 200, "", "content");
+        } else {
+            uint16_t sized = way == 1 ? RW_RESPOND_SIZED : 0;
+            host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = sized, .arg0 = 200, .arg1 = 7u * (way == 1)}, "", 0);
+            host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_CHUNK}, "content", 7);
+            host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_END}, "", 0);
+        }
+        peer_expect_head(host, peer, 200);
+        assert_false(peer_head_has(peer, "Content-Length") || peer_head_has(peer, "Transfer-Encoding"));
+        assert_true(peer_head_has(peer, "Connection: close"));
+        peer_wait_bytes(host, peer, 7);
+        assert_memory_equal(peer->in, "content", 7);
+        peer_consume(peer, 7);
+        peer_expect_end(host, peer);
+    }
+    /* A refusal has its length, and ends the connection too. */
+    struct peer *peer = peer_connect(host);
+    peer_send_text(host, peer, connect);
+    struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+    host_respond(host, &request, 501, "", "no");
+    peer_expect_response(host, peer, 501, "no");
+    peer_expect_end(host, peer);
     host_close(host);
 }
 
@@ -539,6 +579,7 @@ int main(void) {
         ON_EVERY_RING(a_request_becomes_one_event_with_host_target_and_lower_case_fields),
         ON_SIM(a_long_host_fits_its_event),
         ON_SIM(methods_without_a_number_and_special_targets_are_told),
+        ON_SIM(a_success_of_connect_has_no_framing_and_ends_the_connection),
         ON_EVERY_RING(a_connection_is_used_again_and_each_request_has_the_next_number),
         ON_EVERY_RING(a_head_may_come_one_byte_at_a_time),
         ON_EVERY_RING(head_responses_have_the_length_but_no_body),

@@ -18,6 +18,10 @@ static void close_properly(struct host *host, struct peer *peer) {
 
 /* ---------------------------------------------------------------- handshake */
 
+#define OFFERING(extensions)                                                                                                                    \
+    "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: " extensions \
+    "\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"
+
 static void handshakes_that_are_not_quite_right_are_refused(void **state) {
     static const struct {
         uint32_t status;
@@ -25,10 +29,14 @@ static void handshakes_that_are_not_quite_right_are_refused(void **state) {
     } cases[] = {
         {400, "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
         {400, "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2hvcnQ=\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
+        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 1\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\nx"},
+        {400, OFFERING("permessage-deflate; server_max_window_bits=")},
+        {400, OFFERING("permessage-deflate; x=\"a b\"")},
+        {400, OFFERING("permessage-deflate;")},
+        {400, OFFERING("x\r\nSec-WebSocket-Extensions: permessage-deflate x")},
         {426, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
     };
     struct host *host = ws_host(state, PLAIN);
@@ -44,6 +52,39 @@ static void handshakes_that_are_not_quite_right_are_refused(void **state) {
     host_close(host);
 }
 
+static void a_client_that_speaks_http_1_0_is_told_why_it_gets_no_websocket(void **state) {
+    struct host *host = ws_host(state, PLAIN);
+    struct peer *peer = peer_connect(host);
+    peer_send_text(host, peer, "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n");
+    peer_expect_response(host, peer, 400, "Bad Request: a WebSocket handshake needs HTTP/1.1 (RFC 6455, 4.1)");
+    peer_expect_end(host, peer);
+    host_close(host);
+}
+
+static void upgrade_is_ignored_where_it_was_not_meant_for_us(void **state) {
+    static const char *const requests[] = {
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket/13\r\nConnection: Upgrade\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade, keep-alive\r\n\r\n",
+    };
+    struct host *host = ws_host(state, PLAIN);
+    struct peer *peer = peer_connect(host);
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
+        peer_send_text(host, peer, requests[i]);
+        struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+        assert_false(request.flags & RW_REQUEST_UPGRADE);
+        host_respond(host, &request, 200, "", "plain");
+        host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = 7}, "", 0);
+        peer_expect_response(host, peer, 200, "plain");
+        assert_false(peer_head_has(peer, "Connection: close"));
+    }
+    assert_int_equal(host->core->stats->refused_handshake, 0);
+    host_close(host);
+}
+
 static void the_host_may_answer_a_handshake_with_a_plain_response(void **state) {
     struct host *host = ws_host(state, PLAIN);
     struct peer *peer = peer_connect(host);
@@ -51,9 +92,12 @@ static void the_host_may_answer_a_handshake_with_a_plain_response(void **state) 
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
     host_respond(host, &request, 403, "", "no");
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = 7}, "", 0);
+    /* What a proxy may take for frames is no request. */
+    peer_send_text(host, peer, "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
     peer_expect_response(host, peer, 403, "no");
+    assert_true(peer_head_has(peer, "Connection: close"));
+    peer_expect_end(host, peer);
     host_expect_silence(host);
-    assert_int_equal(host->core->stats->connections_http, 1);
     host_close(host);
 }
 
@@ -606,6 +650,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         ON_SIM(handshakes_that_are_not_quite_right_are_refused),
         ON_SIM(the_host_may_answer_a_handshake_with_a_plain_response),
+        ON_SIM(a_client_that_speaks_http_1_0_is_told_why_it_gets_no_websocket),
+        ON_SIM(upgrade_is_ignored_where_it_was_not_meant_for_us),
         ON_EVERY_RING(frames_sent_with_the_handshake_wait_for_the_open_event),
         ON_EVERY_RING(messages_of_every_length_form_come_back_as_they_went),
         ON_EVERY_RING(a_message_may_come_one_byte_at_a_time),

@@ -59,11 +59,18 @@ describe('url', () => {
     expect(await urlOf('/x', { host: '', flags: flags.http10 })).toBe('http://localhost/x');
   });
 
-  test('asterisk-form and authority-form have URLs too', async () => {
+  test('asterisk-form has a URL too', async () => {
     expect(await urlOf('*', { method: 'OPTIONS', host: 'h', flags: flags.asterisk })).toBe('http://h/*');
-    expect(await urlOf('a.example:8443', { method: 'CONNECT', host: 'a.example:8443', flags: flags.authority })).toBe(
-      'http://a.example:8443/',
-    );
+  });
+
+  test('a query right after the authority of an absolute-form belongs to the path /', async () => {
+    expect(await urlOf('/?x=/', { host: 'h' })).toBe('http://h/?x=/');
+  });
+
+  test('CONNECT asks for a tunnel, which no handler can give: 501, and the connection ends', async () => {
+    const core = new FakeCore(() => new Response('reached'));
+    const answer = await core.exchange('a:443', { method: 'CONNECT', host: 'a:443', flags: flags.authority });
+    expect([answer.status, answer.close, answer.text()]).toEqual([501, true, 'Not Implemented: this is no proxy']);
   });
 
   test.each(['a/b', 'user@host', 'h?x', 'h#x', 'a b', 'h\\x', 'h:99999', 'a%2fb'])(
@@ -210,9 +217,14 @@ describe('body', () => {
     });
   });
 
-  test('GET has no body even when the client sends one', async () => {
-    const core = new FakeCore(async (request) => new Response(`${request.body}${await request.text()}`));
-    expect((await core.exchange('/', { body: 'x' })).text()).toBe('null');
+  test.each(['GET', 'HEAD', 'DELETE', 'PURGE'])('%s has the body that its client sends', async (method) => {
+    let seen: unknown;
+    const core = new FakeCore(async (request) => {
+      seen = [request.body !== null, await request.text()];
+      return new Response();
+    });
+    await core.exchange('/', { method, body: 'x' });
+    expect(seen).toEqual([true, 'x']);
   });
 
   test('the stream gives every part, and acknowledges one when it is taken', async () => {

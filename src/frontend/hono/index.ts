@@ -43,7 +43,7 @@ export interface FetchFrontendOptions {
   upgrade?(head: RequestHead, request: Request): boolean | PromiseLike<unknown>;
 }
 
-const badRequest = 'content-type: text/plain;charset=utf-8\r\n';
+const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
 
 export class FetchFrontend implements HttpEvents {
   readonly handle: Handle<ExchangeHost> = handleFor<ExchangeHost>(this);
@@ -74,14 +74,18 @@ export class FetchFrontend implements HttpEvents {
   pending = 0;
 
   onRequest(head: RequestHead): void {
-    const url = requestUrl(head);
-    if (url === '') {
-      this.commands.respond(head, 400, badRequest, 'Bad Request: invalid Host', true);
+    if (head.method === methodNumber.connect) {
+      // RFC 9110 §9.3.6: a success would promise a tunnel, which no Response can be
+      this.commands.respond(head, 501, textHeaders, 'Not Implemented: this is no proxy', true);
       return;
     }
-    const { flags, method } = head;
-    // as in Bun.serve, the content of GET and HEAD, which has no meaning (RFC 9110 §9.3.1), is not shown
-    const hasBody = (flags & eventFlag.requestHasBody) !== 0 && method !== methodNumber.get && method !== methodNumber.head;
+    const url = requestUrl(head);
+    if (url === '') {
+      this.commands.respond(head, 400, textHeaders, 'Bad Request: a URL cannot have this Host', true);
+      return;
+    }
+    const { flags } = head;
+    const hasBody = (flags & eventFlag.requestHasBody) !== 0;
     const request = new LightRequest(head, url, hasBody ? new RequestBody(head, this.commandsHandle) : null);
     const exchange = new Exchange(this, head, request);
     if (this.namesAll) void exchange.requestId;

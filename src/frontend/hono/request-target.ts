@@ -21,22 +21,14 @@ const foreignToHost = /[/?#@\\\s]/;
 
 /**
  * The URL of a request, normalised as `new URL()` does.
- * ret: '' when the host is not one that a URL can have
+ * Not for CONNECT, whose target is no part of a URL. ret: '' when the host is not one that a URL can have
  */
 export function requestUrl(head: RequestHead): string {
   const { raw, hostBytes, flags } = head;
   const target = raw.slice(hostBytes, hostBytes + head.targetBytes);
   const scheme = flags & eventFlag.requestTls ? 'https' : 'http';
-  if (flags & (eventFlag.requestAsterisk | eventFlag.requestAuthority)) {
-    if (flags & eventFlag.requestAsterisk) {
-      const origin = originOf(scheme, raw.slice(0, hostBytes));
-      return origin && `${origin}/*`;
-    }
-    // RFC 9110 §7.1: the target URI of CONNECT is the authority alone
-    const origin = originOf(scheme, target);
-    return origin && `${origin}/`;
-  }
   const origin = originOf(scheme, raw.slice(0, hostBytes));
+  if (flags & eventFlag.requestAsterisk) return origin && `${origin}/*`;
   if (origin === '') return '';
   if (settledTarget.test(target)) return origin + target;
   return origin + settle(target);

@@ -207,6 +207,14 @@ export const scenarios = {
       refused.write(handshake('/refused'));
       t.record('refused', await refused.response());
     },
+    differences: [
+      {
+        id: 'refused-handshake',
+        step: 'refused',
+        original: 'HTTP/1.1 403 Forbidden\r\nDate: now\r\nContent-Length: 8\r\n\r\n/refused',
+        ours: 'HTTP/1.1 403 Forbidden\r\nConnection: close\r\nDate: now\r\nContent-Length: 8\r\n\r\n/refused',
+      },
+    ],
   },
 
   'what a handler queues runs before the next event of the same packet': {

@@ -2,8 +2,11 @@
 import { closePayload, frame, handshake, logging, opcode, text } from '../frames.mjs';
 
 const plain = (body) => `HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
-const badRequest =
-  'HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nDate: now\r\nContent-Length: 11\r\n\r\nBad Request';
+const badRequest = (why) =>
+  `HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nDate: now\r\nContent-Length: ${why.length + 13}\r\n\r\nBad Request: ${why}`;
+/** What answers a handshake but 101: the same but for its end. */
+const ending = (response) => response.replace('Date:', 'Connection: close\r\nDate:');
+const forbidden = 'HTTP/1.1 403 Forbidden\r\nwhy: because\r\nDate: now\r\nContent-Length: 2\r\n\r\nno';
 const accepted =
   'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nDate: now\r\n\r\n';
 
@@ -74,6 +77,7 @@ export const scenarios = {
       refused.write(handshake('/refused'));
       t.record('refused', await refused.response());
     },
+    differences: [{ id: 'refused-handshake', step: 'refused', original: forbidden, ours: ending(forbidden) }],
   },
 
   'an upgrade may come later, and what the client has sent meanwhile is not lost': {
@@ -158,9 +162,20 @@ export const scenarios = {
       await t.exchange('POST', handshake('/ws').replace('GET', 'POST').replace('Host', 'Content-Length: 0\r\nHost'));
     },
     differences: [
-      { id: 'strict-handshake', step: 'no key', original: plain('http /ws'), ours: badRequest },
+      {
+        id: 'strict-handshake',
+        step: 'no key',
+        original: plain('http /ws'),
+        ours: badRequest('Sec-WebSocket-Key is not 16 bytes in base64 (RFC 6455, 4.1)'),
+      },
       { id: 'strict-handshake', step: 'no upgrade', original: accepted, ours: plain('http /ws') },
-      { id: 'strict-handshake', step: 'POST', original: plain('http /ws'), ours: badRequest },
+      {
+        id: 'strict-handshake',
+        step: 'POST',
+        original: plain('http /ws'),
+        ours: badRequest('a WebSocket handshake is a GET request (RFC 6455, 4.1)'),
+      },
+      { id: 'refused-handshake', step: 'another path', original: plain('http /other'), ours: ending(plain('http /other')) },
     ],
   },
 
