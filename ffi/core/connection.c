@@ -133,6 +133,7 @@ int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const ui
     }
     memcpy(rw_buffers_data(core->buffers, slot->input) + slot->input_offset + slot->input_bytes, bytes, len);
     slot->input_bytes += (uint32_t)len;
+    core->kept_bytes += len;
     return RW_OK;
 }
 
@@ -140,6 +141,7 @@ void rw_connection_unstash(struct rw_core *core, struct rw_slot *slot, uint32_t 
     assert(bytes <= slot->input_bytes);
     slot->input_offset += bytes;
     slot->input_bytes -= bytes;
+    core->kept_bytes -= bytes;
     if (slot->input_bytes == 0 && slot->input) {
         rw_unfinished_remove_buffer(core, slot->input);
         rw_buffers_release(core->buffers, slot->input);
@@ -235,6 +237,20 @@ void rw_connection_on_end_of_stream(struct rw_core *core, struct rw_slot *slot) 
     }
 }
 
+/* A receive brings 32 buffers, or all there are, before a pause of it can meet the kernel. */
+static void give_back(struct rw_core *core, uint32_t buffer_id) {
+    if (core->kept_bytes > RW_KEPT_BYTES_HIGH && core->withheld_count < core->withheld_most) {
+        core->withheld[core->withheld_count++] = buffer_id;
+    } else {
+        rw_ring_buffer_return(core->ring, buffer_id);
+    }
+}
+
+void rw_connection_return_withheld(struct rw_core *core) {
+    if (core->kept_bytes > RW_KEPT_BYTES_HIGH) return;
+    while (core->withheld_count) rw_ring_buffer_return(core->ring, core->withheld[--core->withheld_count]);
+}
+
 void rw_connection_on_recv(struct rw_core *core, const struct rw_completion *completion) {
     struct rw_slot *slot = rw_core_slot(core, rw_user_data_index(completion->user_data));
     assert((slot->generation & 0xFFFFFFu) == rw_user_data_generation(completion->user_data) && slot->state.recv_armed);
@@ -264,14 +280,15 @@ void rw_connection_on_recv(struct rw_core *core, const struct rw_completion *com
         rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
         rw_connection_terminate(core, slot);
     }
-    if (completion->flags & RW_COMPLETION_BUFFER) rw_ring_buffer_return(core->ring, completion->buffer_id);
+    if (completion->flags & RW_COMPLETION_BUFFER) give_back(core, completion->buffer_id);
     if (slot->state.phase != RW_PHASE_CLOSING) rw_connection_update_receive(core, slot);
 }
 
 void rw_connection_feed_starved(struct rw_core *core) {
     struct rw_slot_list *starved = &core->starved;
     if (starved->count == 0) return;
-    uint32_t count = starved->count < STARVED_PER_TURN ? starved->count : STARVED_PER_TURN;
+    uint32_t most = core->withheld_count ? RW_RECV_BUFFERS_LEAST : STARVED_PER_TURN;
+    uint32_t count = starved->count < most ? starved->count : most;
     for (uint32_t i = 0; i < count; i++) {
         struct rw_slot *slot = rw_core_slot(core, starved->items[i]);
         slot->state.recv_starved = 0;

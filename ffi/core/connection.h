@@ -28,6 +28,8 @@ void rw_connection_flush_dirty(struct rw_core *core);
 void rw_connection_serve_ready(struct rw_core *core, uint32_t count);
 /* Look at connections that are ending. */
 void rw_connection_finish_ending(struct rw_core *core);
+/* Give back the receive buffers that were withheld while much was kept, once it is not. */
+void rw_connection_return_withheld(struct rw_core *core);
 /* Receive buffers came back: arm again what ended for want of them. */
 void rw_connection_feed_starved(struct rw_core *core);
 

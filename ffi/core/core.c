@@ -202,6 +202,7 @@ static void free_core(struct rw_core *core) {
     free(core->dirty.items);
     free(core->ready.items);
     free(core->starved.items);
+    free(core->withheld);
     free(core->ending.items);
     free(core->private_stats);
     free(core);
@@ -245,7 +246,9 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
                                   .sqpoll_cpu = config->sqpoll_cpu,
                                   .sqpoll_idle_ms = config->sqpoll_idle_ms,
                                   .wake_fd = config->wake_fd};
-    core->ring = rw_ring_create(&ring, error, error_bytes);
+    core->withheld_most = ring.recv_buffers > 2 * RW_RECV_BUFFERS_LEAST ? ring.recv_buffers - RW_RECV_BUFFERS_LEAST : 0;
+    core->withheld = calloc(core->withheld_most + 1, sizeof *core->withheld);
+    core->ring = core->withheld ? rw_ring_create(&ring, error, error_bytes) : NULL;
     if (!core->ring || (core->inbox_fd >= 0 && rw_ring_poll_start(core->ring, core->inbox_fd, rw_user_data(RW_OP_INBOX, 0, 0)) < 0)) {
         free_core(core);
         return NULL;
@@ -473,6 +476,7 @@ void rw_core_settle_sends(struct rw_core *core) {
 static void serve_input(struct rw_core *core, uint32_t wait_us) {
     uint32_t waiting = core->ready.count;
     core->work.spent = 0;
+    if (core->withheld_count) rw_connection_return_withheld(core);
     rw_work_begin(core, waiting ? RW_WORK_UNITS / 2 : RW_WORK_UNITS);
     take_completions(core, wait_us);
     uint32_t rest = core->work.spent < RW_WORK_UNITS / 2 ? RW_WORK_UNITS - core->work.spent : RW_WORK_UNITS / 2;

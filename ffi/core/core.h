@@ -136,6 +136,9 @@ struct rw_core {
     uint32_t completion_next, completion_count;
     uint32_t sends_settled;   /* by rw_core_settle_sends, for the present commands */
     uint32_t gauges_due;      /* turns until the gauges are written again */
+    uint64_t kept_bytes;      /* in slot.input of all connections */
+    uint32_t *withheld;       /* receive buffers [0..withheld_count) that are not given back yet, because much is kept */
+    uint32_t withheld_count, withheld_most;
     uint32_t busy;            /* input waits that the last turn had no work left for */
     uint32_t timers_held;     /* the last turn has fired none, because the host had been blocked */
     uint32_t last_turn_ms;

@@ -30,6 +30,9 @@
 #define RW_WINDOW_EVENT_BYTES 256u
 
 #define RW_EVENT_LARGE_BYTES 65536u /* payloads above this are handed over in place, not copied into the payload area */
+/* Input that waits for turns. Past it few receive buffers go round, so that no socket brings more than a little before its receive has been stopped. */
+#define RW_KEPT_BYTES_HIGH (4u << 20)
+#define RW_RECV_BUFFERS_LEAST 8u
 #define RW_HELD_BYTES_MAX (4u << 20) /* of connections' payloads in place, in one batch; a single larger one goes all the same */
 
 #define RW_HEAD_BYTES_DEFAULT 16384u

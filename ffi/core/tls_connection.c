@@ -285,6 +285,7 @@ static void take_kept(struct rw_core *core, struct rw_slot *slot) {
     if (kept) rw_unfinished_remove_buffer(core, kept);
     slot->input = RW_BUFFER_NONE;
     slot->input_offset = slot->input_bytes = 0;
+    core->kept_bytes -= len;
     take(core, slot, bytes, len);
     if (kept) rw_buffers_release(core->buffers, kept);
 }

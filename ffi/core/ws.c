@@ -462,7 +462,7 @@ static void wait_for_reader(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_ws_on_answers_read(struct rw_core *core, struct rw_slot *slot) {
     slot->state.answers_wait = 0;
-    slot->last_input_ms = core->now_ms; /* it was not read from: its silence begins now */
+    slot->last_input_ms = slot->as.ws.message_began_ms = core->now_ms; /* it was not read from: its silence begins now, or its message goes on */
     rw_connection_mark_ready(core, slot);
 }
 
@@ -615,7 +615,7 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     }
     /* Nor is its message late: the end of the pause gives it its time anew. */
     int begun = ws->message_opcode && !(ws->flags & RW_WS_MESSAGE_DUE);
-    if (behavior->message_timeout_ms && begun && !slot->state.paused_by_host && !slot->state.paused_by_core) {
+    if (behavior->message_timeout_ms && begun && !slot->state.paused_by_host && !slot->state.paused_by_core && !slot->state.answers_wait) {
         uint32_t left = left_ms(now, ws->message_began_ms, behavior->message_timeout_ms);
         if (left == 0 && rw_connection_spares(core, slot, ws->message_began_ms + behavior->message_timeout_ms, POLLIN)) {
             left = 1;

@@ -374,6 +374,38 @@ static void uploads_and_pipelines_get_no_more_than_their_share(void **state) {
     host_close(host);
 }
 
+/* What floods bring while their handlers are slow is bounded by how many they are, and not by the buffers that there are. */
+static void input_that_waits_is_little_of_each(void **state) {
+    enum { FLOODS = 80 };
+    struct host *host = ws_host(state, PLAIN);
+    struct rw_event open[FLOODS], bystander;
+    struct peer *peers[FLOODS];
+    for (uint32_t i = 0; i < FLOODS; i++) peers[i] = peer_open_ws(host, 7, &open[i]);
+    struct peer *other = peer_open_ws(host, 7, &bystander);
+    fill_flood();
+    rw_core_pace(host->core, 2);
+    begin_counting(host, bystander.slot);
+    uint64_t most = 0;
+    for (uint32_t turn = 0; turn < 300; turn++) {
+        for (uint32_t i = 0; i < FLOODS; i++) {
+            while (send(peers[i]->fd, flood.bytes, flood.count, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)flood.count);
+        }
+        host_turn(host);
+        if (host->core->kept_bytes > most) most = host->core->kept_bytes;
+    }
+    /* All of the buffers once more, when it is high, and from then on what few of them bring of each; instead of 256 KiB of each. */
+    assert_in_range(most, 0, RW_KEPT_BYTES_HIGH + (RW_RECV_BUFFERS_DEFAULT + FLOODS * RW_RECV_BUFFERS_LEAST) * RW_RECV_BUFFER_BYTES_DEFAULT);
+    peer_send_frame(host, other, FIN_TEXT, "hello", 5);
+    uint64_t sent = host->core->stats->turns;
+    for (uint32_t turn = 0; turn < 400 && !seen.bystander_at; turn++) host_turn(host);
+    assert_in_range(seen.bystander_at, sent, sent + 2 * FLOODS);
+    /* What they have sent is not to be served any more. */
+    struct linger reset = {.l_onoff = 1};
+    for (uint32_t i = 0; i < FLOODS; i++) assert_int_equal(setsockopt(peers[i]->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+    rw_core_pace(host->core, RW_EVENTS_CAPACITY);
+    host_close(host);
+}
+
 static void connections_without_a_receive_buffer_are_armed_again_in_order(void **state) {
     enum { PEERS = 60 };
     /* Two buffers of 64 bytes for sixty peers. */
@@ -411,6 +443,8 @@ int main(void) {
         ON_SIM(a_client_that_asks_and_does_not_read_is_cut_off),
         ON_SIM(a_client_that_is_sent_too_much_is_heard_as_it_reads),
         ON_EVERY_RING(uploads_and_pipelines_get_no_more_than_their_share),
+        {"input_that_waits_is_little_of_each (io_uring)", input_that_waits_is_little_of_each, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING},
+        {"input_that_waits_is_little_of_each (epoll)", input_that_waits_is_little_of_each, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL},
         {"connections_without_a_receive_buffer_are_armed_again_in_order (io_uring)", connections_without_a_receive_buffer_are_armed_again_in_order, backend_setup, NULL,
          (void *)(uintptr_t)RW_BACKEND_IO_URING},
     };

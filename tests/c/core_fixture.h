@@ -543,6 +543,7 @@ FIXTURE void host_assert_empty(struct host *host) {
     assert_int_equal(core->outbox.bytes, 0);
     assert_int_equal(core->starved.count, 0);
     assert_int_equal(core->unfinished_bytes, 0);
+    assert_int_equal(core->kept_bytes + core->withheld_count, 0);
     assert_int_equal(core->wheel.count, 0);
     assert_int_equal(core->dirty.count + core->ready.count + core->ending.count, 0);
     assert_int_equal(rw_topics_count(core->topics), 0);
