@@ -105,7 +105,8 @@
     X(R, max_target_bytes) X(R, max_header_count) X(R, max_body_bytes_lo) X(R, max_body_bytes_hi)              \
     X(R, head_timeout_ms) X(R, body_timeout_ms) X(R, keep_alive_timeout_ms) X(R, write_timeout_ms)             \
     X(R, linger_timeout_ms) X(R, response_high_water_bytes) X(R, body_window_bytes)                             \
-    X(R, flags) X(R, max_connections_per_ip) X(R, upgrades_per_kilosecond) X(R, proxy_header) X(R, unfinished_kib)
+    X(R, flags) X(R, max_connections_per_ip) X(R, upgrades_per_kilosecond) X(R, proxy_header) X(R, unfinished_kib) \
+    X(R, topics_per_socket) X(R, topics)
 
 #define CORE_INFO_FIELDS(X, R)                                                                                 \
     X(R, events) X(R, payload) X(R, commands) X(R, data) X(R, slots) X(R, stats) X(R, events_capacity)         \
@@ -114,7 +115,7 @@
 
 #define ADDRESS_RANGE_FIELDS(X, R) X(R, address) X(R, prefix_bits)
 
-/* Of the slot the host reads only these, to answer without a call; held_bytes, which lies in the union, of WebSockets alone. */
+/* Of the slot the host reads only these, to answer without a call; held_bytes and topics, which lie in the union, of WebSockets alone. */
 #define SLOT_FIELDS(X, R) X(R, generation) X(R, state) X(R, out_bytes) X(R, out_unflushed) X(R, host_word)
 
 /* ------------------------------------------------------------------ are the lists complete? */
@@ -251,11 +252,12 @@ static void print_slot_state(void) {
 }
 
 static void print_slot(void) {
-    begin("struct rw_slot, as far as the host reads it; heldBytes only of a WebSocket, request (a u16) only of HTTP", "slotLayout");
+    begin("struct rw_slot, as far as the host reads it; heldBytes and topics only of a WebSocket, request (a u16) only of HTTP", "slotLayout");
     const char *bytes_key = "";
     entry("bytes", (int64_t)sizeof(struct rw_slot));
     SLOT_FIELDS(PRINT_FIELD, rw_slot)
     entry("heldBytes", (int64_t)offsetof(struct rw_slot, as.ws.held_bytes));
+    entry("topics", (int64_t)offsetof(struct rw_slot, as.ws.topics));
     static_assert(offsetof(struct rw_slot, as.http.request) % sizeof(uint32_t) == 0, "the lower half of a word");
     entry("request", (int64_t)offsetof(struct rw_slot, as.http.request));
     end();
@@ -291,12 +293,14 @@ static void print_stats(void) {
 }
 
 static void print_capacity(void) {
-    begin("Sizes of the batches, in records and bytes", "capacity");
+    begin("Sizes of the batches, in records and bytes; and how many topics there may be, unless a config says otherwise", "capacity");
     entry("eventsCapacity", RW_EVENTS_CAPACITY);
     entry("payloadBytes", RW_PAYLOAD_BYTES);
     entry("lendBytes", RW_LEND_BYTES);
     entry("commandsCapacity", RW_COMMANDS_CAPACITY);
     entry("dataBytes", RW_DATA_BYTES);
+    entry("topicsPerSocket", RW_TOPICS_PER_SOCKET_DEFAULT);
+    entry("topics", RW_TOPICS_DEFAULT);
     entry("windowEventBytes", RW_WINDOW_EVENT_BYTES);
     end();
 }

@@ -37,9 +37,31 @@ static int32_t apply_http(struct rw_core *core, struct rw_slot *slot, const stru
     }
 }
 
+/* A topic that the socket has already, and one that others on this worker have, take no room. */
+static int32_t subscribe(struct rw_core *core, struct rw_slot *slot, const uint8_t *topic, uint32_t bytes) {
+    uint32_t index = rw_core_index(core, slot);
+    if (slot->as.ws.topics >= core->limits.topics_per_socket) {
+        if (rw_topics_is_subscribed(core->topics, index, topic, bytes)) return 0;
+        RW_COUNT(core, refused_topics_socket, 1);
+        return RW_ERR_FULL;
+    }
+    if (rw_topics_held(core->topics) >= core->limits.topics && !rw_topics_find(core->topics, topic, bytes, rw_topics_hash(topic, bytes))) {
+        RW_COUNT(core, refused_topics_worker, 1);
+        return RW_ERR_FULL;
+    }
+    int32_t result = rw_topics_subscribe(core->topics, index, &slot->subscriptions, topic, bytes);
+    if (result == 1) slot->as.ws.topics++;
+    return result;
+}
+
+static int32_t unsubscribe(struct rw_core *core, struct rw_slot *slot, const uint8_t *topic, uint32_t bytes) {
+    int32_t result = rw_topics_unsubscribe(core->topics, rw_core_index(core, slot), &slot->subscriptions, topic, bytes);
+    if (result == 1) slot->as.ws.topics--;
+    return result;
+}
+
 static int32_t apply_websocket(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
     if (slot->state.protocol != RW_PROTOCOL_WEBSOCKET) return RW_ERR_STALE;
-    uint32_t index = rw_core_index(core, slot);
     switch ((enum rw_command_type)command->type) {
         case RW_COMMAND_SEND:
             rw_ws_send(core, slot, command->flags, data, bytes);
@@ -58,10 +80,10 @@ static int32_t apply_websocket(struct rw_core *core, struct rw_slot *slot, const
         case RW_COMMAND_SUBSCRIBE:
             if (!rw_ws_can_send(slot)) return RW_ERR_STALE;
             if (bytes > RW_TOPIC_BYTES_MAX) return RW_ERR_INVALID;
-            return rw_topics_subscribe(core->topics, index, &slot->subscriptions, data, (uint32_t)bytes);
+            return subscribe(core, slot, data, (uint32_t)bytes);
         case RW_COMMAND_UNSUBSCRIBE:
             if (bytes > RW_TOPIC_BYTES_MAX) return 0;
-            return rw_topics_unsubscribe(core->topics, index, &slot->subscriptions, data, (uint32_t)bytes);
+            return unsubscribe(core, slot, data, (uint32_t)bytes);
         default:
             return RW_ERR_INVALID;
     }

@@ -83,7 +83,7 @@ static void write_gauges(struct rw_core *core) {
     }
     RW_GAUGE(core, backpressure_bytes, core->outbox.bytes);
     RW_GAUGE(core, unfinished_bytes, core->unfinished_bytes);
-    RW_GAUGE(core, topics, rw_topics_count(core->topics));
+    RW_GAUGE(core, topics, rw_topics_held(core->topics));
     RW_GAUGE(core, subscriptions, rw_topics_subscriptions(core->topics));
     __atomic_store_n(&core->stats->cq_overflows, core->ring->counts.cq_overflows, __ATOMIC_RELAXED);
 }
@@ -106,6 +106,8 @@ static void read_limits(struct rw_core *core, const struct rw_core_config *confi
     limits->linger_timeout_ms = or_default(config->linger_timeout_ms, RW_LINGER_TIMEOUT_MS_DEFAULT);
     limits->response_high_water_bytes = or_default(config->response_high_water_bytes, RW_RESPONSE_HIGH_WATER_BYTES_DEFAULT);
     limits->body_window_bytes = or_default(config->body_window_bytes, RW_BODY_WINDOW_BYTES_DEFAULT);
+    limits->topics_per_socket = or_default(config->topics_per_socket, RW_TOPICS_PER_SOCKET_DEFAULT);
+    limits->topics = or_default(config->topics, RW_TOPICS_DEFAULT);
     limits->unfinished_bytes = (uint64_t)or_default(config->unfinished_kib, RW_UNFINISHED_KIB_DEFAULT) << 10;
     /* A body may pass its window by one piece, and the count of what is not acknowledged has 32 bits. */
     if (limits->body_window_bytes > RW_BODY_WINDOW_BYTES_MAX) limits->body_window_bytes = RW_BODY_WINDOW_BYTES_MAX;
@@ -151,6 +153,8 @@ static void on_interest(void *context, const uint8_t *name, uint32_t name_bytes,
     struct rw_core *core = context;
     (void)name;
     (void)name_bytes;
+    /* The host reads it to tell whether a subscription may be refused, so it is not written now and then as other gauges are. */
+    RW_GAUGE(core, topics, rw_topics_held(core->topics));
     if (core->bus) rw_node_bus_interest(core->bus, hash, interested);
 }
 

@@ -80,6 +80,8 @@ struct rw_core_limits {
     uint32_t response_high_water_bytes;
     uint32_t body_window_bytes;
     uint64_t unfinished_bytes;
+    uint32_t topics_per_socket;
+    uint32_t topics;
 };
 
 struct rw_drain {

@@ -66,6 +66,8 @@
 #define RW_TIMER_TICK_MS 64u
 
 #define RW_TOPIC_BYTES_MAX 1024u
+#define RW_TOPICS_PER_SOCKET_DEFAULT 1000u
+#define RW_TOPICS_DEFAULT (1u << 20) /* of a worker: 200 bytes each with names of 50, 1.2 KiB with the longest */
 #define RW_NODE_RING_BYTES_DEFAULT (1u << 20)
 #define RW_NODE_OUTBOX_BYTES_MAX (16u << 20) /* per receiving worker; past it messages are dropped and counted */
 #define RW_MAIL_HELD_BYTES_MAX (16u << 20)   /* of large mail, handed to the host in one batch; a single larger one goes all the same */

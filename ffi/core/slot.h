@@ -120,6 +120,7 @@ struct rw_slot_ws {
     int64_t byte_tokens;
     uint32_t window;          /* what the host still takes before it is asked, see RW_COMMAND_RESUME; 0: no end */
     uint32_t message_began_ms; /* of a message that is put together */
+    uint32_t topics;           /* that it is subscribed to */
 };
 
 struct rw_slot {

@@ -484,4 +484,6 @@ void rw_topics_change_told(struct rw_topics *topics) {
 
 uint32_t rw_topics_count(const struct rw_topics *topics) { return topics->names.count - topics->ended; }
 
+uint32_t rw_topics_held(const struct rw_topics *topics) { return topics->names.count; }
+
 uint32_t rw_topics_subscriptions(const struct rw_topics *topics) { return topics->pairs.count; }

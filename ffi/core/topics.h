@@ -62,6 +62,8 @@ int rw_topics_change(const struct rw_topics *topics, const uint8_t **name, uint3
 void rw_topics_change_told(struct rw_topics *topics);
 
 uint32_t rw_topics_count(const struct rw_topics *topics);
+/* The same, and those whose end is still to be told: all that take memory. */
+uint32_t rw_topics_held(const struct rw_topics *topics);
 uint32_t rw_topics_subscriptions(const struct rw_topics *topics);
 
 #endif

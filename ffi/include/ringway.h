@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RW_ABI_VERSION 4u
+#define RW_ABI_VERSION 5u
 
 #if defined(__GNUC__)
 #define RW_EXPORT __attribute__((visibility("default")))
@@ -117,8 +117,10 @@ enum rw_backend {
     X(COUNTER, timeouts_message)         /* WebSockets closed: a message not complete in time */   \
     X(GAUGE, backpressure_bytes)         /* bytes queued and not yet taken by the kernel */        \
     X(GAUGE, backpressure_connections)   /* connections with such bytes after a flush */           \
-    X(GAUGE, topics)                                                                                \
+    X(GAUGE, topics)                     /* exact at any time, as a host may want to know before it subscribes */ \
     X(GAUGE, subscriptions)                                                                         \
+    X(COUNTER, refused_topics_socket)    /* subscriptions refused: the socket has topics_per_socket */ \
+    X(COUNTER, refused_topics_worker)    /* subscriptions refused: the worker has `topics` */      \
     X(COUNTER, node_messages_out)        /* messages written to other workers' rings */            \
     X(COUNTER, node_messages_in)         /* messages read from other workers' rings */             \
     X(COUNTER, node_drops)               /* messages for a worker whose ring and outbox were full */ \
@@ -322,7 +324,7 @@ enum rw_command_type {
     RW_COMMAND_SEND = 8,      /* data = payload; flags = RW_SEND_* */
     RW_COMMAND_WS_CLOSE = 9,  /* arg0 = code (0: none), data = reason; starts the close handshake */
     RW_COMMAND_PING = 10,     /* data = application data, at most 125 bytes */
-    RW_COMMAND_SUBSCRIBE = 11,   /* data = topic */
+    RW_COMMAND_SUBSCRIBE = 11,   /* data = topic; past a limit of topics nothing happens, and rw_core_command() answers RW_ERR_FULL */
     RW_COMMAND_UNSUBSCRIBE = 12, /* data = topic */
     /* data = topic, then payload; arg0 = topic bytes; flags = RW_SEND_*. slot/generation: a subscriber to leave out,
      * or slot RW_NO_SLOT. */
@@ -444,6 +446,8 @@ struct rw_core_config {
     /* Held of heads, bodies and messages that clients have begun and not finished, and of bodies that the host has until they are answered, in KiB; 0:
      * the default. Past it: 503, 413, 1013 or 1009 for whoever asks for more. */
     uint32_t unfinished_kib;
+    uint32_t topics_per_socket; /* that a WebSocket may be subscribed to; 0: the default */
+    uint32_t topics;            /* with subscribers here, at most; 0: the default */
 };
 
 enum rw_core_flag {

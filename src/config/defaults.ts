@@ -20,7 +20,14 @@ export const defaults = {
     bodyWindowBytes: 256 * 1024,
     responseHighWaterBytes: 256 * 1024,
   },
-  limits: { maxConnections: 2 ** 20, maxConnectionsPerIp: 0, upgradesPerSecond: 0, maxUnfinishedBytes: 'auto' },
+  limits: {
+    maxConnections: 2 ** 20,
+    maxConnectionsPerIp: 0,
+    upgradesPerSecond: 0,
+    maxUnfinishedBytes: 'auto',
+    maxTopicsPerSocket: 1000,
+    maxTopics: 2 ** 20,
+  },
   trustedProxies: { header: 'x-forwarded-for' },
   redis: {
     port: 6379,
@@ -84,6 +91,7 @@ export const ranges = {
   upgradesPerSecond: [0, 1_000_000],
   /** The core counts KiB in 32 bits, of each worker. */
   unfinishedBytes: [1_048_576, 2 ** 41],
+  topics: [1, 2 ** 28],
   messagesPerSecond: [0, 1_000_000],
   bytesPerSecond: [0, 2 ** 30],
   concurrency: [1, 1024],

@@ -142,6 +142,10 @@ export interface LimitOptions {
    * least 16 MiB a worker. @default 'auto'
    */
   maxUnfinishedBytes?: 'auto' | number | undefined;
+  /** Topics that one WebSocket may be subscribed to; further `subscribe` calls return false, and are counted. @default 1000 */
+  maxTopicsPerSocket?: number | undefined;
+  /** Topics that one worker has subscribers for; a `subscribe` to another one returns false, and is counted. @default 1048576 */
+  maxTopics?: number | undefined;
 }
 
 /** Proxies in front of the gateway that are believed about their clients' addresses. */

@@ -360,6 +360,8 @@ export const gatewaySchema = options({
     maxConnectionsPerIp: integer(ranges.connectionsPerIp, ' (0: no limit)').optional(),
     upgradesPerSecond: integer(ranges.upgradesPerSecond, ' (0: no limit)').optional(),
     maxUnfinishedBytes: unfinishedBytes.optional(),
+    maxTopicsPerSocket: integer(ranges.topics).optional(),
+    maxTopics: integer(ranges.topics).optional(),
   }).optional(),
   trustedProxies: trustedProxies.optional(),
   redis: redis.optional(),

@@ -26,6 +26,8 @@ export class CommandBatch {
   stretch = 1;
   /** Bytes queued in this stretch that may go to any connection: publishes and pings. */
   queuedForAny = 0;
+  /** Subscriptions queued in this stretch. */
+  subscribes = 0;
   /** Called when a command is queued outside a turn: someone must run the next one. */
   onQueued: (() => void) | undefined;
   /** Set while events are dispatched: the turn that follows takes the commands. */
@@ -59,6 +61,7 @@ export class CommandBatch {
     this.#count = 0;
     this.#used = 0;
     this.queuedForAny = 0;
+    this.subscribes = 0;
     this.stretch = (this.stretch + 1) >>> 0;
   }
 

@@ -50,6 +50,8 @@ const slotOutUnflushed = slotLayout.outUnflushed / 4;
 const slotHostWord = slotLayout.hostWord / 4;
 /** Of a WebSocket: whole frames that wait until a message that is being sent in fragments is complete. */
 const slotHeldBytes = slotLayout.heldBytes / 4;
+/** Of a WebSocket: how many it is subscribed to. */
+const slotTopics = slotLayout.topics / 4;
 /** Of HTTP, in the lower half: the number of the latest request. */
 const slotRequest = slotLayout.request / 4;
 
@@ -66,6 +68,7 @@ const frameHeadBytes = 10;
 
 /** Index of the counter that tells whether a send was dropped. */
 const dropsBackpressure = statIndex('drops_backpressure');
+const topicsOfWorker = statIndex('topics');
 
 const emptyBytes = new Uint8Array(0);
 
@@ -91,6 +94,8 @@ export class Core implements HttpCommands {
   readonly #viewWord: BigUint64Array | undefined;
   #viewSeen = 0n;
   #view: NodeView | undefined;
+  readonly #topicsPerSocket: number;
+  readonly #topics: number;
   /** Up to here a connection that keeps up takes what is queued for it, whatever its behavior. */
   #certainBytes = eagerBytes;
   /** Counts batches; wraps like the u32 it is compared with. A payload offset is good as long as this stays. */
@@ -99,6 +104,8 @@ export class Core implements HttpCommands {
   connectionEvents: ConnectionEvents | undefined;
   /** Called by `publish`, when the message is on its way to the subscribers of this node. Payload and topic are borrowed for the call. */
   onPublish: ((topic: Topic, flags: number, payload: Payload) => void) | undefined;
+  /** Called when a subscription is refused, because the socket or the worker has all the topics that it may have. */
+  onTopicsFull: ((whose: 'socket' | 'worker', most: number) => void) | undefined;
   /** Called when an event handler throws, which is a defect of a frontend: those catch what their own handlers throw. */
   onHandlerError: (error: unknown) => void = reportError;
   /** Proxies may have told of clients. */
@@ -120,6 +127,8 @@ export class Core implements HttpCommands {
     this.#core = core;
     this.note = note;
     this.highWater = options.numbers.responseHighWaterBytes ?? 262144;
+    this.#topicsPerSocket = options.numbers.topicsPerSocket ?? capacity.topicsPerSocket;
+    this.#topics = options.numbers.topics ?? capacity.topics;
     const info = new Uint8Array(coreInfoLayout.bytes);
     coreCalls.info(core, info);
     const view = new DataView(info.buffer);
@@ -571,17 +580,32 @@ export class Core implements HttpCommands {
     this.#commands.push(commandType.resume, 0, slot, generation, 0, 0, window, 0, 0);
   }
 
-  subscribe(slot: number, generation: number, topic: Topic): void {
-    this.#commands.payload(commandType.subscribe, 0, slot, generation, topic, 0);
+  /** ret: false: refused, or the connection is closing */
+  subscribe(slot: number, generation: number, topic: Topic): boolean {
+    if (!this.isOpen(slot, generation)) return false;
+    const commands = this.#commands;
+    const queued = commands.subscribes;
+    const ofSocket = this.#slots[slot * slotWords + slotTopics] as number;
+    // Only near a limit the core is asked; what is queued may be for any socket, and new.
+    if (ofSocket + queued >= this.#topicsPerSocket || Number(this.#stats[topicsOfWorker]) + queued >= this.#topics)
+      return this.subscribeNow(slot, generation, topic) >= 0;
+    commands.payload(commandType.subscribe, 0, slot, generation, topic, 0);
+    commands.subscribes = queued + 1;
+    return true;
   }
 
   unsubscribe(slot: number, generation: number, topic: Topic): void {
     this.#commands.payload(commandType.unsubscribe, 0, slot, generation, topic, 0);
   }
 
-  /** ret: 1 subscribed now, 0 it was already, negative: refused (a name too long, a connection that is gone) */
+  /** ret: 1 subscribed now, 0 it was already, negative: refused (a name too long, as many topics as may be, a connection that is gone) */
   subscribeNow(slot: number, generation: number, topic: Topic): number {
-    return this.#commands.direct(commandType.subscribe, 0, slot, generation, bytesOf(topic), 0, 0, 0);
+    const code = this.#commands.direct(commandType.subscribe, 0, slot, generation, bytesOf(topic), 0, 0, 0);
+    if (code === result.full) {
+      const isOfSocket = (this.#slots[slot * slotWords + slotTopics] as number) >= this.#topicsPerSocket;
+      this.onTopicsFull?.(isOfSocket ? 'socket' : 'worker', isOfSocket ? this.#topicsPerSocket : this.#topics);
+    }
+    return code;
   }
 
   /** ret: 1 it was subscribed, 0 it was not, negative: refused */

@@ -147,9 +147,9 @@ export class GatewaySocket implements Socket {
     this.#extras.controller?.abort();
   }
 
-  subscribe(topic: string): void {
+  subscribe(topic: string): boolean {
     checkTopic(topic);
-    this.#route.core.subscribe(this.slot, this.generation, topic);
+    return this.#route.core.subscribe(this.slot, this.generation, topic);
   }
 
   unsubscribe(topic: string): void {

@@ -41,7 +41,11 @@ export interface Socket<Data = unknown> {
   close(code?: number, reason?: string): void;
   /** End the connection at once, discarding what is queued. */
   terminate(): void;
-  subscribe(topic: string): void;
+  /**
+   * ret: whether it is subscribed. false: this socket has `limits.maxTopicsPerSocket` topics already, or the topic would be a new one and the
+   * worker has `limits.maxTopics`; or the socket is closing
+   */
+  subscribe(topic: string): boolean;
   unsubscribe(topic: string): void;
   isSubscribed(topic: string): boolean;
   /** Publish to every subscriber of the topic but this socket, on every worker and node. Works after it closed too, to say that it left. */
@@ -82,14 +86,14 @@ export interface UpgradeClient {
 export interface WebSocketHandler<Data = unknown> {
   /** Decide on the handshake. Return data for `socket.data`, or a Response to refuse. */
   upgrade?(request: Request, client: UpgradeClient): Data | Response | undefined | Promise<Data | Response | undefined>;
-  open?(socket: Socket<Data>): void | Promise<void>;
-  message?(socket: Socket<Data>, message: Message): void | Promise<void>;
-  close?(socket: Socket<Data>, code: number, reason: string): void | Promise<void>;
-  drain?(socket: Socket<Data>): void | Promise<void>;
-  ping?(socket: Socket<Data>, data: Uint8Array): void | Promise<void>;
-  pong?(socket: Socket<Data>, data: Uint8Array): void | Promise<void>;
+  open?(socket: Socket<Data>): unknown;
+  message?(socket: Socket<Data>, message: Message): unknown;
+  close?(socket: Socket<Data>, code: number, reason: string): unknown;
+  drain?(socket: Socket<Data>): unknown;
+  ping?(socket: Socket<Data>, data: Uint8Array): unknown;
+  pong?(socket: Socket<Data>, data: Uint8Array): unknown;
   /** `count` messages to this socket were dropped for backpressure since the last call. */
-  dropped?(socket: Socket<Data>, count: number): void | Promise<void>;
+  dropped?(socket: Socket<Data>, count: number): unknown;
   /** So many of a socket's `message`, `ping` and `pong` callbacks may be unsettled at a time; they begin in order. @default 1 */
   concurrency?: number;
   /** Subprotocols this route speaks, best first; the first that the client offers is taken. */

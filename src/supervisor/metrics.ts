@@ -168,6 +168,11 @@ export const families: readonly Family[] = [
   gauge('topics', 'Topics with a subscriber.', one('topics')),
   gauge('subscriptions', 'Subscriptions of sockets to topics.', one('subscriptions')),
   counter(
+    'subscriptions_refused',
+    'Subscriptions refused because the socket, or the worker, had as many topics as it may have.',
+    by('reason', { socket: 'refused_topics_socket', worker: 'refused_topics_worker' }),
+  ),
+  counter(
     'bus_messages',
     'Messages between the workers of this node.',
     by('direction', { out: 'node_messages_out', in: 'node_messages_in' }),

@@ -30,6 +30,7 @@ import { setPublisher } from './publish.ts';
 import { releaseMemoryWhenQuiet } from './release-memory.ts';
 import { RequestLog } from './request-log.ts';
 import { countLogLosses, measureLag } from './stats.ts';
+import { tellTopicsFull } from './topics-full.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
@@ -75,6 +76,8 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
       maxConnectionsPerIp: limits.maxConnectionsPerIp,
       upgradesPerKilosecond: shareOf(limits.upgradesPerSecond * 1000, boot.workers),
       unfinishedKib: Math.ceil(unfinishedBytesOf(limits.maxUnfinishedBytes, boot.workers) / 1024),
+      topicsPerSocket: limits.maxTopicsPerSocket,
+      topics: limits.maxTopics,
       proxyHeader: proxyHeaders[config.trustedProxies?.header ?? 'none'],
     },
   });
@@ -236,6 +239,7 @@ async function main(): Promise<void> {
   reportUncaught(core, log);
   if (!boot.holdsBack) listeners.accept();
   measureLag(core);
+  tellTopicsFull(core, { socket: 'limits.maxTopicsPerSocket', worker: 'limits.maxTopics' }, (sentence) => log.warn(sentence));
   countLogLosses(core);
   releaseMemoryWhenQuiet(core);
   const loop = new Loop({

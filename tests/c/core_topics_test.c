@@ -232,10 +232,56 @@ static void a_core_is_destroyed_with_sockets_topics_and_output_under_way(void **
     host_free(host);
 }
 
+/* ret: what rw_core_command() answers */
+static int32_t subscribe_now(struct host *host, const struct rw_event *to, const char *topic) {
+    struct rw_command command = {.type = RW_COMMAND_SUBSCRIBE, .slot = to->slot, .generation = to->generation};
+    host_flush(host);
+    return rw_core_command(host->core, &command, (const uint8_t *)topic, strlen(topic));
+}
+
+static void past_its_limits_a_subscription_is_refused_and_counted(void **state) {
+    struct host *host = host_open(state, &(struct rw_core_config){.topics_per_socket = 3, .topics = 5});
+    host_behavior(host, 7, PLAIN);
+    struct rw_event a, b, c;
+    struct peer *in_a = peer_open_ws(host, 7, &a);
+    (void)peer_open_ws(host, 7, &b);
+    (void)peer_open_ws(host, 7, &c);
+    assert_int_equal(subscribe_now(host, &a, "1"), 1);
+    assert_int_equal(subscribe_now(host, &a, "2"), 1);
+    assert_int_equal(subscribe_now(host, &a, "3"), 1);
+    assert_int_equal(host->core->stats->topics, 3);
+    assert_int_equal(subscribe_now(host, &a, "4"), RW_ERR_FULL);
+    host_topic(host, &a, RW_COMMAND_SUBSCRIBE, "4"); /* in a batch nobody hears of it */
+    host_flush(host);
+    assert_int_equal(host->core->stats->refused_topics_socket, 2);
+    assert_int_equal(rw_core_is_subscribed(host->core, a.slot, a.generation, (const uint8_t *)"4", 1), 0);
+    /* What it has it has, and what it leaves makes room. */
+    assert_int_equal(subscribe_now(host, &a, "1"), 0);
+    host_topic(host, &a, RW_COMMAND_UNSUBSCRIBE, "2");
+    host_topic(host, &a, RW_COMMAND_UNSUBSCRIBE, "never");
+    assert_int_equal(subscribe_now(host, &a, "4"), 1);
+    assert_int_equal(subscribe_now(host, &a, "5"), RW_ERR_FULL);
+
+    /* 1, 3, 4 are there: two more, and then only those. */
+    assert_int_equal(subscribe_now(host, &b, "5"), 1);
+    assert_int_equal(subscribe_now(host, &b, "6"), 1);
+    assert_int_equal(subscribe_now(host, &c, "7"), RW_ERR_FULL);
+    assert_int_equal(host->core->stats->refused_topics_worker, 1);
+    assert_int_equal(subscribe_now(host, &c, "1"), 1);
+    assert_int_equal(subscribe_now(host, &c, "6"), 1);
+    peer_close(host, in_a);
+    (void)host_expect(host, RW_EVENT_CLOSE);
+    assert_int_equal(subscribe_now(host, &c, "7"), 1);
+    assert_int_equal(subscribe_now(host, &c, "8"), RW_ERR_FULL);
+    assert_int_equal(host->core->stats->refused_topics_socket, 4);
+    host_close(host);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(a_publish_reaches_subscribers_in_order_with_what_is_sent_to_them),
         ON_EVERY_RING(merged_segments_of_the_publish_log_are_each_subscribers_own_stream),
+        ON_EVERY_RING(past_its_limits_a_subscription_is_refused_and_counted),
         ON_SIM(a_slow_subscriber_drops_whole_messages_and_costs_bounded_memory),
         ON_SIM(slow_subscribers_are_closed_in_the_middle_of_a_publish),
         ON_EVERY_RING(a_burst_is_delivered_in_order_or_dropped_and_counted),

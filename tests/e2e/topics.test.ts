@@ -201,3 +201,52 @@ forEachBackend('topics', (backend) => {
     await leave(all);
   });
 });
+
+forEachBackend('limits of topics', (backend) => {
+  let gateway: Gateway;
+  beforeAll(async () => {
+    gateway = await startGateway({
+      backend,
+      config: `
+import { defineGateway } from 'ringway';
+export default defineGateway({ $OPTIONS,
+  limits: { maxTopicsPerSocket: 3, maxTopics: 5 },
+  websocket: { '/': { message(socket, message) {
+    const [method, topic] = message.text().split(' ');
+    socket.send(String(socket[method](topic)));
+  } } },
+});`,
+    });
+  });
+  afterAll(() => gateway?.stop());
+
+  async function ask(wire: Wire, text: string): Promise<string | undefined> {
+    wire.write(frame(opcode.text, text));
+    return (await wire.frame())?.payload.toString();
+  }
+
+  test('past them subscribe returns false, it is counted, and said once', async () => {
+    const one = await Wire.open(gateway.port, '/');
+    const other = await Wire.open(gateway.port, '/');
+    for (const topic of ['a', 'b', 'c']) expect(await ask(one, `subscribe ${topic}`)).toBe('true');
+    for (const topic of ['d', 'e', 'f']) expect(await ask(one, `subscribe ${topic}`)).toBe('false');
+    expect(await ask(one, 'isSubscribed d')).toBe('false');
+    expect(await ask(one, 'subscribe a')).toBe('true');
+    for (const topic of ['d', 'e']) expect(await ask(other, `subscribe ${topic}`)).toBe('true');
+    for (const topic of ['f', 'g']) expect(await ask(other, `subscribe ${topic}`)).toBe('false');
+    expect(await ask(other, 'subscribe c')).toBe('true');
+    expect(await gateway.metric('ringway_subscriptions_refused_total', { reason: 'socket' })).toBe(3);
+    expect(await gateway.metric('ringway_subscriptions_refused_total', { reason: 'worker' })).toBe(2);
+    await eventually('both are said', () => gateway.output().includes('limits.maxTopics)'));
+    expect(gateway.output().split('limits.maxTopicsPerSocket').length - 1).toBe(1);
+    expect(gateway.output().split('limits.maxTopics)').length - 1).toBe(1);
+    // What one leaves is room for the other.
+    one.socket.destroy();
+    await eventually('its topics are gone', async () => (await gateway.metric('ringway_topics')) === 3);
+    const third = await Wire.open(gateway.port, '/');
+    for (const topic of ['f', 'g']) expect(await ask(third, `subscribe ${topic}`)).toBe('true');
+    expect(await ask(third, 'subscribe h')).toBe('false');
+    other.socket.destroy();
+    third.socket.destroy();
+  });
+});

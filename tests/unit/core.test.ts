@@ -168,6 +168,26 @@ on('sending', (backend) => {
     expect(live.core.subscribers('topic 0')).toBe(0);
   });
 
+  test('a socket has so many topics and no more: subscribe says so, however they come', async () => {
+    live = new LiveCore(backend);
+    const { socket } = await live.open();
+    const full: string[] = [];
+    live.core.onTopicsFull = (whose, most) => void full.push(`${whose} ${most}`);
+    for (let at = 0; at < 1000; at++) expect(socket.subscribe(`topic ${at}`)).toBe(true);
+    expect(full).toEqual([]);
+    expect(socket.subscribe('one more')).toBe(false);
+    expect(full).toEqual(['socket 1000']);
+    expect(socket.isSubscribed('one more')).toBe(false);
+    expect(socket.isSubscribed('topic 999')).toBe(true);
+    expect(socket.subscribe('topic 7')).toBe(true);
+    socket.unsubscribe('topic 7');
+    expect(socket.subscribe('one more')).toBe(true);
+    expect(socket.subscribe('topic 7')).toBe(false);
+    socket.close();
+    expect(socket.subscribe('late')).toBe(false);
+    expect(full).toEqual(['socket 1000', 'socket 1000']);
+  });
+
   test('a command without data is taken when the data area is exactly full', async () => {
     live = new LiveCore(backend);
     const { wire, socket } = await live.open();

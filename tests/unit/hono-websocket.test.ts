@@ -31,7 +31,9 @@ class FakeSocket implements Socket<HonoSocketData> {
   }
   ping(): void {}
   terminate(): void {}
-  subscribe(): void {}
+  subscribe(): boolean {
+    return true;
+  }
   unsubscribe(): void {}
   isSubscribed(): boolean {
     return false;

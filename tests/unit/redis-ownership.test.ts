@@ -134,6 +134,16 @@ describe('an owner', () => {
     expect(harness.ownership.size).toBe(0);
   });
 
+  test('lets only so many topics linger: sockets may come to new ones without end', () => {
+    const most = 65_536;
+    for (let at = 0; at < most + 3; at++) {
+      harness.want(`t${at}`);
+      harness.unwant(`t${at}`);
+    }
+    expect(harness.link.asked.filter((each) => each.startsWith('-'))).toEqual(['-t0', '-t1', '-t2']);
+    expect(harness.ownership.size).toBe(most);
+  });
+
   test('without a linger lets go at once', () => {
     harness = own(0, 0);
     harness.want('a');

@@ -16,6 +16,7 @@ import { outputTo } from '../../output.ts';
 import { unfinishedBytesOf } from '../../supervisor/memory.ts';
 import { Loop } from '../../worker/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
+import { tellTopicsFull } from '../../worker/topics-full.ts';
 import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';
 import type { AppTopics } from './topics.ts';
 import {
@@ -73,6 +74,9 @@ const listenersMax = 256;
 
 /** As the original's: a process whose listeners have closed ends when its clients have been silent for so long. */
 const keepAliveTimeoutMs = 10_000;
+
+/** The original has no limit; what is far beyond any use must not fill the memory. */
+const topicsPerSocket = 65_536;
 
 const handlerErrors = statsLayout.fields.findIndex((field) => field.name === 'handler_errors');
 
@@ -138,6 +142,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
       maxBodyBytes: Number.MAX_SAFE_INTEGER,
       numbers: {
         keepAliveTimeoutMs,
+        topicsPerSocket,
         unfinishedKib: Math.ceil(unfinishedBytesOf('auto', options.workers ?? 1) / 1024),
         ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }),
       },
@@ -145,6 +150,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
     this.core.connectionEvents = this;
     this.core.onHandlerError = (error) => this.report(error, 'the frontend');
     releaseMemoryWhenQuiet(this.core);
+    tellTopicsFull(this.core, undefined, (sentence) => void outputTo(2).write(`${sentence}\n`));
   }
 
   // ---------------------------------------------------------------- apps, routes, listeners

@@ -45,6 +45,9 @@ const periodMs = 15 * 60_000;
 /** Topics looked at in one tick, when members have died or sequences grow old, and topics unsubscribed in one tick. */
 const topicsPerTick = 2000;
 
+/** Topics that nobody wants any more and that are kept for a while; with more, the oldest go at once: sockets may come to new topics without end. */
+const lingeringMax = 65_536;
+
 /** What waits for the core's turn, in order. */
 type Late = { readonly topic: OwnedTopic } & ({ readonly message: HeldMessage } | { readonly onLeft: () => void });
 
@@ -232,14 +235,14 @@ export class Ownership {
   #lingerIfLeft(topic: OwnedTopic): void {
     if (topic.members.length > 0 || this.#lingering.has(topic.key)) return;
     this.#lingering.set(topic.key, this.#ports.clock.now() + this.#ports.lingerMs);
-    if (this.#ports.lingerMs === 0) this.#endLingering();
+    if (this.#ports.lingerMs === 0 || this.#lingering.size > lingeringMax) this.#endLingering();
   }
 
   #endLingering(): void {
     const now = this.#ports.clock.now();
     let left = topicsPerTick;
     for (const [key, untilMs] of this.#lingering) {
-      if (untilMs > now || left-- === 0) return;
+      if ((untilMs > now && this.#lingering.size <= lingeringMax) || left-- === 0) return;
       this.#lingering.delete(key);
       const topic = this.#topics.get(key);
       // One that is being given away goes its own way.
