@@ -90,6 +90,8 @@ export interface ResolvedConfig {
   readonly admin: false | AdminSettings;
   readonly workers: 'auto' | number;
   readonly fetch: ((request: Request, env: FetchEnv) => Response | Promise<Response>) | undefined;
+  /** What `fetch` was given as, when that is an application and no function. */
+  readonly app: FetchApp | undefined;
   /** In the order of the config. */
   readonly websocket: readonly WebSocketRoute[];
   /** Times in seconds. */
@@ -158,6 +160,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     admin,
     workers,
     fetch: resolveFetch(config.fetch),
+    app: typeof config.fetch === 'object' ? config.fetch : undefined,
     websocket,
     http,
     limits: { ...defaults.limits, ...definedOf(config.limits) },

@@ -210,7 +210,11 @@ export const families: readonly Family[] = [
   counter('loop_turns', 'Turns of the event loop.', one('turns')),
   counter('loop_turns_empty', 'Turns that found nothing to do.', one('turns_empty')),
   counter('loop_sleeps', 'Times the event loop went to sleep.', one('sleeps')),
-  counter('handler_errors', 'Handlers that threw or rejected.', one('handler_errors')),
+  counter(
+    'handler_errors',
+    'Handlers that threw or rejected, answered 500, or gave a body that did not fit its Content-Length.',
+    one('handler_errors'),
+  ),
   counter('heartbeats', 'Signs that the event loop goes on, about one a second.', one('heartbeats')),
   counter('log_lines_lost', 'Lines of its log that the worker could not write.', one('log_losses')),
   gauge('event_loop_lag_seconds', 'Latest delay of the event loop.', one('loop_lag_us'), { scale: 1e-6, node: 'max' }),

@@ -14,7 +14,7 @@ import type { HttpEvents } from '../core/http.ts';
 import { publish as publishThrough } from '../core/socket.ts';
 import { statIndex } from '../core/stat-index.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, installLightGlobals } from '../frontend/hono/index.ts';
+import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, installLightGlobals, watchAppErrors } from '../frontend/hono/index.ts';
 import { RequestIds } from '../frontend/request-ids.ts';
 import { type RouteDefinition, WebSocketFrontend } from '../frontend/websocket/frontend.ts';
 import { createLog, type Log } from '../log.ts';
@@ -116,6 +116,7 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
     requestIds,
     ...(requestLog === undefined ? {} : { onHandshake: (head, status) => requestLog.handshake(head, status) }),
   });
+  watchAppErrors(config.app);
   const fetchFrontend = new FetchFrontend({
     fetch: config.fetch ?? ((request) => answerWithoutFetch(request, (path) => websocket.hasRoute(path))),
     commands: requestLog?.commands(core) ?? core,
@@ -124,7 +125,9 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
     namesAll: requestLog !== undefined,
     onError(error, context) {
       core.addStat(handlerErrors, 1);
-      log.error({ err: error, ...context }, `${context.method} ${context.url} failed`);
+      const { method, url, where } = context;
+      if (where === 'answer') log.error(context, `${method} ${url} was answered with 500 by its handler`);
+      else log.error({ err: error, ...context }, `${method} ${url} failed`);
     },
     upgrade: (head, request) => websocket.takeHandshake(head, request),
   });

@@ -149,11 +149,13 @@ forEachBackend('handlers and clients that fail', (backend) => {
         }));
     }
 
-    test('of Hono that throws is answered by Hono with 500', async () => {
-      const response = await fetch(`${gateway.url}/hono`);
-      expect([response.status, await response.text()]).toEqual([500, 'Internal Server Error']);
-      await eventually('Hono writes it to the console', () => gateway.output().includes('thrown in a handler'));
-    });
+    test('of Hono that throws is answered by Hono with 500, with the id under which it is logged', () =>
+      failing('thrown in a handler', async () => {
+        const response = await fetch(`${gateway.url}/hono`);
+        expect([response.status, await response.text()]).toEqual([500, 'Internal Server Error']);
+        const id = response.headers.get('x-request-id') ?? 'none';
+        await eventually('the log has the id', () => gateway.output().includes(`"requestId":"${id}"`));
+      }));
 
     test('whose stream fails half-way has its connection broken off, so that the client can tell', () =>
       failing('thrown in a later pull', async () => {

@@ -346,12 +346,13 @@ describe('a streamed response', () => {
     expect([answer.state, core.frontend.pending]).toEqual(['complete', 0]);
   });
 
-  test('Content-Length becomes the length; one that is wrong breaks the response off', async () => {
-    for (const [length, state] of [
-      ['4', 'complete'],
-      ['3', 'aborted'],
-      ['5', 'aborted'],
-      ['x', 'complete'],
+  test('Content-Length becomes the length; of one that is wrong the client gets what can be had, and it is reported', async () => {
+    for (const [length, state, text, problem] of [
+      ['4', 'complete', 'abcd', undefined],
+      ['3', 'complete', 'abc', 'The body is longer than its Content-Length of 3: it has 4 bytes or more, and was cut off'],
+      ['5', 'aborted', 'abcd', 'The body has 4 bytes and its Content-Length says 5: the response was broken off'],
+      ['0', 'complete', '', 'The body is longer than its Content-Length of 0: it has 2 bytes or more, and was cut off'],
+      ['x', 'complete', 'abcd', undefined],
     ] as const) {
       const core = new FakeCore(
         () =>
@@ -367,7 +368,11 @@ describe('a streamed response', () => {
           ),
       );
       const answer = await core.exchange('/');
-      expect([length, answer.state, answer.length]).toEqual([length, state, length === 'x' ? -1 : Number(length)]);
+      expect([length, answer.state, answer.length, answer.text()]).toEqual([length, state, length === 'x' ? -1 : Number(length), text]);
+      expect(core.errors.map(({ error, context }) => [(error as Error).message, context.where])).toEqual(
+        problem === undefined ? [] : [[problem, 'response']],
+      );
+      expect(core.frontend.pending).toBe(0);
       const single = new FakeCore(
         () =>
           new Response(
@@ -380,7 +385,9 @@ describe('a streamed response', () => {
             { headers: { 'content-length': length } },
           ),
       );
-      expect((await single.exchange('/')).state).toBe(state);
+      const whole = await single.exchange('/');
+      expect([whole.state, whole.text()]).toEqual(['complete', 'abcd']);
+      expect(single.errors).toHaveLength(problem === undefined ? 0 : 1);
     }
   });
 

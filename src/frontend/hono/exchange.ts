@@ -58,8 +58,11 @@ export interface ExchangeHost {
 
 /** Where an error came from, for the log. */
 export interface ErrorContext {
-  /** handler: it threw, or returned what is no response; response: what it returned cannot be sent; stream: its body failed half-way. */
-  where: 'handler' | 'response' | 'stream';
+  /**
+   * handler: it threw, or returned what is no response; response: what it returned cannot be sent, or not as it is; stream: its body failed
+   * half-way; answer: it answered 500 by itself, and why is not known.
+   */
+  where: 'handler' | 'response' | 'stream' | 'answer';
   method: string;
   url: string;
   requestId: string;

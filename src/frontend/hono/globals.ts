@@ -4,6 +4,7 @@
  * Role: called once by a worker before it loads the application. Everything the runtime reads itself must be native, so each
  * such door unwraps: fetch, new Request, Bun.serve, Bun.write and HTMLRewriter.
  */
+import { noteRaw } from './inflated.ts';
 import { NativeRequest, NativeResponse, nativeFetch } from './natives.ts';
 import { isLightRequest, type LightRequest } from './request.ts';
 import { isLightResponse, LightResponse } from './response.ts';
@@ -57,8 +58,10 @@ function requestInit(request: LightRequest): RequestInit {
 }
 
 const fetchForLight = Object.assign(
-  (input: unknown, init?: unknown) =>
-    nativeFetch(unwrap(input) as string, (isLightRequest(init) ? requestInit(init) : init) as RequestInit),
+  (input: unknown, init?: unknown) => {
+    const response = nativeFetch(unwrap(input) as string, (isLightRequest(init) ? requestInit(init) : init) as RequestInit);
+    return (init as { decompress?: unknown } | null | undefined)?.decompress === false ? response.then(noteRaw) : response;
+  },
   { preconnect: nativeFetch.preconnect },
 ) as typeof fetch;
 

@@ -12,11 +12,13 @@ import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
 import { RequestIds } from '../request-ids.ts';
 import { isThenable } from '../thenable.ts';
 import { type ErrorContext, Exchange, type ExchangeHost, exchangeState, type RingwayBindings } from './exchange.ts';
+import { isOfLeaving, reportFailure, sendFailure } from './failure.ts';
 import { abortReason, LightRequest } from './request.ts';
 import { RequestBody } from './request-body.ts';
 import { requestUrl } from './request-target.ts';
-import { sendFailure, sendResponse } from './response-sender.ts';
+import { sendResponse } from './response-sender.ts';
 
+export { watchAppErrors } from './app-errors.ts';
 export { type ConnInfo, getConnInfo, getTlsInfo } from './connection-info.ts';
 export type { ErrorContext, PeerAddress, RingwayBindings } from './exchange.ts';
 export { installLightGlobals } from './globals.ts';
@@ -30,7 +32,7 @@ export interface FetchFrontendOptions {
   commands: HttpCommands;
   /** Index under which `honoWebSocketHandler` is registered. */
   honoHandlerIndex: number;
-  /** Told of every request that failed. It was, or is being, answered; the worker logs and counts. Must not throw. */
+  /** Told of every request that failed, once. It was, or is being, answered; the worker logs and counts. Must not throw. */
   onError(error: unknown, context: ErrorContext): void;
   /** Default: ids are made here, and no header carries them. */
   requestIds?: RequestIds;
@@ -162,8 +164,7 @@ export class FetchFrontend implements HttpEvents {
 
   private handlerFailed(exchange: Exchange, error: unknown): void {
     if (exchange.state === exchangeState.open) sendFailure(exchange, error, 'handler');
-    // after the client left, the AbortError that handlers pass on is what was to be expected
-    else if (!(error instanceof DOMException && error.name === 'AbortError')) this.report(error, exchange, 'handler');
+    else if (!isOfLeaving(exchange, error)) reportFailure(exchange, error, 'handler');
   }
 
   private hookTakes(exchange: Exchange, hook: NonNullable<FetchFrontendOptions['upgrade']>): boolean {
@@ -177,7 +178,7 @@ export class FetchFrontend implements HttpEvents {
       taken.then(over, (error) => {
         const open = exchange.state === exchangeState.open;
         over();
-        if (open) this.report(error, exchange, 'handler');
+        if (open) reportFailure(exchange, error, 'handler');
       });
     }
     return true;

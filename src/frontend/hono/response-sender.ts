@@ -6,6 +6,7 @@
  */
 import { method } from '../../../ffi/layout.ts';
 import { type Exchange, exchangeState, hostOf } from './exchange.ts';
+import { reportFailure, sendFailure } from './failure.ts';
 import { blockFlags, type Framing, type HeaderBlock, hasField, separateFraming, withField } from './header-block.ts';
 import { type Content, isLightResponse, LightResponse, textType } from './response.ts';
 import { ResponsePump } from './response-stream.ts';
@@ -28,19 +29,8 @@ export function sendResponse(exchange: Exchange, result: unknown): void {
     else sendFailure(exchange, new TypeError(`Expected a Response from the handler, received ${describe(result)}`), 'handler');
   } catch (error) {
     if (exchange.state === exchangeState.open) sendFailure(exchange, error, 'response');
-    else hostOf(exchange).report(error, exchange, 'response');
+    else reportFailure(exchange, error, 'response');
   }
-}
-
-/** Answer 500 and report why. Only for an exchange that is open. */
-export function sendFailure(exchange: Exchange, error: unknown, where: 'handler' | 'response'): void {
-  const { commands, requestIds } = hostOf(exchange);
-  // The report will name it: whoever sees the answer can find the report.
-  const { requestId } = exchange;
-  const headers = requestIds.header === '' ? textLine : `${textLine}${requestIds.header}: ${requestId}\r\n`;
-  commands.respond(exchange.head, 500, headers, 'Internal Server Error');
-  exchange.finish();
-  hostOf(exchange).report(error, exchange, where);
 }
 
 function sendLight(exchange: Exchange, response: LightResponse): void {
@@ -50,6 +40,8 @@ function sendLight(exchange: Exchange, response: LightResponse): void {
     sendFailure(exchange, new RangeError(`A response cannot have status ${status}: it must be from 200 to 599`), 'response');
     return;
   }
+  // Nobody has said why: a handler that has caught its own error, or an application within a function of the config's.
+  if (status === 500) reportFailure(exchange, undefined, 'answer');
   const block = named(exchange, response.currentBlock());
   // RFC 9110 §15.3.5, §15.3.6, §15.4.5: these have no content
   if (status === 204 || status === 205 || status === 304) {

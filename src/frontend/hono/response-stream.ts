@@ -7,6 +7,7 @@
  * Role: between a ReadableStream and respondBegin/Chunk/End. Upstream: response-sender.ts; the exchange passes on drain and abort.
  */
 import { type Exchange, exchangeState, hostOf, type ResponseStream } from './exchange.ts';
+import { reportFailure, sendFailure } from './failure.ts';
 import type { Framing } from './header-block.ts';
 import type { Reader, ReadResult } from './natives.ts';
 
@@ -22,6 +23,8 @@ export class ResponsePump implements ResponseStream {
   private readonly reader: Reader;
   private held: Chunk | null = null;
   private begun = false;
+  /** Of a body whose length was announced. */
+  private sent = 0;
   /** The client is behind: nothing is read until drain(). */
   private full = false;
   /** A read is under way, or will be, so that drain() must not begin another. */
@@ -140,29 +143,78 @@ export class ResponsePump implements ResponseStream {
 
   private write(chunk: Chunk): void {
     const { commands } = hostOf(this.exchange);
+    const { length } = this.framing;
+    if (length >= 0) {
+      const bytes = byteLength(chunk);
+      if (this.sent + bytes > length) {
+        this.overrun(chunk, bytes);
+        return;
+      }
+      this.sent += bytes;
+    }
     this.full = commands.respondChunk(this.exchange.head, chunk) > commands.highWater;
+  }
+
+  /** More than was announced: the client gets what it was promised, which is all that it would take for this response. */
+  private overrun(chunk: Chunk, bytes: number): void {
+    const { exchange, framing, sent } = this;
+    const { commands } = hostOf(exchange);
+    const whole = typeof chunk === 'string' ? Buffer.from(chunk) : chunk;
+    if (sent < framing.length) commands.respondChunk(exchange.head, whole.subarray(0, framing.length - sent));
+    commands.respondEnd(exchange.head);
+    exchange.finish();
+    this.reader.cancel().catch(ignore);
+    const error = new RangeError(
+      `The body is longer than its Content-Length of ${framing.length}: it has ${sent + bytes} bytes or more, and was cut off`,
+    );
+    reportFailure(exchange, error, 'response');
   }
 
   private end(): void {
     const { exchange, framing, held } = this;
     const { commands } = hostOf(exchange);
+    if (this.begun && framing.length > this.sent) {
+      // The client must be able to tell.
+      commands.respondAbort(exchange.head);
+      exchange.finish();
+      const error = new RangeError(
+        `The body has ${this.sent} bytes and its Content-Length says ${framing.length}: the response was broken off`,
+      );
+      reportFailure(exchange, error, 'response');
+      return;
+    }
+    // A length that is wrong and was not sent yet is left out, as of bodies that are no streams.
+    if (!this.begun && framing.length >= 0 && framing.length !== byteLength(held)) {
+      const error = new RangeError(
+        `The body has ${byteLength(held)} bytes and its Content-Length says ${framing.length}: it was sent with its own length`,
+      );
+      this.nameAnswer();
+      reportFailure(exchange, error, 'response');
+    }
     if (this.begun) commands.respondEnd(exchange.head);
-    else if (framing.length >= 0 && framing.length !== byteLength(held)) {
-      // The handler promised another length: the core must see both numbers to break the response off.
-      this.begin();
-      commands.respondEnd(exchange.head);
-    } else if (framing.close) commands.respond(exchange.head, this.status, framing.text, held, true);
+    else if (framing.close) commands.respond(exchange.head, this.status, framing.text, held, true);
     else commands.respond(exchange.head, this.status, framing.text, held);
     exchange.finish();
+  }
+
+  /** Let the answer carry the id that the report names. */
+  private nameAnswer(): void {
+    const { exchange, framing } = this;
+    const { header } = hostOf(exchange).requestIds;
+    if (header === '' || exchange.shownId !== '' || framing.text.toLowerCase().includes(`${header}: `)) return;
+    framing.text += `${header}: ${exchange.requestId}\r\n`;
   }
 
   private fail(error: unknown): void {
     const { exchange } = this;
     const { commands } = hostOf(exchange);
-    if (this.begun) commands.respondAbort(exchange.head);
-    else commands.respond(exchange.head, 500, 'content-type: text/plain;charset=utf-8\r\n', 'Internal Server Error');
+    if (!this.begun) {
+      sendFailure(exchange, error, 'stream');
+      return;
+    }
+    commands.respondAbort(exchange.head);
     exchange.finish();
-    hostOf(exchange).report(error, exchange, 'stream');
+    reportFailure(exchange, error, 'stream');
   }
 }
 

@@ -10,6 +10,7 @@
 
 import { inspection, shown } from '../../core/inspection.ts';
 import { blockFlags, decodeBlock, emptyBlock, encodeHeaders, encodeNative, type HeaderBlock, withField } from './header-block.ts';
+import { headersForBody } from './inflated.ts';
 import { type BodySource, bodyUsedError, NativeResponse, type Reader, type ReadResult } from './natives.ts';
 
 type BodyMethod = 'text' | 'json' | 'bytes' | 'arrayBuffer' | 'blob' | 'formData';
@@ -220,7 +221,8 @@ export class LightResponse {
       if (bodyless) this.template = init.content === null ? init.template : init;
       return;
     }
-    const { status, statusText, headers } = init;
+    const { status, statusText } = init;
+    const headers = init instanceof NativeResponse ? headersForBody(init) : init.headers;
     if (status !== undefined) {
       if (typeof status === 'number' && status >= 200 && status <= 599 && Number.isInteger(status)) this.code = status;
       else this.code = new NativeResponse(null, { status }).status;

@@ -121,7 +121,7 @@ export class WebSocketFrontend implements WebSocketEvents {
     try {
       const decision = handler.upgrade(request, new Client(this.#core, head));
       if (isThenable(decision)) return this.#decideLater(head, headers, found.target, extras, decision);
-      if (decision instanceof Response) return this.#refuse(head, decision);
+      if (decision instanceof Response) return this.#refuse(head, decision, found.target);
       this.#accept(head, headers, found.target, decision, extras);
     } catch (error) {
       this.#upgradeFailed(head, found.target, error);
@@ -220,7 +220,7 @@ export class WebSocketFrontend implements WebSocketEvents {
     this.#totals.addPending(1);
     try {
       const value = await decision;
-      if (value instanceof Response) this.#refuse(head, value);
+      if (value instanceof Response) this.#refuse(head, value, route);
       else this.#accept(head, headers, route, value, extras);
     } catch (error) {
       this.#upgradeFailed(head, route, error);
@@ -229,23 +229,30 @@ export class WebSocketFrontend implements WebSocketEvents {
     }
   }
 
-  #refuse(head: RequestHead, response: Response): true {
+  #refuse(head: RequestHead, response: Response, route: Route): true {
     // RFC 6455 §4.2.2: any answer but 101 refuses; one that tells of success would only mislead.
     const status = response.status >= 300 ? response.status : 403;
     const headers = refusalHeaders(response);
     const answer = (body: Uint8Array | null) => this.#answer(head, status, headers, body);
-    response.bytes().then(answer, () => answer(null));
+    response.bytes().then(answer, (error) => {
+      this.#reportUpgrade(head, route, error);
+      answer(null);
+    });
     return true;
   }
 
   #upgradeFailed(head: RequestHead, route: Route, error: unknown): void {
+    this.#reportUpgrade(head, route, error);
+    this.#answer(head, 500, textHeaders, 'Internal Server Error');
+  }
+
+  #reportUpgrade(head: RequestHead, route: Route, error: unknown): void {
     const requestId = this.#options.requestIds?.of(head);
     this.#options.onError(error, {
       event: 'upgrade',
       route: this.#patterns[route.index] ?? '',
       ...(requestId === undefined ? {} : { requestId }),
     });
-    this.#answer(head, 500, textHeaders, 'Internal Server Error');
   }
 
   /** Anything but 101 (RFC 6455 §4.2.2). */
