@@ -7,11 +7,12 @@
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { removeCertificate } from './lib/certificate.ts';
-import { buildLoadClient, killLoadClients } from './lib/load-client.ts';
+import { buildFloor, buildLoadClient, killLoadClients } from './lib/load-client.ts';
 import { type Cpus, chooseCpus, describeMachine } from './lib/machine.ts';
 import { measure } from './lib/measure.ts';
+import { checkRoom } from './lib/measure-held.ts';
 import { measureInTurn } from './lib/measure-turns.ts';
-import type { Measurement } from './lib/measurement.ts';
+import { type Measurement, Skipped } from './lib/measurement.ts';
 import { type BenchOptions, parseOptions, UsageError, usage } from './lib/options.ts';
 import { ensurePackages } from './lib/packages.ts';
 import { killRedis } from './lib/redis.ts';
@@ -34,6 +35,7 @@ async function measureRound(workload: Workload, names: readonly ServerName[], op
   const start = (name: ServerName) =>
     startServer(name, { cpu: cpus.server, clientCpu: cpus.client, backend: options.backend, mode: workload.mode });
   const measuring = { start, clientCpu: cpus.client, seconds: options.seconds };
+  checkRoom(workload);
   const round: Round = {};
   const add = (name: ServerName, measurement: Measurement) => {
     round[name] = measurement;
@@ -64,6 +66,10 @@ async function runWorkload(workload: Workload, options: BenchOptions, cpus: Cpus
       rounds.push(await measureRound(workload, servers, options, cpus));
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
+      if (error instanceof Skipped) {
+        console.error(`    skipped: ${message}`);
+        return { workload, rounds, skipped: message };
+      }
       console.error(`    broke: ${message}`);
       return { workload, rounds, error: message };
     }
@@ -76,6 +82,7 @@ async function run(options: BenchOptions): Promise<number> {
   const servers = new Set(chosen.flatMap((workload) => serversOf(workload, options.peers)));
   ensurePackages([...servers].flatMap((name) => heavyPackageOf(name) ?? []));
   buildLoadClient();
+  if (servers.has('floor')) buildFloor();
   const machine = describeMachine();
   const cpus = chooseCpus();
   // This process only waits and reads; it must not do so on the server's CPU.

@@ -9,7 +9,7 @@ import { certificateFiles, removeCertificate } from './lib/certificate.ts';
 import { freePort } from './lib/free-port.ts';
 import { buildLoadClient, killLoadClients, LoadClient } from './lib/load-client.ts';
 import { chooseCpus, describeMachine } from './lib/machine.ts';
-import { settledMemory } from './lib/measure.ts';
+import { settledMemory } from './lib/measure-held.ts';
 import { createMemoryGroup, type MemoryGroup } from './lib/memory-group.ts';
 import { memoryBytes } from './lib/process-tree.ts';
 import { machineLine } from './lib/report.ts';

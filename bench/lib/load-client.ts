@@ -11,7 +11,9 @@ export interface LoadReport {
   readonly per_second?: number;
   readonly seconds?: number;
   readonly p50_us?: number;
+  readonly p90_us?: number;
   readonly p99_us?: number;
+  readonly max_us?: number;
   readonly p999_us?: number;
   /** ws-fanout */
   readonly deliveries?: number;
@@ -19,6 +21,7 @@ export interface LoadReport {
   /** ws-idle */
   readonly open?: number;
   readonly lost?: number;
+  readonly pings?: number;
   /** reload: what has happened, and what has failed, by kind. */
   readonly opened?: number;
   readonly visits?: number;
@@ -34,9 +37,12 @@ export interface LoadReport {
   readonly cut?: number;
 }
 
-/** make decides whether it is out of date. */
-export function buildLoadClient(): void {
-  execFileSync('make', ['--silent', '-C', folder], { stdio: ['ignore', 2, 2] });
+/** make decides whether they are out of date. */
+export const buildLoadClient = (): void => build(folder);
+export const buildFloor = (): void => build(join(folder, '../floor'));
+
+function build(source: string): void {
+  execFileSync('make', ['--silent', '-C', source], { stdio: ['ignore', 2, 2] });
 }
 
 export interface LoadOptions {

@@ -13,9 +13,21 @@ export interface Result {
   readonly rounds: readonly Round[];
   /** Why the workload broke off. */
   readonly error?: string;
+  /** Why this machine cannot run it. */
+  readonly skipped?: string;
 }
 
-const units: Record<WorkloadKind, string> = { cpu: 'µs', connect: 'µs', latency: 'µs', memory: 'B', idle: '%', silence: 'B', faults: '' };
+const units: Record<WorkloadKind, string> = {
+  cpu: 'µs',
+  connect: 'µs',
+  latency: 'µs',
+  memory: 'B',
+  idle: 'µs/s',
+  silence: 'B',
+  faults: '',
+};
+
+const figureNames = { p50: 'p50', p99: 'p99', p999: 'p99.9' } as const;
 
 function valuesOf(result: Result, { figure }: Target, name: ServerName): number[] {
   return result.rounds.flatMap((round) => round[name]?.[figure] ?? []);
@@ -37,8 +49,7 @@ function outcomeOf(result: Result, target: Target): Spread | undefined {
 }
 
 function decimals(kind: WorkloadKind): number {
-  if (kind === 'idle') return 2;
-  return kind === 'cpu' || kind === 'connect' || kind === 'latency' ? 3 : 0;
+  return kind === 'idle' || kind === 'cpu' || kind === 'connect' || kind === 'latency' ? 3 : 0;
 }
 
 /** Of a figure as it is, without its baseline's. */
@@ -60,16 +71,22 @@ function rowsOf(result: Result, others: readonly ServerName[]): string[][] {
   return targetsOf(result.workload).map((target) => rowOf(result, target, others));
 }
 
+/** What a row is about, where its workload has several. */
+function subjectOf({ figure, label }: Target): string {
+  const text = label ?? (figure === 'value' ? undefined : figureNames[figure]);
+  return text === undefined ? '' : `: ${text}`;
+}
+
 function rowOf(result: Result, target: Target, others: readonly ServerName[]): string[] {
   const { workload } = result;
-  const { relative, figure } = target;
+  const { relative } = target;
   const spread = outcomeOf(result, target);
   const value = (amount: number) => (relative ? amount.toFixed(2) : amountOf(workload, target, amount));
   return [
-    figure === 'value' ? workload.title : `${workload.title}: ${figure}`,
+    `${workload.title}${subjectOf(target)}`,
     mostOf(workload, target),
     spread === undefined ? '–' : value(spread.median),
-    spread === undefined ? '–' : `${value(spread.min)} to ${value(spread.max)}`,
+    spread === undefined ? (result.skipped ?? '–') : `${value(spread.min)} to ${value(spread.max)}`,
     verdictOf(result, target),
     absolute(result, target, workload.subject),
     workload.baseline === undefined ? '' : `${absolute(result, target, workload.baseline)} ${workload.baseline}`,
@@ -83,6 +100,7 @@ function rowOf(result: Result, target: Target, others: readonly ServerName[]): s
 
 function verdictOf(result: Result, target: Target): string {
   const spread = outcomeOf(result, target);
+  if (result.skipped !== undefined) return 'SKIPPED';
   if (result.error !== undefined || spread === undefined) return 'BROKE';
   return spread.median <= target.most ? 'OK' : 'MISS';
 }
@@ -134,6 +152,7 @@ export function jsonReport(machine: Machine, results: readonly Result[]): string
     })),
     rounds: result.rounds,
     ...(result.error === undefined ? {} : { error: result.error }),
+    ...(result.skipped === undefined ? {} : { skipped: result.skipped }),
   }));
   return `${JSON.stringify({ machine, results: entries }, undefined, 2)}\n`;
 }

@@ -16,6 +16,8 @@ export type ServerName =
   | 'ringway-same'
   | 'ringway-nodes'
   | 'ringway-reload'
+  | 'ringway-many'
+  | 'floor'
   | 'bun-serve'
   | 'bun-bare'
   | 'ws'
@@ -50,6 +52,8 @@ const uwsModes: readonly Mode[] = ['tls', 'deflate', 'user-data'];
 const gateway = (config: string) => [bun, join(root, 'src/main.ts'), 'start', '-c', join(bench, 'peers', config)];
 /** Two workers, in which sockets stay only where they are wanted: what a client asks for depends on its path. */
 const twoWorkers = { command: gateway('two-workers.config.ts'), protocols: ['http'], isSpecial: true } as const;
+/** So many that 300,000 connections are below the 20,000 descriptors that many systems give a process. */
+const manyWorkers = 18;
 const placed = ['--publisher-path', '/publisher/bench', '--retry-refused'];
 
 const plans: readonly ServerPlan[] = [
@@ -99,10 +103,25 @@ const plans: readonly ServerPlan[] = [
     isSpecial: true,
   },
   {
+    name: 'ringway-many',
+    about: `the example gateway with ${manyWorkers} workers`,
+    command: [bun, join(root, 'src/main.ts'), 'start', '-c', join(root, 'gateway.config.ts')],
+    env: { WORKERS: String(manyWorkers), ADMIN_PORT: '0' },
+    protocols: ['http', 'websocket'],
+    isSpecial: true,
+  },
+  {
     name: 'bun-serve',
     about: 'Bun.serve, HTTP through Hono',
     command: [bun, join(bench, 'peers/bun-serve.ts')],
     protocols: ['http', 'websocket'],
+  },
+  {
+    name: 'floor',
+    about: 'a C program on io_uring that receives and sends, and does nothing else',
+    command: [join(bench, 'floor/build/floor')],
+    protocols: ['http', 'websocket'],
+    isSpecial: true,
   },
   {
     name: 'bun-bare',
@@ -144,6 +163,11 @@ export const peers = plans.filter(({ name, isSpecial }) => name !== 'ringway' &&
 export function serves(name: ServerName, protocol: 'http' | 'websocket', mode: Mode | undefined): boolean {
   const { protocols, modes } = planOf(name);
   return protocols.includes(protocol) && (mode === undefined || modes?.includes(mode) === true);
+}
+
+/** How many processes share the connections of a server. */
+export function workersOf(name: ServerName): number {
+  return Number(planOf(name).env?.WORKERS ?? 1);
 }
 
 export function isSpecial(name: ServerName): boolean {

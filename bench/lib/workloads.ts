@@ -3,7 +3,8 @@ import { lightWorkloads } from './light-workloads.ts';
 import { isSpecial, type Mode, type ServerName, serves } from './servers.ts';
 
 /**
- * cpu: server CPU per message. connect: server CPU per connection that is made. latency: median time until the answer. memory: PSS per connection. idle: CPU of doing nothing.
+ * cpu: server CPU per message. connect: server CPU per connection that is made. latency: median time until the answer. memory: PSS per connection. idle: server CPU per connection and second.
+ *
  * silence: bytes from Redis per message that nobody waits for. faults: what clients notice of a reload.
  */
 export type WorkloadKind = 'cpu' | 'connect' | 'latency' | 'memory' | 'idle' | 'silence' | 'faults';
@@ -16,13 +17,15 @@ export interface Target {
   /** A part of the baseline's in the same round; otherwise in the figure's own unit. */
   readonly relative: boolean;
   readonly most: number;
+  /** What its row is about, where the figure's name does not tell. */
+  readonly label?: string;
 }
 
 /** Servers that are measured in turn, several times in a round. What a round gives is the median of its slices. */
 export interface Turns {
   readonly slices: number;
-  /** kept: all of them run beside each other for the whole round. fresh: each slice has a process of its own, measured from its beginning on. */
-  readonly servers: 'kept' | 'fresh';
+  /** kept: all of them run beside each other for the whole round. together: they are even measured at the same time. fresh: each slice has a process of its own, measured from its beginning on. */
+  readonly servers: 'kept' | 'together' | 'fresh';
   /** What those that are kept have done before: a command of the load client and its options. */
   readonly warm?: readonly string[];
 }
@@ -35,6 +38,10 @@ export interface Workload {
   readonly load: readonly string[];
   /** Messages a second that `load` asks for. Undefined: as many as it gets answers to. */
   readonly rate?: number;
+  /** A closed loop. The rate is half of what the baseline reaches with it in the same round. */
+  readonly halfOf?: readonly string[];
+  /** memory, idle: how many are held. memory: counted are those that come after the first `from`. */
+  readonly sockets?: { readonly from?: number; readonly to: number };
   /** Undefined: each server is measured once in a round, in a process of its own. */
   readonly turns?: Turns;
   readonly protocol: 'http' | 'websocket';
@@ -44,20 +51,19 @@ export interface Workload {
   readonly baseline: ServerName | undefined;
   /** Measured without being asked for, for information. */
   readonly beside?: readonly ServerName[];
-  /** cpu, connect and latency: of the baseline's value in the same round. memory, silence: bytes. idle: percent of a core. faults: how many. */
-  readonly target: number;
+  /** cpu, connect, latency and idle: of the baseline's value in the same round. memory, silence: bytes. faults: how many. Undefined: it is not judged by its value. */
+  readonly target?: number;
   readonly also?: readonly Target[];
 }
 
 /** These are judged as parts of what the baseline takes in the same round; the others as they are. */
-const relativeKinds: readonly WorkloadKind[] = ['cpu', 'connect', 'latency'];
+const relativeKinds: readonly WorkloadKind[] = ['cpu', 'connect', 'latency', 'idle'];
 
 /** Each is a row of the result. */
 export function targetsOf({ kind, target, also = [] }: Workload): readonly Target[] {
-  return [{ figure: 'value', relative: relativeKinds.includes(kind), most: target }, ...also];
+  const value: Target[] = target === undefined ? [] : [{ figure: 'value', relative: relativeKinds.includes(kind), most: target }];
+  return [...value, ...also];
 }
-
-export const idleSockets = { memory: 12_000, idle: 10_000 } as const;
 
 function echo(connections: number, inFlight: number, payloadBytes = 20): string[] {
   return ['ws-echo', '--connections', String(connections), '--in-flight', String(inFlight), '--payload', String(payloadBytes)];
@@ -71,17 +77,17 @@ function http(inFlight: number): string[] {
   return ['http', '--path', '/hello', '--connections', '200', '--in-flight', String(inFlight)];
 }
 
-const idle = (connections: number, path = '/echo'): string[] => ['ws-idle', '--path', path, '--connections', String(connections)];
+const idle = (path = '/echo'): string[] => ['ws-idle', '--path', path];
 
 const gateway = { subject: 'ringway', baseline: 'bun-serve' } as const;
 const webSocket = { kind: 'cpu', protocol: 'websocket', ...gateway } as const;
 
 /** The example gateway, against Bun.serve. */
 const gatewayWorkloads: readonly Workload[] = [
-  { ...webSocket, name: 'echo', title: 'echo 20 B, 200 connections, 1 in flight', load: echo(200, 1), target: 0.75 },
-  { ...webSocket, name: 'echo-16', title: 'echo 20 B, 200 connections, 16 in flight', load: echo(200, 16), target: 0.8 },
+  { ...webSocket, name: 'echo', title: 'echo 20 B, 200 connections, 1 in flight', load: echo(200, 1), target: 0.78 },
+  { ...webSocket, name: 'echo-16', title: 'echo 20 B, 200 connections, 16 in flight', load: echo(200, 16), target: 0.58 },
   { ...webSocket, name: 'fanout', title: 'fan-out 100 B to 1,000, 1 message', load: fanout(1), target: 0.8 },
-  { ...webSocket, name: 'fanout-16', title: 'fan-out 100 B to 1,000, 16 messages', load: fanout(16), target: 0.8 },
+  { ...webSocket, name: 'fanout-16', title: 'fan-out 100 B to 1,000, 16 messages', load: fanout(16), target: 0.62 },
   {
     ...gateway,
     name: 'hello',
@@ -104,6 +110,19 @@ const gatewayWorkloads: readonly Workload[] = [
   { ...webSocket, name: 'latency-10', title: 'p50 of echo, 10 connections', kind: 'latency', load: echo(10, 1), target: 1.1 },
   {
     ...webSocket,
+    name: 'open-loop',
+    title: "echo 20 B over 200 connections, open loop at half of the baseline's highest rate",
+    kind: 'latency',
+    load: echo(200, 1),
+    halfOf: echo(200, 1),
+    turns: { servers: 'kept', slices: 3, warm: echo(200, 1) },
+    also: [
+      { figure: 'p99', relative: true, most: 0.9 },
+      { figure: 'p999', relative: true, most: 0.9 },
+    ],
+  },
+  {
+    ...webSocket,
     name: 'connect',
     title: 'connect and upgrade, 100 at once',
     kind: 'connect',
@@ -116,17 +135,64 @@ const gatewayWorkloads: readonly Workload[] = [
     name: 'memory',
     title: 'memory per idle WebSocket, 12,000 of them',
     kind: 'memory',
-    load: idle(idleSockets.memory),
+    load: idle(),
+    sockets: { to: 12_000 },
     target: 400,
   },
-  { ...webSocket, name: 'idle', title: 'CPU with 10,000 idle WebSockets, 30 s', kind: 'idle', load: idle(idleSockets.idle), target: 1 },
+  {
+    ...webSocket,
+    name: 'memory-slope',
+    title: 'memory per idle WebSocket, from 4,000 to 18,000 of them',
+    kind: 'memory',
+    load: idle(),
+    sockets: { from: 4000, to: 18_000 },
+    target: 256,
+  },
+  {
+    ...webSocket,
+    name: 'memory-300k',
+    title: 'memory per idle WebSocket, from 60,000 to 300,000 of them, 18 workers',
+    kind: 'memory',
+    load: idle(),
+    sockets: { from: 60_000, to: 300_000 },
+    subject: 'ringway-many',
+    baseline: undefined,
+    target: 256,
+  },
+  {
+    ...webSocket,
+    name: 'idle-cpu',
+    title: 'CPU with 10,000 idle WebSockets, each pinged once in 30 s',
+    kind: 'idle',
+    load: idle(),
+    sockets: { to: 10_000 },
+    turns: { servers: 'together', slices: 1 },
+    target: 1.5,
+    also: [{ figure: 'value', relative: false, most: 0.3, label: 'each socket' }],
+  },
+];
+
+const floor = { ...webSocket, baseline: 'floor' } as const;
+
+/** The example gateway, against what the kernel alone costs. */
+const floorWorkloads: readonly Workload[] = [
+  { ...floor, name: 'floor-echo', title: 'above the floor: echo 20 B, 200 connections, 1 in flight', load: echo(200, 1), target: 1.15 },
+  {
+    ...floor,
+    name: 'floor-echo-16',
+    title: 'above the floor: echo 20 B, 200 connections, 16 in flight',
+    load: echo(200, 16),
+    target: 1.35,
+  },
+  { ...floor, name: 'floor-fanout', title: 'above the floor: fan-out 100 B to 1,000, 1 message', load: fanout(1), target: 1.15 },
+  { ...floor, name: 'floor-fanout-16', title: 'above the floor: fan-out 100 B to 1,000, 16 messages', load: fanout(16), target: 1.35 },
 ];
 
 const uws = { kind: 'cpu', protocol: 'websocket', subject: 'ringway-uws', baseline: 'uws' } as const;
 
 /** One program for uWebSockets.js, on Ringway and on the original. */
 const uwsWorkloads: readonly Workload[] = [
-  { ...uws, name: 'uws-echo', title: 'uWS API: echo 20 B, 200 connections, 1 in flight', load: echo(200, 1), target: 0.65 },
+  { ...uws, name: 'uws-echo', title: 'uWS API: echo 20 B, 200 connections, 1 in flight', load: echo(200, 1), target: 0.7 },
   { ...uws, name: 'uws-echo-16', title: 'uWS API: echo 20 B, 200 connections, 16 in flight', load: echo(200, 16), target: 0.5 },
   { ...uws, name: 'uws-fanout', title: 'uWS API: fan-out 100 B to 1,000, 1 message', load: fanout(1), target: 0.75 },
   { ...uws, name: 'uws-fanout-16', title: 'uWS API: fan-out 100 B to 1,000, 16 messages', load: fanout(16), target: 0.75 },
@@ -137,7 +203,8 @@ const uwsWorkloads: readonly Workload[] = [
     name: 'uws-memory',
     title: 'uWS API: memory per idle WebSocket with an open handler and user data, 12,000 of them',
     kind: 'memory',
-    load: idle(idleSockets.memory, '/user'),
+    load: idle('/user'),
+    sockets: { to: 12_000 },
     mode: 'user-data',
     target: 450,
   },
@@ -147,7 +214,7 @@ const uwsWorkloads: readonly Workload[] = [
     title: 'uWS API: echo 1 KB over TLS, 200 connections, 1 in flight',
     load: [...echo(200, 1, 1024), '--tls'],
     mode: 'tls',
-    target: 0.9,
+    target: 0.85,
   },
   {
     ...uws,
@@ -210,7 +277,13 @@ const nodeWorkloads: readonly Workload[] = [
   },
 ];
 
-export const workloads: readonly Workload[] = [...gatewayWorkloads, ...lightWorkloads, ...uwsWorkloads, ...nodeWorkloads];
+export const workloads: readonly Workload[] = [
+  ...gatewayWorkloads,
+  ...lightWorkloads,
+  ...floorWorkloads,
+  ...uwsWorkloads,
+  ...nodeWorkloads,
+];
 
 /** Is it NAME itself, or does its name begin with NAME and a dash? So `light-20` does not mean `light-200` too. */
 export function isMeant({ name }: Workload, asked: string): boolean {

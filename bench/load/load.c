@@ -32,6 +32,7 @@ static const char usage[] =
     "  --seconds S          1..600, counted; ws-idle: the longest time to hold (5; ws-idle: 600)\n"
     "  --settle-ms MS       between the last handshake and the first message (ws-fanout: 300, else 0)\n"
     "  --per-address N      ws-open, ws-idle, http-churn, reload: connections per source address, 127.0.0.1 and on (4000)\n"
+    "  --first-address N    the first source address is 127.0.0.1 + N (0)\n"
     "  --publisher-path P   ws-fanout: of the publisher (that of the subscribers)\n"
     "  --other-port PORT    ws-fanout: every second subscriber is there\n"
     "  --retry-refused      ws-fanout: a handshake that is answered with 409 is tried again\n"
@@ -93,7 +94,7 @@ static void set_defaults(struct load *load) {
 }
 
 static void parse_options(struct options *options, int argc, char **argv) {
-    enum { HOST = 256, PORT, PATH, CONNECTIONS, IN_FLIGHT, RATE, OPENING, PAYLOAD, BINARY, JSON, DEFLATE, TLS, WARMUP, SECONDS, SETTLE, PER_ADDRESS, PUBLISHER_PATH, OTHER_PORT, RETRY_REFUSED, SOCKET_IO, HTTP_CONNECTIONS, HTTP_INTERVAL, OPENS };
+    enum { HOST = 256, PORT, PATH, CONNECTIONS, IN_FLIGHT, RATE, OPENING, PAYLOAD, BINARY, JSON, DEFLATE, TLS, WARMUP, SECONDS, SETTLE, PER_ADDRESS, FIRST_ADDRESS, PUBLISHER_PATH, OTHER_PORT, RETRY_REFUSED, SOCKET_IO, HTTP_CONNECTIONS, HTTP_INTERVAL, OPENS };
     static const struct option known[] = {
         {"host", required_argument, NULL, HOST},
         {"port", required_argument, NULL, PORT},
@@ -111,6 +112,7 @@ static void parse_options(struct options *options, int argc, char **argv) {
         {"seconds", required_argument, NULL, SECONDS},
         {"settle-ms", required_argument, NULL, SETTLE},
         {"per-address", required_argument, NULL, PER_ADDRESS},
+        {"first-address", required_argument, NULL, FIRST_ADDRESS},
         {"publisher-path", required_argument, NULL, PUBLISHER_PATH},
         {"other-port", required_argument, NULL, OTHER_PORT},
         {"retry-refused", no_argument, NULL, RETRY_REFUSED},
@@ -142,6 +144,7 @@ static void parse_options(struct options *options, int argc, char **argv) {
         case SECONDS: options->seconds = number(name, optarg, 1, SECONDS_MAX); break;
         case SETTLE: options->settle_ms = number(name, optarg, 0, 8000); break;
         case PER_ADDRESS: options->per_address = number(name, optarg, 1, 25000); break;
+        case FIRST_ADDRESS: options->first_address = number(name, optarg, 0, SOURCES_MAX - 1); break;
         case PUBLISHER_PATH: options->publisher_path = path_checked(optarg); break;
         case OTHER_PORT: options->other_port = (uint16_t)number(name, optarg, 1, 65535); break;
         case RETRY_REFUSED: options->retry_refused = 1; break;

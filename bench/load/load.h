@@ -22,6 +22,7 @@
 #define PAYLOAD_BYTES_MAX (1u << 20)
 #define SECONDS_MAX 600u
 #define RATE_MAX 1000000u
+#define SOURCES_MAX 200u /* addresses */
 #define BUFFER_BYTES (256u << 10)
 #define PARTIAL_BYTES_MAX (16u << 10) /* a response head or frame header that is not complete yet */
 #define STALL_NS (10ull * 1000000000)  /* no progress for so long ends the run */
@@ -41,6 +42,7 @@ struct options {
     uint32_t opening;     /* connections being opened at once: no accept queue overflows */
     uint32_t settle_ms;   /* ws-fanout: between the last handshake and the first message, so that every subscription is made */
     uint32_t per_address; /* connections per source address */
+    uint32_t first_address; /* behind 127.0.0.1 */
     uint32_t http_connections;  /* reload: beside the WebSockets */
     uint32_t opens_per_second;  /* reload */
     uint32_t http_interval_ms;  /* reload: between an answer and the next request */
@@ -132,6 +134,7 @@ struct load {
     uint64_t opened;  /* connections ever open */
     uint32_t opening;
     uint32_t open;
+    uint64_t pings;
     uint64_t outstanding; /* open loop: messages that have not come back */
     int epoll;
     enum stage stage;

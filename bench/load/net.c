@@ -35,7 +35,7 @@ static void watch(struct load *load, struct connection *connection, int operatio
 /* A source address of its own for each per_address connections: one address has about 28,000 ports, fewer while old ones linger. */
 static void bind_source(const struct load *load, const struct connection *connection) {
     const int on = 1;
-    struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(load->started / load->options.per_address % 200))};
+    struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)((load->options.first_address + load->started / load->options.per_address) % SOURCES_MAX))};
     /* ip(7): the port is chosen at connect, when the whole tuple is known, so that ports are shared between targets. */
     setsockopt(connection->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     if (bind(connection->fd, (struct sockaddr *)&source, sizeof source) != 0) fail("bind to a loopback source address: %s", strerror(errno));

@@ -204,6 +204,7 @@ static void take_control(struct load *load, struct connection *connection, uint8
     }
     if (opcode == 8) fail("the server closed connection %u with code %u", connection->index, len >= 2 ? payload[0] << 8 | payload[1] : 1005);
     if (opcode != 9) return;
+    load->pings++;
     uint8_t pong[2 + sizeof mask + 125];
     const size_t head = put_header(pong, 10, len);
     for (size_t i = 0; i < len; i++) pong[head + i] = payload[i] ^ mask[i & 3];

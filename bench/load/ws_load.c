@@ -131,8 +131,7 @@ static void idle_ended(struct load *load, struct connection *connection) {
 }
 
 static void idle_report(const struct load *load) {
-    (void)load;
-    printf(",\"lost\":%u,\"greetings\":%llu", idle_lost, (unsigned long long)idle_messages);
+    printf(",\"lost\":%u,\"greetings\":%llu,\"pings\":%llu", idle_lost, (unsigned long long)idle_messages, (unsigned long long)load->pings);
 }
 
 const struct workload workload_ws_idle = {
