@@ -4,9 +4,9 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, cpus, homedir, tmpdir } from 'node:os';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { debianKeyring } from './packages.mjs';
+import { cacheFolder, debianArchive, runOrThrow } from './debian-archive.mjs';
 
 /**
  * Least version of glibc that a prebuilt core may need, which decides where it loads: Debian 12, Ubuntu 22.04, RHEL 9 and later have
@@ -39,66 +39,12 @@ export const machines = [
   { arch: 'arm64', debian: 'arm64', triple: 'aarch64-linux-gnu', compiler: 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross', elf: 'AArch64' },
 ];
 
-/**
- * ret: standard output. Standard error is the terminal's, since standard output belongs to npm. Throws with what could not be done.
- * @param {string} what @param {string} command @param {string[]} args @param {string} [cwd]
- */
-function run(what, command, args, cwd) {
-  const { status, stdout, error } = spawnSync(command, args, { cwd, stdio: ['ignore', 'pipe', 2], encoding: 'utf8', maxBuffer: 1 << 26 });
-  if (status !== 0) throw new Error(`${what}: ${error?.message ?? `${command} failed, its messages are above`}`);
-  return stdout;
-}
-
 /** @param {Machine} machine @param {string} tool */
 function toolOf(machine, tool) {
   const name = `${machine.triple}-${tool}`;
   if (spawnSync(name, ['--version'], { stdio: 'ignore' }).status !== 0)
     throw new Error(`the core for ${machine.arch} takes ${name}: apt-get install -y --no-install-recommends ${machine.compiler}`);
   return name;
-}
-
-/** The user's cache: lists of packages and what was downloaded stay there, so that the next time only what has changed is fetched. */
-function cacheFolder() {
-  const given = process.env.XDG_CACHE_HOME;
-  return join(given?.startsWith('/') ? given : join(homedir(), '.cache'), 'ringway-pack');
-}
-
-/**
- * apt-get with lists of its own: what this machine has installed and where from does not come into it.
- * @param {string} cache
- */
-function aptGet(cache) {
-  const architectures = machines.map(({ debian }) => debian).join(',');
-  const sources = [`debian ${suite}`, `debian ${suite}-updates`, `debian-security ${suite}-security`]
-    .map((source) => `deb [signed-by=${debianKeyring} arch=${architectures}] http://deb.debian.org/${source} main\n`)
-    .join('');
-  for (const folder of ['state/lists/partial', 'archives/partial', 'packages']) mkdirSync(join(cache, folder), { recursive: true });
-  const list = join(cache, 'sources.list');
-  writeFileSync(list, sources);
-  const options = {
-    'Dir::State': join(cache, 'state'),
-    'Dir::State::status': '/dev/null',
-    'Dir::Cache': cache,
-    'Dir::Etc::sourcelist': list,
-    'Dir::Etc::sourceparts': '/dev/null',
-    'Dir::Etc::preferences': '/dev/null',
-    'Dir::Etc::preferencesparts': '/dev/null',
-    'APT::Architectures': architectures,
-    'Acquire::Languages': 'none',
-    'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled': 'false',
-    'Acquire::Retries': '3',
-    // Its own user may not write into folders of this one.
-    'APT::Sandbox::User': 'root',
-  };
-  const words = Object.entries(options).flatMap(([name, value]) => ['-o', `${name}=${value}`]);
-  // One at a time: they share the lists.
-  return (/** @type {string} */ cwd, /** @type {string[]} */ ...args) =>
-    run(
-      'the static libraries of the prebuilt cores cannot be had from the Debian archive',
-      'flock',
-      [join(cache, 'lock'), 'apt-get', '-q', ...words, ...args],
-      cwd,
-    );
 }
 
 /**
@@ -108,8 +54,13 @@ function aptGet(cache) {
  * @returns {string[]} their file names
  */
 function fetchLibraries(target) {
-  const cache = cacheFolder();
-  const apt = aptGet(cache);
+  const cache = cacheFolder('ringway-pack');
+  const apt = debianArchive({
+    cache,
+    sources: [`debian ${suite}`, `debian ${suite}-updates`, `debian-security ${suite}-security`],
+    architectures: machines.map(({ debian }) => debian),
+    what: 'the static libraries of the prebuilt cores cannot be had from the Debian archive',
+  });
   mkdirSync(target);
   const names = machines.flatMap(({ debian }) => libraries.map((name) => `${name}:${debian}`));
   process.stderr.write(apt(target, 'update'));
@@ -137,7 +88,7 @@ function exportedFunctions(root) {
  */
 function inspect(machine, path, functions) {
   const readelf = toolOf(machine, 'readelf');
-  const said = run('inspecting a core', readelf, ['--wide', '--file-header', '--dynamic', '--dyn-syms', path]);
+  const said = runOrThrow('inspecting a core', readelf, ['--wide', '--file-header', '--dynamic', '--dyn-syms', path]);
   const refuse = (/** @type {string} */ what) => {
     throw new Error(`the core for ${machine.arch} ${what}`);
   };
@@ -167,13 +118,13 @@ export function packCores(root, target) {
     for (const machine of machines) {
       const tree = join(work, machine.debian);
       for (const file of packages.filter((name) => name.endsWith(`_${machine.debian}.deb`)))
-        run(`unpacking ${file}`, 'dpkg-deb', ['--extract', join(work, 'packages', file), tree]);
+        runOrThrow(`unpacking ${file}`, 'dpkg-deb', ['--extract', join(work, 'packages', file), tree]);
       const usr = join(tree, 'usr');
       const include = join(usr, 'include');
       const compiler = `${toolOf(machine, 'gcc')} -isystem ${include} -isystem ${join(include, machine.triple)} -L${join(usr, 'lib', machine.triple)}`;
       const build = join(work, `build-${machine.arch}`);
       const jobs = String(availableParallelism?.() ?? cpus().length);
-      run(`compiling the core for ${machine.arch}`, 'make', [
+      runOrThrow(`compiling the core for ${machine.arch}`, 'make', [
         '--silent',
         '-C',
         join(root, 'ffi'),
@@ -187,7 +138,7 @@ export function packCores(root, target) {
       mkdirSync(folder, { recursive: true });
       const path = join(folder, 'libringway.so');
       // Names of functions stay, for profilers.
-      run('stripping a core', toolOf(machine, 'strip'), ['--strip-debug', '-o', path, join(build, 'libringway.so')]);
+      runOrThrow('stripping a core', toolOf(machine, 'strip'), ['--strip-debug', '-o', path, join(build, 'libringway.so')]);
       inspect(machine, path, functions);
       const bytes = readFileSync(path);
       console.error(`${path}: ${bytes.length} bytes, sha256 ${createHash('sha256').update(bytes).digest('hex')}`);

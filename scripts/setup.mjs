@@ -4,10 +4,11 @@
 //     node scripts/setup.mjs [start | check | test]
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { fetchNewerLibc } from './newer-libc.mjs';
 import { ensurePackages } from './packages.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
@@ -124,7 +125,7 @@ function ensureContractModules() {
   if (!installedByNpm(contract)) {
     console.error(
       'For the contract suite, into tests/contract/node_modules alone: uWebSockets.js (builds for every platform and its newer typings, ' +
-        'some 370 MB on disk), and the programs that are run on it (socket.io, graphql-ws, crossws)',
+        'some 370 MB on disk), and the programs that are run on it (socket.io, Fastify, graphql-ws, crossws)',
     );
     try {
       installNodeModules(contract, '--ignore-scripts');
@@ -135,6 +136,23 @@ function ensureContractModules() {
     }
   }
   writeFileSync(stampFile(contract), stamp);
+}
+
+/**
+ * Recent builds of uWebSockets.js need a newer C library than Debian 12 has. Where the contract suite cannot get one, an older build is what
+ * it compares with, and what only recent ones show is left out.
+ */
+function ensureNewerLibc() {
+  const build = 'uWebSockets.js';
+  const folder = join(contract, 'node_modules/.newer-libc');
+  if (existsSync(folder) || !existsSync(join(contract, 'node_modules', build))) return;
+  if (spawnSync('node', ['-e', `require('${build}')`], { cwd: contract, stdio: 'ignore' }).status === 0) return;
+  console.error('For the contract suite, into tests/contract/node_modules alone: the C library of Debian 13');
+  try {
+    fetchNewerLibc(folder);
+  } catch (error) {
+    console.error(`setup: ${error instanceof Error ? error.message : error}; the contract suite compares with an older build`);
+  }
 }
 
 /** make decides what is out of date; when nothing is, it takes some 10 ms. */
@@ -152,7 +170,10 @@ export function setup(purpose) {
     if (process.platform !== 'linux') throw new SetupError('Ringway runs on Linux only: its core is built on io_uring and epoll');
     if (!ensurePackages(purpose)) process.exit(1);
     ensureNodeModules();
-    if (purpose === 'test') ensureContractModules();
+    if (purpose === 'test') {
+      ensureContractModules();
+      ensureNewerLibc();
+    }
     buildCore();
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;

@@ -55,6 +55,8 @@ export interface Example {
   readonly seen: string;
   /** It prints so many lines that its output is not compared. */
   readonly isTalkative?: boolean;
+  /** The build that it is compared with where it is not the reference. */
+  readonly original?: 'older';
 }
 
 const post = (path: string, body: string) => `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
@@ -198,7 +200,8 @@ export const examples: Readonly<Record<string, Example>> = {
     isTalkative: true,
   },
   Upgrade: { talk: (talk) => echo(talk, '/some/url'), seen: 'hello' },
-  UpgradeAsync: { talk: (talk) => echo(talk, '/some/url'), seen: 'hello' },
+  // The newer build closes the socket as soon as it is open, when the timer before `res.upgrade()` has taken a second.
+  UpgradeAsync: { talk: (talk) => echo(talk, '/some/url'), seen: 'hello', original: 'older' },
   Upload: {
     async talk(talk) {
       const seen = [await talk.ask(post('/file', 'u'.repeat(100))), await talk.ask(post('/file', ''))];

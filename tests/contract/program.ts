@@ -3,7 +3,9 @@
  *
  * Role: every wait of the contract suite for a process goes through it, and every process of it is stopped by it.
  */
+import { existsSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 export const here = import.meta.dir;
 const register = join(here, '../../src/register.ts');
@@ -11,25 +13,63 @@ const register = join(here, '../../src/register.ts');
 /** Only ends a test that has failed. */
 export const patienceMs = Number(process.env.CONTRACT_PATIENCE_MS ?? 25_000);
 
-export type Side = 'original' | 'ringway';
+/** `older`: the original in an older build, for what no longer works in the newer one. */
+export type Side = 'original' | 'older' | 'ringway';
 
-/** How a server program is started on either side. */
-export function commandLine(side: Side, program: string, ...args: string[]): string[] {
-  return side === 'original'
-    ? ['node', '--no-warnings', '--import', join(here, 'original.mjs'), program, ...args]
-    : [process.execPath, '--preload', register, program, ...args];
+/** What the C library of a newer Debian is started by, where set-up has fetched one: see scripts/newer-libc.mjs. */
+const newerLibc = join(here, 'node_modules/.newer-libc');
+const loader = join(newerLibc, process.arch === 'arm64' ? 'ld-linux-aarch64.so.1' : 'ld-linux-x86-64.so.2');
+
+type Build = 'newer' | 'older';
+
+interface Original {
+  readonly build: Build;
+  /** Node, and the hooks that put the build in place. */
+  readonly command: readonly string[];
 }
 
-/** Why nothing can be compared here, or undefined. */
-export const whyNot = ((): string | undefined => {
+function hooksOf(build: Build): string {
+  return `${pathToFileURL(join(here, 'original.mjs'))}${build === 'older' ? '?older' : ''}`;
+}
+
+/** Ways to run the original, the best first: where two builds differ, the newer is the reference. */
+function ways(): Original[] {
+  const node = Bun.which('node');
+  if (node === null) return [];
+  const way = (build: Build, ...command: string[]) => ({ build, command: [...command, '--no-warnings', '--import', hooksOf(build)] });
+  const ofNewerLibc = existsSync(loader) ? [way('newer', loader, '--library-path', newerLibc, realpathSync(node))] : [];
+  return [...ofNewerLibc, way('newer', node), way('older', node)];
+}
+
+/** ret: what it said that kept it from running, or undefined */
+function failureOf({ command }: Original): string | undefined {
   const program = 'process.exit(typeof require("uWebSockets.js").App === "function" ? 0 : 1)';
-  try {
-    const { success, stderr } = Bun.spawnSync(['node', '--import', join(here, 'original.mjs'), '-e', program], { cwd: here });
-    return success ? undefined : `the original does not run under Node here: ${stderr}`;
-  } catch (error) {
-    return `there is no Node to run the original with: ${error}`;
-  }
-})();
+  const { success, stderr } = Bun.spawnSync([...command, '-e', program], { cwd: here });
+  return success ? undefined : stderr.toString();
+}
+
+const failures: string[] = [];
+const original = ways().find((way) => {
+  const failure = failureOf(way);
+  if (failure !== undefined) failures.push(failure);
+  return failure === undefined;
+});
+
+/** Why nothing can be compared here, or undefined. */
+export const whyNot =
+  original === undefined ? `the original does not run under Node here: ${failures.join('\n') || 'there is no Node'}` : undefined;
+
+/** Why what only newer builds of the original show cannot be compared here, or undefined. */
+export const whyNotNewer =
+  original?.build === 'newer' ? undefined : `a newer build of the original does not run here: ${failures.join('\n')}`;
+
+/** How a server program is started on either side. `preload`: a module that is loaded before it. */
+export function commandLine(side: Side, program: string, args: readonly string[] = [], preload?: string): string[] {
+  const preloaded = (word: string) => (preload === undefined ? [] : [word, preload]);
+  if (side === 'ringway') return [process.execPath, '--preload', register, ...preloaded('--preload'), program, ...args];
+  const way = side === 'older' ? ways().find(({ build }) => build === 'older') : original;
+  return [...(way?.command ?? ['node']), ...preloaded('--import'), program, ...args];
+}
 
 /** A port that nobody has at the moment. */
 export function freePort(): number {

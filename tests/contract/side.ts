@@ -34,6 +34,8 @@ export interface Scenario {
   readonly server: (host: never) => unknown;
   readonly client: (client: Client) => Promise<void>;
   readonly differences?: readonly Difference[];
+  /** Only newer builds of the original do what it compares. */
+  readonly isNewer?: true;
   /** For what the original's build lacks: the whole transcript that Ringway must give. */
   readonly ours?: Omit<Transcript, 'process'>;
 }
@@ -56,7 +58,7 @@ class Host {
   isReady = false;
 
   constructor(side: Side, modulePath: string, name: string, folder: string) {
-    const command = commandLine(side, join(here, 'host.mjs'), modulePath, name);
+    const command = commandLine(side, join(here, 'host.mjs'), [modulePath, name]);
     this.program = new Program(command, { onLine: (line) => this.#take(line), env: { TMPDIR: folder } });
   }
 

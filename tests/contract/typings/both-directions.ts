@@ -4,7 +4,7 @@
  *
  * Role: input of the type checker, never run; typings.test.ts runs it.
  */
-import type * as original from '@btc-vision/uwebsockets.js';
+import type * as original from 'uWebSockets.js';
 import type * as ours from '../../../src/frontend/uws/index.ts';
 
 /** A value of `From` is accepted where a `To` is asked for. */

@@ -3,7 +3,7 @@
  *
  * Role: input of the type checker, never run; typings.test.ts runs it.
  */
-import type * as original from '@btc-vision/uwebsockets.js';
+import type * as original from 'uWebSockets.js';
 import type { HttpRequest, HttpResponse, TemplatedApp, us_listen_socket, WebSocket } from '../../../src/frontend/uws/index.ts';
 import {
   App,
