@@ -1,8 +1,9 @@
-// What clients of socket.io see, as lines: node socket-io-client.mjs <port> <transports, with commas>
+// What clients of socket.io see, as lines: node socket-io-client.mjs <port> <transports, with commas> [text]
+// `text`: nothing binary is sent to the server.
 import { once } from 'node:events';
 import { io } from 'socket.io-client';
 
-const [port, transports] = process.argv.slice(2);
+const [port, transports, content] = process.argv.slice(2);
 const url = `http://127.0.0.1:${port}`;
 const options = {
   transports: transports.split(','),
@@ -32,8 +33,10 @@ const two = await join('two');
 const three = await join('three');
 
 say('echo', await one.emitWithAck('echo', 'text', 1, null, { deep: [1, 2] }));
-const [binary, nested] = await one.emitWithAck('echo', Buffer.from([0, 1, 255]), { inside: Buffer.from('bytes') });
-say('binary', Buffer.from(binary).toString('hex'), Buffer.from(nested.inside).toString());
+if (content !== 'text') {
+  const [binary, nested] = await one.emitWithAck('echo', Buffer.from([0, 1, 255]), { inside: Buffer.from('bytes') });
+  say('binary', Buffer.from(binary).toString('hex'), Buffer.from(nested.inside).toString());
+}
 const large = 'x'.repeat(300_000);
 say('large', (await one.emitWithAck('echo', large))[0].length);
 say('asked by the server', await one.emitWithAck('ask me'));
@@ -50,7 +53,7 @@ async function step(name, act) {
 await step('to others', () => one.emit('to others', 'red', 'from one'));
 await step('to the room', () => one.emit('to the room', 'red', { an: 'object' }));
 await step('to all', () => one.emit('to all', 'everybody'));
-await step('binary to all', () => one.emit('to all', Buffer.from([9, 8, 7])));
+if (content !== 'text') await step('binary to all', () => one.emit('to all', Buffer.from([9, 8, 7])));
 await step('to two rooms', () => one.emit('to two rooms', 'both'));
 say('leave', await two.emitWithAck('leave', 'red'));
 await step('after leaving', () => one.emit('to the room', 'red', 'left'));

@@ -1,10 +1,10 @@
-// A server of socket.io on uWebSockets.js, as its documentation has it.
+// A server of socket.io on uWebSockets.js, as its documentation has it; of the version, and with the options, that the environment names.
 
 import uWS from 'uWebSockets.js';
-import { Server } from 'socket.io';
 
+const { Server } = await import(process.env.PACKAGE ?? 'socket.io');
 const app = uWS.App();
-const io = new Server({ serveClient: false });
+const io = new Server({ serveClient: false, ...JSON.parse(process.env.OPTIONS ?? '{}') });
 io.attachApp(app);
 
 io.on('connection', (socket) => {
