@@ -48,7 +48,7 @@
 
 #define PROXY_HEADERS(X) X(RW_PROXY_HEADER_NONE) X(RW_PROXY_HEADER_X_FORWARDED_FOR) X(RW_PROXY_HEADER_FORWARDED)
 
-#define TLS_FLAGS(X) X(RW_TLS_LOW_MEMORY) X(RW_TLS_CLIENT_OPTIONAL)
+#define TLS_FLAGS(X) X(RW_TLS_CLIENT_OPTIONAL)
 
 #define ABORT_CAUSES(X)                                                                                        \
     X(RW_ABORT_PEER_GONE) X(RW_ABORT_REFUSED) X(RW_ABORT_WRITE_TIMEOUT) X(RW_ABORT_BY_HOST) X(RW_ABORT_LENGTH)   \
@@ -226,7 +226,7 @@ static void print_constants(void) {
     PRINT_ENUM("enum rw_listener_flag", "listenerFlag", "RW_LISTENER_", LISTENER_FLAGS, listener_flag_is_listed, RW_LISTENER_WANTS_CONNECT);
     PRINT_ENUM("enum rw_core_flag", "coreFlag", "RW_CORE_", CORE_FLAGS, core_flag_is_listed, RW_CORE_WANTS_MAIL);
     PRINT_ENUM("enum rw_proxy_header", "proxyHeader", "RW_PROXY_HEADER_", PROXY_HEADERS, proxy_header_is_listed, RW_PROXY_HEADER_NONE);
-    PRINT_ENUM("enum rw_tls_flag", "tlsFlag", "RW_TLS_", TLS_FLAGS, tls_flag_is_listed, RW_TLS_LOW_MEMORY);
+    PRINT_ENUM("enum rw_tls_flag", "tlsFlag", "RW_TLS_", TLS_FLAGS, tls_flag_is_listed, RW_TLS_CLIENT_OPTIONAL);
     PRINT_ENUM("enum rw_abort_cause", "abortCause", "RW_ABORT_", ABORT_CAUSES, abort_cause_is_listed, RW_ABORT_PEER_GONE);
     PRINT_ENUM("enum rw_close_cause", "closeCause", "RW_CLOSE_", CLOSE_CAUSES, close_cause_is_listed, RW_CLOSE_BY_HOST);
     PRINT_ENUM("enum rw_phase: rw_slot.state & slotStateMask.phase", "slotPhase", "RW_PHASE_", SLOT_PHASES, phase_is_listed, RW_PHASE_FREE);

@@ -158,8 +158,7 @@ export const proxyHeader = {
 
 /** enum rw_tls_flag */
 export const tlsFlag = {
-  lowMemory: 1,
-  clientOptional: 2,
+  clientOptional: 1,
 } as const;
 
 /** enum rw_abort_cause */

@@ -248,10 +248,10 @@ static int apply_settings(const struct load *load) {
         return mistake(load, "OpenSSL knows no usable cipher in '%s': %s", options->ciphers ? options->ciphers : CIPHERS_TLS12, reason());
     }
     SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
-    /* An idle connection gives back 33 KiB, at the price of taking them again: a tenth of what OpenSSL costs for an echo of 1 KiB. */
     /* A record in one read, not its head and then the rest: all that has come is at hand in any case. */
     SSL_CTX_set_read_ahead(ssl, 1);
-    if (options->flags & RW_TLS_LOW_MEMORY) SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
+    /* An idle connection gives back 33 KiB, at the price of taking them again: a twentieth of what OpenSSL costs for an echo of 1 KiB. */
+    SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
     /* Tickets keep sessions at the clients; a cache here would be memory without bound, and of no use to other workers. */
     (void)SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
     (void)SSL_CTX_set_timeout(ssl, RW_TLS_EPOCH_SECONDS);
@@ -295,8 +295,6 @@ int rw_tls_context_use(const struct rw_tls_context *context, SSL *ssl) {
     /* SSL_set_SSL_CTX(3) is silent on it, but takes over the certificate alone: what SSL_new() copied from the first context stays otherwise. */
     if (!SSL_set_SSL_CTX(ssl, context->ssl)) return 0;
     SSL_set_verify(ssl, SSL_CTX_get_verify_mode(context->ssl), NULL);
-    SSL_clear_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
-    SSL_set_mode(ssl, SSL_CTX_get_mode(context->ssl));
     return SSL_set_min_proto_version(ssl, (int)SSL_CTX_get_min_proto_version(context->ssl)) == 1 &&
            SSL_set_session_id_context(ssl, context->session_context, sizeof context->session_context) == 1;
 }

@@ -546,8 +546,7 @@ struct rw_tls_options {
 };
 
 enum rw_tls_flag {
-    RW_TLS_LOW_MEMORY = 1u << 0,      /* give the buffers of idle connections back */
-    RW_TLS_CLIENT_OPTIONAL = 1u << 1, /* with ca_file: a client may show no certificate, but none that is not signed by them */
+    RW_TLS_CLIENT_OPTIONAL = 1u << 0, /* with ca_file: a client may show no certificate, but none that is not signed by them */
 };
 
 /* Make a listener speak TLS, before or after rw_core_listen(); again: handshakes from now on use the new options, and connections that

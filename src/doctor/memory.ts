@@ -5,7 +5,7 @@ import type { Goal } from './goal.ts';
 import type { Machine } from './machine.ts';
 
 /** Bytes of one connection that is open and at rest, the kernel's own included, and of one worker without any: docs/sizing.md tells how they were measured. */
-export const costs = { connection: 4608, tlsConnection: 36_864, worker: 32 * 2 ** 20 } as const;
+export const costs = { connection: 4608, tlsConnection: 18_432, worker: 32 * 2 ** 20 } as const;
 /** The part of the memory that connections at rest may fill: messages, garbage and everything else need the rest. */
 const shareAtRest = 0.7;
 /** A slot of the core (docs/architecture.md). */

@@ -224,8 +224,8 @@ describe('memory', () => {
 
   test('TLS takes more', () => {
     const tls = goalOf({ connections: 100_000, config: { listen: { tls: { cert: import.meta.path, key: import.meta.path } } } });
-    expect(checkMemory(machineOf(meminfo(4_000_000)), goalOf({ connections: 100_000 }))?.verdict).toBe('ok');
-    expect(checkMemory(machineOf(meminfo(4_000_000)), tls)).toMatchObject({
+    expect(checkMemory(machineOf(meminfo(1_900_000)), goalOf({ connections: 100_000 }))?.verdict).toBe('ok');
+    expect(checkMemory(machineOf(meminfo(1_900_000)), tls)).toMatchObject({
       verdict: 'problem',
       what: expect.stringContaining('over TLS'),
     });

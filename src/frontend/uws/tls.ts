@@ -2,7 +2,6 @@
  * Certificates of an app: its own, and those of server names.
  * Role: reads SSLApp's options. Up: app.ts. Down: connection.ts (TlsFiles).
  */
-import { tlsFlag } from '../../../ffi/layout.ts';
 import { TlsError, type TlsFiles } from '../../core/connection.ts';
 import type { Core } from '../../core/core.ts';
 import { tryCertificates } from '../../core/tls-trial.ts';
@@ -27,7 +26,6 @@ export function readTlsOptions(options: unknown): TlsFiles {
     passphrase: text('passphrase'),
     dhParamsFile: text('dh_params_file_name'),
     ciphers: text('ssl_ciphers'),
-    flags: given.ssl_prefer_low_memory_usage ? tlsFlag.lowMemory : 0,
   };
 }
 

@@ -195,7 +195,7 @@ export interface AppOptions {
   passphrase?: RecognizedString;
   dh_params_file_name?: RecognizedString;
   ssl_ciphers?: RecognizedString;
-  /** Give back the buffers of idle connections. */
+  /** Taken and without effect: idle connections give their buffers back in any case. */
   ssl_prefer_low_memory_usage?: boolean;
 }
 
