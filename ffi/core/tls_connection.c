@@ -40,9 +40,16 @@ void rw_tls_release(struct rw_core *core, struct rw_slot *slot) {
     slot->tls = NULL;
 }
 
+/* RFC 8446 §6.2: fatal, unexpected_message. */
+static const uint8_t unexpected_message[] = {SSL3_RT_ALERT, 3, 3, 0, 2, SSL3_AL_FATAL, SSL_AD_UNEXPECTED_MESSAGE};
+
 /* A broken handshake or record: what OpenSSL has put into `waiting`, an alert, still goes out. */
 static void fail(struct rw_core *core, struct rw_slot *slot) {
-    count_failure(core, slot->tls);
+    struct rw_tls *tls = slot->tls;
+    count_failure(core, tls);
+    /* It has no word for a first record that is none. */
+    if (tls->ssl && !rw_tls_has_output(tls) && SSL_get_state(tls->ssl) == TLS_ST_BEFORE)
+        (void)BIO_write(SSL_get_wbio(tls->ssl), unexpected_message, sizeof unexpected_message);
     slot->tls->phase = RW_TLS_FAILED;
     ERR_clear_error();
     rw_connection_fail(core, slot);
@@ -60,6 +67,19 @@ static int is_plain_http(const uint8_t *bytes, uint32_t len) {
     return -1;
 }
 
+/* There was no handshake that could have failed, and there will be none. */
+static void answer_in_plain(struct rw_core *core, struct rw_slot *slot, const void *answer, uint32_t bytes) {
+    slot->tls->begun = 0;
+    rw_tls_release(core, slot);
+    uint8_t *out = rw_outbox_reserve(&core->outbox, slot, bytes);
+    if (!out) {
+        rw_connection_terminate(core, slot);
+        return;
+    }
+    memcpy(out, answer, bytes);
+    rw_connection_finish(core, slot);
+}
+
 static void answer_plain_http(struct rw_core *core, struct rw_slot *slot) {
     static const char body[] = "This port speaks TLS: use https, or wss for a WebSocket.\n";
     char answer[512];
@@ -69,15 +89,7 @@ static void answer_plain_http(struct rw_core *core, struct rw_slot *slot) {
     RW_COUNT(core, tls_plain, 1);
     RW_COUNT(core, http_errors, 1);
     RW_COUNT(core, responses_4xx, 1);
-    slot->tls->begun = 0; /* there was no handshake that could have failed */
-    rw_tls_release(core, slot);
-    uint8_t *out = rw_outbox_reserve(&core->outbox, slot, (uint32_t)length);
-    if (!out) {
-        rw_connection_terminate(core, slot);
-        return;
-    }
-    memcpy(out, answer, (size_t)length);
-    rw_connection_finish(core, slot);
+    answer_in_plain(core, slot, answer, (uint32_t)length);
 }
 
 static int begin_handshake(struct rw_core *core, struct rw_tls *tls) {
@@ -111,7 +123,7 @@ static int on_first_bytes(struct rw_core *core, struct rw_slot *slot, const uint
             break;
         default:
             count_failure(core, slot->tls);
-            rw_connection_terminate(core, slot);
+            answer_in_plain(core, slot, unexpected_message, sizeof unexpected_message);
             break;
     }
     return 0;

@@ -443,14 +443,18 @@ static void plain_http_is_told_to_use_https(void **state) {
     host_close(host);
 }
 
-static void garbage_is_closed_without_a_word(void **state) {
+static void what_is_neither_tls_nor_http_gets_an_alert(void **state) {
     struct host *host = tls_host(state, DEFAULTS);
-    static const char *const texts[] = {"SSH-2.0-x\r\n", "\x80\x2e\x01", "GEX", "\xff", "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "get / http/1.1\r\n"};
+    static const char *const texts[] = {"SSH-2.0-x\r\n", "\x80\x2e\x01", "GEX", "\xff", "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "get / http/1.1\r\n",
+                                        "\x16\x05\x01\x01\x02\x03\x04\x05", "\x16zzzzzzzz", "\x17\x03\x03\x01\x01", "\x15\x03\x01\x01\x02\x02\x0a"};
+    static const uint8_t alert[] = {21, 3, 3, 0, 2, 2, 10};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         struct peer *peer = peer_connect(host);
         peer_send_text(host, peer, texts[i]);
         peer_expect_end(host, peer);
-        assert_int_equal(peer->in_bytes, 0);
+        assert_int_equal(peer->in_bytes, sizeof alert);
+        assert_memory_equal(peer->in, alert, sizeof alert);
+        peer_close(host, peer);
     }
     assert_int_equal(host->core->stats->tls_errors, sizeof texts / sizeof texts[0]);
     host_expect_silence(host);
@@ -546,7 +550,7 @@ int main(void) {
         ON_SIM(keys_are_agreed_on_over_three_curves_and_no_finite_field),
         ON_EVERY_RING(old_versions_and_a_least_version_are_kept_to),
         ON_EVERY_RING(plain_http_is_told_to_use_https),
-        ON_EVERY_RING(garbage_is_closed_without_a_word),
+        ON_EVERY_RING(what_is_neither_tls_nor_http_gets_an_alert),
         ON_EVERY_RING(a_client_may_go_at_any_byte_of_its_hello),
         ON_SIM(a_hello_may_be_wrong_at_any_byte),
         ON_EVERY_RING(a_handshake_has_the_time_of_a_head),
