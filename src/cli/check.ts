@@ -1,24 +1,21 @@
 /** `ringway check`: load the config and say what it means. */
-import { loadConfig } from '../config/load.ts';
-import type { AdminAddress, ListenAddress, ResolvedConfig } from '../config/resolve.ts';
+import type { AdminAddress, ListenAddress } from '../config/resolve.ts';
 import type { TlsSettings } from '../config/tls.ts';
-import { loadJudge } from './core-modules.ts';
+import { configReader, type ReadConfig, type ReadOptions, soundConfig } from './read-config.ts';
 
-/** ret: what to print. Throws ConfigError. */
-export async function check(configPath: string): Promise<string> {
-  const config = await loadConfig(configPath);
-  if (config.listen.some(({ tls }) => tls !== undefined)) (await loadJudge()).checkCertificates(config, configPath);
-  return summary(configPath, config);
+/** ret: what to print. Throws ConfigError, and OperatingError when the config cannot be judged. */
+export async function check(configPath: string, options: ReadOptions = {}): Promise<string> {
+  const verdict = await configReader(configPath, { ...options, withoutCore: true })(new AbortController().signal);
+  return summary(configPath, soundConfig(verdict));
 }
 
-function summary(configPath: string, config: ResolvedConfig): string {
-  const answers = [...(config.fetch ? ['HTTP'] : []), ...config.websocket.map((route) => `WebSocket ${route.pattern}`)];
+function summary(configPath: string, { settings, answers }: ReadConfig): string {
   return [
     `${configPath}: correct`,
-    `  listen   ${config.listen.map((address) => addressText(address) + tlsText(address.tls)).join(', ')}`,
-    `  admin    ${config.admin === false ? 'none' : addressText(config.admin)}`,
-    `  workers  ${config.workers}`,
-    `  answers  ${answers.join(', ')}`,
+    `  listen   ${settings.listen.map((address) => addressText(address) + tlsText(address.tls)).join(', ')}`,
+    `  admin    ${settings.admin === false ? 'none' : addressText(settings.admin)}`,
+    `  workers  ${settings.workers}`,
+    `  answers  ${(answers ?? []).join(', ')}`,
   ].join('\n');
 }
 

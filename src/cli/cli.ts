@@ -61,7 +61,7 @@ function commands(to: Terminal, result: { exitCode: number }) {
       meta: { name: 'check', description: 'Check the config and say what it means' },
       args: { config: configArg },
       async run({ args }) {
-        to.out(await check(args.config));
+        to.out(await check(args.config, { tell: (text) => to.err(`ringway: ${text}`) }));
       },
     }),
     publish: defineCommand({
@@ -136,7 +136,12 @@ function commands(to: Terminal, result: { exitCode: number }) {
       },
       async run({ args }) {
         const { config: configPath, connections, json } = args;
-        const { text, exitCode } = await doctor({ configPath, connections: connectionCount(connections), json });
+        const { text, exitCode } = await doctor({
+          configPath,
+          connections: connectionCount(connections),
+          json,
+          tell: (text) => to.err(`ringway: ${text}`),
+        });
         to.out(text);
         result.exitCode = exitCode;
       },
@@ -159,7 +164,7 @@ export async function runCli(argv: readonly string[], to: Terminal = terminal): 
   try {
     const [first, ...rest] = argv;
     if (first === probeWord) {
-      await probe(rest[0] ?? defaultConfigPath);
+      await probe(rest[0] ?? defaultConfigPath, rest[1] === undefined);
     } else if (first === '--version' || first === '-v') {
       to.out(version);
     } else if (first === undefined || first === '--help' || first === '-h' || first === 'help') {

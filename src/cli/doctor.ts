@@ -11,6 +11,7 @@ import { exitCodes } from '../exit-codes.ts';
 import { cgroupCpuQuota } from '../supervisor/cpus.ts';
 import { version } from '../version.ts';
 import { loadRingTrial } from './core-modules.ts';
+import { configReader } from './read-config.ts';
 
 export interface DoctorOptions {
   /** Undefined: gateway.config.ts where there is one, else the defaults. */
@@ -18,14 +19,22 @@ export interface DoctorOptions {
   /** Of the whole node; undefined: what the config allows for. */
   readonly connections: number | undefined;
   readonly json: boolean;
+  /** Told when the config takes long. */
+  readonly tell?: (text: string) => void;
   /** Where /proc and /sys are; another place in tests. */
   readonly root?: string;
 }
 
 /** ret: what to print, and the exit code. Never throws for what is wrong with the machine or with the config: those are findings. */
-export async function doctor({ configPath, connections, json, root }: DoctorOptions): Promise<{ text: string; exitCode: number }> {
+export async function doctor({
+  configPath,
+  connections,
+  json,
+  root,
+  tell = () => {},
+}: DoctorOptions): Promise<{ text: string; exitCode: number }> {
   const machine = new Machine(root);
-  const { config, mistakes } = await wishes(configPath);
+  const { config, mistakes } = await wishes(configPath, tell);
   const cpus = machine.cpus;
   const cpuQuota = cgroupCpuQuota(machine.text);
   const goal = setGoal(config, connections, cpus, cpuQuota);
@@ -37,9 +46,17 @@ export async function doctor({ configPath, connections, json, root }: DoctorOpti
 }
 
 /** What the machine has to bear out. A config that cannot be used is a finding; then the defaults are judged. */
-async function wishes(configPath: string | undefined): Promise<{ config: ResolvedConfig; mistakes: Finding[] }> {
+async function wishes(
+  configPath: string | undefined,
+  tell: (text: string) => void,
+): Promise<{ config: ResolvedConfig; mistakes: Finding[] }> {
   const path = configPath ?? (existsSync(defaultConfigPath) ? defaultConfigPath : undefined);
   try {
+    if (path !== undefined) {
+      // One that does not get loaded must not keep us from judging.
+      const verdict = await configReader(path, { withoutCore: true, tell })(new AbortController().signal);
+      if (verdict.type === 'failed') throw new ConfigError(path, [verdict.reason]);
+    }
     return { config: path === undefined ? resolveConfig(nothingAsked, process.env, 'environment') : await loadConfig(path), mistakes: [] };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;

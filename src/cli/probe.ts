@@ -12,24 +12,25 @@ import { loadJudge } from './core-modules.ts';
 /** Stands in place of a command. */
 export const probeWord = '--read-config';
 
-export async function probe(configPath: string): Promise<never> {
+/** `needsCore`: load the core in any case; else only to judge certificates. */
+export async function probe(configPath: string, needsCore: boolean): Promise<never> {
   const send = process.send?.bind(process);
   if (send === undefined) throw new Error(`${probeWord} is for a supervisor that reloads`);
   process.on('disconnect', () => process.exit());
   // Those that go to the whole process group are the supervisor's to act on.
   for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM']) process.on(signal, () => {});
-  send(await judge(configPath));
+  send(await judge(configPath, needsCore));
   // The supervisor ends this process once it has read that.
   setInterval(() => {}, 60_000);
   return new Promise<never>(() => {});
 }
 
-async function judge(configPath: string): Promise<ProbeMessage> {
+async function judge(configPath: string, needsCore: boolean): Promise<ProbeMessage> {
   try {
     const config = await loadConfig(configPath);
-    const { checkCertificates } = await loadJudge();
-    checkCertificates(config, configPath);
-    return { type: 'config', settings: nodeSettings(config), release: ownRelease };
+    if (needsCore || config.listen.some(({ tls }) => tls !== undefined)) (await loadJudge()).checkCertificates(config, configPath);
+    const answers = [...(config.fetch ? ['HTTP'] : []), ...config.websocket.map((route) => `WebSocket ${route.pattern}`)];
+    return { type: 'config', settings: nodeSettings(config), answers, release: ownRelease };
   } catch (error) {
     if (error instanceof ConfigError) return { type: 'mistakes', where: configPath, mistakes: error.mistakes };
     return { type: 'failed', reason: error instanceof Error ? error.message : String(error) };

@@ -10,16 +10,15 @@ import { defaults } from '../config/defaults.ts';
 import { ConfigError } from '../config/resolve.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { createLog, type Log } from '../log.ts';
-import { OperatingError } from '../operating-error.ts';
 import { gatewayWorkers } from '../supervisor/boot.ts';
 import { onStopSignals } from '../supervisor/drain.ts';
 import { Predecessor } from '../supervisor/handover.ts';
-import { type ConfigReader, type ProbeMessage, readPatienceMs, readThrough } from '../supervisor/probe.ts';
+import type { ConfigReader } from '../supervisor/probe.ts';
 import type { NodeSettings } from '../supervisor/settings.ts';
 import type { Supervisor } from '../supervisor/supervisor.ts';
 import { loadJudge, loadNative } from './core-modules.ts';
 import { Launcher } from './launcher.ts';
-import { probeWord } from './probe.ts';
+import { configReader, soundConfig } from './read-config.ts';
 
 export interface StartOptions {
   readonly configPath: string;
@@ -35,7 +34,7 @@ export async function start(options: StartOptions): Promise<number> {
   const predecessor = Predecessor.find();
   try {
     const { firstRead, readConfig, successorCommand } = commandsOf(options);
-    const config = settingsOf(await firstRead(new AbortController().signal));
+    const config = soundConfig(await firstRead(new AbortController().signal)).settings;
     const log = createLog({ level: config.logLevel ?? defaults.log.level });
     surviveStrayErrors(log);
     const native = await loadNative();
@@ -52,13 +51,6 @@ export async function start(options: StartOptions): Promise<number> {
   }
 }
 
-/** Throws ConfigError, and OperatingError when the config could not be judged. */
-function settingsOf(verdict: ProbeMessage): NodeSettings {
-  if (verdict.type === 'mistakes') throw new ConfigError(verdict.where, verdict.mistakes);
-  if (verdict.type === 'failed') throw new OperatingError(verdict.reason);
-  return verdict.settings;
-}
-
 /** The command line overrules the config, also when that is read again. */
 function withOptions(settings: NodeSettings, { workers }: StartOptions): NodeSettings {
   return workers === undefined ? settings : { ...settings, workers };
@@ -68,16 +60,16 @@ function withOptions(settings: NodeSettings, { workers }: StartOptions): NodeSet
 function commandsOf(options: StartOptions) {
   const program = fileURLToPath(new URL('../main.ts', import.meta.url));
   const reader =
-    (timeoutMs: number | undefined): ConfigReader =>
+    (tell?: (text: string) => void): ConfigReader =>
     async (giveUp) => {
-      const verdict = await readThrough([program, probeWord, options.configPath], timeoutMs)(giveUp);
+      const verdict = await configReader(options.configPath, tell === undefined ? {} : { tell })(giveUp);
       return verdict.type === 'config' ? { ...verdict, settings: withOptions(verdict.settings, options) } : verdict;
     };
   const workers = options.workers === undefined ? [] : ['--workers', String(options.workers)];
   return {
-    // The core may have to be compiled first.
-    firstRead: reader(undefined),
-    readConfig: reader(readPatienceMs),
+    // Nobody has a log yet.
+    firstRead: reader((text) => console.error(`ringway: ${text}`)),
+    readConfig: reader(),
     successorCommand: [program, 'start', '--config', options.configPath, ...workers],
   } as const;
 }

@@ -10,7 +10,8 @@ import type { NodeSettings } from './settings.ts';
 
 /** What the process says, once. */
 export type ProbeMessage =
-  | { readonly type: 'config'; readonly settings: NodeSettings; readonly release: Release }
+  /** `answers`: what it serves, for people; absent from releases before 0.2. */
+  | { readonly type: 'config'; readonly settings: NodeSettings; readonly answers?: readonly string[]; readonly release: Release }
   | { readonly type: 'mistakes'; readonly where: string; readonly mistakes: readonly string[] }
   /** Something else keeps the config from being judged, such as a core that was not built. */
   | { readonly type: 'failed'; readonly reason: string };
@@ -23,8 +24,12 @@ export const readPatienceMs = 120_000;
 
 const lastWordsMs = 200;
 
-/** `command`: what Bun is started with. `timeoutMs`: undefined: as long as it takes. */
-export function readThrough(command: readonly string[], timeoutMs: number | undefined): ConfigReader {
+/** `command`: what Bun is started with. `timeoutMs`: undefined: as long as it takes. `slow`: who is told when it takes long. */
+export function readThrough(
+  command: readonly string[],
+  timeoutMs: number | undefined,
+  slow?: { readonly afterMs: number; tell(text: string): void },
+): ConfigReader {
   return async (giveUp) => {
     const verdict = Promise.withResolvers<ProbeMessage>();
     const fail = (reason: string) => verdict.resolve({ type: 'failed', reason });
@@ -39,7 +44,11 @@ export function readThrough(command: readonly string[], timeoutMs: number | unde
         // What a config itself sends to its parent is not for us.
         ipc: (message: unknown) => void (isVerdict(message) && verdict.resolve(message)),
         onExit: (_, code, signal) =>
-          fail(`the process that reads the config ended ${signal === null ? `with code ${code}` : `by signal ${signal}`}`),
+          fail(
+            signal === null
+              ? `the config ended the process that reads it, with code ${code}: does it call process.exit, or does what it imports?`
+              : `the process that reads the config ended by signal ${signal}`,
+          ),
       });
     } catch (error) {
       return { type: 'failed', reason: `the config cannot be read: ${error instanceof Error ? error.message : String(error)}` };
@@ -47,7 +56,15 @@ export function readThrough(command: readonly string[], timeoutMs: number | unde
     const relayed = Promise.all([relay(child.stdout, outputTo(1)), relay(child.stderr, outputTo(2))]);
     const giveUpLate = (ms: number) =>
       fail(`the config was not loaded after ${ms / 1000} s; does it wait for something (a top-level await)?`);
+    const slowTimer =
+      slow === undefined
+        ? undefined
+        : setTimeout(
+            () => slow.tell(`the config is not loaded after ${slow.afterMs / 1000} s; does it wait for something (a top-level await)?`),
+            slow.afterMs,
+          );
     const timer = timeoutMs === undefined ? undefined : setTimeout(() => giveUpLate(timeoutMs), timeoutMs);
+    const forgetSignals = endWithUs(child);
     const stop = () => fail('the node is stopping');
     if (giveUp.aborted) stop();
     giveUp.addEventListener('abort', stop);
@@ -55,6 +72,8 @@ export function readThrough(command: readonly string[], timeoutMs: number | unde
       return await verdict.promise;
     } finally {
       clearTimeout(timer);
+      clearTimeout(slowTimer);
+      forgetSignals();
       giveUp.removeEventListener('abort', stop);
       // It has nothing more to say, and what the config has begun must not go on.
       child.kill('SIGKILL');
@@ -62,6 +81,24 @@ export function readThrough(command: readonly string[], timeoutMs: number | unde
       await Promise.race([relayed, Bun.sleep(lastWordsMs)]);
     }
   };
+}
+
+/**
+ * Where nobody else acts on them, signals end this process: then `child` is to end too, which a config that computes for ever would not do by
+ * itself. ret: undo
+ */
+function endWithUs(child: Bun.Subprocess): () => void {
+  const signals = (['SIGINT', 'SIGTERM', 'SIGHUP'] as const).filter((signal) => process.listenerCount(signal) === 0);
+  const end = (signal: NodeJS.Signals) => {
+    child.kill('SIGKILL');
+    forget();
+    process.kill(process.pid, signal);
+  };
+  const forget = () => {
+    for (const signal of signals) process.off(signal, end);
+  };
+  for (const signal of signals) process.on(signal, end);
+  return forget;
 }
 
 function isVerdict(message: unknown): message is ProbeMessage {

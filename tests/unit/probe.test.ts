@@ -3,6 +3,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { check } from '../../src/cli/check.ts';
+import { doctor } from '../../src/cli/doctor.ts';
+import type { ReadOptions } from '../../src/cli/read-config.ts';
 import { readThrough } from '../../src/supervisor/probe.ts';
 import { ownRelease } from '../../src/supervisor/release.ts';
 
@@ -87,7 +90,7 @@ describe('the process that reads the config', () => {
   test('that ends without a word, hangs, or is not wanted any more is a failure', async () => {
     expect(await through('process.exit(4)')(never())).toEqual({
       type: 'failed',
-      reason: 'the process that reads the config ended with code 4',
+      reason: 'the config ended the process that reads it, with code 4: does it call process.exit, or does what it imports?',
     });
     expect(await through("process.kill(process.pid, 'SIGKILL')")(never())).toEqual({
       type: 'failed',
@@ -103,5 +106,50 @@ describe('the process that reads the config', () => {
     stop.abort();
     expect(await waiting).toEqual({ type: 'failed', reason: 'the node is stopping' });
     expect(await through(hangs)(AbortSignal.abort())).toEqual({ type: 'failed', reason: 'the node is stopping' });
+  });
+});
+
+describe('a config that does not get loaded', () => {
+  const checkOf = (text: string, options: ReadOptions = {}) => check(write('gateway.config.ts', text), options);
+
+  test('is told of when it takes long, and refused in the end: by a top-level await, and by a loop', async () => {
+    for (const text of ['await new Promise(() => {});', 'for (;;);']) {
+      const told: string[] = [];
+      const options = { slowMs: 100, timeoutMs: 1000, tell: (word: string) => void told.push(word) };
+      await expect(checkOf(`${text} export default { fetch: () => new Response() };`, options)).rejects.toThrow(
+        'the config was not loaded after 1 s; does it wait for something (a top-level await)?',
+      );
+      expect(told).toEqual(['the config is not loaded after 0.1 s; does it wait for something (a top-level await)?']);
+    }
+  });
+
+  test('because it ends its process is refused, with what it wrote before', async () => {
+    for (const code of [0, 3]) {
+      await expect(checkOf(`process.exit(${code});`)).rejects.toThrow(
+        `the config ended the process that reads it, with code ${code}: does it call process.exit, or does what it imports?`,
+      );
+    }
+  });
+
+  test('ends with the command that reads it', async () => {
+    const path = write('gateway.config.ts', `await Bun.write('${folder}/pid', String(process.pid)); for (;;);`);
+    const child = Bun.spawn([process.execPath, main, 'check', '-c', path], { stdio: ['ignore', 'ignore', 'ignore'] });
+    const pid = async () =>
+      Number(
+        await Bun.file(join(folder, 'pid'))
+          .text()
+          .catch(() => ''),
+      );
+    while ((await pid()) === 0) await Bun.sleep(5);
+    child.kill('SIGINT');
+    await child.exited;
+    expect(child.signalCode).toBe('SIGINT');
+    await isGone(await pid());
+  });
+
+  test('does not keep the doctor from judging', async () => {
+    const { text } = await doctor({ configPath: write('gateway.config.ts', 'process.exit(0);'), connections: 1000, json: true });
+    expect(text).toContain('does it call process.exit');
+    expect(JSON.parse(text).judgedFor.connections).toBe(1000);
   });
 });
