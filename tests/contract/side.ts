@@ -34,6 +34,8 @@ export interface Scenario {
   readonly server: (host: never) => unknown;
   readonly client: (client: Client) => Promise<void>;
   readonly differences?: readonly Difference[];
+  /** Of the server's process. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Only newer builds of the original do what it compares. */
   readonly isNewer?: true;
   /** For what the original's build lacks: the whole transcript that Ringway must give. */
@@ -57,9 +59,9 @@ class Host {
   readonly results: unknown[] = [];
   isReady = false;
 
-  constructor(side: Side, modulePath: string, name: string, folder: string) {
+  constructor(side: Side, modulePath: string, name: string, folder: string, env: Readonly<Record<string, string>> = {}) {
     const command = commandLine(side, join(here, 'host.mjs'), [modulePath, name]);
-    this.program = new Program(command, { onLine: (line) => this.#take(line), env: { TMPDIR: folder } });
+    this.program = new Program(command, { onLine: (line) => this.#take(line), env: { TMPDIR: folder, ...env } });
   }
 
   #take(text: string): void {
@@ -178,7 +180,7 @@ export class Client {
 export async function runScenario(side: Side, modulePath: string, name: string, scenario: Scenario): Promise<Transcript> {
   // Of its own, since a server that is killed cleans up nothing.
   const folder = await mkdtemp(join(tmpdir(), 'ringway-contract-'));
-  const host = new Host(side, modulePath, name, folder);
+  const host = new Host(side, modulePath, name, folder, scenario.env);
   const client = new Client(side, host);
   let ended = 'lives';
   let server: Transcript['server'] = [];

@@ -17,6 +17,7 @@ import { unfinishedBytesOf } from '../../supervisor/memory.ts';
 import { Loop } from '../../worker/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
 import { tellTopicsFull } from '../../worker/topics-full.ts';
+import { headLimitName, headLimitOf } from './head-limit.ts';
 import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';
 import type { AppTopics } from './topics.ts';
 import {
@@ -131,6 +132,7 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
 
   constructor(options: RuntimeOptions) {
     this.options = options;
+    const headLimit = headLimitOf(process.env[headLimitName]);
     this.core = new Core({
       backend: options.backend ?? 'auto',
       wakeFd: this.#wakeFd,
@@ -145,6 +147,8 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
         topicsPerSocket,
         unfinishedKib: Math.ceil(unfinishedBytesOf('auto', options.workers ?? 1) / 1024),
         ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }),
+        // The original knows no other limit of a request's target.
+        ...(headLimit === undefined ? {} : { maxHeadBytes: headLimit, maxTargetBytes: headLimit }),
       },
     });
     this.core.connectionEvents = this;

@@ -8,6 +8,14 @@ const refusals = {
     `HTTP/1.1 ${status}\r\nContent-Type: text/plain\r\nConnection: close\r\nDate: now\r\nContent-Length: ${status.length - 4}\r\n\r\n${status.slice(4)}`,
 };
 
+/** A head that is too long. */
+const tooLong = (step) => ({
+  id: 'refusal-pages',
+  step,
+  original: refusals.original('431 Request Header Fields Too Large'),
+  ours: refusals.ours('431 Request Header Fields Too Large'),
+});
+
 /** Answers with what a look at the request gives, as JSON. */
 const answer = (look) => (res, req) => res.end(JSON.stringify(look(req) ?? 'undefined'));
 
@@ -310,5 +318,50 @@ export const scenarios = {
         ours: 'HTTP/1.1 200 OK\r\nConnection: close\r\nDate: now\r\nContent-Length: 3\r\n\r\nbye',
       },
     ],
+  },
+
+  'the environment says how long a head may be': {
+    env: { UWS_HTTP_MAX_HEADERS_SIZE: '20000' },
+    server({ uWS, listen }) {
+      listen(uWS.App().get('/*', (res, req) => res.end(`${req.getUrl().length} ${req.getHeader('x').length}`)));
+    },
+    async client(t) {
+      const withField = (bytes) => `GET / HTTP/1.1\r\nHost: a\r\nx: ${'x'.repeat(bytes - 32)}\r\n\r\n`;
+      const withTarget = (bytes) => `GET /${'t'.repeat(bytes - 27)} HTTP/1.1\r\nHost: a\r\n\r\n`;
+      for (const head of [withField, withTarget]) {
+        if (head(5000).length !== 5000) throw new Error('a head is as long as it says');
+        for (const bytes of [1000, 17_000, 20_000]) await t.exchange(`${head.name} ${bytes}`, head(bytes));
+        await t.exchange(`${head.name} 20001`, head(20_001));
+      }
+    },
+    differences: [tooLong('withField 20001'), tooLong('withTarget 20001')],
+  },
+
+  'a long head is served without a word in the environment': {
+    server({ uWS, listen }) {
+      listen(uWS.App().get('/*', (res, req) => res.end(`${req.getHeader('x').length}`)));
+    },
+    client: (t) => t.exchange('5000 bytes', `GET / HTTP/1.1\r\nHost: a\r\nx: ${'x'.repeat(5000 - 32)}\r\n\r\n`),
+    differences: [
+      {
+        id: 'head-length',
+        step: '5000 bytes',
+        original: refusals.original('431 Request Header Fields Too Large'),
+        ours: 'HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 4\r\n\r\n4968',
+      },
+    ],
+  },
+
+  'a short head may be all there may be': {
+    env: { UWS_HTTP_MAX_HEADERS_SIZE: '600' },
+    server({ uWS, listen }) {
+      listen(uWS.App().get('/*', (res, req) => res.end(`${req.getHeader('x').length}`)));
+    },
+    async client(t) {
+      const head = (bytes) => `GET / HTTP/1.1\r\nHost: a\r\nx: ${'x'.repeat(bytes - 32)}\r\n\r\n`;
+      await t.exchange('as long', head(600));
+      await t.exchange('one more', head(601));
+    },
+    differences: [tooLong('one more')],
   },
 };
