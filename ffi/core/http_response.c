@@ -29,6 +29,9 @@ static const char *reason_of(uint32_t status) {
         case 204: return "No Content";
         case 205: return "Reset Content";
         case 206: return "Partial Content";
+        case 207: return "Multi-Status";
+        case 208: return "Already Reported";
+        case 226: return "IM Used";
         case 300: return "Multiple Choices";
         case 301: return "Moved Permanently";
         case 302: return "Found";
@@ -43,6 +46,7 @@ static const char *reason_of(uint32_t status) {
         case 404: return "Not Found";
         case 405: return "Method Not Allowed";
         case 406: return "Not Acceptable";
+        case 407: return "Proxy Authentication Required";
         case 408: return "Request Timeout";
         case 409: return "Conflict";
         case 410: return "Gone";
@@ -55,6 +59,9 @@ static const char *reason_of(uint32_t status) {
         case 417: return "Expectation Failed";
         case 421: return "Misdirected Request";
         case 422: return "Unprocessable Content";
+        case 423: return "Locked";
+        case 424: return "Failed Dependency";
+        case 425: return "Too Early";
         case 426: return "Upgrade Required";
         case 428: return "Precondition Required";
         case 429: return "Too Many Requests";
@@ -66,6 +73,10 @@ static const char *reason_of(uint32_t status) {
         case 503: return "Service Unavailable";
         case 504: return "Gateway Timeout";
         case 505: return "HTTP Version Not Supported";
+        case 506: return "Variant Also Negotiates";
+        case 507: return "Insufficient Storage";
+        case 508: return "Loop Detected";
+        case 511: return "Network Authentication Required";
         default: return ""; /* the reason phrase is optional (RFC 9112 §4) */
     }
 }

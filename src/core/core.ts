@@ -372,8 +372,8 @@ export class Core implements HttpCommands {
     commands.push(commandType.respond, allFlags, slot, generation, offset, at - offset, status, headers.length, request.request);
   }
 
-  respondBegin(head: RequestHead, status: number, headers: string, length: number): void {
-    this.respondBeginWith(head, status, '', headers, length, 0);
+  respondBegin(head: RequestHead, status: number, headers: string, length: number, close = false): void {
+    this.respondBeginWith(head, status, '', headers, length, close ? commandFlag.respondClose : 0);
   }
 
   /** Begin a streamed response. `length`: body bytes, or -1 when not known. As `respondWith` otherwise. */

@@ -75,7 +75,7 @@ export interface HttpEvents {
 export interface HttpCommands {
   respond(head: RequestHead, status: number, headers: string, body: string | Uint8Array | null, close?: boolean): void;
   /** Begin a streamed response. `length`: body bytes when known, else -1 (chunked). */
-  respondBegin(head: RequestHead, status: number, headers: string, length: number): void;
+  respondBegin(head: RequestHead, status: number, headers: string, length: number, close?: boolean): void;
   /** ret: bytes that wait to be taken by the client, this chunk included; past `highWater` wait for `onResponseDrain`. */
   respondChunk(head: RequestHead, chunk: string | Uint8Array): number;
   respondEnd(head: RequestHead): void;

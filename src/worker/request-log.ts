@@ -71,10 +71,10 @@ export class RequestLog {
         inner.respond(head, status, headers, body, close);
         this.#ended(head, status);
       },
-      respondBegin: (head, status, headers, length) => {
+      respondBegin: (head, status, headers, length, close) => {
         const noted = this.#find(head);
         if (noted !== undefined) noted.status = status;
-        inner.respondBegin(head, status, headers, length);
+        inner.respondBegin(head, status, headers, length, close);
       },
       respondChunk: (head, chunk) => inner.respondChunk(head, chunk),
       respondEnd: (head) => {

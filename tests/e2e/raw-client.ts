@@ -10,6 +10,8 @@ import { eventually } from './gateway.ts';
 export interface RawResponse {
   readonly status: number;
   readonly version: string;
+  /** The reason phrase. */
+  readonly reason: string;
   /** By name in lower case; repeated fields are joined with ', '. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Buffer;
@@ -134,7 +136,7 @@ function parseResponse(bytes: Buffer, method: string, isClosed: boolean): Parsed
   const headEnd = bytes.indexOf('\r\n\r\n');
   if (headEnd < 0) return undefined;
   const [statusLine = '', ...lines] = bytes.toString('latin1', 0, headEnd).split('\r\n');
-  const start = /^(HTTP\/1\.1) ([1-5]\d\d) [ -~]*$/.exec(statusLine);
+  const start = /^(HTTP\/1\.1) ([1-5]\d\d) ([ -~]*)$/.exec(statusLine);
   if (start === null) throw new Error(`not a status line: ${JSON.stringify(statusLine)}`);
   const headers: Record<string, string> = {};
   for (const line of lines) {
@@ -147,7 +149,14 @@ function parseResponse(bytes: Buffer, method: string, isClosed: boolean): Parsed
   const at = headEnd + 4;
   const body = parseBody(bytes, at, headers, method === 'HEAD' || status < 200 || status === 204 || status === 304, isClosed);
   if (body === undefined) return undefined;
-  const response = { status, version: start[1] as string, headers, body: body.data, text: body.data.toString('utf8') };
+  const response = {
+    status,
+    version: start[1] as string,
+    reason: start[3] as string,
+    headers,
+    body: body.data,
+    text: body.data.toString('utf8'),
+  };
   return { response, bytes: body.end };
 }
 

@@ -521,8 +521,16 @@ describe('HEAD', () => {
     }
   });
 
-  test('keeps the Content-Length that the handler gave', async () => {
-    for (const body of [null, 'x', new ReadableStream()]) {
+  test('has the length of a body that is there, whatever the handler says: GET would send that one', async () => {
+    for (const body of ['x', new Uint8Array(1), new Blob(['x'])]) {
+      const core = new FakeCore(() => new Response(body, { headers: { 'content-length': '1234' } }));
+      const answer = await core.exchange('/', { method: 'HEAD' });
+      expect([answer.header('content-length'), answer.text()]).toEqual(['1', '']);
+    }
+  });
+
+  test('keeps the Content-Length that the handler gave where there is no body to measure', async () => {
+    for (const body of [null, new ReadableStream()]) {
       const core = new FakeCore(() => new Response(body, { headers: { 'content-length': '1234' } }));
       const answer = await core.exchange('/', { method: 'HEAD' });
       expect([answer.header('content-length'), answer.length, answer.text()]).toEqual(['1234', 1234, '']);

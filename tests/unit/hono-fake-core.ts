@@ -147,11 +147,12 @@ export class FakeCore implements HttpCommands {
     this.finish(head, 'complete');
   }
 
-  respondBegin(head: RequestHead, status: number, headers: string, length: number): void {
+  respondBegin(head: RequestHead, status: number, headers: string, length: number, close = false): void {
     const recorded = this.expect(head, 'none');
     if (recorded === undefined) return;
     this.begin(recorded, status, headers);
     recorded.length = length;
+    recorded.close = close;
     recorded.state = 'streaming';
     if (length >= 0) recorded.headers.push(['content-length', String(length)]);
   }

@@ -169,6 +169,19 @@ export function hasField(block: HeaderBlock, lower: string): boolean {
   return false;
 }
 
+/** The value of a field, given in lower case; several are not joined: the first. ret: null when there is none */
+export function fieldValue(block: HeaderBlock, lower: string): string | null {
+  for (const [name, value] of linesOf(block.text)) if (name.toLowerCase() === lower) return value;
+  return null;
+}
+
+/** `block` without a field, given in lower case. */
+export function withoutField(block: HeaderBlock, lower: string): HeaderBlock {
+  let text = '';
+  for (const [name, value] of linesOf(block.text)) if (name.toLowerCase() !== lower) text += `${name}: ${value}\r\n`;
+  return new HeaderBlock(text, block.flags & ~flagsOf(lower));
+}
+
 export interface Framing {
   /** The block without the fields of the core. */
   text: string;

@@ -5,9 +5,19 @@
  * respond(), or respondBegin() followed by one respondEnd() or respondAbort(), unless the client left first.
  */
 import { method } from '../../../ffi/layout.ts';
+import { isUnchanged, rangeOf } from './byte-range.ts';
 import { type Exchange, exchangeState, hostOf } from './exchange.ts';
 import { reportFailure, sendFailure } from './failure.ts';
-import { blockFlags, type Framing, type HeaderBlock, hasField, separateFraming, withField } from './header-block.ts';
+import {
+  blockFlags,
+  type Framing,
+  fieldValue,
+  type HeaderBlock,
+  hasField,
+  separateFraming,
+  withField,
+  withoutField,
+} from './header-block.ts';
 import { type Content, isLightResponse, LightResponse, textType } from './response.ts';
 import { ResponsePump } from './response-stream.ts';
 
@@ -56,7 +66,37 @@ function sendLight(exchange: Exchange, response: LightResponse): void {
   const content = response.take();
   if (content === null || typeof content === 'string' || content instanceof Uint8Array) respondWhole(exchange, status, block, content);
   else if (content instanceof ReadableStream) stream(exchange, status, block, content, -1);
+  else if (status === 200 && content instanceof Blob && isFile(content)) sendFile(exchange, block, content);
   else sendBlob(exchange, status, block, content);
+}
+
+/** Bun.file(path), or a slice of one: Bun has one class for these and for what is in memory, but only they have a name without being a File. */
+function isFile(blob: Blob): boolean {
+  return typeof (blob as Partial<File>).name === 'string' && !(blob instanceof File);
+}
+
+/** Of a file a client may ask for a part, to go on with a download or to jump in a video. */
+function sendFile(exchange: Exchange, block: HeaderBlock, file: Blob): void {
+  const asked = exchange.head.method === method.get ? exchange.request.headers.get('range') : null;
+  const { size } = file;
+  // the handler may serve parts itself, or none
+  if (asked === null || !Number.isSafeInteger(size) || hasField(block, 'content-range') || hasField(block, 'accept-ranges')) {
+    sendBlob(exchange, 200, block, file);
+    return;
+  }
+  const condition = exchange.request.headers.get('if-range');
+  const range = isUnchanged(condition, fieldValue(block, 'etag'), fieldValue(block, 'last-modified')) ? rangeOf(asked, size) : undefined;
+  if (range === undefined) {
+    sendBlob(exchange, 200, block, file);
+    return;
+  }
+  const own = withField(block, 'accept-ranges', 'bytes');
+  if (range === 'unsatisfiable') {
+    respondWhole(exchange, 416, withField(withoutField(own, 'content-type'), 'content-range', `bytes */${size}`), null);
+    return;
+  }
+  const { start, end } = range;
+  sendBlob(exchange, 206, withField(own, 'content-range', `bytes ${start}-${end - 1}/${size}`), file.slice(start, end));
 }
 
 /** With the id of the request, when it has one to show and the handler has set none. */
@@ -96,24 +136,28 @@ function respondToHead(exchange: Exchange, response: LightResponse, status: numb
   const source = response.content === null && template !== null && template.code === status ? template : response;
   const plain = source.plainContent();
   const framing = block.flags & blockFlags.framing ? separateFraming(block) : undefined;
-  const length = framing?.length ?? -1;
+  // A length that the handler gives tells of a body which is not there, or cannot be measured: of one that is there GET would send the real one.
+  const length = plain === null || plain === undefined ? (framing?.length ?? -1) : -1;
   if (length < 0 && (plain === null || typeof plain === 'string' || plain instanceof Uint8Array)) {
     respondWhole(exchange, status, block, plain);
     return;
   }
-  let text = framing?.text ?? block.text;
-  if (plain !== undefined && !(plain instanceof Blob)) text = withDefaultType(text, block, plain);
-  commands.respondBegin(exchange.head, status, text, plain instanceof Blob && length < 0 ? plain.size : length);
+  const text = framing?.text ?? block.text;
+  commands.respondBegin(exchange.head, status, text, plain instanceof Blob ? sizeOf(plain) : length, framing?.close);
   commands.respondEnd(exchange.head);
   discard(source);
   exchange.finish();
 }
 
+/** ret: bytes; -1: the size of a file that is not there, or is no regular file, is no number to promise */
+function sizeOf(blob: Blob): number {
+  return Number.isSafeInteger(blob.size) ? blob.size : -1;
+}
+
 function sendBlob(exchange: Exchange, status: number, block: HeaderBlock, blob: Blob): void {
-  const { size } = blob;
-  // the size of a file that is not there, or is no regular file, is no number of bytes to promise
-  if (size > blobWholeBytes || !Number.isSafeInteger(size) || 'exists' in blob) {
-    stream(exchange, status, block, blob.stream(), Number.isSafeInteger(size) && size > 0 ? size : -1);
+  const size = sizeOf(blob);
+  if (size > blobWholeBytes || size < 0 || isFile(blob)) {
+    stream(exchange, status, block, blob.stream(), size > 0 ? size : -1);
     return;
   }
   exchange.state = exchangeState.streaming;

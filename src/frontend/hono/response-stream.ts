@@ -134,7 +134,7 @@ export class ResponsePump implements ResponseStream {
   private begin(): void {
     const { commands } = hostOf(this.exchange);
     this.begun = true;
-    commands.respondBegin(this.exchange.head, this.status, this.framing.text, this.framing.length);
+    commands.respondBegin(this.exchange.head, this.status, this.framing.text, this.framing.length, this.framing.close);
     const { held } = this;
     if (held === null) return;
     this.held = null;
