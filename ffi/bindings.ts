@@ -209,6 +209,11 @@ export interface TlsFiles {
   readonly passphrase?: string | undefined;
   readonly dhParamsFile?: string | undefined;
   readonly ciphers?: string | undefined;
+  readonly crlFile?: string | undefined;
+  /** DER. */
+  readonly ocspFile?: string | undefined;
+  /** A certificate with another kind of key for the same name: its `certFile`, `keyFile`, `passphrase`, `ocspFile` and `also` count. */
+  readonly also?: TlsFiles | undefined;
   /** 0x0303 (TLS 1.2) or 0x0304 (TLS 1.3); 0: the core's default. */
   readonly minVersion?: number | undefined;
   /** `RW_TLS_*` bits. */
@@ -222,9 +227,22 @@ export class TlsError extends Error {
 
 /** Call with the options as the C struct, whose strings live until the call returns; throws TlsError with the core's own words. */
 function withTlsOptions(files: TlsFiles, call: (record: Pointer, error: Pointer, errorBytes: number) => number): void {
-  const record = new BigUint64Array(tlsOptionsLayout.bytes / 8);
-  const words = new Uint32Array(record.buffer);
   const strings: Uint8Array[] = [];
+  const records: BigUint64Array[] = [];
+  const record = tlsRecord(files, strings, records);
+  const error = new Uint8Array(512);
+  const code = call(ptr(record), ptr(error), error.length);
+  // Read after the call: until here the strings are in use.
+  if (code < 0)
+    throw new TlsError(
+      new CString(ptr(error)).toString() || `TLS options refused: ${errorName(code)} (${strings.length} given in ${records.length})`,
+    );
+}
+
+/** The C struct. What it points to is added to `strings` and `records`, which must live as long as it. */
+function tlsRecord(files: TlsFiles, strings: Uint8Array[], records: BigUint64Array[]): BigUint64Array {
+  const record = new BigUint64Array(tlsOptionsLayout.bytes / 8);
+  records.push(record);
   const put = (offset: number, text: string | undefined) => {
     if (text === undefined) return;
     const bytes = cString(text);
@@ -237,13 +255,13 @@ function withTlsOptions(files: TlsFiles, call: (record: Pointer, error: Pointer,
   put(tlsOptionsLayout.passphrase, files.passphrase);
   put(tlsOptionsLayout.dhParamsFile, files.dhParamsFile);
   put(tlsOptionsLayout.ciphers, files.ciphers);
+  put(tlsOptionsLayout.crlFile, files.crlFile);
+  put(tlsOptionsLayout.ocspFile, files.ocspFile);
+  if (files.also !== undefined) record[tlsOptionsLayout.also / 8] = BigInt(ptr(tlsRecord(files.also, strings, records)));
+  const words = new Uint32Array(record.buffer);
   words[tlsOptionsLayout.minVersion / 4] = files.minVersion ?? 0;
   words[tlsOptionsLayout.flags / 4] = files.flags ?? 0;
-  const error = new Uint8Array(512);
-  const code = call(ptr(record), ptr(error), error.length);
-  // Read after the call: until here the strings are in use.
-  if (code < 0)
-    throw new TlsError(new CString(ptr(error)).toString() || `TLS options refused: ${errorName(code)} (${strings.length} given)`);
+  return record;
 }
 
 /** Names the core in every call; opaque. */

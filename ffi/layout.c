@@ -96,7 +96,7 @@
 
 #define TLS_OPTIONS_FIELDS(X, R)                                                                               \
     X(R, key_file) X(R, cert_file) X(R, ca_file) X(R, passphrase) X(R, dh_params_file) X(R, ciphers)           \
-    X(R, min_version) X(R, flags)
+    X(R, crl_file) X(R, ocsp_file) X(R, also) X(R, min_version) X(R, flags)
 
 #define CORE_CONFIG_FIELDS(X, R)                                                                               \
     X(R, abi_version) X(R, backend) X(R, max_connections) X(R, ring_entries) X(R, recv_buffers)                \
@@ -268,7 +268,7 @@ static void print_records(void) {
     PRINT_RECORD("struct rw_event; payloadBytes is its field `bytes`", "eventLayout", rw_event, EVENT_FIELDS, "payloadBytes");
     PRINT_RECORD("struct rw_command; dataBytes is its field `bytes`", "commandLayout", rw_command, COMMAND_FIELDS, "dataBytes");
     PRINT_RECORD("struct rw_behavior", "behaviorLayout", rw_behavior, BEHAVIOR_FIELDS, "");
-    PRINT_RECORD("struct rw_tls_options; the first six are addresses", "tlsOptionsLayout", rw_tls_options, TLS_OPTIONS_FIELDS, "");
+    PRINT_RECORD("struct rw_tls_options; the first nine are addresses", "tlsOptionsLayout", rw_tls_options, TLS_OPTIONS_FIELDS, "");
     PRINT_RECORD("struct rw_core_config", "coreConfigLayout", rw_core_config, CORE_CONFIG_FIELDS, "");
     PRINT_RECORD("struct rw_core_info; the first six and view are u64", "coreInfoLayout", rw_core_info, CORE_INFO_FIELDS, "");
     PRINT_RECORD("struct rw_address_range", "addressRangeLayout", rw_address_range, ADDRESS_RANGE_FIELDS, "");

@@ -246,17 +246,20 @@ export const behaviorLayout = {
   messageTimeoutMs: 44,
 } as const;
 
-/** struct rw_tls_options; the first six are addresses */
+/** struct rw_tls_options; the first nine are addresses */
 export const tlsOptionsLayout = {
-  bytes: 56,
+  bytes: 80,
   keyFile: 0,
   certFile: 8,
   caFile: 16,
   passphrase: 24,
   dhParamsFile: 32,
   ciphers: 40,
-  minVersion: 48,
-  flags: 52,
+  crlFile: 48,
+  ocspFile: 56,
+  also: 64,
+  minVersion: 72,
+  flags: 76,
 } as const;
 
 /** struct rw_core_config */

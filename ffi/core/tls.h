@@ -1,7 +1,7 @@
 /* TLS 1.2 and 1.3 on listeners and connections, by OpenSSL without sockets.
  *
  * Role: ciphertext ↔ the plain bytes that http and ws know. Up: connection, http, command_batch, the host (ringway.h). Down: OpenSSL,
- * tls_context (certificates and settings), tls_names (SNI), tls_sessions and tls_tickets (resumption).
+ * tls_context (certificates and settings), tls_names (SNI), tls_sessions and tls_tickets (resumption), tls_staple (OCSP).
  *
  *   recv ──ciphertext──> [BIO] SSL_read ──> rw_connection_on_plain()
  *   outbox (plain, counted) ──> SSL_write [BIO] ──> waiting ──swap──> sending ──> ring

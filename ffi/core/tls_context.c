@@ -13,6 +13,7 @@
 
 #include "tls.h"
 #include "tls_sessions.h"
+#include "tls_staple.h"
 
 /* AES-128 first: fast where there are AES instructions; OpenSSL moves ChaCha20 to the front for clients that prefer it. */
 #define CIPHERS_TLS13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -28,7 +29,8 @@ static_assert(sizeof(uintptr_t) == sizeof(uint64_t), "a client_policy fits a poi
 
 struct load {
     SSL_CTX *ssl;
-    const struct rw_tls_options *options;
+    const struct rw_tls_options *options; /* of the name: how TLS is spoken */
+    const struct rw_tls_options *own;     /* of the certificate that is being loaded */
     char *error;
     size_t error_bytes;
 };
@@ -84,7 +86,7 @@ static int on_passphrase(char *out, int capacity, int writing, void *context) {
 }
 
 static int load_chain(const struct load *load) {
-    const char *path = load->options->cert_file;
+    const char *path = load->own->cert_file;
     BIO *file = open_file(load, "TLS certificate", path);
     if (!file) return 0;
     BIO_free(file);
@@ -94,10 +96,10 @@ static int load_chain(const struct load *load) {
 }
 
 static EVP_PKEY *read_key(const struct load *load) {
-    const char *path = load->options->key_file;
+    const char *path = load->own->key_file;
     BIO *file = open_file(load, "TLS key", path);
     if (!file) return NULL;
-    struct passphrase passphrase = {.text = load->options->passphrase};
+    struct passphrase passphrase = {.text = load->own->passphrase};
     EVP_PKEY *key = PEM_read_bio_PrivateKey(file, NULL, on_passphrase, &passphrase);
     BIO_free(file);
     if (key) return key;
@@ -121,8 +123,32 @@ static int load_key(const struct load *load) {
     int used = matches && SSL_CTX_use_PrivateKey(load->ssl, key) == 1;
     EVP_PKEY_free(key);
     if (used) return 1;
-    if (!matches) return mistake(load, "the TLS key '%s' does not match the certificate '%s': %s", load->options->key_file, load->options->cert_file, reason());
-    return mistake(load, "the TLS key '%s' cannot be used: %s", load->options->key_file, reason());
+    if (!matches) return mistake(load, "the TLS key '%s' does not match the certificate '%s': %s", load->own->key_file, load->own->cert_file, reason());
+    return mistake(load, "the TLS key '%s' cannot be used: %s", load->own->key_file, reason());
+}
+
+/* Of the certificates before it none may have the same kind of key: OpenSSL would forget that one. ret: 1 or 0 */
+static int is_of_another_kind(const struct load *load) {
+    BIO *file = open_file(load, "TLS certificate", load->own->cert_file);
+    X509 *next = file ? PEM_read_bio_X509(file, NULL, NULL, NULL) : NULL;
+    BIO_free(file);
+    if (!next) return 1; /* load_chain() says why */
+    int kind = EVP_PKEY_get_base_id(X509_get0_pubkey(next)), same = 0;
+    X509_free(next);
+    for (long more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_FIRST); more; more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_NEXT))
+        same |= EVP_PKEY_get_base_id(X509_get0_pubkey(SSL_CTX_get0_certificate(load->ssl))) == kind;
+    return same ? mistake(load, "the TLS certificate '%s' has the same kind of key as another one of this name: give one for each kind, such as RSA and ECDSA", load->own->cert_file) : 1;
+}
+
+/* ret: 1 or 0 */
+static int load_certificates(struct load *load) {
+    for (const struct rw_tls_options *each = load->options; each; each = each->also) {
+        load->own = each;
+        if (!each->cert_file || !each->key_file) return mistake(load, "TLS needs a certificate and its key");
+        if (each != load->options && !is_of_another_kind(load)) return 0;
+        if (!load_chain(load) || !load_key(load) || (each->ocsp_file && !rw_tls_staple_load(load->ssl, each->ocsp_file, load->error, load->error_bytes))) return 0;
+    }
+    return 1;
 }
 
 /* ------------------------------------------------------------------ client certificates, parameters, ciphers */
@@ -154,19 +180,29 @@ static int digest_clients(const struct load *load, uint8_t out[EVP_MAX_MD_SIZE])
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
     int mode = SSL_CTX_get_verify_mode(load->ssl);
     int done = digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) && digest_bytes(digest, &mode, sizeof mode) &&
-               (!load->options->ca_file || digest_file(digest, load->options->ca_file)) && EVP_DigestFinal_ex(digest, out, NULL);
+               (!load->options->ca_file || digest_file(digest, load->options->ca_file)) &&
+               (!load->options->crl_file || digest_file(digest, load->options->crl_file)) && EVP_DigestFinal_ex(digest, out, NULL);
     EVP_MD_CTX_free(digest);
+    return done;
+}
+
+/* All of them, in the order of OpenSSL. ret: 1 or 0 */
+static int digest_certificates(const struct load *load, EVP_MD_CTX *digest) {
+    uint8_t certificate[EVP_MAX_MD_SIZE];
+    unsigned int bytes = 0;
+    int done = 1;
+    for (long more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_FIRST); more && done; more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_NEXT))
+        done = X509_digest(SSL_CTX_get0_certificate(load->ssl), EVP_sha256(), certificate, &bytes) && digest_bytes(digest, certificate, bytes);
     return done;
 }
 
 /* Once all is loaded: what sessions are bound to, and what requests for another name are judged by. */
 static int bind_sessions(const struct load *load, struct rw_tls_context *context) {
-    uint8_t certificate[EVP_MAX_MD_SIZE], clients[EVP_MAX_MD_SIZE];
-    unsigned int bytes = 0;
+    uint8_t clients[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
     const char *ciphers = load->options->ciphers ? load->options->ciphers : "";
-    int done = digest && digest_clients(load, clients) && X509_digest(SSL_CTX_get0_certificate(load->ssl), EVP_sha256(), certificate, &bytes) &&
-               EVP_DigestInit_ex(digest, EVP_sha256(), NULL) && digest_bytes(digest, certificate, bytes) && digest_bytes(digest, clients, 32) &&
+    int done = digest && digest_clients(load, clients) && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) && digest_certificates(load, digest) &&
+               digest_bytes(digest, clients, 32) &&
                digest_bytes(digest, ciphers, strlen(ciphers)) && EVP_DigestFinal_ex(digest, context->session_context, NULL) &&
                SSL_CTX_set_session_id_context(load->ssl, context->session_context, RW_TLS_SESSION_CONTEXT_BYTES) == 1;
     EVP_MD_CTX_free(digest);
@@ -194,6 +230,26 @@ static int load_client_ca(const struct load *load) {
     int optional = (load->options->flags & RW_TLS_CLIENT_OPTIONAL) != 0;
     SSL_CTX_set_verify(load->ssl, SSL_VERIFY_PEER | (optional ? 0 : SSL_VERIFY_FAIL_IF_NO_PEER_CERT), NULL);
     return 1;
+}
+
+static int load_revocations(const struct load *load) {
+    const char *path = load->options->crl_file;
+    if (!load->options->ca_file) return mistake(load, "the certificates that '%s' revokes are of authorities that were not given", path);
+    BIO *file = open_file(load, "list of revoked certificates", path);
+    if (!file) return 0;
+    X509_STORE *store = SSL_CTX_get_cert_store(load->ssl);
+    uint32_t count = 0;
+    int added = 1;
+    for (X509_CRL *crl; added && (crl = PEM_read_bio_X509_CRL(file, NULL, NULL, NULL)); count++) {
+        added = X509_STORE_add_crl(store, crl);
+        X509_CRL_free(crl);
+    }
+    BIO_free(file);
+    /* What ends the loop is an error too: no further list. */
+    if (count && added && has_no_pem()) ERR_clear_error();
+    if (!count && has_no_pem()) return mistake(load, "'%s' holds no list of revoked certificates (X509 CRL) in PEM form", path);
+    if (ERR_peek_error()) return mistake(load, "the list of revoked certificates '%s' cannot be used: %s", path, reason());
+    return X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
 }
 
 static int load_dh_params(const struct load *load) {
@@ -263,19 +319,16 @@ static int apply_settings(const struct load *load) {
 /* ------------------------------------------------------------------ interface */
 
 int32_t rw_tls_context_create(struct rw_tls_context *context, const struct rw_tls_options *options, char *error, size_t error_bytes) {
-    struct load load = {.options = options, .error = error, .error_bytes = error_bytes};
+    struct load load = {.options = options, .own = options, .error = error, .error_bytes = error_bytes};
     ERR_clear_error();
-    if (!options->cert_file || !options->key_file) {
-        (void)mistake(&load, "TLS needs a certificate and its key");
-        return RW_ERR_INVALID;
-    }
     load.ssl = SSL_CTX_new(TLS_server_method());
     if (!load.ssl) {
         (void)mistake(&load, "TLS cannot be set up: %s", reason());
         return RW_ERR_INVALID;
     }
     *context = (struct rw_tls_context){.ssl = load.ssl};
-    int done = apply_settings(&load) && load_chain(&load) && load_key(&load) && (!options->ca_file || load_client_ca(&load)) &&
+    int done = apply_settings(&load) && load_certificates(&load) && (!options->ca_file || load_client_ca(&load)) &&
+               (!options->crl_file || load_revocations(&load)) &&
                (!options->dh_params_file || load_dh_params(&load)) && bind_sessions(&load, context);
     ERR_clear_error();
     if (done) return RW_OK;

@@ -541,6 +541,9 @@ struct rw_tls_options {
     const char *passphrase;     /* of the key */
     const char *dh_params_file;
     const char *ciphers;        /* OpenSSL's list, for TLS 1.2 */
+    const char *crl_file;       /* with ca_file: certificates that are revoked, of every authority of a chain (RFC 5280 §5) */
+    const char *ocsp_file;      /* DER: what the authority says of cert_file (RFC 6960), sent to clients that ask (RFC 6066 §8) until it expires */
+    const struct rw_tls_options *also; /* a certificate with another kind of key, for clients that cannot use this one: its first two, passphrase, ocsp_file and also */
     uint32_t min_version;       /* 0x0303 (TLS 1.2, also 0) or 0x0304 */
     uint32_t flags;             /* enum rw_tls_flag */
 };

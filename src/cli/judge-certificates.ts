@@ -5,7 +5,7 @@
 import { TlsError, type TlsFiles } from '../../ffi/bindings.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
 import { pathText } from '../config/schema.ts';
-import { fileOptions, type TlsSettings } from '../config/tls.ts';
+import { certificatesOf, fileOptions, type TlsSettings } from '../config/tls.ts';
 import { tryCertificates } from '../core/tls-trial.ts';
 import type { CertificateMistake } from '../supervisor/certificates.ts';
 
@@ -39,8 +39,13 @@ export function checkCertificates(config: ResolvedConfig, where: string): void {
 
 /** The option whose value the core's sentence names first, or none. */
 function optionOf(files: TlsFiles, message: string): string[] {
-  const named = Object.entries({ ...fileOptions, ciphers: 'ciphers' } as const)
-    .map(([file, option]) => ({ option, at: message.indexOf(`'${files[file as keyof typeof fileOptions | 'ciphers']}'`) }))
+  const named = certificatesOf(files)
+    .flatMap((each) =>
+      Object.entries({ ...fileOptions, ciphers: 'ciphers' } as const).map(([file, option]) => ({
+        option,
+        at: message.indexOf(`'${each[file as keyof typeof fileOptions | 'ciphers']}'`),
+      })),
+    )
     .filter(({ at }) => at >= 0)
     .sort((a, b) => a.at - b.at);
   return named.slice(0, 1).map(({ option }) => option);

@@ -21,17 +21,24 @@ export interface FetchApp {
 
 /**
  * A certificate and its key, and how TLS is spoken with those who are shown it. Files are PEM files, by paths relative to the config file.
- * What a server name does not say itself, but for `cert`, `key` and `passphrase`, is as for the address.
+ * What a server name does not say itself, but for `cert`, `key`, `passphrase` and `ocsp`, is as for the address; `crl` goes with `ca`.
  */
 export interface CertificateOptions {
-  /** The certificate, followed by those that link it to its authority. */
-  cert: string;
-  /** Its private key. */
-  key: string;
-  /** Of the key, when it is encrypted. */
+  /**
+   * The certificate, followed by those that link it to its authority. A list: one for each kind of key (RSA, ECDSA), the client takes what it can
+   * use.
+   */
+  cert: string | readonly string[];
+  /** Its private key; a list when `cert` is one, in the same order. */
+  key: string | readonly string[];
+  /** Of the key, or the keys, when they are encrypted. */
   passphrase?: string | undefined;
+  /** What the authority says of the certificate (OCSP, in DER form), sent to clients that ask; a list when `cert` is one. @default none */
+  ocsp?: string | readonly string[] | undefined;
   /** Authorities: given, every client must show a certificate that one of them has signed. false: clients need none. @default false */
   ca?: string | false | undefined;
+  /** With `ca`: lists of revoked certificates, from every authority of a chain. Once one has expired no client is let in. @default none */
+  crl?: string | undefined;
   /** With `ca`: 'optional' serves clients without a certificate as well; one that is shown must be signed all the same. @default 'required' */
   clientCertificate?: 'required' | 'optional' | undefined;
   /** Least version of TLS. @default 'TLSv1.2' */

@@ -131,12 +131,19 @@ const pemFile = (example: string) => {
     .min(1, { error })
     .refine((path) => !path.includes('-----BEGIN') && !path.includes('\0'), { error });
 };
+/** One, or one for each kind of key. */
+const pemFiles = (example: string) => {
+  const one = pemFile(example);
+  return z.union([one, z.array(one).min(1).readonly()], { error: notPemFile(example) });
+};
 // Its value stands in no message: it is a secret.
 const passphrase = z.string({ error: 'is not a string; write the passphrase of the key' });
 const certificateShape = {
-  cert: pemFile('certificate.pem'),
-  key: pemFile('key.pem'),
+  cert: pemFiles('certificate.pem'),
+  key: pemFiles('key.pem'),
   passphrase: passphrase.optional(),
+  ocsp: pemFiles('certificate.ocsp').optional(),
+  crl: pemFile('ca.crl').optional(),
   ca: z.union([z.literal(false), pemFile('ca.pem')], { error: notPemFile('ca.pem', ', or false') }).optional(),
   clientCertificate: oneOf(['required', 'optional']).optional(),
   minVersion: oneOf(['TLSv1.2', 'TLSv1.3']).optional(),

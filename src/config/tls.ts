@@ -32,11 +32,27 @@ export interface TlsSettings {
 export type Complain = (path: readonly PropertyKey[], message: string) => void;
 
 /** The option that holds each file. */
-export const fileOptions = { certFile: 'cert', keyFile: 'key', caFile: 'ca', dhParamsFile: 'dhParams' } as const;
+export const fileOptions = {
+  certFile: 'cert',
+  keyFile: 'key',
+  caFile: 'ca',
+  dhParamsFile: 'dhParams',
+  crlFile: 'crl',
+  ocspFile: 'ocsp',
+} as const;
+
+/** The certificates of a name, the first with how TLS is spoken. */
+export function certificatesOf(files: TlsFiles): readonly TlsFiles[] {
+  return files.also === undefined ? [files] : [files, ...certificatesOf(files.also)];
+}
 
 const versions = { 'TLSv1.2': 0x0303, 'TLSv1.3': 0x0304 } as const;
 
-const needsCa = 'needs ca, the authorities that may have signed it';
+function refuseWithoutCa(options: CertificateOptions, files: TlsFiles, path: readonly PropertyKey[], complain: Complain): void {
+  if (files.caFile !== undefined) return;
+  for (const name of ['clientCertificate', 'crl'] as const)
+    if (options[name] !== undefined) complain([...path, name], 'needs ca, the authorities of client certificates');
+}
 
 /** As the core takes them (ffi/core/tls_names.c). */
 const serverName = /^(?:\*\.)?[\w-]+(?:\.[\w-]+)*$/;
@@ -45,9 +61,9 @@ const serverName = /^(?:\*\.)?[\w-]+(?:\.[\w-]+)*$/;
 export function resolveTls(tls: TlsOptions, path: readonly PropertyKey[], folder: string, complain: Complain): TlsSettings {
   const written = resolveFiles(tls, path, folder, complain);
   const files = { minVersion: versions[defaults.tls.minVersion], ...written };
-  if (tls.clientCertificate !== undefined && written.caFile === undefined) complain([...path, 'clientCertificate'], needsCa);
+  refuseWithoutCa(tls, written, path, complain);
   // A name is as its address, unless it says otherwise: one that asks for no client certificate by oversight would be the way in.
-  const { certFile, keyFile, passphrase, ...shared } = files;
+  const { certFile, keyFile, passphrase, ocspFile, also, ...shared } = files;
   const names = Object.entries(tls.serverNames ?? {});
   if (names.length > serverNamesMax) complain([...path, 'serverNames'], `has ${names.length} names; write at most ${serverNamesMax}`);
   const seen = new Map<string, string>();
@@ -59,7 +75,7 @@ export function resolveTls(tls: TlsOptions, path: readonly PropertyKey[], folder
     if (earlier !== undefined) complain(place, `is the same name as '${earlier}'; remove one of them`);
     seen.set(name.toLowerCase(), name);
     const named = { ...shared, ...resolveFiles(options, place, folder, complain) };
-    if (options.clientCertificate !== undefined && named.caFile === undefined) complain([...place, 'clientCertificate'], needsCa);
+    refuseWithoutCa(options, named, place, complain);
     return { name, files: named };
   });
   return {
@@ -72,22 +88,36 @@ export function resolveTls(tls: TlsOptions, path: readonly PropertyKey[], folder
 
 /** Only what is written, so that it can be laid over what an address has. */
 function resolveFiles(options: CertificateOptions, path: readonly PropertyKey[], folder: string, complain: Complain): TlsFiles {
-  const file = (name: 'cert' | 'key' | 'ca' | 'dhParams'): string | undefined => {
-    const written = options[name];
-    if (written === undefined || written === false) return undefined;
+  const file = (at: readonly PropertyKey[], written: string): string => {
     const absolute = resolve(folder, written);
     const problem = fileProblem(absolute);
-    if (problem !== undefined) complain([...path, name], problem);
+    if (problem !== undefined) complain([...path, ...at], problem);
     return absolute;
   };
-  const { ca, clientCertificate, minVersion, dhParams, ciphers, passphrase } = options;
-  return {
-    certFile: file('cert'),
-    keyFile: file('key'),
+  const list = (name: 'cert' | 'key' | 'ocsp'): readonly string[] => {
+    const written = options[name];
+    if (written === undefined) return [];
+    return typeof written === 'string' ? [file([name], written)] : written.map((each, index) => file([name, index], each));
+  };
+  const { ca, clientCertificate, minVersion, dhParams, ciphers, crl, passphrase } = options;
+  const [certs, keys, responses] = [list('cert'), list('key'), list('ocsp')];
+  for (const [name, files] of [['key', keys] as const, ['ocsp', responses] as const]) {
+    if (files.length !== certs.length && (name === 'key' || files.length > 0))
+      complain([...path, name], `has ${files.length} and cert ${certs.length}; write one for each certificate, in the same order`);
+  }
+  const certificates = certs.map((certFile, index) => ({
+    certFile,
+    keyFile: keys[index],
+    ...(responses[index] === undefined ? {} : { ocspFile: responses[index] }),
     ...(passphrase === undefined ? {} : { passphrase }),
-    ...(ca === undefined ? {} : { caFile: file('ca') }),
+  }));
+  return {
+    ...certificates.reduceRight<TlsFiles>((also, each) => (also.certFile === undefined ? each : { ...each, also }), {}),
+    // A list of revoked certificates is of no use for other authorities.
+    ...(ca === undefined ? {} : { caFile: ca === false ? undefined : file(['ca'], ca), crlFile: undefined }),
+    ...(crl === undefined ? {} : { crlFile: file(['crl'], crl) }),
     ...(clientCertificate === undefined ? {} : { flags: clientCertificate === 'optional' ? tlsFlag.clientOptional : 0 }),
-    ...(dhParams === undefined ? {} : { dhParamsFile: file('dhParams') }),
+    ...(dhParams === undefined ? {} : { dhParamsFile: file(['dhParams'], dhParams) }),
     ...(ciphers === undefined ? {} : { ciphers }),
     ...(minVersion === undefined ? {} : { minVersion: versions[minVersion] }),
   };

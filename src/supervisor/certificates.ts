@@ -6,7 +6,7 @@
  */
 import { statSync } from 'node:fs';
 import { pathText } from '../config/schema.ts';
-import { fileOptions, type TlsSettings } from '../config/tls.ts';
+import { certificatesOf, fileOptions, type TlsSettings } from '../config/tls.ts';
 import type { Log } from '../log.ts';
 import { errorCode } from '../operating-error.ts';
 
@@ -87,7 +87,7 @@ export class CertificateReloads {
 
 /** Tells whether any file has been written or replaced. */
 function fingerprint(tls: TlsSettings): string {
-  const all = [tls.files, ...tls.serverNames.map(({ files }) => files)];
+  const all = [tls.files, ...tls.serverNames.map(({ files }) => files)].flatMap(certificatesOf);
   const names = Object.keys(fileOptions) as (keyof typeof fileOptions)[];
   const paths = all.flatMap((files) => names.flatMap((name) => files[name] ?? []));
   return paths.map(identity).join(' ');

@@ -1,6 +1,6 @@
 /**
  * Certificates for tests, made with the openssl command: an authority, and what it signs.
- * Role: used by tests of TLS. Keys are of P-256, which takes a moment to make.
+ * Role: used by tests of TLS. Keys are of P-256, which takes a moment to make, unless another kind is asked for.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,7 +14,7 @@ export interface Certificate {
 
 export interface Authority extends Certificate {
   /** `names`: as subjectAltName has them, such as 'DNS:localhost,IP:127.0.0.1'. `subject`: the common name. */
-  issue(subject: string, names: string, more?: { readonly passphrase?: string }): Certificate;
+  issue(subject: string, names: string, more?: { readonly passphrase?: string; readonly kind?: 'ec' | 'rsa' }): Certificate;
   /** Its certificate as a file, for clients. */
   readonly file: string;
   /** Files of an issued certificate, for clients. */
@@ -31,10 +31,25 @@ export function createAuthority(name = 'Test Authority'): Authority {
   const folder = mkdtempSync(join(tmpdir(), 'ringway-certificates-'));
   const files = new Map<Certificate, { cert: string; key: string }>();
   let count = 0;
-  const make = (subject: string, extensions: readonly string[], passphrase: string | undefined, signer: readonly string[]): Certificate => {
+  const make = (
+    subject: string,
+    extensions: readonly string[],
+    passphrase: string | undefined,
+    signer: readonly string[],
+    kind: 'ec' | 'rsa' = 'ec',
+  ): Certificate => {
     const place = { cert: join(folder, `${++count}.pem`), key: join(folder, `${count}.key`) };
     openssl(
-      ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-days', '30', '-subj', `/CN=${subject}`],
+      ...[
+        'req',
+        '-x509',
+        '-newkey',
+        ...(kind === 'rsa' ? ['rsa:2048'] : ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256']),
+        '-days',
+        '30',
+        '-subj',
+        `/CN=${subject}`,
+      ],
       ...['-out', place.cert, '-keyout', place.key],
       ...extensions.flatMap((extension) => ['-addext', extension]),
       ...(passphrase === undefined ? ['-nodes'] : ['-passout', `pass:${passphrase}`]),
@@ -49,8 +64,8 @@ export function createAuthority(name = 'Test Authority'): Authority {
   return {
     ...own,
     file,
-    issue: (subject, names, { passphrase } = {}) =>
-      make(subject, [`subjectAltName=${names}`, 'basicConstraints=critical,CA:FALSE'], passphrase, ['-CA', file, '-CAkey', key]),
+    issue: (subject, names, { passphrase, kind } = {}) =>
+      make(subject, [`subjectAltName=${names}`, 'basicConstraints=critical,CA:FALSE'], passphrase, ['-CA', file, '-CAkey', key], kind),
     filesOf: (certificate) => files.get(certificate) as { cert: string; key: string },
     dispose: () => rmSync(folder, { recursive: true, force: true }),
   };

@@ -479,6 +479,23 @@ forEachBackend('certificates that change', (backend) => {
   });
 });
 
+forEachBackend('two certificates for a name', (backend) => {
+  test('a client takes the one that it can use', async () => {
+    const rsa = authority.issue('rsa', 'DNS:localhost', { kind: 'rsa' });
+    const files = filesOf({ ec: other, rsa });
+    const both = `[{ port: 0, host: '127.0.0.1', tls: { cert: ['ec.pem', 'rsa.pem'], key: ['ec.key', 'rsa.key'] } }]`;
+    const gateway = await startGateway({ backend, config, listen: both, files, workers: 2 });
+    try {
+      const shown = async (sigalgs: string) =>
+        /subject=.*CN ?= ?(\S+)/.exec(await sClient(gateway.port, '-tls1_3', '-sigalgs', sigalgs))?.[1];
+      expect(await shown('ecdsa_secp256r1_sha256')).toBe('exact.test');
+      expect(await shown('rsa_pss_rsae_sha256')).toBe('rsa');
+    } finally {
+      await gateway.stop();
+    }
+  });
+});
+
 describe('a certificate that cannot be used', () => {
   test('stops the start with 78 and is named with its path, as ringway check does', async () => {
     const files = filesOf({ localhost, other: { cert: other.cert, key: wild.key }, wild });

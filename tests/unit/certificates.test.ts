@@ -24,10 +24,13 @@ afterEach(() => {
 
 function settings(name: string, reloadInterval: number): TlsSettings {
   const path = (ending: string) => join(folder, `${name}.${ending}`);
-  for (const ending of ['pem', 'key', 'named']) writeFileSync(path(ending), 'first');
+  for (const ending of ['pem', 'key', 'named', 'also', 'crl', 'ocsp']) writeFileSync(path(ending), 'first');
   return {
     path: ['listen', 0, 'tls'],
-    files: { certFile: path('pem'), keyFile: path('key') },
+    files: {
+      ...{ certFile: path('pem'), keyFile: path('key'), crlFile: path('crl') },
+      also: { certFile: path('also'), keyFile: path('key'), ocspFile: path('ocsp') },
+    },
     serverNames: [{ name: 'b.test', files: { certFile: path('named'), keyFile: path('key') } }],
     reloadInterval,
   };
@@ -54,6 +57,13 @@ async function until(what: () => boolean): Promise<void> {
 }
 
 describe('certificates', () => {
+  test.each(['pem', 'key', 'named', 'also', 'crl', 'ocsp'])('a change of *.%s is seen', async (ending) => {
+    watch(settings('a', 0.005));
+    writeFileSync(join(folder, `a.${ending}`), 'second');
+    await until(() => told.length === 1);
+    expect(told).toEqual([[0]]);
+  });
+
   test('workers are told of those addresses whose files have changed', async () => {
     watch(settings('a', 0.005), undefined, settings('c', 0.005));
     for (const name of ['a.pem', 'c.key']) writeFileSync(join(folder, name), 'second');

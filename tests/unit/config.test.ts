@@ -446,6 +446,32 @@ describe('tls', () => {
     ]);
   });
 
+  test('a name has a certificate for each kind of key, and what its authority says of each', () => {
+    const tls: TlsOptions = {
+      ...{ cert: ['a.pem', 'b.pem'], key: ['a.key', 'b.key'], passphrase: 'of both', ocsp: ['a.pem', 'b.pem'], ca: 'a.pem', crl: 'b.pem' },
+      serverNames: { 'one.test': { cert: 'b.pem', key: 'b.key' }, 'own.test': { cert: 'b.pem', key: 'b.key', ca: 'b.pem' } },
+    };
+    const [address] = resolveConfig({ fetch: ok, listen: [{ port: 1, tls }] }, {}, 'config', folder).listen;
+    const at = (name: string) => join(folder, name);
+    const one = { certFile: at('a.pem'), keyFile: at('a.key'), ocspFile: at('a.pem'), passphrase: 'of both' };
+    const also = { certFile: at('b.pem'), keyFile: at('b.key'), ocspFile: at('b.pem'), passphrase: 'of both' };
+    expect(address?.tls?.files).toEqual({ ...one, also, caFile: at('a.pem'), crlFile: at('b.pem'), minVersion: 0x0303 });
+    // What belongs to a certificate or to authorities does not go to those of a name.
+    const own = { certFile: at('b.pem'), keyFile: at('b.key'), minVersion: 0x0303 };
+    expect(address?.tls?.serverNames.map(({ files }) => files)).toEqual([
+      { ...own, caFile: at('a.pem'), crlFile: at('b.pem') },
+      { ...own, caFile: at('b.pem'), crlFile: undefined },
+    ]);
+    expect(tlsMistakes({ cert: ['a.pem', 'b.pem'], key: 'a.key', ocsp: 'a.pem', crl: 'a.pem' })).toEqual([
+      'listen.tls.key: has 1 and cert 2; write one for each certificate, in the same order',
+      'listen.tls.ocsp: has 1 and cert 2; write one for each certificate, in the same order',
+      'listen.tls.crl: needs ca, the authorities of client certificates',
+    ]);
+    expect(tlsMistakes({ cert: ['a.pem', 'none.pem'], key: ['a.key', 'b.key'] })).toEqual([
+      `listen.tls.cert[1]: there is no file ${folder}/none.pem; paths are relative to the config file`,
+    ]);
+  });
+
   test('every file that is not there is reported, with its path in the config', () => {
     expect(
       tlsMistakes({ cert: 'none.pem', key: 'folder', ca: 'a.pem/x', serverNames: { 'b.test': { cert: 'b.pem', key: 'none.key' } } }),
@@ -477,9 +503,9 @@ describe('tls', () => {
     ]);
     const optional = { cert: 'b.pem', key: 'b.key', clientCertificate: 'optional' };
     expect(tlsMistakes({ ...optional, ca: 'a.pem', serverNames: { 'b.test': optional, 'c.test': { ...optional, ca: false } } })).toEqual([
-      "listen.tls.serverNames['c.test'].clientCertificate: needs ca, the authorities that may have signed it",
+      "listen.tls.serverNames['c.test'].clientCertificate: needs ca, the authorities of client certificates",
     ]);
-    expect(tlsMistakes(optional)).toEqual(['listen.tls.clientCertificate: needs ca, the authorities that may have signed it']);
+    expect(tlsMistakes(optional)).toEqual(['listen.tls.clientCertificate: needs ca, the authorities of client certificates']);
     expect(tlsMistakes({ cert: 'a.pem', key: 'a.key', ca: true, dhParams: false })).toEqual([
       "listen.tls.ca: is true; write the path of a PEM file, such as 'ca.pem', or false",
       "listen.tls.dhParams: is false; write the path of a PEM file, such as 'dhparams.pem'",
