@@ -76,6 +76,8 @@ void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     http->flags |= RW_X_COMPLETE;
     rw_http_let_go(core, slot);
+    /* A refused handshake is no connection of its client's, however long this one lingers. */
+    if (http->flags & RW_X_UPGRADE) rw_client_on_next_request(core, slot);
     /* A client that was not told of the end may be sending its next request: that one is answered with the end. */
     if (!(http->flags & RW_X_KEEP_ALIVE) || (core->drain.active && !core->drain.idle_ms)) {
         rw_connection_finish(core, slot);

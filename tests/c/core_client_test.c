@@ -319,16 +319,17 @@ static void a_handshake_that_the_host_refuses_is_taken_back(void **state) {
     struct host *host = host_limited(state, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR, .max_connections_per_ip = 1});
     trust(host, "127.0.0.1/32");
     static const char text[] = WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.1\r\n");
-    struct peer *proxy = come(host, "127.0.0.1"), *other = come(host, "127.0.0.1");
-    /* Again and again, on the same connection. */
+    struct peer *other = come(host, "127.0.0.1");
+    /* Again and again, while the connections before linger. */
     for (uint32_t i = 0; i < 3; i++) {
+        struct peer *proxy = come(host, "127.0.0.1");
         peer_send_text(host, proxy, text);
         struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
         host_respond(host, &request, 403, "", "no");
         peer_expect_response(host, proxy, 403, "no");
     }
     expect_upgraded(host, other, text, "192.0.2.1");
-    expect_status(host, proxy, text, 429);
+    expect_status(host, come(host, "127.0.0.1"), text, 429);
     /* One that waits for the host's answer is counted too, and taken back when its client leaves. */
     leave(host, other);
     host_expect(host, RW_EVENT_CLOSE);
