@@ -31,6 +31,7 @@
 #define DRAIN_MS_PER_SOCKET 10u
 #define OUTBOX_RETRY_MS 2u
 #define REAPS_PER_TURN 8u
+#define COMMANDS_MEASURED 32u /* fewer cannot be spread over more turns to any use */
 /* After a gap like this the host has blocked, not the clients: what they have sent meanwhile is taken in before any deadline is judged. */
 #define BLOCKED_MS 1000u
 #define BLOCKED_MS_MAX 60000u
@@ -53,6 +54,12 @@ static uint64_t monotonic_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 static void read_clock(struct rw_core *core) {
@@ -498,9 +505,19 @@ static void fire_timers(struct rw_core *core) {
     if (!blocked) (void)rw_timer_wheel_advance(&core->wheel, core->clock_wide_ms, on_timer, core);
 }
 
-int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait_us) {
+static void apply_commands(struct rw_core *core, uint32_t count) {
     core->sends_settled = 0;
-    rw_command_batch_apply(core, command_count);
+    if (count < COMMANDS_MEASURED && core->work.apply_units == 0) {
+        rw_command_batch_apply(core, count);
+        return;
+    }
+    uint64_t began = monotonic_ns();
+    rw_command_batch_apply(core, count);
+    rw_work_note_applied(core, monotonic_ns() - began);
+}
+
+int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait_us) {
+    apply_commands(core, command_count);
     rw_event_batch_begin(core);
     read_clock(core);
     note_blocked(core);
@@ -603,7 +620,7 @@ int32_t rw_core_is_subscribed(const struct rw_core *core, uint32_t slot, uint32_
 
 void rw_core_pace(struct rw_core *core, uint32_t events) {
     if (events > RW_EVENTS_CAPACITY) events = RW_EVENTS_CAPACITY;
-    core->work.event_units = RW_WORK_UNITS / (events ? events : 1);
+    core->work.event_units = RW_WORK_UNITS / (events ? events : 1) - 1; /* its frame is one */
 }
 
 uint32_t rw_core_connections(const struct rw_core *core) { return core->pool.used; }

@@ -66,7 +66,8 @@ struct rw_work {
     uint32_t spent;       /* of the present turn */
     uint32_t limit;       /* where the present part of it ends */
     uint32_t end;         /* where the share of whoever is served ends */
-    uint32_t event_units; /* of an event */
+    uint32_t event_units; /* of an event: what the host says of its handler */
+    uint32_t apply_units; /* and what its commands have cost here, lately */
 };
 
 struct rw_core_limits {

@@ -294,10 +294,12 @@ static void a_client_that_asks_and_does_not_read_is_cut_off(void **state) {
     host->handler = answer_at_length;
     rw_sim_peer_window(host->core->ring, peer->fd, 0);
     peer_send(host, peer, flood.bytes, 2000 * 22);
-    host_turns(host, 50);
+    for (uint32_t turn = 0; turn < 500 && !rw_core_slot(host->core, open.slot)->state.answers_wait; turn++) host_turn(host);
+    host_turns(host, 20);
     assert_int_equal(seen.held, 0);
     assert_in_range(seen.total, 256, 400); /* half the limit, and what one turn had asked for */
     host_pass_time(host, 1600);
+    for (uint32_t turn = 0; turn < 500 && !seen.held; turn++) host_turn(host);
     assert_int_equal(seen.held, 1);
     assert_int_equal(host->core->stats->closes_backpressure, 1);
     host_close(host);
@@ -323,6 +325,42 @@ static void a_client_that_is_sent_too_much_is_heard_as_it_reads(void **state) {
         assert_memory_equal(host_expect(host, RW_EVENT_MESSAGE)->payload, &"abc"[i], 1);
     }
     assert_int_equal(host->core->stats->drops_backpressure, 0);
+    host_close(host);
+}
+
+static void publish_each(struct host *host, const struct rw_event *event, const uint8_t *payload) {
+    if (event->type != RW_EVENT_MESSAGE) return;
+    seen.total++;
+    host_publish(host, event, "t", 0, payload, event->bytes);
+}
+
+/* What a message costs may be what it is published to, which is not the time of its handler. */
+static void publishes_to_many_count_for_the_messages_that_they_follow_from(void **state) {
+    enum { SUBSCRIBERS = 200 };
+    struct host *host = ws_host(state, PLAIN);
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    for (uint32_t i = 0; i < SUBSCRIBERS; i++) {
+        struct rw_event subscriber;
+        (void)peer_open_ws(host, 7, &subscriber);
+        host_topic(host, &subscriber, RW_COMMAND_SUBSCRIBE, "t");
+    }
+    host_turns(host, 4);
+    assert_int_equal(host->core->work.apply_units, 0);
+    fill_flood();
+    memset(&seen, 0, sizeof seen);
+    host->handler = publish_each;
+    peer_send(host, peer, flood.bytes, 1000 * 22);
+    uint32_t most = 0;
+    for (uint32_t turn = 0; turn < 1000 && seen.total < 1000; turn++) {
+        host_turn(host);
+        if (host->core->work.apply_units > most) most = host->core->work.apply_units;
+    }
+    assert_int_equal(seen.total, 1000);
+    assert_true(most >= RW_WORK_APPLY_LEAST); /* 200 deliveries are more than 1.6 µs */
+    host->handler = NULL;
+    host_turns(host, 40);
+    assert_int_equal(host->core->work.apply_units, 0);
     host_close(host);
 }
 
@@ -442,6 +480,7 @@ int main(void) {
         ON_SIM(a_client_that_asks_for_more_than_it_reads_is_served_as_it_reads),
         ON_SIM(a_client_that_asks_and_does_not_read_is_cut_off),
         ON_SIM(a_client_that_is_sent_too_much_is_heard_as_it_reads),
+        ON_SIM(publishes_to_many_count_for_the_messages_that_they_follow_from),
         ON_EVERY_RING(uploads_and_pipelines_get_no_more_than_their_share),
         {"input_that_waits_is_little_of_each (io_uring)", input_that_waits_is_little_of_each, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING},
         {"input_that_waits_is_little_of_each (epoll)", input_that_waits_is_little_of_each, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL},
