@@ -74,7 +74,7 @@ const sClient = async (port: number, ...args: string[]) => {
   return out + err;
 };
 async function underNode(what: string, port: number): Promise<unknown> {
-  const { out, err, code } = await run('node', join(import.meta.dir, 'tls-clients.mjs'), what, String(port), authority.file);
+  const { out, err, code } = await run('node', join(import.meta.dir, 'tls-clients', 'node.mjs'), what, String(port), authority.file);
   if (code !== 0) throw new Error(`${what} ended with ${code}: ${err}`);
   return JSON.parse(out);
 }

@@ -1,4 +1,4 @@
-// Runs under Node, whose TLS is its own: node tls-clients.mjs resume|https|ws PORT CA-FILE. Prints what it saw as one line of JSON.
+// Runs under Node, whose TLS is its own: node node.mjs resume|https|ws PORT CA-FILE. Prints what it saw as one line of JSON.
 import { readFileSync } from 'node:fs';
 import https from 'node:https';
 import tls from 'node:tls';
