@@ -91,7 +91,8 @@ export default defineGateway({
   fetch: app,
   drain: { timeout: 20 },
   websocket: {
-    '/order/:name': callbacks,
+    // The client of a test may be slower than its handlers.
+    '/order/:name': { ...callbacks, maxBackpressureBytes: 64 << 20 },
     '/three/:name': { ...callbacks, concurrency: 3 },
     '/opening/:name': {
       ...callbacks,
