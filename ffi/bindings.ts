@@ -66,6 +66,7 @@ const { symbols } = dlopen(libraryPath, {
   rw_core_server_name: { args: [pointer, u32, pointer, u32, pointer, pointer, u64], returns: i32 },
   rw_core_trusted_proxies: { args: [pointer, pointer, u32], returns: i32 },
   rw_core_stop_accepting: { args: [pointer], returns: FFIType.void },
+  rw_core_interrupt_by: { args: [pointer, FFIType.i32], returns: FFIType.i32 },
   rw_core_drain: { args: [pointer, u32, u32, u32], returns: FFIType.void },
   rw_core_turn: { args: [pointer, u32, u32], returns: i32 },
   rw_core_pace: { args: [pointer, u32], returns: FFIType.void },
@@ -296,6 +297,10 @@ export const coreCalls = {
       withTlsOptions(files, (record, error, bytes) => symbols.rw_core_server_name(core, index, ptr(cName), context, record, error, bytes));
   },
   stopAccepting: symbols.rw_core_stop_accepting,
+  interruptBy(core: CoreHandle, fd: number): void {
+    const code = symbols.rw_core_interrupt_by(core, fd);
+    if (code < 0) throw new SystemError(`waits cannot be ended by descriptor ${fd}`, code);
+  },
   drain: symbols.rw_core_drain,
   turn: symbols.rw_core_turn,
   pace: symbols.rw_core_pace,

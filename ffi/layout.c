@@ -111,7 +111,7 @@
 #define CORE_INFO_FIELDS(X, R)                                                                                 \
     X(R, events) X(R, payload) X(R, commands) X(R, data) X(R, slots) X(R, stats) X(R, events_capacity)         \
     X(R, payload_bytes) X(R, commands_capacity) X(R, data_bytes) X(R, backend) X(R, max_connections)        \
-    X(R, view) X(R, epoch) X(R, reserved)
+    X(R, view) X(R, interrupted) X(R, epoch) X(R, reserved)
 
 #define ADDRESS_RANGE_FIELDS(X, R) X(R, address) X(R, prefix_bits)
 

@@ -302,7 +302,7 @@ export const coreConfigLayout = {
 
 /** struct rw_core_info; the first six and view are u64 */
 export const coreInfoLayout = {
-  bytes: 88,
+  bytes: 96,
   events: 0,
   payload: 8,
   commands: 16,
@@ -316,8 +316,9 @@ export const coreInfoLayout = {
   backend: 64,
   maxConnections: 68,
   view: 72,
-  epoch: 80,
-  reserved: 84,
+  interrupted: 80,
+  epoch: 88,
+  reserved: 92,
 } as const;
 
 /** struct rw_address_range */

@@ -9,6 +9,7 @@
 
 #define SEND_RETRY_MS RW_TIMER_TICK_MS
 #define FLUSH_HOLD_BYTES 65536u /* a held-back pipeline is sent all the same past this */
+#define DIRECT_SENDS_MAX 2u      /* so few sends of a turn are system calls of their own; more go with the one that the turn makes anyway */
 #define FLUSH_ROUNDS 16u        /* sends of one direct flush, each of up to 64 KiB of ciphertext */
 
 void rw_connection_note_backpressure(struct rw_core *core, struct rw_slot *slot) {
@@ -67,6 +68,28 @@ static void send_queued(struct rw_core *core, struct rw_slot *slot) {
     if (!slot->state.send_refused) slot->last_output_ms = core->now_ms;
     /* A send that never completes is followed by nothing else that would look at the time. */
     rw_connection_arm_timer(core, slot, core->now_ms + core->limits.write_timeout_ms);
+}
+
+static void on_drained(struct rw_core *core, struct rw_slot *slot);
+
+/* One system call for the send alone, so that the wait behind it is for input and nothing else. ret: 1 all is sent, 0 the rest goes through the queue */
+static int send_directly(struct rw_core *core, struct rw_slot *slot) {
+    if (slot->tls || slot->state.send_refused) return 0;
+    struct iovec iov[RW_SEND_IOVECS_MAX];
+    uint32_t bytes, tried;
+    int32_t count = next_send(core, slot, iov, &bytes, &tried);
+    if (count <= 0) return 0;
+    int64_t sent = rw_ring_send_now(core->ring, slot->fd, iov, (uint32_t)count);
+    if (sent <= 0) return 0;
+    slot->out_unflushed = slot->out_bytes - tried;
+    after_sent(core, slot, (uint32_t)sent);
+    if ((uint64_t)sent < bytes) {
+        RW_COUNT(core, send_short, 1);
+        rw_connection_note_backpressure(core, slot);
+    }
+    if (rw_connection_has_output(slot)) return 0;
+    on_drained(core, slot);
+    return 1;
 }
 
 /* All is sent: what waited for that happens now. */
@@ -190,6 +213,7 @@ void rw_connection_flush_now(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_connection_flush_dirty(struct rw_core *core) {
     uint32_t kept = 0;
+    int are_few = core->dirty.count <= DIRECT_SENDS_MAX;
     for (uint32_t i = 0; i < core->dirty.count; i++) {
         uint32_t index = core->dirty.items[i];
         struct rw_slot *slot = rw_core_slot(core, index);
@@ -206,7 +230,7 @@ void rw_connection_flush_dirty(struct rw_core *core) {
             rw_connection_arm_timer(core, slot, slot->last_output_ms + core->limits.write_timeout_ms);
             rw_connection_note_backpressure(core, slot);
         } else if (rw_connection_has_output(slot)) {
-            send_queued(core, slot);
+            if (!are_few || !send_directly(core, slot)) send_queued(core, slot);
         } else {
             on_drained(core, slot);
         }

@@ -26,6 +26,7 @@
 
 #define NODE_MESSAGES_PER_TURN 1024u
 #define GAUGE_TURNS 64u
+#define WAITS_PER_TURN 4u
 #define DRAIN_STEP_MS 50u
 /* Closing is never spread thinner than this: a handful of sockets need not wait for the whole drain time. */
 #define DRAIN_MS_PER_SOCKET 10u
@@ -297,6 +298,7 @@ void rw_core_info(const struct rw_core *core, struct rw_core_info *out) {
                                  .data_bytes = RW_DATA_BYTES,
                                  .backend = core->ring->ops->backend,
                                  .max_connections = core->pool.capacity,
+                                 .interrupted = (uintptr_t)&core->interrupted,
                                  .view = core->shm ? (uintptr_t)&core->shm->view : 0,
                                  .epoch = core->bus ? rw_node_bus_epoch(core->bus) : 0};
 }
@@ -436,20 +438,30 @@ static int reap_all(struct rw_core *core) {
     return 0;
 }
 
+static uint64_t monotonic_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 static void take_completions(struct rw_core *core, uint32_t wait_us) {
     if (!process_completions(core)) {
         (void)rw_ring_submit(core->ring, 0); /* what goes out does not wait for that */
         return;
     }
-    /* Twice: the sends of this turn complete at once, which ends the first wait before any input has come. */
-    for (uint32_t round = 0; round < 2; round++) {
+    uint64_t until_us = wait_us ? monotonic_us() + wait_us : 0;
+    /* More than once: the sends of this turn complete at once, which ends the first wait before any input has come. */
+    for (uint32_t round = 0; round < WAITS_PER_TURN; round++) {
         uint32_t allowed = allowed_wait_us(core, wait_us);
         (void)rw_ring_submit(core->ring, allowed);
         if (allowed) {
             if (core->bus) (void)rw_node_bus_sleeping(core->bus, 0);
             read_clock(core);
         }
-        if (!reap_all(core) || !allowed) break;
+        if (!reap_all(core) || !allowed || core->events.count || core->ring->interrupted) break;
+        uint64_t now_us = monotonic_us();
+        if (now_us >= until_us) break;
+        wait_us = (uint32_t)(until_us - now_us);
     }
 }
 
@@ -534,6 +546,8 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     rw_ws_end_tick(core);
     rw_dropped_tell(core);
     serve_input(core, wait_us);
+    core->interrupted = core->ring->interrupted;
+    core->ring->interrupted = 0;
     rw_connection_feed_starved(core);
     fire_timers(core);
     rw_connection_finish_ending(core);
@@ -542,6 +556,8 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     if (core->gauges_due == 0 || --core->gauges_due == 0) write_gauges(core);
     return (int32_t)core->events.count;
 }
+
+int32_t rw_core_interrupt_by(struct rw_core *core, int32_t fd) { return rw_ring_interrupt_by(core->ring, fd); }
 
 int32_t rw_core_flush(struct rw_core *core, uint32_t command_count) {
     core->sends_settled = 0;

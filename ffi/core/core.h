@@ -138,6 +138,7 @@ struct rw_core {
     uint32_t accept_retry_ms; /* 0, or when to arm listeners again that ran out of descriptors */
     uint32_t completion_next, completion_count;
     uint32_t sends_settled;   /* by rw_core_settle_sends, for the present commands */
+    uint32_t interrupted;     /* the latest turn's wait was ended by the host's descriptor */
     uint32_t gauges_due;      /* turns until the gauges are written again */
     uint64_t kept_bytes;      /* in slot.input of all connections */
     uint32_t *withheld;       /* receive buffers [0..withheld_count) that are not given back yet, because much is kept */

@@ -70,7 +70,9 @@ struct rw_ring_ops {
     int32_t (*cancel)(struct rw_ring *ring, int32_t fd, uint64_t user_data);
     void (*close)(struct rw_ring *ring, int32_t fd);
     void (*buffer_return)(struct rw_ring *ring, uint32_t buffer_id);
+    int64_t (*send_now)(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count);
     int32_t (*submit)(struct rw_ring *ring, uint32_t wait_us);
+    int32_t (*interrupt_by)(struct rw_ring *ring, int32_t fd);
     uint32_t (*reap)(struct rw_ring *ring, struct rw_completion *out, uint32_t capacity);
     int32_t (*sleep)(struct rw_ring *ring);
     void (*wake)(struct rw_ring *ring);
@@ -81,6 +83,7 @@ struct rw_ring_ops {
 struct rw_ring {
     const struct rw_ring_ops *ops;
     struct rw_ring_counts counts;
+    uint32_t interrupted; /* a wait has ended because the descriptor of rw_ring_interrupt_by() was readable; the caller clears it */
 };
 
 /* ret: a ring, or NULL and a sentence in error[] naming the likely cause (seccomp, sysctl kernel.io_uring_disabled, RLIMIT_MEMLOCK, old kernel).
@@ -99,6 +102,12 @@ static inline int32_t rw_ring_send(struct rw_ring *ring, int32_t fd, uint64_t us
 static inline int32_t rw_ring_cancel(struct rw_ring *ring, int32_t fd, uint64_t user_data) { return ring->ops->cancel(ring, fd, user_data); }
 static inline void rw_ring_close(struct rw_ring *ring, int32_t fd) { ring->ops->close(ring, fd); }
 static inline void rw_ring_buffer_return(struct rw_ring *ring, uint32_t buffer_id) { ring->ops->buffer_return(ring, buffer_id); }
+/* Send without waiting, past the queue: for a descriptor with no send in flight. ret: bytes taken, which may be fewer than there are, or a negated
+ * errno: -EAGAIN none now. What an error means is told by a send through the queue. */
+static inline int64_t rw_ring_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count) { return ring->ops->send_now(ring, fd, iov, count); }
+/* From now on a wait of submit also ends when `fd` is readable, which stays what it is until somebody else has dealt with it: nothing is read here.
+ * It is looked at anew when a wait begins. Once; -1 is the state before. ret: RW_OK or a negated errno */
+static inline int32_t rw_ring_interrupt_by(struct rw_ring *ring, int32_t fd) { return ring->ops->interrupt_by(ring, fd); }
 /* Hand everything to the kernel; when no completion is at hand, wait for one, wait_us at most. ret: RW_OK or a negated errno */
 static inline int32_t rw_ring_submit(struct rw_ring *ring, uint32_t wait_us) { return ring->ops->submit(ring, wait_us); }
 /* Take up to `capacity` completions. ret: how many */

@@ -59,6 +59,8 @@ struct ring_epoll {
     struct rw_ring ring; /* first: the ops cast back */
     int32_t epoll_fd;
     int32_t wake_fd;
+    int32_t interrupt_fd;     /* -1: none */
+    uint32_t interrupt_armed;
     struct rw_epoll_watcher watcher;
 
     struct descriptor *descriptors; /* by number */
@@ -322,7 +324,30 @@ static void epoll_close(struct rw_ring *ring, int32_t fd) {
     close(fd);
 }
 
+static int64_t epoll_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count) {
+    (void)ring;
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = count};
+    ssize_t sent = count == 1 ? send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT) : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sent < 0 ? -errno : sent;
+}
+
 /* ---------------------------------------------------------------- submit */
+
+static int32_t epoll_interrupt_by(struct rw_ring *ring, int32_t fd) {
+    struct ring_epoll *self = epoll_of(ring);
+    assert(self->interrupt_fd < 0);
+    struct epoll_event event = {.events = EPOLLONESHOT, .data.fd = fd};
+    if (epoll_ctl(self->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) return -errno;
+    self->interrupt_fd = fd;
+    return RW_OK;
+}
+
+/* Armed for the wait that begins: while it is armed the kernel looks at the descriptor as it is. */
+static void interrupt_arm(struct ring_epoll *self) {
+    if (self->interrupt_fd < 0 || self->interrupt_armed) return;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.fd = self->interrupt_fd};
+    self->interrupt_armed = epoll_ctl(self->epoll_fd, EPOLL_CTL_MOD, self->interrupt_fd, &event) == 0;
+}
 
 static int wait_events(struct ring_epoll *self, uint32_t wait_us) {
     const struct timespec timeout = {.tv_sec = wait_us / 1000000u, .tv_nsec = (long)(wait_us % 1000000u) * 1000};
@@ -339,7 +364,9 @@ static int32_t epoll_submit(struct rw_ring *ring, uint32_t wait_us) {
     sends_flush(self);
     if (self->event_next < self->event_count) return RW_OK; /* the last ones first */
     self->event_next = self->event_count = 0;
-    int count = wait_events(self, self->done_count > 0 ? 0 : wait_us);
+    if (self->done_count > 0) wait_us = 0;
+    if (wait_us > 0) interrupt_arm(self);
+    int count = wait_events(self, wait_us);
     if (count < 0) return errno == EINTR ? RW_OK : -errno;
     self->event_count = (uint32_t)count;
     return RW_OK;
@@ -411,6 +438,11 @@ static uint32_t reap_poll(struct ring_epoll *self, int32_t fd, struct rw_complet
 /* An event may be older than the descriptor it names: everything below tries, and takes EAGAIN for an answer. */
 static uint32_t reap_event(struct ring_epoll *self, const struct epoll_event *event, struct rw_completion *out, uint32_t capacity) {
     int32_t fd = event->data.fd;
+    if (fd == self->interrupt_fd) {
+        self->interrupt_armed = 0;
+        self->ring.interrupted = 1;
+        return 0;
+    }
     struct descriptor *descriptor = &self->descriptors[fd];
     if (descriptor->interest == 0) return 0;
     uint32_t both = event->events & (uint32_t)(EPOLLERR | EPOLLHUP);
@@ -483,7 +515,9 @@ static const struct rw_ring_ops epoll_ops = {
     .cancel = epoll_cancel,
     .close = epoll_close,
     .buffer_return = epoll_buffer_return,
+    .send_now = epoll_send_now,
     .submit = epoll_submit,
+    .interrupt_by = epoll_interrupt_by,
     .reap = epoll_reap,
     .sleep = epoll_sleep,
     .wake = epoll_wake,
@@ -522,6 +556,7 @@ struct rw_ring *rw_ring_epoll_create(const struct rw_ring_config *config, char *
     }
     self->ring.ops = &epoll_ops;
     self->wake_fd = config->wake_fd;
+    self->interrupt_fd = -1;
     self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     rw_epoll_watcher_init(&self->watcher, self->epoll_fd, self->wake_fd);
     if (self->epoll_fd < 0) {

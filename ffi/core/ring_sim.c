@@ -209,6 +209,24 @@ static int32_t sim_poll_start(struct rw_ring *ring, int32_t fd, uint64_t user_da
     return RW_ERR_FULL;
 }
 
+static size_t parts_bytes(const struct iovec *iov, uint32_t count) {
+    size_t total = 0;
+    for (uint32_t i = 0; i < count; i++) total += iov[i].iov_len;
+    return total;
+}
+
+/* The peer gets the first `bytes` of the parts. ret: bytes */
+static size_t deliver(struct virtual_descriptor *descriptor, const struct iovec *iov, size_t bytes) {
+    size_t left = bytes;
+    for (uint32_t i = 0; left > 0; i++) {
+        size_t part = iov[i].iov_len < left ? iov[i].iov_len : left;
+        bytes_append(&descriptor->out, iov[i].iov_base, part);
+        left -= part;
+    }
+    if (descriptor->window != SIZE_MAX) descriptor->window -= bytes;
+    return bytes;
+}
+
 static int32_t sim_send(struct rw_ring *ring, int32_t fd, uint64_t user_data, const struct iovec *iov, uint32_t count) {
     struct virtual_descriptor *descriptor = descriptor_at(ring, fd);
     assert(descriptor->accepted && !descriptor->closed);
@@ -217,6 +235,26 @@ static int32_t sim_send(struct rw_ring *ring, int32_t fd, uint64_t user_data, co
     memcpy(descriptor->iov, iov, count * sizeof *iov);
     descriptor->iov_count = count;
     descriptor->send_sum = parts_sum(iov, count);
+    return RW_OK;
+}
+
+/* Nothing now, or a part: what is left goes through the queue, with its own faults. */
+static int64_t sim_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count) {
+    struct ring_sim *self = sim_of(ring);
+    struct virtual_descriptor *descriptor = descriptor_at(ring, fd);
+    assert(descriptor->accepted && !descriptor->closed && !descriptor->send.armed);
+    assert(count >= 1 && count <= RW_SEND_IOVECS_MAX);
+    if (descriptor->reset) return -EPIPE;
+    size_t left = (size_t)parts_bytes(iov, count);
+    if (left > descriptor->window) left = descriptor->window;
+    if (left == 0 || chance(self, self->faults.delay)) return -EAGAIN;
+    if (chance(self, self->faults.send_split)) left = 1 + random_below(self, left);
+    return (int64_t)deliver(descriptor, iov, left);
+}
+
+static int32_t sim_interrupt_by(struct rw_ring *ring, int32_t fd) {
+    (void)ring;
+    (void)fd; /* a wait here is a number of passes, and ends by itself */
     return RW_OK;
 }
 
@@ -312,8 +350,7 @@ static int accept_step(struct ring_sim *self, struct virtual_descriptor *listene
 
 static int send_step(struct ring_sim *self, struct virtual_descriptor *descriptor) {
     assert(parts_sum(descriptor->iov, descriptor->iov_count) == descriptor->send_sum);
-    size_t total = 0;
-    for (uint32_t i = 0; i < descriptor->iov_count; i++) total += descriptor->iov[i].iov_len;
+    size_t total = parts_bytes(descriptor->iov, descriptor->iov_count);
     if (descriptor->send.cancelled && !chance(self, self->faults.late)) {
         operation_end(self, &descriptor->send, -ECANCELED);
         return 1;
@@ -325,14 +362,7 @@ static int send_step(struct ring_sim *self, struct virtual_descriptor *descripto
     if (total > descriptor->window) total = descriptor->window;
     if (total == 0) return 0; /* the peer reads no more for now */
     if (chance(self, self->faults.send_split)) total = 1 + random_below(self, total);
-    size_t left = total;
-    for (uint32_t i = 0; left > 0; i++) {
-        size_t part = descriptor->iov[i].iov_len < left ? descriptor->iov[i].iov_len : left;
-        bytes_append(&descriptor->out, descriptor->iov[i].iov_base, part);
-        left -= part;
-    }
-    if (descriptor->window != SIZE_MAX) descriptor->window -= total;
-    operation_end(self, &descriptor->send, (int32_t)total);
+    operation_end(self, &descriptor->send, (int32_t)deliver(descriptor, descriptor->iov, total));
     return 1;
 }
 
@@ -528,7 +558,9 @@ static const struct rw_ring_ops sim_ops = {
     .cancel = sim_cancel,
     .close = sim_close,
     .buffer_return = sim_buffer_return,
+    .send_now = sim_send_now,
     .submit = sim_submit,
+    .interrupt_by = sim_interrupt_by,
     .reap = sim_reap,
     .sleep = sim_sleep,
     .wake = sim_wake,

@@ -45,6 +45,7 @@
 #define SQ_FULL_ATTEMPTS 100u
 #define USER_DATA_CANCEL UINT64_MAX
 #define USER_DATA_WATCH (UINT64_MAX - RW_URING_WATCHES_MAX) /* + index of the watch */
+#define USER_DATA_INTERRUPT (USER_DATA_WATCH - 1u)
 
 static struct ring_uring *uring_of(struct rw_ring *ring) { return (struct ring_uring *)ring; }
 
@@ -119,6 +120,25 @@ static int32_t enter_result(int result) {
     }
 }
 
+static struct io_uring_sqe *uring_sqe(struct ring_uring *self);
+
+/* One poll of the interrupting descriptor is armed for each wait, and stays armed when the wait ends otherwise. What it then tells is old: the
+ * descriptor may have been dealt with, so the next wait looks again. ret: 0 when it cannot be armed just now */
+static int interrupt_arm(struct ring_uring *self) {
+    if (self->interrupt_fd < 0) return 1;
+    if (self->interrupt_armed) {
+        self->interrupt_stale = 1;
+        return 1;
+    }
+    struct io_uring_sqe *sqe = uring_sqe(self);
+    if (sqe == NULL) return 0;
+    io_uring_prep_poll_add(sqe, self->interrupt_fd, POLLIN);
+    io_uring_sqe_set_data64(sqe, USER_DATA_INTERRUPT);
+    self->interrupt_armed = 1;
+    self->interrupt_stale = 0;
+    return 1;
+}
+
 static int32_t uring_submit(struct rw_ring *ring, uint32_t wait_us) {
     struct ring_uring *self = uring_of(ring);
     buffers_publish(self);
@@ -126,19 +146,16 @@ static int32_t uring_submit(struct rw_ring *ring, uint32_t wait_us) {
     int overflow = overflow_seen(self);
 
     int result = 0;
-    if (wait_us > 0 && io_uring_cq_ready(&self->uring) == 0) {
+    if (wait_us > 0 && io_uring_cq_ready(&self->uring) == 0 && interrupt_arm(self)) {
         struct __kernel_timespec timeout = {.tv_sec = wait_us / 1000000u, .tv_nsec = (long long)(wait_us % 1000000u) * 1000};
         struct io_uring_cqe *cqe = NULL;
-        /* Sends complete at once, as a rule: waiting for one completion more than there are sends spares a second enter(2) for the wait
-         * that is meant. A send that the peer holds up costs no more than the timeout. */
-        result = io_uring_submit_and_wait_timeout(&self->uring, &cqe, self->sends_queued + 1, &timeout, NULL);
+        result = io_uring_submit_and_wait_timeout(&self->uring, &cqe, 1, &timeout, NULL);
     } else if (self->setup_flags & IORING_SETUP_SQPOLL) {
         if (io_uring_sq_ready(&self->uring) > 0) result = io_uring_submit(&self->uring);
         if (result >= 0 && overflow) result = io_uring_get_events(&self->uring);
     } else if (io_uring_sq_ready(&self->uring) > 0 || overflow || (sq_flags(self) & IORING_SQ_TASKRUN)) {
         result = io_uring_submit_and_get_events(&self->uring);
     }
-    self->sends_queued = 0;
     uring_run_task_work(self);
     return enter_result(result);
 }
@@ -225,7 +242,7 @@ static int32_t uring_poll_start(struct rw_ring *ring, int32_t fd, uint64_t user_
 
 static int32_t uring_recv_start(struct rw_ring *ring, int32_t fd, uint64_t user_data) {
     struct ring_uring *self = uring_of(ring);
-    assert(user_data < USER_DATA_WATCH);
+    assert(user_data < USER_DATA_INTERRUPT);
     struct io_uring_sqe *sqe = uring_sqe(self);
     if (sqe == NULL) return -EAGAIN;
     io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
@@ -246,7 +263,7 @@ static struct send_header *send_header_take(struct ring_uring *self, const struc
 
 static int32_t uring_send(struct rw_ring *ring, int32_t fd, uint64_t user_data, const struct iovec *iov, uint32_t count) {
     struct ring_uring *self = uring_of(ring);
-    assert(user_data < USER_DATA_WATCH);
+    assert(user_data < USER_DATA_INTERRUPT);
     assert(count >= 1 && count <= RW_SEND_IOVECS_MAX);
     struct io_uring_sqe *sqe = uring_sqe(self);
     if (sqe == NULL) return -EAGAIN;
@@ -260,6 +277,20 @@ static int32_t uring_send(struct rw_ring *ring, int32_t fd, uint64_t user_data, 
         io_uring_prep_sendmsg(sqe, fd, &header->message, MSG_NOSIGNAL);
     }
     io_uring_sqe_set_data64(sqe, user_data);
+    return RW_OK;
+}
+
+static int64_t uring_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count) {
+    (void)ring;
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = count};
+    ssize_t sent = count == 1 ? send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT) : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sent < 0 ? -errno : sent;
+}
+
+static int32_t uring_interrupt_by(struct rw_ring *ring, int32_t fd) {
+    struct ring_uring *self = uring_of(ring);
+    assert(self->interrupt_fd < 0);
+    self->interrupt_fd = fd;
     return RW_OK;
 }
 
@@ -332,6 +363,11 @@ static void recv_complete(struct ring_uring *self, const struct io_uring_cqe *cq
 /* ret: 1 *out is to be reported, 0 it concerns the ring alone */
 static int uring_complete(struct ring_uring *self, const struct io_uring_cqe *cqe, uint32_t position, struct rw_completion *out) {
     if (cqe->user_data == USER_DATA_CANCEL) return 0;
+    if (cqe->user_data == USER_DATA_INTERRUPT) {
+        self->interrupt_armed = 0;
+        if (!self->interrupt_stale) self->ring.interrupted = 1;
+        return 0;
+    }
     struct watch *watch = watch_of(self, cqe->user_data);
     if (watch != NULL) return watch_complete(self, watch, cqe, out);
     *out = (struct rw_completion){.user_data = cqe->user_data, .result = cqe->res, .flags = cqe->flags & IORING_CQE_F_MORE ? RW_COMPLETION_MORE : 0};
@@ -439,7 +475,9 @@ const struct rw_ring_ops rw_uring_ops = {
     .cancel = uring_cancel,
     .close = uring_close,
     .buffer_return = uring_buffer_return,
+    .send_now = uring_send_now,
     .submit = uring_submit,
+    .interrupt_by = uring_interrupt_by,
     .reap = uring_reap,
     .sleep = uring_sleep,
     .wake = uring_wake,

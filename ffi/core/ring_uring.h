@@ -54,7 +54,10 @@ struct ring_uring {
     struct send_header *headers; /* [sq entries], touched as far as they are used */
     size_t headers_bytes;
     uint32_t headers_used; /* since the submission queue was last empty; not used with SQPOLL */
-    uint32_t sends_queued; /* since the last submit */
+
+    int32_t interrupt_fd;      /* -1: none */
+    uint32_t interrupt_armed;  /* its poll is with the kernel */
+    uint32_t interrupt_stale;  /* and was armed for an earlier wait: when it completes, that says nothing about now */
 
     struct watch watches[RW_URING_WATCHES_MAX];
     uint32_t watch_top; /* watches[watch_top..] were never used: a cancel looks at few */

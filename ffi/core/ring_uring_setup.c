@@ -182,6 +182,7 @@ struct rw_ring *rw_ring_uring_create(const struct rw_ring_config *config, char *
     }
     self->ring.ops = &rw_uring_ops;
     self->polled_fd = -1;
+    self->interrupt_fd = -1;
     int result = setup(self, config);
     if (result < 0) {
         setup_explain(result, error, error_bytes);

@@ -482,6 +482,7 @@ struct rw_core_info {
     uint32_t backend;      /* enum rw_backend in use */
     uint32_t max_connections;
     uint64_t view;         /* see rw_shm_view_set(): a u64 to be read at any time; 0: no shared memory */
+    uint64_t interrupted;  /* a u32, written by each turn: 1 its wait has ended because the descriptor of rw_core_interrupt_by() was readable, else 0 */
     uint32_t epoch;        /* of this process among those that have had its index; odd; 0: no shared memory */
     uint32_t reserved;
 };
@@ -572,7 +573,7 @@ RW_EXPORT void rw_core_stop_accepting(struct rw_core *core);
 RW_EXPORT void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms, uint32_t idle_ms);
 
 /* One turn: apply `command_count` commands, send what they queued, take completions, write events.
- * in:  wait_us: when nothing is at hand, wait so long for it at most; 0: do not wait
+ * in:  wait_us: when nothing is at hand, wait so long for it at most, or until a deadline of the core; 0: do not wait
  * ret: events written (0..events_capacity) */
 RW_EXPORT int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait_us);
 
@@ -580,6 +581,11 @@ RW_EXPORT int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uin
  * deal with in the time that it gives to one turn. The rest is served in the next turns, and what is queued goes out in between. Events that
  * are not input (CLOSE, drains) come all the same. */
 RW_EXPORT void rw_core_pace(struct rw_core *core, uint32_t events);
+
+/* From now on the wait of a turn also ends when `fd` is readable: the host has an event loop of its own (its epoll descriptor, say), which can go
+ * on meanwhile. Nothing is read from it; it stays open as long as the core. Once in the life of a core.
+ * ret: RW_OK or a negated errno, and then waits end as before */
+RW_EXPORT int32_t rw_core_interrupt_by(struct rw_core *core, int32_t fd);
 
 /* Apply `command_count` commands without taking completions: for a host whose command or data area is full.
  * Event payloads of the present batch stay valid. ret: RW_OK */

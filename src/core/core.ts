@@ -90,6 +90,7 @@ export class Core implements HttpCommands {
   readonly #stats: BigUint64Array;
   /** The same memory. */
   readonly #statWords: Uint32Array;
+  readonly #interrupted: Uint32Array;
   /** One word that the supervisor changes; undefined: no shared memory. */
   readonly #viewWord: BigUint64Array | undefined;
   #viewSeen = 0n;
@@ -106,6 +107,8 @@ export class Core implements HttpCommands {
   onPublish: ((topic: Topic, flags: number, payload: Payload) => void) | undefined;
   /** Called when a subscription is refused, because the socket or the worker has all the topics that it may have. */
   onTopicsFull: ((whose: 'socket' | 'worker', most: number) => void) | undefined;
+  /** `interruptBy` was called. */
+  isInterruptible = false;
   /** Called when an event handler throws, which is a defect of a frontend: those catch what their own handlers throw. */
   onHandlerError: (error: unknown) => void = reportError;
   /** Proxies may have told of clients. */
@@ -147,6 +150,7 @@ export class Core implements HttpCommands {
     this.#slots = new Uint32Array(coreCalls.view(address(coreInfoLayout.slots), slots * slotLayout.bytes));
     this.#stats = new BigUint64Array(coreCalls.view(address(coreInfoLayout.stats), statsLayout.bytes));
     this.#statWords = new Uint32Array(this.#stats.buffer);
+    this.#interrupted = new Uint32Array(coreCalls.view(address(coreInfoLayout.interrupted), 4));
     const viewAddress = address(coreInfoLayout.view);
     this.#viewWord = viewAddress === 0 ? undefined : new BigUint64Array(coreCalls.view(viewAddress, 8));
     this.epoch = view.getUint32(coreInfoLayout.epoch, true);
@@ -304,6 +308,17 @@ export class Core implements HttpCommands {
   /** How many events of input a turn is to bring, at most; the rest comes with the next. */
   pace(events: number): void {
     coreCalls.pace(this.#core, events);
+  }
+
+  /** The wait of a turn also ends when `fd` is readable. Nothing is read from it. Once. Throws SystemError, and then waits end as before. */
+  interruptBy(fd: number): void {
+    coreCalls.interruptBy(this.#core, fd);
+    this.isInterruptible = true;
+  }
+
+  /** Whether the wait of the latest turn was ended by the descriptor of `interruptBy`. */
+  get wasInterrupted(): boolean {
+    return this.#interrupted[0] !== 0;
   }
 
   get hasCommands(): boolean {

@@ -1,27 +1,41 @@
 /**
  * The worker's loop: poll → dispatch → flush, in turns, inside Bun's event loop.
  *
- * Role: drives the core. Up: worker/main.ts. Down: core/core.ts.
+ * Role: drives the core. Up: worker/main.ts. Down: core/core.ts, host-timers.ts, host-poll.ts.
  *
  *   asleep ──wake_fd readable, timer due, or a command queued──> awake: visits of several turns ──quiet for a while──> asleep
  *
- * Bun's loop stays master: a visit is bounded in time, and between visits timers, fetch and Redis are served. While awake and
- * without work a turn waits in the kernel for a short time, which costs no CPU and answers the next packet sooner than a sleep would;
- * not so while promises of handlers are pending, because what they wait for comes through Bun's loop.
+ * Bun's loop stays master: whatever it has to do ends a visit. A visit that has work is bounded in time. One that has none waits in the kernel, which
+ * costs no CPU and answers the next packet with one system call, where waking Bun's loop takes several; the wait ends when a
+ * packet comes, when Bun's own epoll descriptor is readable, when a timer is due, and after `longestWaitMs` in any case, for what Bun does by
+ * its own clocks. So the worker sleeps, which wakes for nothing at all, only after a long silence.
+ *
+ * Between Bun's callbacks and its next look at the clock there may be more to run than can be seen from here: immediates, and what a handler that
+ * awaits has started. After each of these Bun's loop gets two whole passes before the worker waits again.
  */
 import { drainMicrotasks } from 'bun:jsc';
 import { capacity } from '../../ffi/layout.ts';
 import type { Core, WebSocketEvents } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
+import { findHostPoll } from './host-poll.ts';
+import type { HostTimers } from './host-timers.ts';
 import { Pace } from './pace.ts';
 
-/** Longest visit to the core before Bun's loop gets a turn. */
+/** Longest work in the core before Bun's loop gets a turn. */
 const visitMs = 2;
 const turnsPerVisit = 32;
-/** One wait in the kernel; also how late Bun's own timers may be served because of it. */
-const waitUs = 200;
-/** How long after the last event the worker stays awake. */
-const stayAwakeMs = 1;
+/** How long a wait may be, and how long the worker stays awake, when nobody can tell that Bun has something to do. */
+const blindWaitMs = 1;
+/** How long after the last event the worker stays awake when events are rarer than its patience. */
+const awakeMsMin = 2;
+/** A wait that has lasted longer was one: what follows has the whole time of a visit. */
+const restMs = 0.1;
+/** Passes of Bun's loop until all that was to run has run: what is queued while one goes on is run by the next. */
+const passesToSettle = 2;
+/** Looks for Bun's epoll descriptor: it watches the eventfd once something has been read from it. */
+const looksForHost = 20;
+/** Visits are not among the immediates that are watched. */
+const schedule = setImmediate;
 
 export interface LoopOptions {
   readonly core: Core;
@@ -29,6 +43,12 @@ export interface LoopOptions {
   readonly websocket: WebSocketEvents;
   /** The eventfd given to the core as wakeFd. */
   readonly wakeFd: number;
+  /** What Bun is due to do. undefined: not known, so no wait is long. */
+  readonly timers?: HostTimers | undefined;
+  /** Milliseconds after which Bun's loop gets its turn although nothing is known to be due; default 200. */
+  readonly longestWaitMs?: number;
+  /** How long the worker stays awake after the last event, when events come more often than that; default 250. */
+  readonly awakeMs?: number;
   /** Promises of handlers that have not settled. */
   pending(): number;
   /** Asked before going to sleep: whether anything may still come. When not, the loop stops and lets the process end. */
@@ -42,10 +62,21 @@ export class Loop {
   readonly #websocket: WebSocketEvents;
   readonly #options: LoopOptions;
   readonly #pace = new Pace(visitMs, capacity.eventsCapacity);
+  readonly #timers: HostTimers | undefined;
+  readonly #longestWaitMs: number;
+  readonly #awakeMs: number;
   #asleep = false;
   #scheduled = false;
   #stopped = false;
   #lastEvent = 0;
+  /** Mean of the latest silences that were long enough to be one, in ms. */
+  #silence = 0;
+  /** Passes of Bun's loop, which are visits. */
+  #passes = 0;
+  /** From this pass on the worker may wait. */
+  #settled = 0;
+  #immediates = 0;
+  #looks = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timerDue = Number.POSITIVE_INFINITY;
   #wakes: { cancel(): Promise<void> } | undefined;
@@ -57,6 +88,9 @@ export class Loop {
     this.#websocket = options.websocket;
     this.#options = options;
     this.#core.pace(this.#pace.limit);
+    this.#timers = options.timers;
+    this.#longestWaitMs = options.longestWaitMs ?? 200;
+    this.#awakeMs = options.awakeMs ?? 250;
     options.core.onQueued = () => this.#schedule();
   }
 
@@ -72,6 +106,11 @@ export class Loop {
     }
   }
 
+  /** Nothing is polled: a packet wakes the worker through its descriptor. */
+  get isAsleep(): boolean {
+    return this.#asleep;
+  }
+
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
@@ -82,7 +121,7 @@ export class Loop {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setImmediate(this.#visit);
+    schedule(this.#visit);
   }
 
   #onVisit(): void {
@@ -90,40 +129,90 @@ export class Loop {
     if (this.#stopped) return;
     if (this.#asleep) this.#wake();
     const core = this.#core;
+    this.#passes++;
     const began = performance.now();
+    let worked = began;
     let now = began;
-    let idle = false;
-    for (let turns = 0; turns < turnsPerVisit && now - began < visitMs; turns++) {
-      const count = core.turn(this.#options.pending() === 0 ? waitUs : 0);
+    let count = 0;
+    for (let turns = 0; turns < turnsPerVisit && now - worked < visitMs; turns++) {
+      const waitMs = this.#mayWait(began, now);
+      count = core.turn(waitMs * 1000);
+      const before = now;
+      now = performance.now();
+      if (waitMs > 0 && now - before > restMs) {
+        worked = now;
+        turns = 0;
+      }
       if (count > 0) {
-        const given = performance.now();
         core.dispatch(count, this.#http, this.#websocket);
         // Handlers that await something already settled answer within this visit.
         drainMicrotasks();
+        this.#onEvents(now);
+        const given = now;
         now = performance.now();
         if (this.#pace.note(count, now - given)) core.pace(this.#pace.limit);
-      } else {
-        now = performance.now();
-      }
-      if (count > 0 || core.hasCommands) {
-        this.#lastEvent = now;
-        idle = false;
-      } else if (idle) {
+      } else if (
+        !core.hasCommands &&
+        (waitMs === 0 || core.wasInterrupted || !core.isInterruptible || now - began >= this.#longestWaitMs)
+      ) {
         break;
-      } else {
-        idle = true;
       }
     }
-    if (!idle || now - this.#lastEvent < this.#awakeFor()) this.#schedule();
+    const isBusy = count > 0 || core.hasCommands || core.wasInterrupted;
+    if (isBusy || (now - this.#lastEvent < this.#awakeFor() && this.#isNeeded())) this.#schedule();
     else this.#sleep();
   }
 
+  #onEvents(now: number): void {
+    const silence = now - this.#lastEvent;
+    if (silence > 1 && this.#lastEvent > 0) this.#silence += (Math.min(silence, 4 * this.#awakeMs) - this.#silence) / 8;
+    this.#lastEvent = now;
+    // What handlers await may have been started and not yet be anywhere that ends a wait.
+    if (this.#options.pending() > 0) this.#settled = this.#passes + passesToSettle;
+  }
+
+  /** ret: milliseconds that a turn may wait now; 0: Bun's loop comes first */
+  #mayWait(began: number, now: number): number {
+    const timers = this.#timers;
+    if (timers === undefined || !this.#hearsHost()) return this.#options.pending() === 0 ? blindWaitMs : 0;
+    if (timers.immediates !== this.#immediates) {
+      this.#immediates = timers.immediates;
+      this.#settled = this.#passes + passesToSettle;
+    }
+    if (this.#passes < this.#settled || !this.#isNeeded()) return 0;
+    const untilSleep = this.#lastEvent + this.#awakeFor() - now;
+    if (untilSleep <= 0) return 0;
+    const untilPass = began + this.#longestWaitMs - now;
+    return Math.max(0, Math.min(untilSleep, untilPass, timers.next(now)));
+  }
+
+  /** Whether Bun's loop can end a wait. */
+  #hearsHost(): boolean {
+    if (this.#core.isInterruptible) return true;
+    if (this.#looks >= looksForHost) return false;
+    this.#looks++;
+    const fd = findHostPoll(this.#options.wakeFd);
+    if (fd === undefined) return false;
+    try {
+      this.#core.interruptBy(fd);
+    } catch {
+      this.#looks = looksForHost;
+      return false;
+    }
+    return true;
+  }
+
+  #isNeeded(): boolean {
+    return this.#options.isNeeded?.() !== false;
+  }
+
   #awakeFor(): number {
-    return this.#options.pending() === 0 ? stayAwakeMs : 0;
+    if (!this.#core.isInterruptible) return this.#options.pending() === 0 ? blindWaitMs : 0;
+    return this.#silence < this.#awakeMs / 2 ? this.#awakeMs : awakeMsMin;
   }
 
   #sleep(): void {
-    if (this.#options.isNeeded?.() === false) {
+    if (!this.#isNeeded()) {
       this.stop();
       return;
     }

@@ -23,6 +23,7 @@ import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoo
 import { unfinishedBytesOf } from '../supervisor/memory.ts';
 import { Drain } from './drain.ts';
 import { startHeartbeat } from './heartbeat.ts';
+import { watchHostTimers } from './host-timers.ts';
 import { WorkerListeners } from './listeners.ts';
 import { Loop } from './loop.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
@@ -225,6 +226,7 @@ async function main(): Promise<void> {
   native.endWithParent('SIGKILL');
   if (boot.cpu !== null) native.affinitySet(boot.cpu);
   installLightGlobals();
+  const timers = watchHostTimers();
   const config = await loadConfig(boot.configPath);
   const log = createLog({
     level: config.log.level,
@@ -250,6 +252,7 @@ async function main(): Promise<void> {
     http: listeners.named(frontends.http),
     websocket: frontends.websocket,
     wakeFd,
+    timers,
     pending: frontends.pending,
   });
   const running = loop.run();

@@ -3,6 +3,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -344,8 +345,72 @@ static void epoll_does_without_what_a_sandbox_forbids(void **state) {
     }
 }
 
+/* ret: whether a wait was interrupted, within as many turns as it may take */
+static int is_interrupted_within(struct rw_ring *ring, uint32_t wait_us) {
+    struct rw_completion completion;
+    for (int turn = 0; turn < 4 && !ring->interrupted; turn++) {
+        assert_int_equal(rw_ring_submit(ring, wait_us), RW_OK);
+        assert_int_equal(rw_ring_reap(ring, &completion, 1), 0);
+    }
+    int interrupted = ring->interrupted != 0;
+    ring->interrupted = 0;
+    return interrupted;
+}
+
+/* As a host would have it: the epoll descriptor of a loop of its own. */
+static void a_wait_ends_when_the_hosts_descriptor_is_readable(void **state) {
+    (void)state;
+    const uint64_t one = 1;
+    uint64_t value;
+    struct rw_ring *ring = ring_open(base_config());
+    int event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), host = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event interest = {.events = EPOLLIN};
+    assert_int_equal(epoll_ctl(host, EPOLL_CTL_ADD, event, &interest), 0);
+    assert_int_equal(rw_ring_interrupt_by(ring, host), RW_OK);
+    assert_false(is_interrupted_within(ring, 1000));
+
+    assert_int_equal(write(event, &one, sizeof one), sizeof one);
+    assert_true(is_interrupted_within(ring, 10 * WAIT_US));
+    assert_true(is_interrupted_within(ring, 10 * WAIT_US)); /* nobody has dealt with it */
+    assert_int_equal(read(event, &value, sizeof value), sizeof value);
+    assert_false(is_interrupted_within(ring, 1000));
+
+    /* Dealt with between two waits: the next one does not end for it, and ends for what comes then. */
+    assert_int_equal(write(event, &one, sizeof one), sizeof one);
+    assert_int_equal(read(event, &value, sizeof value), sizeof value);
+    assert_false(is_interrupted_within(ring, 1000));
+    assert_int_equal(write(event, &one, sizeof one), sizeof one);
+    assert_true(is_interrupted_within(ring, 10 * WAIT_US));
+    close(host);
+    close(event);
+}
+
+static void send_now_takes_what_fits_and_says_what_is_wrong(void **state) {
+    (void)state;
+    struct rw_ring *ring = ring_open(base_config());
+    int pair[2];
+    char bytes[65536] = "two parts", got[16];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    const struct iovec parts[] = {{.iov_base = bytes, .iov_len = 4}, {.iov_base = bytes + 4, .iov_len = 5}};
+    assert_int_equal(rw_ring_send_now(ring, pair[0], parts, 2), 9);
+    assert_int_equal(read(pair[1], got, sizeof got), 9);
+    assert_memory_equal(got, "two parts", 9);
+    const struct iovec whole = {.iov_base = bytes, .iov_len = sizeof bytes};
+    int64_t taken = 1;
+    for (int sends = 0; taken > 0; sends++) {
+        assert_true(sends < 1000);
+        taken = rw_ring_send_now(ring, pair[0], &whole, 1);
+    }
+    assert_int_equal(taken, -EAGAIN);
+    close(pair[1]);
+    assert_int_equal(rw_ring_send_now(ring, pair[0], &whole, 1), -EPIPE);
+    close(pair[0]);
+}
+
 int main(void) {
     const struct CMUnitTest contract[] = {
+        CONTRACT(a_wait_ends_when_the_hosts_descriptor_is_readable),
+        CONTRACT(send_now_takes_what_fits_and_says_what_is_wrong),
         CONTRACT(a_small_completion_queue_overflows_and_loses_nothing),
         CONTRACT(every_write_to_a_polled_eventfd_is_told_and_drained),
         CONTRACT(sleep_makes_wake_fd_readable_only_while_asleep),

@@ -214,7 +214,8 @@ forEachBackend('handlers of a WebSocket', (backend) => {
         wire.write(frame(opcode.close, closePayload(1011)));
         await until(heard(name, event === 'close' ? 'failing' : 'close'));
         expect([name, (await gateway.metric('ringway_handler_errors_total')) - before]).toEqual([name, 1]);
-        expect(gateway.output()).toContain(`the ${event} handler of /${how}/${event}/:name failed`);
+        const line = `the ${event} handler of /${how}/${event}/:name failed`;
+        await eventually(line, () => gateway.output().includes(line));
         wire.destroy();
       }
     }

@@ -1,8 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { readdirSync, readlinkSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { native, type SharedStats } from '../../ffi/bindings.ts';
 import { statsLayout } from '../../ffi/layout.ts';
 import type { BackendName, BehaviorOptions } from '../../src/core/core.ts';
+import { watchHostTimers } from '../../src/worker/host-timers.ts';
 import { Loop } from '../../src/worker/loop.ts';
 import { frame, opcode, Wire } from '../e2e/wire.ts';
 import { backends, LiveCore } from './fixtures/live-core.ts';
@@ -13,6 +15,8 @@ let running: Promise<void>;
 let shmFd: number;
 let stats: SharedStats;
 let pending: number;
+/** Whether the loop is told when Bun has something to do. */
+let hearsHost = false;
 
 function counter(name: string): number {
   return Number(stats.read(0)[statsLayout.fields.findIndex((field) => field.name === name)]);
@@ -39,19 +43,14 @@ function descriptors(): string[] {
   });
 }
 
-/** Wait until the loop sleeps: it has gone to sleep, and no turn follows. */
-async function asleep(): Promise<void> {
-  let turns = -1;
-  await eventually('the loop sleeps', () => {
-    const before = turns;
-    turns = counter('turns');
-    return counter('sleeps') > 0 && turns === before;
-  });
+function asleep(): Promise<true> {
+  return eventually('the loop sleeps', () => loop.isAsleep);
 }
 
 /** Wait until nothing has happened for a while. */
 async function settled(): Promise<void> {
-  for (let turns = -1; turns !== counter('turns'); await Bun.sleep(120)) turns = counter('turns');
+  for (let turns = -1; turns !== counter('turns'); await Bun.sleep(300)) turns = counter('turns');
+  await asleep();
 }
 
 /** Echoes what it gets; 64 messages are always on their way. Its argument is where. */
@@ -67,7 +66,8 @@ function begin(backend: BackendName, behavior: Partial<BehaviorOptions> = {}): v
   live = new LiveCore(backend, { behavior, core: { shmFd } });
   pending = 0;
   const { core, http, websocket, wakeFd } = live;
-  loop = new Loop({ core, http, websocket, wakeFd, pending: () => pending });
+  const timers = hearsHost ? watchHostTimers() : undefined;
+  loop = new Loop({ core, http, websocket, wakeFd, timers, pending: () => pending });
   running = loop.run();
 }
 
@@ -88,9 +88,16 @@ async function open(): Promise<Wire> {
   return wire;
 }
 
-for (const backend of backends) {
-  describe(`Loop on ${backend}`, () => {
-    beforeEach(() => begin(backend));
+const kinds = backends.flatMap((backend) =>
+  [false, true].map((hears) => ({ backend, hears, kind: `${hears ? 'hearing' : 'blind'} Loop` })),
+);
+
+for (const { backend, hears, kind } of kinds) {
+  describe(`${kind} on ${backend}`, () => {
+    beforeEach(() => {
+      hearsHost = hears;
+      begin(backend);
+    });
 
     test('a packet wakes it from its sleep', async () => {
       live.onMessage = (socket, message) => socket.send(message);
@@ -190,7 +197,11 @@ for (const backend of backends) {
     });
   });
 
-  describe(`Loop with timers of the core on ${backend}`, () => {
+  describe(`${kind} with timers of the core on ${backend}`, () => {
+    beforeEach(() => {
+      hearsHost = hears;
+    });
+
     test('a timer that is due wakes it: pings go out while nothing else happens', async () => {
       begin(backend, { pingIntervalMs: 100 });
       const wire = await open();
@@ -215,6 +226,127 @@ for (const backend of backends) {
       // Others in this process may close theirs meanwhile.
       expect(descriptors().filter((descriptor) => !before.has(descriptor))).toEqual([]);
       begin(backend);
+    });
+  });
+}
+
+for (const backend of backends) {
+  describe(`Loop that waits in the core on ${backend}`, () => {
+    // Long enough that whatever waits for it fails the test.
+    const longestWaitMs = 3000;
+    const promptMs = 1000;
+
+    beforeEach(async () => {
+      hearsHost = true;
+      shmFd = native.shmCreate(1, 65536);
+      stats = native.shmMap(shmFd);
+      live = new LiveCore(backend, { core: { shmFd } });
+      pending = 0;
+      const { core, http, websocket, wakeFd } = live;
+      loop = new Loop({ core, http, websocket, wakeFd, timers: watchHostTimers(), longestWaitMs, awakeMs: 4000, pending: () => pending });
+      running = loop.run();
+      live.onMessage = (socket, message) => socket.send(message);
+      const wire = await open();
+      wire.write(frame(opcode.text, 'awake'));
+      expect((await wire.frame())?.payload.toString()).toBe('awake');
+      await eventually('the loop hears Bun', () => core.isInterruptible);
+    });
+
+    async function isPrompt(what: () => Promise<unknown>): Promise<void> {
+      for (let at = 0; at < 3; at++) {
+        const began = performance.now();
+        await what();
+        expect(performance.now() - began).toBeLessThan(promptMs);
+        expect(loop.isAsleep).toBe(false);
+      }
+    }
+
+    test('timers of every kind are served when they are due', async () => {
+      const { setTimeout: wait, setInterval: ticks, scheduler } = await import('node:timers/promises');
+      await isPrompt(() => new Promise((resolve) => setTimeout(resolve, 5)));
+      await isPrompt(() => new Promise((resolve) => setTimeout(resolve)));
+      await isPrompt(() => Bun.sleep(5));
+      await isPrompt(() => wait(5));
+      await isPrompt(() => promisify(setTimeout)(5));
+      await isPrompt(() => scheduler.wait(5));
+      await isPrompt(async () => {
+        let count = 0;
+        for await (const _ of ticks(5)) if (++count === 3) break;
+      });
+      await isPrompt(() => new Promise((resolve) => AbortSignal.timeout(5).addEventListener('abort', resolve)));
+      await isPrompt(async () => {
+        let count = 0;
+        const three = Promise.withResolvers<void>();
+        const timer = setInterval(() => {
+          if (++count === 3) three.resolve();
+        }, 5);
+        await three.promise;
+        clearInterval(timer);
+      });
+    });
+
+    test('a timer that is begun again is served when it is due again', async () => {
+      await isPrompt(async () => {
+        const fired = Promise.withResolvers<void>();
+        const timer = setTimeout(fired.resolve, 40);
+        await Bun.sleep(20);
+        timer.refresh();
+        await fired.promise;
+      });
+    });
+
+    test('immediates run one after the other, whoever sets them', async () => {
+      await isPrompt(async () => {
+        for (let at = 0; at < 20; at++) await new Promise((resolve) => setImmediate(resolve));
+      });
+      await isPrompt(async () => {
+        await Bun.sleep(1);
+        await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+      });
+    });
+
+    test('descriptors of Bun, its threads and child processes end a wait', async () => {
+      const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: () => new Response('fetched') });
+      await isPrompt(async () => expect(await (await fetch(server.url)).text()).toBe('fetched'));
+      await isPrompt(() => Bun.file(import.meta.path).text());
+      await isPrompt(() => crypto.subtle.digest('SHA-256', new Uint8Array(100_000)));
+      await server.stop(true);
+      const child = Bun.spawn(['true']);
+      expect(await Promise.race([child.exited, Bun.sleep(promptMs).then(() => 'late')])).toBe(0);
+    });
+
+    test('what a handler awaits is served although it is begun within a turn', async () => {
+      const wire = await open();
+      const awaits: (() => Promise<unknown>)[] = [
+        () => new Promise((resolve) => setTimeout(resolve, 2)),
+        () => new Promise((resolve) => setImmediate(resolve)),
+        () => Bun.file(import.meta.path).text(),
+      ];
+      for (const once of awaits) {
+        live.onMessage = async (socket, message) => {
+          message.detach();
+          pending++;
+          await once();
+          pending--;
+          socket.send(message);
+        };
+        await isPrompt(async () => {
+          wire.write(frame(opcode.text, 'awaited'));
+          expect((await wire.frame())?.payload.toString()).toBe('awaited');
+        });
+      }
+    });
+
+    test('a timer due within a wait that a packet has ended is served all the same', async () => {
+      const wire = await open();
+      for (let at = 0; at < 10; at++) {
+        const began = performance.now();
+        const fired = new Promise((resolve) => setTimeout(resolve, 10));
+        wire.write(frame(opcode.text, 'between'));
+        await wire.frame();
+        await fired;
+        expect(performance.now() - began).toBeLessThan(promptMs);
+      }
     });
   });
 }

@@ -14,6 +14,7 @@ import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpEvents, RequestRecordHandler } from '../../core/http.ts';
 import { outputTo } from '../../output.ts';
 import { unfinishedBytesOf } from '../../supervisor/memory.ts';
+import { watchHostTimers } from '../../worker/host-timers.ts';
 import { Loop } from '../../worker/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
 import { tellTopicsFull } from '../../worker/topics-full.ts';
@@ -75,6 +76,8 @@ const listenersMax = 256;
 
 /** As the original's: a process whose listeners have closed ends when its clients have been silent for so long. */
 const keepAliveTimeoutMs = 10_000;
+/** A program may have kept timers from before this module was loaded, which nobody notes: they are no later than this. */
+const longestWaitMs = 50;
 
 /** The original has no limit; what is far beyond any use must not fill the memory. */
 const topicsPerSocket = 65_536;
@@ -258,6 +261,8 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
       http: this,
       websocket: this,
       wakeFd: this.#wakeFd,
+      timers: watchHostTimers(),
+      longestWaitMs,
       pending: () => this.#pending,
       isNeeded: () => this.#openListeners.size > 0 || this.core.connections() > 0,
       onStopped: () => {
