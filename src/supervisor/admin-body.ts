@@ -11,10 +11,6 @@ const heldBytesMax = 64 * 1024 * 1024;
 
 /** What handlers of the admin listener find in their context. */
 export interface AdminEnv {
-  Bindings: {
-    /** Let this request take so many seconds. */
-    readonly extend?: (request: Request, seconds: number) => void;
-  };
   Variables: {
     /** Behind `readBody`. */
     body: Uint8Array<ArrayBuffer>;

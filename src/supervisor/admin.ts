@@ -1,17 +1,19 @@
 /**
  * The admin listener: health and metrics, from the supervisor, so that they answer while workers do not; publishing and reloading, for
  * whoever has the token.
- * Role: turns the state of the node into HTTP. Up: operators, orchestrators, Prometheus. Down: supervisor.ts, metrics.ts.
+ * Role: turns the state of the node into HTTP. Up: operators, orchestrators, Prometheus. Down: supervisor.ts, metrics.ts, admin-http.ts.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { lstatSync, unlinkSync } from 'node:fs';
-import type { Server } from 'bun';
+import { unlinkSync } from 'node:fs';
 import { type Context, Hono, type MiddlewareHandler } from 'hono';
 import type { Registry } from 'prom-client';
+import { native } from '../../ffi/bindings.ts';
+import { listenFlag } from '../../ffi/layout.ts';
 import type { AdminSettings } from '../config/resolve.ts';
 import type { Log } from '../log.ts';
-import { errorCode, listenProblem } from '../operating-error.ts';
-import { type AdminEnv, bodyBytesMax, readBody } from './admin-body.ts';
+import { listenProblem } from '../operating-error.ts';
+import { type AdminEnv, readBody } from './admin-body.ts';
+import { serveHttp } from './admin-http.ts';
 import { describeAdmin } from './admin-openapi.ts';
 import { addPublishRoutes, type Publish } from './admin-publish.ts';
 import { type AdminPlace, type KeptToken, keepToken } from './admin-token.ts';
@@ -39,11 +41,6 @@ export type ReloadAnswer =
 
 const readPaths = ['/healthz', '/readyz', '/metrics', '/openapi.json'];
 const writePaths = ['/publish/*', '/reload'];
-
-/** Seconds that a connection may be silent. */
-const idleSeconds = 30;
-/** And while it waits for a reload, which takes as long as the config does; the most that Bun has. */
-const reloadSeconds = 255;
 
 /**
  * `token`: what requests that change something must show; undefined: nobody can. `onDefect`: told of what went wrong without being anybody's
@@ -87,7 +84,6 @@ export function adminApp(view: AdminView, token: string | undefined, onDefect: (
 
 function addReloadRoute(app: Hono<AdminEnv>, reload: () => Promise<ReloadAnswer>): void {
   app.post('/reload', async (context) => {
-    context.env?.extend?.(context.req.raw, reloadSeconds);
     const answer = await reload();
     if (answer.kind === 'reloaded') return context.json({ generation: answer.generation });
     if (answer.kind === 'failed') return context.json({ error: answer.reason }, 409);
@@ -126,16 +122,11 @@ export interface AdminServer {
 export async function serveAdmin(view: AdminView, address: AdminSettings, log: Log): Promise<AdminServer> {
   // Made when the address is known, which names the file of a token that we make.
   let app: Hono<AdminEnv> | undefined;
-  const common = {
-    fetch: (request: Request, server: Server<undefined>) => {
-      const env = { extend: (extended: Request, seconds: number) => server.timeout(extended, seconds) };
-      // Bun leaves the content out, and tells its length; Hono would tell of a length of 0.
-      const whole = request.method === 'HEAD' ? new Request(request, { method: 'GET' }) : request;
-      return app?.fetch(whole, env) ?? new Response(null, { status: 503 });
-    },
-    development: false,
-    // A little more than ours, whose answer says more.
-    maxRequestBodySize: bodyBytesMax + 65536,
+  const isLoopback = address.kind === 'tcp' && isLoopbackAddress(address.host);
+  const onDefect = (error: unknown) => log.error({ err: error }, 'the admin listener has failed to answer a request');
+  const fetch = (request: Request) => {
+    if (isLoopback && !isLocalName(request)) return misdirected();
+    return app?.fetch(request) ?? new Response(null, { status: 503 });
   };
   let end = () => {};
   const begin = (place: AdminPlace, token: string | undefined) => {
@@ -143,7 +134,6 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
     const kept = needsToken ? tryKeepToken(place, log) : undefined;
     const timer = setInterval(() => kept?.refresh(), refreshMs);
     timer.unref();
-    const onDefect = (error: unknown) => log.error({ err: error }, 'the admin listener has failed to answer a request');
     app = adminApp(view, token ?? kept?.token, onDefect);
     end = () => {
       clearInterval(timer);
@@ -166,32 +156,56 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
     };
   };
   if (address.kind === 'unix') {
-    await removeStaleSocket(address.path);
-    // On Unix sockets Bun takes a time for all requests (its types do not know), and none for one of them.
-    const options = { ...common, unix: address.path, idleTimeout: reloadSeconds } as Bun.Serve.Options<undefined>;
     const fileMode = socketFileMode(address, 'admin');
-    const serve = () => Bun.serve(options);
-    const server = attempt(fileMode === undefined ? serve : () => bindPrivately(serve), `the Unix socket ${address.path}`);
+    const listen = () => native.listenSocket(address.path, undefined, backlog, 0);
+    const fd = attempt(fileMode === undefined ? listen : () => bindPrivately(listen), `the Unix socket ${address.path}`);
     try {
       if (fileMode !== undefined) applySocketFileMode(address.path, fileMode, 'admin');
     } catch (error) {
-      void server.stop(true);
+      native.listenClose(fd);
       removeFile(address.path);
       throw error;
     }
+    const server = serveHttp(fd, fetch, onDefect);
     return servedAt({ path: address.path }, `unix:${address.path}`, () => {
-      void server.stop(true);
+      server.stop();
       removeFile(address.path);
     });
   }
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
-  // Bun's default lets two processes share a port in silence; half of the scrapes would reach the wrong gateway.
-  const server = attempt(
-    () => Bun.serve({ ...common, hostname: address.host, port: address.port, idleTimeout: idleSeconds, reusePort: false }),
+  // Exclusive: were two processes to share the port in silence, half of the scrapes would reach the wrong gateway.
+  const fd = attempt(
+    () => native.listenSocket(address.host, address.port, backlog, listenFlag.exclusive),
     `${host}:${address.port}, for the admin listener`,
   );
-  const place = { host: address.host, port: server.port ?? address.port };
-  return servedAt(place, `http://${hostText(address.host)}:${server.port}`, () => void server.stop(true));
+  const port = native.socketPort(fd);
+  const server = serveHttp(fd, fetch, onDefect);
+  return servedAt({ host: address.host, port }, `http://${hostText(address.host)}:${port}`, () => server.stop());
+}
+
+/** Connections that may wait to be accepted. */
+const backlog = 128;
+
+function isLoopbackAddress(host: string): boolean {
+  return host.startsWith('127.') || host === '::1';
+}
+
+/**
+ * Whether a request to a loopback address was meant for one. A page in a browser of this machine can have its own name resolve to 127.0.0.1, and
+ * read what is answered there as if it were its own (DNS rebinding). Clients that send no Host, as with HTTP/1.0, are no browsers.
+ */
+function isLocalName(request: Request): boolean {
+  const host = request.headers.get('host') ?? '';
+  if (host === '') return true;
+  const name = host.replace(/:\d*$/, '').toLowerCase();
+  return /^(?:.+\.)?localhost\.?$/.test(name) || /^\d+\.\d+\.\d+\.\d+$/.test(name) || /^\[[\da-f:.]+\]$/.test(name);
+}
+
+/** RFC 9110 §15.5.20 */
+function misdirected(): Response {
+  const error =
+    'this address answers requests for localhost and for addresses; send such a Host, or set admin.host to where others may connect';
+  return Response.json({ error }, { status: 421 });
 }
 
 /** More often than any cleaner of temporary files takes something away. */
@@ -214,17 +228,6 @@ function attempt<Server>(serve: () => Server, address: string): Server {
     return serve();
   } catch (error) {
     throw listenProblem(error, address, 'admin (or env ADMIN_PORT)');
-  }
-}
-
-/** A socket file that nobody listens on is left over from a gateway that was killed. */
-async function removeStaleSocket(path: string): Promise<void> {
-  try {
-    if (!lstatSync(path).isSocket()) return;
-    const socket = await Bun.connect({ unix: path, socket: { data() {} } });
-    socket.end();
-  } catch (error) {
-    if (errorCode(error) === 'ECONNREFUSED') removeFile(path);
   }
 }
 
