@@ -147,7 +147,7 @@ describe('publishing over HTTP', () => {
   });
 
   test('1,000 requests at the same time: each is answered, and what was taken comes once', async () => {
-    const headers = `Host: x\r\nAuthorization: Bearer ${gateway.token()}\r\nContent-Type: text/plain\r\nConnection: close\r\n`;
+    const headers = `Host: localhost\r\nAuthorization: Bearer ${gateway.token()}\r\nContent-Type: text/plain\r\nConnection: close\r\n`;
     const send = async (at: number) => {
       const client = await RawClient.connect({ port: gateway.adminPort });
       const body = `t${at % 16} ${at}`;
@@ -169,7 +169,7 @@ describe('publishing over HTTP', () => {
     const before = logLines(gateway).length;
     for (const framing of ['Content-Length: 100\r\n\r\nabc', 'Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n']) {
       const client = await RawClient.connect({ port: gateway.adminPort });
-      client.write(`POST /publish/t HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${gateway.token()}\r\n${framing}`);
+      client.write(`POST /publish/t HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${gateway.token()}\r\n${framing}`);
       await Bun.sleep(50);
       client.destroy();
     }
@@ -185,7 +185,9 @@ describe('publishing over HTTP', () => {
     const over = new Uint8Array(8 * 1024 * 1024 + 1);
     expect((await gateway.post('/publish/t', over)).status).toBe(413);
     const client = await RawClient.connect({ port: gateway.adminPort });
-    client.write(`POST /publish/t HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${gateway.token()}\r\nTransfer-Encoding: chunked\r\n\r\n`);
+    client.write(
+      `POST /publish/t HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${gateway.token()}\r\nTransfer-Encoding: chunked\r\n\r\n`,
+    );
     const part = Buffer.concat([Buffer.from('100000\r\n'), Buffer.alloc(0x100000), Buffer.from('\r\n')]);
     for (let at = 0; at < 9; at++) client.write(part);
     expect((await client.response()).status).toBe(413);
@@ -196,10 +198,12 @@ describe('publishing over HTTP', () => {
   test('topics whose path is no UTF-8 are refused, encoded or not', async () => {
     for (const path of ['/publish/%ff', '/publish/a\xff', '/publish/%zz', '/publish/']) {
       const client = await RawClient.connect({ port: gateway.adminPort });
-      const head = `POST ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${gateway.token()}\r\nContent-Length: 0\r\n\r\n`;
+      const head = `POST ${path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${gateway.token()}\r\nContent-Length: 0\r\n\r\n`;
       client.write(Buffer.from(head, 'latin1'));
       const { status, text } = await client.response();
-      expect([path, status, JSON.parse(text)]).toEqual([path, 400, { error: expect.stringContaining('the topic in the path is') }]);
+      // The core refuses an octet that no target may have (RFC 3986 §2) before anybody reads the path.
+      const told = path.includes('\xff') ? expect.stringContaining('Bad Request') : expect.stringContaining('the topic in the path is');
+      expect([path, status, text]).toEqual([path, 400, told]);
       client.destroy();
     }
   });
