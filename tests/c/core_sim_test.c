@@ -191,7 +191,8 @@ static void on_body(struct world *world, const struct rw_event *event, const uin
         assert_int_equal(request->body_seen, request->body_bytes);
         request->body_done = 1;
     }
-    host_answer(world->host, event, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .arg0 = event->bytes}, "", 0);
+    uint16_t kept = event->arg1 >> 16 & 1 ? RW_BODY_KEPT : 0;
+    host_answer(world->host, event, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .flags = kept, .arg0 = event->bytes}, "", 0);
 }
 
 static void on_event(struct host *host, const struct rw_event *event, const uint8_t *payload) {

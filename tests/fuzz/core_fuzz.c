@@ -223,6 +223,7 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
         default:
             record = about(fuzz, slot, RW_COMMAND_BODY_ACK);
             record.arg0 = (uint32_t)bytes;
+            record.flags = what & 0x40 ? RW_BODY_KEPT : 0;
             command(fuzz, record, NULL, 0);
             break;
     }
@@ -374,6 +375,7 @@ static void behave(struct fuzz *fuzz, uint32_t index, uint8_t flags) {
         behavior.bytes_per_second = flags & 1 ? 500 : 5;
     }
     if (flags & 0x10) behavior.flags |= RW_BEHAVIOR_PAUSE_ON_RATE;
+    if (flags & 4) behavior.message_timeout_ms = 2000;
     CHECK(rw_core_behavior(fuzz->core, index, &behavior) == RW_OK);
 }
 
@@ -474,6 +476,10 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
     fuzz->listener = rw_sim_listen(fuzz->core->ring);
     CHECK(rw_core_listen(fuzz->core, fuzz->listener, 0, take(input) & (RW_LISTENER_WANTS_CONNECT | RW_LISTENER_PROXY_PROTOCOL | RW_LISTENER_PROXY_REQUIRED)) == RW_OK);
     for (uint32_t i = 0; i < PEERS; i++) fuzz->peers[i] = -1;
+    uint8_t narrow = take(input);
+    if (narrow & 1) fuzz->core->limits.unfinished_bytes = 64u << (narrow >> 1 & 15);
+    if (narrow & 0x20) fuzz->core->limits.topics_per_socket = 1 + (narrow >> 6 & 1);
+    if (narrow & 0x80) fuzz->core->limits.topics = 2;
 }
 
 /* Addresses that peers have, or that proxies tell of. */
@@ -496,6 +502,7 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 && core->stats->backpressure_connections == 0);
     CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved.count == 0 && core->wheel.count == 0);
     CHECK(core->dirty.count + core->ready.count + core->ending.count == 0);
+    CHECK(core->unfinished_bytes == 0);
     /* Every connection that was counted for an address was taken back. */
     for (uint32_t i = 0; core->ip_limit.most && i < sizeof counted / sizeof counted[0]; i++) CHECK(rw_ip_limit_count(&core->ip_limit, counted[i]) == 0);
     turn(fuzz); /* tells the end of topics that have just ended */

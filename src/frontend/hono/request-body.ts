@@ -16,7 +16,6 @@ import { bodyUsedError, NativeResponse } from './natives.ts';
 export type BodyKind = 'text' | 'json' | 'bytes' | 'arrayBuffer' | 'blob' | 'formData';
 
 const decoder = new TextDecoder();
-const empty = new Uint8Array(0);
 
 export class RequestBody {
   private readonly head: RequestHead;
@@ -55,12 +54,12 @@ export class RequestBody {
     if (this.kind !== null) {
       if (end && this.parts.length === 0) {
         this.acknowledge(bytes.byteLength);
-        this.deliver(bytes);
+        this.deliver(() => convert(bytes, this.kind as BodyKind, this.contentType));
         return;
       }
       this.keep(bytes);
       this.acknowledge(bytes.byteLength);
-      if (end) this.deliver(this.takeAll());
+      if (end) this.deliverAll();
       return;
     }
     this.keep(bytes);
@@ -72,7 +71,7 @@ export class RequestBody {
     if (this.ended || this.failed) return;
     this.failed = true;
     this.failure = reason;
-    this.parts = [];
+    this.drop();
     this.reject?.(reason);
     this.resolve = this.reject = null;
     if (this.controller !== null && !this.cancelled) this.controller.error(reason);
@@ -95,7 +94,7 @@ export class RequestBody {
     let waiting = 0;
     for (const part of this.parts) waiting += part.byteLength;
     this.acknowledge(waiting);
-    if (this.ended) this.deliver(this.takeAll());
+    if (this.ended) this.deliverAll();
     return result;
   }
 
@@ -126,7 +125,7 @@ export class RequestBody {
       cancel: () => {
         this.touched = true;
         this.cancelled = true;
-        this.parts = [];
+        this.drop();
         this.wanted?.();
         this.wanted = null;
       },
@@ -167,18 +166,40 @@ export class RequestBody {
     this.wanted = null;
   }
 
-  private takeAll(): Uint8Array {
-    const parts = this.parts;
+  private drop(): void {
+    for (const part of this.parts) free(part);
     this.parts = [];
-    if (parts.length === 1) return parts[0] as Uint8Array;
-    return parts.length === 0 ? empty : (Buffer.concat(parts) as Uint8Array);
   }
 
-  private deliver(bytes: Uint8Array): void {
-    const { resolve, reject, kind } = this;
+  /** The parts as one. */
+  private takeAll(): Uint8Array<ArrayBuffer> {
+    const { parts } = this;
+    if (parts.length === 1) {
+      this.parts = [];
+      return parts[0] as Uint8Array<ArrayBuffer>;
+    }
+    let bytes = 0;
+    for (const part of parts) bytes += part.byteLength;
+    const whole = new Uint8Array(bytes);
+    let at = 0;
+    for (const part of parts) {
+      whole.set(part, at);
+      at += part.byteLength;
+    }
+    this.drop();
+    return whole;
+  }
+
+  private deliverAll(): void {
+    const bytes = this.takeAll();
+    this.deliver(() => convertOwn(bytes, this.kind as BodyKind, this.contentType));
+  }
+
+  private deliver(result: () => unknown): void {
+    const { resolve, reject } = this;
     this.resolve = this.reject = null;
     try {
-      resolve?.(convert(bytes, kind as BodyKind, this.contentType));
+      resolve?.(result());
     } catch (error) {
       reject?.(error);
     }
@@ -205,6 +226,25 @@ export function convert(bytes: Uint8Array, kind: BodyKind, contentType: string):
     default:
       return kind satisfies never;
   }
+}
+
+/** As `convert`, of bytes that nobody else has. */
+function convertOwn(bytes: Uint8Array<ArrayBuffer>, kind: BodyKind, contentType: string): unknown {
+  if (kind === 'bytes') return bytes;
+  if (kind === 'arrayBuffer') return bytes.buffer;
+  try {
+    return convert(bytes, kind, contentType);
+  } finally {
+    if (kind === 'text' || kind === 'json') free(bytes);
+  }
+}
+
+/**
+ * Give memory that nobody else has seen back at once. To the collector it is a small object, so that it comes late: with bodies that clients begin and
+ * leave, several times the budget would wait for it.
+ */
+function free(bytes: Uint8Array<ArrayBuffer>): void {
+  bytes.buffer.transfer(0);
 }
 
 function ignore(): void {}

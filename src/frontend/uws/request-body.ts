@@ -79,16 +79,16 @@ export function collectingSink(
     collected.set(bytes, used);
     used += bytes.byteLength;
     if (!isLast) return undefined;
-    const whole = used === collected.byteLength ? collected.buffer : collected.buffer.slice(0, used);
+    const whole = used === collected.byteLength ? collected.buffer : collected.buffer.transfer(used);
     collected = undefined;
     return giveOwn(handler, whole);
   };
 }
 
-/** `collected`, or a copy at least twice as large, with room for so many bytes more. */
+/** `collected`, or its successor, at least twice as large, with room for so many bytes more. */
 function withRoom(collected: Uint8Array<ArrayBuffer> | undefined, used: number, more: number, wanted: number): Uint8Array<ArrayBuffer> {
   if (collected !== undefined && collected.byteLength - used >= more) return collected;
-  const larger = new Uint8Array(Math.max(used + more, 2 * used, wanted));
-  if (collected !== undefined) larger.set(collected.subarray(0, used));
-  return larger;
+  const bytes = Math.max(used + more, 2 * used, wanted);
+  // What is left behind is given back at once, and not when the collector comes.
+  return new Uint8Array(collected === undefined ? new ArrayBuffer(bytes) : collected.buffer.transfer(bytes));
 }
