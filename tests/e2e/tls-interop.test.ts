@@ -3,7 +3,7 @@
  * A client that this machine lacks is skipped, and the name of its test says so.
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Authority, createAuthority } from './certificates.ts';
@@ -34,9 +34,17 @@ async function run(command: readonly string[], input = ''): Promise<string> {
   return out;
 }
 
+/** Compiled for this run. */
+async function runC(name: string, libraries: readonly string[], port: number): Promise<void> {
+  const program = join(mkdtempSync(join(folder, 'c-')), name);
+  await run(['cc', '-O1', join(clients, `${name}.c`), '-o', program, ...libraries.map((library) => `-l${library}`)]);
+  await run([program, String(port), authority.file]);
+}
+
 interface Client {
   readonly name: string;
-  readonly program: string;
+  /** What it needs: a program, or the path of a file. */
+  readonly needs: string;
   /** Sessions that it resumes. */
   readonly resumed: number;
   connect(port: number): Promise<unknown>;
@@ -45,7 +53,7 @@ interface Client {
 const clientList: readonly Client[] = [
   {
     name: 'GnuTLS',
-    program: 'gnutls-cli',
+    needs: 'gnutls-cli',
     resumed: 2,
     async connect(port) {
       for (const priority of ['NORMAL:-VERS-ALL:+VERS-TLS1.2', 'NORMAL:-VERS-ALL:+VERS-TLS1.3']) {
@@ -66,7 +74,7 @@ const clientList: readonly Client[] = [
   },
   {
     name: 'NSS',
-    program: 'tstclnt',
+    needs: 'tstclnt',
     resumed: 10,
     async connect(port) {
       const database = `sql:${mkdtempSync(join(folder, 'nss-'))}`;
@@ -83,7 +91,7 @@ const clientList: readonly Client[] = [
   },
   {
     name: 'stunnel',
-    program: 'stunnel4',
+    needs: 'stunnel4',
     resumed: 9,
     async connect(port) {
       // A port that was free a moment ago.
@@ -109,15 +117,22 @@ const clientList: readonly Client[] = [
   },
   {
     name: 'Go',
-    program: 'go',
+    needs: 'go',
     resumed: 38,
     connect: (port) => run(['go', 'run', join(clients, 'resume.go'), String(port), authority.file]),
   },
   {
     name: 'Java',
-    program: 'javac',
+    needs: 'javac',
     resumed: 38,
     connect: (port) => run(['java', join(clients, 'Resume.java'), String(port), authority.file]),
+  },
+  { name: 'wolfSSL', needs: '/usr/include/wolfssl/ssl.h', resumed: 38, connect: (port) => runC('wolfssl', ['wolfssl'], port) },
+  {
+    name: 'mbedTLS',
+    needs: '/usr/include/mbedtls/ssl.h',
+    resumed: 19,
+    connect: (port) => runC('mbedtls', ['mbedtls', 'mbedx509', 'mbedcrypto'], port),
   },
 ];
 
@@ -132,9 +147,9 @@ forEachBackend('TLS with others', (backend) => {
   });
   afterAll(() => gateway?.stop());
 
-  for (const { name, program, resumed, connect } of clientList) {
-    const isHere = Bun.which(program) !== null;
-    test.skipIf(!isHere)(`${name} is served and resumed${isHere ? '' : `: skipped, there is no ${program}`}`, async () => {
+  for (const { name, needs, resumed, connect } of clientList) {
+    const isHere = needs.startsWith('/') ? existsSync(needs) : Bun.which(needs) !== null;
+    test.skipIf(!isHere)(`${name} is served and resumed${isHere ? '' : `: skipped, there is no ${needs}`}`, async () => {
       const resumptions = () => gateway.metric('ringway_tls_resumptions_total');
       const before = await resumptions();
       await connect(gateway.port);
