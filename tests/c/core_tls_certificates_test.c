@@ -63,6 +63,23 @@ static void a_second_certificate_must_be_of_another_kind_and_whole(void **state)
     certificate_free(&rsa);
 }
 
+/* The authorities of clients are no part of what the server shows of itself, though one of them has signed its certificate. */
+static void only_the_certificates_of_the_file_are_shown(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct rw_tls_options options = certificate_options(&leaf);
+    options.ca_file = ca.cert_file.path;
+    options.flags = RW_TLS_CLIENT_OPTIONAL;
+    tls_listen(host, &options);
+    for (int i = 0; i < 2; i++) {
+        SSL_CTX *context = tls_client_with(versions[i], NULL);
+        struct peer *peer = tls_open(host, context, NULL);
+        assert_int_equal(sk_X509_num(SSL_get_peer_cert_chain(tls_of(peer)->ssl)), 1);
+        peer_close(host, peer);
+        SSL_CTX_free(context);
+    }
+    host_close(host);
+}
+
 /* ---------------------------------------------------------------- OCSP */
 
 /* What `ca` says of a certificate, until `until` seconds from now. */
@@ -237,6 +254,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(a_client_is_shown_the_kind_of_certificate_that_it_can_use),
         ON_SIM(a_second_certificate_must_be_of_another_kind_and_whole),
+        ON_SIM(only_the_certificates_of_the_file_are_shown),
         ON_EVERY_RING(a_response_is_stapled_to_its_certificate_while_it_is_good),
         ON_EVERY_RING(a_revoked_client_certificate_is_refused_whatever_its_session),
     };
