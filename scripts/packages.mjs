@@ -52,6 +52,7 @@ const packages = [
   { name: 'libwolfssl-dev', why: 'another one', from: 'test', present: () => existsSync('/usr/include/wolfssl/ssl.h') },
   { name: 'libmbedtls-dev', why: 'another one', from: 'test', present: () => existsSync('/usr/include/mbedtls/ssl.h') },
   { name: 'stunnel4', why: 'another one', from: 'test', present: () => onPath('stunnel4') },
+  { name: 'strace', why: 'counts system calls in the end-to-end tests', from: 'test', present: () => onPath('strace') },
   { name: 'haproxy', why: 'a load balancer for the tests of the image', from: 'test', present: () => onPath('haproxy') },
   { name: 'buildah', why: 'builds the container image', from: 'image', present: () => onPath('buildah') },
   { name: 'debootstrap', why: 'a Debian to build the image on', from: 'image', present: () => onPath('debootstrap') },
