@@ -53,9 +53,8 @@ static void *watcher_main(void *context) {
 }
 
 static int32_t watcher_start(struct rw_epoll_watcher *self) {
-    int control = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (control < 0) return -errno;
-    self->control_fd = control;
+    /* It was not to be had at the beginning: perhaps now. */
+    if (self->control_fd < 0 && (self->control_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) return -errno;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited: signals go to the host's own threads */
@@ -67,24 +66,23 @@ static int32_t watcher_start(struct rw_epoll_watcher *self) {
     if (result == EINVAL) result = pthread_create(&self->thread, NULL, watcher_main, self);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (result != 0) {
-        close(self->control_fd);
-        self->control_fd = -1;
-    }
+    self->is_running = result == 0;
     return -result;
 }
 
 void rw_epoll_watcher_init(struct rw_epoll_watcher *watcher, int32_t epoll_fd, int32_t wake_fd) {
     watcher->epoll_fd = epoll_fd;
     watcher->wake_fd = wake_fd;
-    watcher->control_fd = -1;
+    /* Now, and not at the first sleep: connections may have taken every descriptor by then, and a core that cannot sleep spins. */
+    watcher->control_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    watcher->is_running = false;
     atomic_init(&watcher->armed, false);
     atomic_init(&watcher->watching, false);
     atomic_init(&watcher->stopping, false);
 }
 
 int32_t rw_epoll_watcher_arm(struct rw_epoll_watcher *watcher) {
-    if (watcher->control_fd < 0) {
+    if (!watcher->is_running) {
         int32_t result = watcher_start(watcher);
         if (result < 0) return result;
     }
@@ -96,11 +94,13 @@ int32_t rw_epoll_watcher_arm(struct rw_epoll_watcher *watcher) {
 void rw_epoll_watcher_disarm(struct rw_epoll_watcher *watcher) { atomic_store(&watcher->armed, false); }
 
 void rw_epoll_watcher_destroy(struct rw_epoll_watcher *watcher) {
-    if (watcher->control_fd < 0) return;
-    atomic_store(&watcher->armed, false);
-    atomic_store(&watcher->stopping, true);
-    eventfd_signal(watcher->control_fd);
-    pthread_join(watcher->thread, NULL);
-    close(watcher->control_fd);
+    if (watcher->is_running) {
+        atomic_store(&watcher->armed, false);
+        atomic_store(&watcher->stopping, true);
+        eventfd_signal(watcher->control_fd);
+        pthread_join(watcher->thread, NULL);
+        watcher->is_running = false;
+    }
+    if (watcher->control_fd >= 0) close(watcher->control_fd);
     watcher->control_fd = -1;
 }

@@ -14,13 +14,15 @@
 struct rw_epoll_watcher {
     int32_t epoll_fd;
     int32_t wake_fd;
-    int32_t control_fd; /* eventfd: the sleeper's knock; -1 before the thread runs */
+    int32_t control_fd; /* eventfd: the sleeper's knock; -1: there was no descriptor yet */
+    bool is_running;    /* the thread */
     atomic_bool armed;    /* a write to wake_fd is wanted */
     atomic_bool watching; /* the thread looks at epoll_fd, or is about to */
     atomic_bool stopping;
     pthread_t thread;
 };
 
+/* Takes its descriptor; one that cannot be had now is asked for again by arm. */
 void rw_epoll_watcher_init(struct rw_epoll_watcher *watcher, int32_t epoll_fd, int32_t wake_fd);
 /* ret: RW_OK or a negated errno (no thread or no descriptor: the caller must not sleep) */
 int32_t rw_epoll_watcher_arm(struct rw_epoll_watcher *watcher);
