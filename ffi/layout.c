@@ -106,7 +106,7 @@
     X(R, head_timeout_ms) X(R, body_timeout_ms) X(R, keep_alive_timeout_ms) X(R, write_timeout_ms)             \
     X(R, linger_timeout_ms) X(R, response_high_water_bytes) X(R, body_window_bytes)                             \
     X(R, flags) X(R, max_connections_per_ip) X(R, upgrades_per_kilosecond) X(R, proxy_header) X(R, unfinished_kib) \
-    X(R, topics_per_socket) X(R, topics)
+    X(R, topics_per_socket) X(R, topics) X(R, min_bytes_per_second)
 
 #define CORE_INFO_FIELDS(X, R)                                                                                 \
     X(R, events) X(R, payload) X(R, commands) X(R, data) X(R, slots) X(R, stats) X(R, events_capacity)         \

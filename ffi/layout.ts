@@ -264,7 +264,7 @@ export const tlsOptionsLayout = {
 
 /** struct rw_core_config */
 export const coreConfigLayout = {
-  bytes: 132,
+  bytes: 136,
   abiVersion: 0,
   backend: 4,
   maxConnections: 8,
@@ -298,6 +298,7 @@ export const coreConfigLayout = {
   unfinishedKib: 120,
   topicsPerSocket: 124,
   topics: 128,
+  minBytesPerSecond: 132,
 } as const;
 
 /** struct rw_core_info; the first six and view are u64 */

@@ -532,14 +532,10 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
             if (rw_connection_spares(core, slot, slot->deadline_ms, POLLOUT)) return;
             RW_COUNT(core, timeouts_write, 1);
             rw_http_note_cause(slot, RW_ABORT_WRITE_TIMEOUT);
-            rw_connection_terminate(core, slot);
+            rw_connection_reset(core, slot);
             return;
         case RW_PHASE_LINGERING:
-            if (rw_before(core->now_ms, slot->deadline_ms)) {
-                rw_connection_arm_timer(core, slot, slot->deadline_ms);
-            } else {
-                rw_connection_terminate(core, slot);
-            }
+            rw_connection_on_linger_timer(core, slot);
             return;
         case RW_PHASE_OPEN:
             break;
@@ -550,7 +546,7 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
             RW_COUNT(core, timeouts_write, 1);
             rw_http_note_cause(slot, RW_ABORT_WRITE_TIMEOUT);
             rw_ws_note_cause(slot, RW_CLOSE_WRITE_TIMEOUT);
-            rw_connection_terminate(core, slot);
+            rw_connection_reset(core, slot);
             return;
         }
         if (rw_before(core->now_ms, due)) rw_connection_arm_timer(core, slot, due);

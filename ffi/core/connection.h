@@ -51,6 +51,11 @@ void rw_connection_finish(struct rw_core *core, struct rw_slot *slot);
 void rw_connection_end_now(struct rw_core *core, struct rw_slot *slot);
 /* End at once; what is queued is lost. */
 void rw_connection_terminate(struct rw_core *core, struct rw_slot *slot);
+/* The same, and the kernel throws away what it still holds for the peer (close(2) with SO_LINGER of 0, socket(7)): else it would keep that for as
+ * long as the peer answers its probes. */
+void rw_connection_reset(struct rw_core *core, struct rw_slot *slot);
+/* The clock of a connection that lingers: see connection_send.c. */
+void rw_connection_on_linger_timer(struct rw_core *core, struct rw_slot *slot);
 /* Stop or resume receiving according to paused_by_host and paused_by_core, and to what waits to be served. */
 void rw_connection_update_receive(struct rw_core *core, struct rw_slot *slot);
 /* Make sure that the timer of the slot fires at due_ms (core clock) or before; on_timer works out the rest. */

@@ -1,5 +1,9 @@
 /* Connections, sending side, see connection.h. */
 #include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "connection.h"
@@ -92,6 +96,57 @@ static int send_directly(struct rw_core *core, struct rw_slot *slot) {
     return 1;
 }
 
+/* ------------------------------------------------------------------ the end
+ * When all is handed over, the kernel may still hold megabytes that the peer has not read, and after close(2) it holds them for as long as the
+ * peer lives and answers. So a connection with unread output is not closed yet: it lingers until the peer has read all of it, or has taken
+ * longer than the least rate allows, and is reset then. A peer that takes nothing at all is found by the kernel (TCP_USER_TIMEOUT, tcp(7)). */
+
+/* Bytes that the peer has not acknowledged (tcp(7)); 0 for a Unix socket, whose bytes are the peer's at once. */
+static uint32_t unread_bytes(const struct rw_slot *slot) {
+    int bytes = 0;
+    int domain = 0;
+    socklen_t size = sizeof domain;
+    if (ioctl(slot->fd, SIOCOUTQ, &bytes) != 0 || bytes <= 0) return 0;
+    return getsockopt(slot->fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain != AF_UNIX ? (uint32_t)bytes : 0;
+}
+
+/* How long the peer may take for so many bytes. */
+static uint32_t reading_ms(const struct rw_core *core, uint32_t bytes) {
+    if (core->limits.min_bytes_per_second == UINT32_MAX) return 0;
+    uint64_t wait_ms = (uint64_t)bytes * 1000 / core->limits.min_bytes_per_second;
+    return wait_ms < RW_UNREAD_WAIT_MS_MAX ? (uint32_t)wait_ms : RW_UNREAD_WAIT_MS_MAX;
+}
+
+static void linger(struct rw_core *core, struct rw_slot *slot) {
+    uint32_t unread = unread_bytes(slot);
+    const uint32_t stall_ms = core->limits.write_timeout_ms;
+    if (unread) (void)setsockopt(slot->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stall_ms, sizeof stall_ms);
+    slot->state.phase = RW_PHASE_LINGERING;
+    slot->last_output_ms = core->now_ms;
+    slot->deadline_ms = core->now_ms + core->limits.linger_timeout_ms + reading_ms(core, unread);
+}
+
+void rw_connection_on_linger_timer(struct rw_core *core, struct rw_slot *slot) {
+    uint32_t lingered = slot->last_output_ms + core->limits.linger_timeout_ms;
+    if (rw_before(core->now_ms, lingered)) {
+        rw_connection_arm_timer(core, slot, lingered);
+    } else if (core->limits.min_bytes_per_second == UINT32_MAX || core->drain.active || unread_bytes(slot) == 0) {
+        rw_connection_terminate(core, slot); /* a drain does not wait: the kernel goes on alone */
+    } else if (rw_before(core->now_ms, slot->deadline_ms)) {
+        uint32_t next = core->now_ms + core->limits.linger_timeout_ms;
+        rw_connection_arm_timer(core, slot, rw_before(next, slot->deadline_ms) ? next : slot->deadline_ms);
+    } else {
+        RW_COUNT(core, timeouts_write, 1);
+        rw_connection_reset(core, slot);
+    }
+}
+
+void rw_connection_reset(struct rw_core *core, struct rw_slot *slot) {
+    const struct linger none = {.l_onoff = 1, .l_linger = 0};
+    if (slot->fd >= 0) (void)setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    rw_connection_terminate(core, slot);
+}
+
 /* All is sent: what waited for that happens now. */
 static void on_drained(struct rw_core *core, struct rw_slot *slot) {
     switch ((enum rw_phase)slot->state.phase) {
@@ -109,13 +164,12 @@ static void on_drained(struct rw_core *core, struct rw_slot *slot) {
             }
             (void)shutdown(slot->fd, SHUT_WR);
             /* It reads on so that the last bytes arrive (RFC 9112 §9.6), but not for ever. */
-            slot->state.phase = RW_PHASE_LINGERING;
-            slot->deadline_ms = core->now_ms + core->limits.linger_timeout_ms;
+            linger(core, slot);
             if (slot->state.peer_closed) {
                 rw_connection_terminate(core, slot);
                 break;
             }
-            rw_connection_arm_timer(core, slot, slot->deadline_ms);
+            rw_connection_arm_timer(core, slot, core->now_ms + core->limits.linger_timeout_ms);
             rw_connection_update_receive(core, slot);
             break;
         case RW_PHASE_LINGERING:

@@ -112,6 +112,7 @@ static void read_limits(struct rw_core *core, const struct rw_core_config *confi
     limits->keep_alive_timeout_ms = or_default(config->keep_alive_timeout_ms, RW_KEEP_ALIVE_TIMEOUT_MS_DEFAULT);
     limits->write_timeout_ms = or_default(config->write_timeout_ms, RW_WRITE_TIMEOUT_MS_DEFAULT);
     limits->linger_timeout_ms = or_default(config->linger_timeout_ms, RW_LINGER_TIMEOUT_MS_DEFAULT);
+    limits->min_bytes_per_second = or_default(config->min_bytes_per_second, RW_MIN_BYTES_PER_SECOND_DEFAULT);
     limits->response_high_water_bytes = or_default(config->response_high_water_bytes, RW_RESPONSE_HIGH_WATER_BYTES_DEFAULT);
     limits->body_window_bytes = or_default(config->body_window_bytes, RW_BODY_WINDOW_BYTES_DEFAULT);
     limits->topics_per_socket = or_default(config->topics_per_socket, RW_TOPICS_PER_SOCKET_DEFAULT);

@@ -78,6 +78,7 @@ struct rw_core_limits {
     uint32_t keep_alive_timeout_ms;
     uint32_t write_timeout_ms;
     uint32_t linger_timeout_ms;
+    uint32_t min_bytes_per_second; /* UINT32_MAX: none */
     uint32_t response_high_water_bytes;
     uint32_t body_window_bytes;
     uint64_t unfinished_bytes;

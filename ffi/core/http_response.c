@@ -369,13 +369,10 @@ void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot) {
 void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot) {
     uint32_t flags = slot->as.http.flags;
     if (!rw_http_awaits_response(slot)) return;
-    if (flags & RW_X_BEGUN && !(flags & (RW_X_SIZED_OUT | RW_X_CHUNKED_OUT))) {
-        /* A body that ends with the connection looks whole when that ends in order (RFC 9112 §8): close(2) must reset it, see socket(7). */
-        struct linger reset = {.l_onoff = 1, .l_linger = 0};
-        (void)setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    }
     rw_http_note_cause(slot, RW_ABORT_BY_HOST);
-    rw_connection_terminate(core, slot);
+    /* A body that ends with the connection looks whole when that ends in order (RFC 9112 §8). */
+    if (flags & RW_X_BEGUN && !(flags & (RW_X_SIZED_OUT | RW_X_CHUNKED_OUT))) rw_connection_reset(core, slot);
+    else rw_connection_terminate(core, slot);
 }
 
 void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes, int kept) {

@@ -55,6 +55,8 @@
 #define RW_KEEP_ALIVE_TIMEOUT_MS_DEFAULT 75000u
 #define RW_WRITE_TIMEOUT_MS_DEFAULT 30000u
 #define RW_LINGER_TIMEOUT_MS_DEFAULT 2000u
+#define RW_MIN_BYTES_PER_SECOND_DEFAULT 1024u
+#define RW_UNREAD_WAIT_MS_MAX 86400000u    /* however much is unread: far from where a clock of 32 bits wraps */
 
 #define RW_WS_CONTROL_BYTES_MAX 125u        /* RFC 6455 §5.5 */
 #define RW_WS_HEADER_BYTES_MAX 14u          /* 2 + 8 length + 4 mask */

@@ -448,6 +448,8 @@ struct rw_core_config {
     uint32_t unfinished_kib;
     uint32_t topics_per_socket; /* that a WebSocket may be subscribed to; 0: the default */
     uint32_t topics;            /* with subscribers here, at most; 0: the default */
+    /* What a peer must read on average of what the kernel holds for it when its connection ends; then it is reset. 0: the default, UINT32_MAX: none */
+    uint32_t min_bytes_per_second;
 };
 
 enum rw_core_flag {

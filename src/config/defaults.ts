@@ -13,6 +13,7 @@ export const defaults = {
     keepAliveTimeout: 75,
     writeTimeout: 30,
     lingerTimeout: 2,
+    minBytesPerSecond: 1024,
     maxHeadBytes: 16384,
     maxTargetBytes: 8192,
     maxHeaders: 100,
@@ -89,6 +90,7 @@ export const ranges = {
   /** Counted in 16 bits. */
   connectionsPerIp: [0, 65534],
   upgradesPerSecond: [0, 1_000_000],
+  minBytesPerSecond: [0, 1_000_000],
   /** The core counts KiB in 32 bits, of each worker. */
   unfinishedBytes: [1_048_576, 2 ** 41],
   topics: [1, 2 ** 28],

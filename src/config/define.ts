@@ -119,6 +119,11 @@ export interface HttpOptions {
   writeTimeout?: number | undefined;
   /** How long to read on after the last response of a closing connection, so that the response arrives. @default 2 */
   lingerTimeout?: number | undefined;
+  /**
+   * What a client must read in a second on average of what is still on its way to it when its connection ends; then the connection is
+   * reset. 0: no limit. @default 1024
+   */
+  minBytesPerSecond?: number | undefined;
   /** Longest request head; then 431. @default 16384 */
   maxHeadBytes?: number | undefined;
   /** Longest request target; then 414. @default 8192, or `maxHeadBytes` when that is less */

@@ -355,6 +355,7 @@ export const gatewaySchema = options({
     keepAliveTimeout: seconds(ranges.timeout).optional(),
     writeTimeout: seconds(ranges.timeout).optional(),
     lingerTimeout: seconds(ranges.timeout).optional(),
+    minBytesPerSecond: integer(ranges.minBytesPerSecond, ' (0: no limit)').optional(),
     maxHeadBytes: integer(ranges.headBytes).optional(),
     maxTargetBytes: integer(ranges.targetBytes).optional(),
     maxHeaders: integer(ranges.headers).optional(),

@@ -72,6 +72,8 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
       keepAliveTimeoutMs: ms(http.keepAliveTimeout),
       writeTimeoutMs: ms(http.writeTimeout),
       lingerTimeoutMs: ms(http.lingerTimeout),
+      // 0 means the default to the core, and this none.
+      minBytesPerSecond: http.minBytesPerSecond || 0xffff_ffff,
       responseHighWaterBytes: http.responseHighWaterBytes,
       bodyWindowBytes: http.bodyWindowBytes,
       maxConnectionsPerIp: limits.maxConnectionsPerIp,
