@@ -172,7 +172,7 @@ void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t 
         if (rw_connection_stash(core, slot, bytes, len) == RW_OK && !slot->state.answers_wait) rw_connection_mark_ready(core, slot);
         return;
     }
-    rw_work_share(core, RW_WORK_FRESH_SHARE);
+    rw_work_share_fresh(core);
     if (slot->input_bytes || slot->state.paused_by_host) {
         if (rw_connection_stash(core, slot, bytes, len) == RW_OK) serve_input(core, slot);
         return;

@@ -22,9 +22,9 @@
  * not worth counting. */
 #define RW_WORK_APPLY_MAX (RW_WORK_UNITS / 16)
 #define RW_WORK_APPLY_LEAST 16u
-/* So many events of one client are served in one turn however dear their commands are: what they publish leaves as one send to each subscriber. */
+/* So many events of one client are served in one turn where there is room for them, and however dear their commands are: what they publish leaves as one send to each subscriber. */
 #define RW_WORK_BURST_EVENTS 32u
-/* What fresh input of one receive may use at most: an eighth of a turn. */
+/* What fresh input of one receive may use at most: an eighth of a turn, or a burst. */
 #define RW_WORK_FRESH_SHARE (RW_WORK_UNITS / 8)
 /* And a connection at most: each may be answered, and the answers meet the kernel only when the turn is over. */
 #define RW_WORK_SHARE_EVENTS 128u
@@ -38,6 +38,11 @@ static inline void rw_work_share(struct rw_core *core, uint32_t units) {
     uint32_t left = core->work.limit - core->work.spent, most = RW_WORK_SHARE_EVENTS * (core->work.event_units + 1);
     if (units > left) units = left;
     core->work.end = core->work.spent + (units < most ? units : most) + RW_WORK_BURST_EVENTS * core->work.apply_units;
+}
+/* The same for input as it comes: a burst of one client stays together. */
+static inline void rw_work_share_fresh(struct rw_core *core) {
+    uint32_t burst = RW_WORK_BURST_EVENTS * (core->work.event_units + 1);
+    rw_work_share(core, burst > RW_WORK_FRESH_SHARE ? burst : RW_WORK_FRESH_SHARE);
 }
 /* ret: 1 the present part of the turn is over: whoever comes waits */
 static inline int rw_work_is_over(const struct rw_core *core) { return core->work.spent >= core->work.limit; }

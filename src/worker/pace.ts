@@ -7,6 +7,14 @@
  * `begin` must have been needed lately: when many events come after a quiet time, nobody knows yet what they cost. Where handlers take no longer than a
  * full batch may, none of this ever limits anything.
  */
+
+/**
+ * What one client sends in a burst belongs together, since what its handlers publish leaves as one send to each subscriber. So this many events may
+ * take longer than a visit.
+ */
+const burst = 32;
+const burstMs = 10;
+
 export class Pace {
   /** Events of the next batch, at most. */
   limit: number;
@@ -27,8 +35,12 @@ export class Pace {
     const before = this.limit;
     if (ms > this.#visitMs) {
       // Fewer events than there might have been say as much about the cost of one.
-      this.limit = Math.max(1, Math.min(before, Math.floor((events * this.#visitMs) / ms)));
-    } else if (ms <= this.#visitMs / 2 && events >= before / 2) {
+      const fit = Math.floor((events * this.#visitMs) / ms);
+      const inBurst = Math.min(burst, Math.floor((events * burstMs) / ms));
+      const target = Math.max(1, fit, inBurst);
+      if (target < before) this.limit = target;
+      else if (before < burst && events >= before) this.limit = Math.min(target, before * 2);
+    } else if (events >= before / 2 && ms <= (before < burst ? this.#visitMs : this.#visitMs / 2)) {
       this.limit = Math.min(this.#most, before * 2);
     } else if (before > this.#begin && events < before / 8) {
       this.limit = Math.max(this.#begin, before >> 1);

@@ -16,8 +16,20 @@ describe('the size of a batch', () => {
 
   test('is found in one batch when handlers are dear', () => {
     const pace = new Pace(2, 4096);
-    flood(pace, 100, 1);
-    expect(pace.limit).toBe(20);
+    flood(pace, 50, 1);
+    expect(pace.limit).toBe(40);
+  });
+
+  test('leaves a burst of one client together, unless that takes far longer than a visit', () => {
+    const pace = new Pace(2, 4096);
+    flood(pace, 200, 5);
+    expect(pace.limit).toBe(32);
+    flood(pace, 1000, 5);
+    expect(pace.limit).toBe(10);
+    pace.note(10, 500); // the process has lost its CPU
+    expect(pace.limit).toBe(1);
+    flood(pace, 200, 10);
+    expect(pace.limit).toBe(32);
   });
 
   test('never limits handlers that a full batch of takes no longer', () => {
@@ -30,7 +42,7 @@ describe('the size of a batch', () => {
 
   test('is one event at least, and comes back once they are cheap again', () => {
     const pace = new Pace(2, 4096);
-    flood(pace, 5000, 5);
+    flood(pace, 50_000, 5);
     expect(pace.limit).toBe(1);
     flood(pace, 0.2, 13);
     expect(pace.limit).toBe(4096);
