@@ -6,21 +6,18 @@
  */
 import type { Core } from '../core/core.ts';
 import { statIndex } from '../core/stat-index.ts';
+import { everySecond } from './ticks.ts';
 
-const intervalMs = 1000;
-
-/** `hasTurns`: whether the core is to have turns at all. Does not keep the process alive. ret: stop */
-export function startHeartbeat(core: Core, hasTurns: () => boolean = () => true, everyMs = intervalMs): () => void {
+/** `hasTurns`: whether the core is to have turns at all; `every`: what calls it. Does not keep the process alive. ret: stop */
+export function startHeartbeat(core: Core, hasTurns: () => boolean = () => true, every = everySecond): () => void {
   const [beats, turns] = [statIndex('heartbeats'), statIndex('turns')];
   let before = core.readStat(turns);
-  const timer = setInterval(() => {
+  return every(() => {
     const now = core.readStat(turns);
     const isTurning = hasTurns();
     if (now !== before || !isTurning) core.addStat(beats, 1);
     before = now;
     // A core that sleeps has its turn for this alone.
     if (isTurning) core.onQueued?.();
-  }, everyMs);
-  timer.unref();
-  return () => clearInterval(timer);
+  });
 }

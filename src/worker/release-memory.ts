@@ -8,14 +8,14 @@
  */
 import type { Core } from '../core/core.ts';
 import { statIndex } from '../core/stat-index.ts';
+import { everySecond } from './ticks.ts';
 
-const intervalMs = 1000;
 /** Connections that have come since memory was last given back. */
 const acceptsWorthwhile = 500;
-/** As many messages and requests within an interval count as quiet: pings of idle sockets are not among them. */
+/** As many messages and requests within a tick count as quiet: pings of idle sockets are not among them. */
 const quietEvents = 50;
-/** Intervals in a row that must be quiet. */
-const quietIntervals = 3;
+/** Ticks in a row that must be quiet. */
+const quietTicks = 3;
 
 /** Watch the counters of `core`. Does not keep the process alive. ret: stop watching */
 export function releaseMemoryWhenQuiet(core: Core, release: () => void = Bun.shrink): () => void {
@@ -25,14 +25,12 @@ export function releaseMemoryWhenQuiet(core: Core, release: () => void = Bun.shr
   let released = core.readStat(accepts);
   let before = sum();
   let quiet = 0;
-  const timer = setInterval(() => {
+  return everySecond(() => {
     const now = sum();
     quiet = now - before <= quietEvents ? quiet + 1 : 0;
     before = now;
-    if (quiet < quietIntervals || core.readStat(accepts) - released < acceptsWorthwhile) return;
+    if (quiet < quietTicks || core.readStat(accepts) - released < acceptsWorthwhile) return;
     released = core.readStat(accepts);
     release();
-  }, intervalMs);
-  timer.unref();
-  return () => clearInterval(timer);
+  });
 }

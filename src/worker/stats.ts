@@ -5,24 +5,21 @@
 import type { Core } from '../core/core.ts';
 import { statIndex } from '../core/stat-index.ts';
 import { outputTo } from '../output.ts';
-
-/** How often the event loop's lag is measured. */
-const lagIntervalMs = 1000;
+import { everySecond, tickMs } from './ticks.ts';
 
 /** How late a timer comes is how long the event loop was busy with something else. Does not keep the process alive. */
 export function measureLag(core: Core): void {
   const latest = statIndex('loop_lag_us');
   const worst = statIndex('loop_lag_max_us');
   let max = 0;
-  let expected = performance.now() + lagIntervalMs;
-  const timer = setInterval(() => {
+  let expected = performance.now() + tickMs;
+  everySecond(() => {
     const lag = Math.max(0, performance.now() - expected);
-    expected = performance.now() + lagIntervalMs;
+    expected = performance.now() + tickMs;
     max = Math.max(max, lag);
     core.setStat(latest, Math.round(lag * 1000));
     core.setStat(worst, Math.round(max * 1000));
-  }, lagIntervalMs);
-  timer.unref();
+  });
 }
 
 /** Lines of the log that were lost until now, and those that will be. */

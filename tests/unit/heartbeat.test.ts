@@ -5,6 +5,11 @@ import { startHeartbeat } from '../../src/worker/heartbeat.ts';
 import { Loop } from '../../src/worker/loop.ts';
 import { backends, LiveCore } from './fixtures/live-core.ts';
 
+const every = (ms: number) => (call: () => void) => {
+  const timer = setInterval(call, ms);
+  return () => clearInterval(timer);
+};
+
 for (const backend of backends) {
   describe(`the heartbeat of a worker (${backend})`, () => {
     const beats = (live: LiveCore) => live.core.readStat(statIndex('heartbeats'));
@@ -13,7 +18,7 @@ for (const backend of backends) {
       const live = new LiveCore(backend);
       const loop = new Loop({ core: live.core, http: live.http, websocket: live.websocket, wakeFd: live.wakeFd, pending: () => 0 });
       const running = loop.run();
-      const stop = startHeartbeat(live.core, undefined, 20);
+      const stop = startHeartbeat(live.core, undefined, every(20));
       while (beats(live) < 5) await Bun.sleep(5);
       const before = { beats: beats(live), sleeps: live.core.readStat(statIndex('sleeps')) };
       while (beats(live) < before.beats + 10) await Bun.sleep(5);
@@ -28,7 +33,7 @@ for (const backend of backends) {
 
     test('is not there when the core has no turns, although timers come', async () => {
       const live = new LiveCore(backend);
-      const stop = startHeartbeat(live.core, undefined, 5);
+      const stop = startHeartbeat(live.core, undefined, every(5));
       await Bun.sleep(100);
       expect(beats(live)).toBe(0);
       live.turn();
@@ -41,7 +46,7 @@ for (const backend of backends) {
 
     test('needs no turns where the core is to have none', async () => {
       const live = new LiveCore(backend);
-      const stop = startHeartbeat(live.core, () => false, 5);
+      const stop = startHeartbeat(live.core, () => false, every(5));
       while (beats(live) < 3) await Bun.sleep(1);
       stop();
       live.destroy();
