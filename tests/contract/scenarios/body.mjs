@@ -154,10 +154,9 @@ export const scenarios = {
     async client(t) {
       const wire = await t.connect();
       wire.write(post('/', 'Content-Length: 4\r\nExpect: 100-continue'));
-      await t.logged('onData gives itself');
+      t.record('go on', await wire.response());
       wire.write('body');
-      const first = await wire.response();
-      t.record('answer', first.startsWith('HTTP/1.1 100') ? [first, await wire.response()] : [first]);
+      t.record('answer', await wire.response());
     },
   },
 
