@@ -4,7 +4,8 @@
  */
 import { parseArgs } from 'node:util';
 import type { ArgsDef } from 'citty';
-import { defaults, ranges } from '../config/defaults.ts';
+import { defaults, drainCloseCodeText, isDrainCloseCode, ranges } from '../config/defaults.ts';
+import type { ResolvedConfig } from '../config/resolve.ts';
 import { nearest } from '../config/suggest.ts';
 
 /** The command line is wrong. */
@@ -62,19 +63,28 @@ function integer(name: string, text: string, [least, most]: readonly [number, nu
   return value;
 }
 
+function integerOr(fallback: number, name: string, text: string | undefined, range: readonly [number, number]): number {
+  return text === undefined ? fallback : integer(name, text, range);
+}
+
+function closeCode(text: string): number {
+  if (!/^\d+$/.test(text) || !isDrainCloseCode(Number(text)))
+    throw new UsageError(`--drain-close-code is '${text}'; write ${drainCloseCodeText}`);
+  return Number(text);
+}
+
 /** What `ringway run` was asked for. */
 export interface RunOptions {
   readonly program: string;
   /** The program's own. */
   readonly args: readonly string[];
   readonly workers: 'auto' | number;
-  /** Seconds. */
-  readonly drainTimeout: number;
+  readonly drain: ResolvedConfig['drain'];
   /** undefined: no admin listener. */
   readonly adminPort: number | undefined;
 }
 
-const runOptions = ['workers', 'drain-timeout', 'admin-port'] as const;
+const runOptions = ['workers', 'drain-timeout', 'drain-close-code', 'admin-port'] as const;
 type RunOption = (typeof runOptions)[number];
 
 /**
@@ -110,8 +120,10 @@ export function runArguments(words: readonly string[], env: Readonly<Record<stri
     program,
     args,
     workers: runWorkers(given.workers, env.WORKERS),
-    drainTimeout:
-      given['drain-timeout'] === undefined ? defaults.drain.timeout : integer('--drain-timeout', given['drain-timeout'], ranges.drain),
+    drain: {
+      timeout: integerOr(defaults.drain.timeout, '--drain-timeout', given['drain-timeout'], ranges.drain),
+      closeCode: given['drain-close-code'] === undefined ? defaults.drain.closeCode : closeCode(given['drain-close-code']),
+    },
     adminPort: adminPort(given['admin-port'], env.ADMIN_PORT),
   };
 }

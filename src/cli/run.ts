@@ -24,7 +24,7 @@ export async function run(options: RunOptions): Promise<number> {
     admin: options.adminPort === undefined ? false : { kind: 'tcp', host: defaults.admin.host, port: options.adminPort, token: undefined },
     workers: options.workers,
     affinity: defaults.affinity,
-    drain: { timeout: options.drainTimeout },
+    drain: options.drain,
   };
   const { Supervisor } = await import('../supervisor/supervisor.ts');
   const portsFd = namelessFile();

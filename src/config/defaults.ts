@@ -45,7 +45,7 @@ export const defaults = {
   redisTls: { verify: true },
   io: { backend: 'auto', ringEntries: 4096, receiveBuffers: 512, receiveBufferBytes: 8192, sqpoll: false },
   sqpoll: { cpu: undefined, idleMs: 1000 },
-  drain: { timeout: 30 },
+  drain: { timeout: 30, closeCode: 1001 },
   hangTimeout: 30,
   affinity: true,
   log: { level: 'info', requests: false, requestIdHeader: 'x-request-id' },
@@ -78,6 +78,8 @@ export const ranges = {
   /** Seconds, where 0 means never. */
   lifetime: [0, 2592000],
   drain: [0, 3600],
+  /** RFC 6455 §7.4.2: registered ones, and those of applications. */
+  applicationCloseCode: [3000, 4999],
   hang: [0, 3600],
   reloadInterval: [0, 86400],
   /** Lengths within a request head are 16 bits wide. */
@@ -114,6 +116,17 @@ export const ranges = {
   /** zlib's raw deflate takes no window of 8 bits. */
   windowBits: [9, 15],
 } as const satisfies Record<string, readonly [number, number]>;
+
+/** Of the close codes that RFC 6455 §7.4.1 and the IANA registry define, those that tell a client to come back. */
+export const drainCloseCodes: readonly number[] = [1001, 1012, 1013];
+
+/** What may stand in `drain.closeCode`, for people. */
+export const drainCloseCodeText = `${drainCloseCodes.join(', ')} or an integer from ${ranges.applicationCloseCode.join(' to ')}`;
+
+export function isDrainCloseCode(code: number): boolean {
+  const [least, most] = ranges.applicationCloseCode;
+  return drainCloseCodes.includes(code) || (Number.isInteger(code) && code >= least && code <= most);
+}
 
 /** sun_path of a Unix socket address holds 108 bytes with its final NUL (unix(7)). */
 export const unixPathBytesMax = 107;

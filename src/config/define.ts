@@ -251,6 +251,11 @@ export interface DrainOptions {
    * 0: cut off at once. @default 30
    */
   timeout?: number | undefined;
+  /**
+   * What WebSockets close with when the node stops or reloads: 1001, 1012, 1013, or a code of the application's own (3000 to 4999). Several
+   * clients do not know 1012 and take it for a protocol error. @default 1001
+   */
+  closeCode?: number | undefined;
 }
 
 export interface LogOptions {

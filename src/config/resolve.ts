@@ -106,7 +106,8 @@ export interface ResolvedConfig {
     readonly receiveBufferBytes: number;
     readonly sqpoll: false | { readonly cpu: number | undefined; readonly idleMs: number };
   };
-  readonly drain: { readonly timeout: number };
+  /** `timeout`: seconds. `closeCode`: of WebSockets, RFC 6455 §7.4. */
+  readonly drain: { readonly timeout: number; readonly closeCode: number };
   /** Seconds; 0: never. */
   readonly hangTimeout: number;
   readonly affinity: boolean;
@@ -167,7 +168,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     trustedProxies,
     redis,
     io,
-    drain: { timeout: config.drain?.timeout ?? defaults.drain.timeout },
+    drain: { ...defaults.drain, ...definedOf(config.drain) },
     hangTimeout: config.hangTimeout ?? defaults.hangTimeout,
     affinity: config.affinity ?? defaults.affinity,
     log: resolveLog(config.log),

@@ -7,7 +7,15 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import type { WebSocketHandler } from '../core/websocket.ts';
-import { adminTokenLengthMin, groupIdMax, ranges, redisPrefixLengthMax, unixPathBytesMax } from './defaults.ts';
+import {
+  adminTokenLengthMin,
+  drainCloseCodeText,
+  groupIdMax,
+  isDrainCloseCode,
+  ranges,
+  redisPrefixLengthMax,
+  unixPathBytesMax,
+} from './defaults.ts';
 import type { FetchApp, FetchHandler } from './define.ts';
 import { nearest } from './suggest.ts';
 
@@ -339,6 +347,11 @@ const requestIdHeader = z.union(
   { error: sayInstead("false, or a header such as 'x-request-id'") },
 );
 
+/** The others tell of an error or that all is done, so that clients do not come back; 1005, 1006 and 1015 are never sent. */
+const drainCloseCode = z
+  .number({ error: sayInstead(drainCloseCodeText) })
+  .refine(isDrainCloseCode, { error: sayInstead(drainCloseCodeText) });
+
 export const gatewaySchema = options({
   listen: listen.optional(),
   admin: admin.optional(),
@@ -390,7 +403,10 @@ export const gatewaySchema = options({
       )
       .optional(),
   }).optional(),
-  drain: options({ timeout: seconds(ranges.drain, ' (0: at once)').optional() }).optional(),
+  drain: options({
+    timeout: seconds(ranges.drain, ' (0: at once)').optional(),
+    closeCode: drainCloseCode.optional(),
+  }).optional(),
   hangTimeout: seconds(ranges.hang, ' (0: never)').optional(),
   affinity: boolean().optional(),
   log: options({

@@ -65,8 +65,6 @@ export interface WorkerKind {
   ): Omit<WorkerBoot, keyof NodePlace> | Omit<ProgramBoot, keyof NodePlace>;
   /** Written by others: it listens when it likes, may end by itself, and may handle signals. */
   readonly isProgram: boolean;
-  /** RFC 6455 §7.4: what WebSockets close with when the node stops. */
-  readonly drainCode: number;
 }
 
 export type BackendName = 'io_uring' | 'epoll';
@@ -137,12 +135,6 @@ export function readBoot<Boot extends NodePlace = WorkerBoot>(env: Readonly<Reco
   return JSON.parse(text) as Boot;
 }
 
-/** RFC 6455 §7.4.1: the endpoint is going away. */
-const goingAway = 1001;
-
-/** RFC 6455 §7.4.1 and the IANA registry: the service restarts, come back. */
-export const serviceRestart = 1012;
-
 /** Workers that serve a config with `program`. */
 export function gatewayWorkers(configPath: string, program: string): WorkerKind {
   return {
@@ -150,7 +142,6 @@ export function gatewayWorkers(configPath: string, program: string): WorkerKind 
     descriptors: [],
     boot: (listeners, _, holdsBack) => ({ configPath, listeners, holdsBack, isTerminal: isatty(1) }),
     isProgram: false,
-    drainCode: goingAway,
   };
 }
 
@@ -183,6 +174,5 @@ export function programWorkers({ preload, program, args, portsFd }: ProgramPlan)
     descriptors: [portsFd],
     boot: (_, fdFirst) => ({ portsFd: fdFirst }),
     isProgram: true,
-    drainCode: serviceRestart,
   };
 }

@@ -14,7 +14,7 @@ import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
 import type { ReloadAnswer } from './admin.ts';
 import { AdminListener } from './admin-listener.ts';
-import { type SupervisorNative, serviceRestart, type WorkerKind } from './boot.ts';
+import type { SupervisorNative, WorkerKind } from './boot.ts';
 import type { CertificateJudge } from './certificates.ts';
 import { type DrainPlan, drainWorkers, type StopSignal } from './drain.ts';
 import type { Generation } from './generation.ts';
@@ -140,7 +140,7 @@ export class Supervisor {
 
   /** Seconds that a drain may take by the config that is in use. */
   get drainSeconds(): number {
-    return (this.#setup?.settings ?? this.#options.config).drain.timeout;
+    return this.#drainOptions.timeout;
   }
 
   /** SIGHUP. */
@@ -179,7 +179,7 @@ export class Supervisor {
     this.#listeners = undefined;
     const { kind, log } = this.#options;
     const workers = [...(this.#node?.workers ?? [])];
-    await drainWorkers(workers, this.#drainPlan(signal, kind.drainCode, true), log);
+    await drainWorkers(workers, this.#drainPlan(signal, true), log);
     // A program that has handlers of its own for the signal decides how it ends.
     if (kind.isProgram && this.#phase === 'draining' && this.#exitCode === exitCodes.ok)
       this.#exitCode = this.#workers.find((worker) => worker.exitCode !== 0)?.exitCode ?? exitCodes.ok;
@@ -202,6 +202,10 @@ export class Supervisor {
     const all = [this.#reloads.close(), ...workers.map((worker) => worker.stopped)];
     await Promise.race([Promise.all(all), Bun.sleep(1000)]);
     this.#stopped();
+  }
+
+  get #drainOptions(): NodeSettings['drain'] {
+    return (this.#setup?.settings ?? this.#options.config).drain;
   }
 
   async #open(): Promise<Setup> {
@@ -303,15 +307,16 @@ export class Supervisor {
   /** Others serve instead. Resolves when all of its workers have stopped. */
   async #retire(generation: Generation, servesQueues: boolean): Promise<void> {
     this.#draining.add(generation);
-    await generation.drain(this.#drainPlan('SIGHUP', serviceRestart, servesQueues));
+    await generation.drain(this.#drainPlan('SIGHUP', servesQueues));
     this.#draining.delete(generation);
     this.#options.log.info(`the workers of generation ${generation.number} have stopped`);
     this.#reloads.retry();
   }
 
-  #drainPlan(signal: DrainPlan['signal'], code: number, servesQueues: boolean): DrainPlan {
+  #drainPlan(signal: DrainPlan['signal'], servesQueues: boolean): DrainPlan {
+    const { timeout, closeCode } = this.#drainOptions;
     const timeoutOption = this.#options.kind.isProgram ? '--drain-timeout' : 'drain.timeout';
-    return { signal, code, timeoutSeconds: this.drainSeconds, timeoutOption, servesQueues };
+    return { signal, code: closeCode, timeoutSeconds: timeout, timeoutOption, servesQueues };
   }
 
   // ---------------------------------------------------------------- upgrade

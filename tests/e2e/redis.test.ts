@@ -452,7 +452,7 @@ describe('two nodes with a Redis', () => {
       [...old, ...others].map(async ({ wire }, at) => {
         for (let next = await wire.frame(); next !== undefined; next = await wire.frame()) {
           if (next.opcode === opcode.close) {
-            expect(next.payload.readUInt16BE()).toBe(1012);
+            expect(next.payload.readUInt16BE()).toBe(1001);
             break;
           }
           seen[at]?.take(next.payload.toString());

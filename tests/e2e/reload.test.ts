@@ -44,11 +44,18 @@ interface Settings {
   readonly workers?: number;
   readonly listen?: unknown;
   readonly drainSeconds?: number;
+  readonly closeCode?: number;
   readonly backend?: Backend;
 }
 
-function settingsText({ workers = 2, listen = { port: 0, host: '127.0.0.1' }, drainSeconds = 3, backend = 'epoll' }: Settings): string {
-  const settings = { listen, admin: { port: 0 }, workers, io: { backend }, affinity: false, drain: { timeout: drainSeconds } };
+function settingsText({
+  workers = 2,
+  listen = { port: 0, host: '127.0.0.1' },
+  drainSeconds = 3,
+  closeCode = 1001,
+  backend = 'epoll',
+}: Settings): string {
+  const settings = { listen, admin: { port: 0 }, workers, io: { backend }, affinity: false, drain: { timeout: drainSeconds, closeCode } };
   return `export const settings = ${JSON.stringify(settings)} as const;`;
 }
 const answerText = (answer: string) => `export const answer = '${answer}';`;
@@ -146,7 +153,7 @@ forEachBackend('a reload', (backend) => {
     expect(await running.exited).toBe(0);
   });
 
-  test('under load loses nothing: no connection refused or reset, no response lost, WebSockets are told 1012', async () => {
+  test('under load loses nothing: no connection refused or reset, no response lost, WebSockets are told 1001', async () => {
     const running = await start({ backend, workers: 2, drainSeconds: 2 });
     const load = await loadOn({ port: running.port, keepAlive: 20, openEveryMs: 5, webSockets: 40, echoEveryMs: 20 });
     await eventually('all are there', async () => (await running.metric('ringway_connections', { protocol: 'websocket' })) >= 40);
@@ -162,16 +169,16 @@ forEachBackend('a reload', (backend) => {
     expectWhole(tally);
     expect(Object.keys(tally.bodies).sort()).toEqual(['answer 0', 'answer 1', 'answer 2', 'one']);
     // Each was closed properly three times, except those that had just come back when the next reload began.
-    expect(Object.keys(tally.closes)).toEqual(['1012']);
-    expect(tally.closes['1012']).toBeGreaterThanOrEqual(80);
+    expect(Object.keys(tally.closes)).toEqual(['1001']);
+    expect(tally.closes['1001']).toBeGreaterThanOrEqual(80);
     expect(tally.announcedCloses).toBeGreaterThanOrEqual(20);
     expect(running.output()).not.toContain('cut off');
     running.kill('SIGTERM');
     expect(await running.exited).toBe(0);
   });
 
-  test('closes WebSockets one after the other, not all at once', async () => {
-    const running = await start({ backend, workers: 1, drainSeconds: 60 });
+  test('closes WebSockets one after the other, not all at once, with the code that the config says', async () => {
+    const running = await start({ backend, workers: 1, drainSeconds: 60, closeCode: 1012 });
     const sockets = await Promise.all(Array.from({ length: 300 }, () => Wire.open(running.port, '/echo')));
     expect((await reload(running)).code).toBe(0);
     const closed = () => sockets.filter((wire) => wire.received.length > 0 || wire.ended !== undefined);
@@ -226,7 +233,7 @@ forEachBackend('a reload', (backend) => {
       expect(fromNew).toEqual(fromNew.map((_, number) => `new ${number}`));
       expect(new Set(heard).size).toBe(heard.length);
       total += fromNew.length;
-      wire.write(frame(opcode.close, closePayload(1012)));
+      wire.write(frame(opcode.close, closePayload(1001)));
     }
     expect(total).toBeGreaterThan(0);
     await oldOnesGone(running);

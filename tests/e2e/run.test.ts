@@ -180,7 +180,7 @@ describe('ringway run', () => {
     for (const { wire } of [...survivors, ...after]) wire.destroy();
   });
 
-  test('SIGTERM: requests finish, WebSockets close with 1012, nobody new comes in, exit 0', async () => {
+  test('SIGTERM: requests finish, WebSockets close with 1001, nobody new comes in, exit 0', async () => {
     const release = join(folder, 'release');
     const run = new Run([write('chat.cjs', chat), '--workers', '2', '--drain-timeout', '60'], { RELEASE: release });
     const port = await run.port();
@@ -190,7 +190,7 @@ describe('ringway run', () => {
     run.kill('SIGTERM');
     for (const { wire } of members) {
       const close = await wire.frame();
-      expect([close?.opcode, close?.payload.readUInt16BE()]).toEqual([opcode.close, 1012]);
+      expect([close?.opcode, close?.payload.readUInt16BE()]).toEqual([opcode.close, 1001]);
       wire.write(frame(opcode.close, close?.payload));
     }
     await eventually('new connections are refused', () =>

@@ -162,7 +162,7 @@ describe('an upgrade', () => {
     const tally = await load.stop();
     expectWhole(tally);
     expect(Object.keys(tally.bodies).sort()).toEqual(['one', 'three', 'two']);
-    expect(Object.keys(tally.closes)).toEqual(['1012']);
+    expect(Object.keys(tally.closes)).toEqual(['1001']);
 
     const { pid } = await health(running);
     running.kill('SIGTERM');

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runArguments } from '../../src/cli/arguments.ts';
 import { starterConfig } from '../../src/cli/starter.ts';
+import { defaults } from '../../src/config/defaults.ts';
 import { version } from '../../src/version.ts';
 
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
@@ -62,6 +63,7 @@ describe('the command line', () => {
     [['run', 'app.js', '--workers'], "'--workers' needs a value"],
     [['run', '--workers', '--admin-port', '1'], "'--workers' needs a value"],
     [['run', '--drain-timeout=-1', 'app.js'], "--drain-timeout is '-1'; write an integer from 0 to 3600"],
+    [['run', '--drain-close-code=1000', 'app.js'], "--drain-close-code is '1000'; write 1001, 1012, 1013 or an integer from 3000 to 4999"],
     [['run', '--admin-port=65536', 'app.js'], "--admin-port is '65536'; write an integer from 0 to 65535"],
   ];
   for (const [args, message] of wrong) {
@@ -77,12 +79,13 @@ describe('ringway run', () => {
   const read = (...words: string[]) => runArguments(words, {});
 
   test("its own options may stand on either side of the program, all else behind it is the program's", () => {
-    expect(read('app.js')).toEqual({ program: 'app.js', args: [], workers: 'auto', drainTimeout: 30, adminPort: undefined });
+    expect(read('app.js')).toEqual({ program: 'app.js', args: [], workers: 'auto', drain: defaults.drain, adminPort: undefined });
+    expect(read('app.js', '--drain-close-code', '1012').drain.closeCode).toBe(1012);
     expect(read('--workers', '2', 'app.js', '--port=80', '-v', 'x', '--drain-timeout', '5', '--admin-port=0')).toEqual({
       program: 'app.js',
       args: ['--port=80', '-v', 'x'],
       workers: 2,
-      drainTimeout: 5,
+      drain: { ...defaults.drain, timeout: 5 },
       adminPort: 0,
     });
     expect(read('app.js', '--help', '--', '--workers', '2')).toMatchObject({ args: ['--help', '--workers', '2'], workers: 'auto' });

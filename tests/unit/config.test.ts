@@ -73,6 +73,7 @@ describe('defaults', () => {
     expect(config.workers).toBe('auto');
     expect(config.http).toEqual(defaults.http);
     expect(config.io).toEqual(defaults.io);
+    expect(config.drain).toEqual({ timeout: 30, closeCode: 1001 });
     expect([config.drain.timeout, config.affinity, config.log.level, config.limits.maxConnections]).toEqual([30, true, 'info', 1048576]);
   });
 
@@ -243,6 +244,14 @@ describe('mistakes', () => {
       { listen: [{ unix: '/a' }, { unix: '/a' }], fetch: ok },
       'listen[1]: is the same address as listen[0] (/a); remove one of them',
     ],
+    ...[1000, 1002, 1005, 1006, 1011, 1015, 2999, 5000, 3000.5, '1001'].map(
+      (closeCode) =>
+        [
+          `a drain that closes with ${JSON.stringify(closeCode)}`,
+          { drain: { closeCode }, fetch: ok },
+          `drain.closeCode: is ${JSON.stringify(closeCode)}; write 1001, 1012, 1013 or an integer from 3000 to 4999`,
+        ] as const,
+    ),
     ['no address', { listen: [], fetch: ok }, 'listen: is an empty list; write at least one port or address'],
     [
       'Unix and TCP at once',

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { check } from '../../src/cli/check.ts';
 import { doctor } from '../../src/cli/doctor.ts';
 import type { ReadOptions } from '../../src/cli/read-config.ts';
+import { defaults } from '../../src/config/defaults.ts';
 import { readThrough } from '../../src/supervisor/probe.ts';
 import { ownRelease } from '../../src/supervisor/release.ts';
 
@@ -46,7 +47,7 @@ describe('the process that reads the config', () => {
     expect(verdict).toMatchObject({
       type: 'config',
       release: ownRelease,
-      settings: { admin: false, workers: 3, drain: { timeout: 5 }, affinity: false, logLevel: 'warn' },
+      settings: { admin: false, workers: 3, drain: { ...defaults.drain, timeout: 5 }, affinity: false, logLevel: 'warn' },
     });
     expect(verdict.type === 'config' && verdict.settings.listen).toMatchObject([
       { kind: 'tcp', host: '127.0.0.1', port: 81, ipv6Only: false },

@@ -128,13 +128,13 @@ describe('a reload', () => {
     expect(at('3 ready')).toBeLessThan(at('supervisor view 2 2 2'));
     expect(at('supervisor view 2 2 2')).toBeLessThan(Math.min(at('2 serve'), at('3 serve'), at('0 drain'), at('1 drain')));
     expect(at('supervisor view 1 0 2')).toBeLessThan(at('0 start serving'));
-    // RFC 6455: 1012, service restart; spread over four fifths of an hour here; nobody has to serve a queue that others serve.
+    // RFC 6455 §7.4.1: going away; clients that do not know 1012 take it for an error. Spread over four fifths of an hour here; nobody has to serve a queue that others serve.
     const drain = JSON.parse(
       logOf(0)
         .find((line) => line.startsWith('drain'))
         ?.slice('drain '.length) ?? '',
     );
-    expect(drain).toEqual({ signal: 'SIGHUP', code: 1012, overMs: 2_880_000, idleMs: 5000, servesQueues: false, deadlineMs: 3_600_000 });
+    expect(drain).toEqual({ signal: 'SIGHUP', code: 1001, overMs: 2_880_000, idleMs: 5000, servesQueues: false, deadlineMs: 3_600_000 });
 
     const after = await found(2);
     expect([after.shm, after.inboxes, after.nodeId, after.holdsBack, after.workers]).toEqual([
@@ -508,7 +508,7 @@ describe('a stop', () => {
 
   test('while old workers drain drains all, each told the time that is left', async () => {
     await start('stubborn');
-    config = { drain: { timeout: 0.5 } };
+    config = { drain: { timeout: 0.5, closeCode: 4321 } };
     behaviour = 'stubborn';
     await supervisor.reload();
     expect((await health()).draining).toHaveLength(1);
@@ -520,11 +520,11 @@ describe('a stop', () => {
         .filter((line) => line.startsWith('drain'))
         .map((line) => JSON.parse(line.slice('drain '.length)));
     expect(drains(0).map(({ code, deadlineMs }) => [code, deadlineMs])).toEqual([
-      [1012, 500],
-      [1001, 500],
+      [4321, 500],
+      [4321, 500],
     ]);
     expect(drains(2).map(({ code, deadlineMs, idleMs, servesQueues }) => [code, deadlineMs, idleMs, servesQueues])).toEqual([
-      [1001, 500, 400, true],
+      [4321, 500, 400, true],
     ]);
   });
 

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { fileURLToPath } from 'node:url';
+import { defaults } from '../../src/config/defaults.ts';
 import { resolveConfig } from '../../src/config/resolve.ts';
 import { createLog } from '../../src/log.ts';
 import { gatewayWorkers } from '../../src/supervisor/boot.ts';
@@ -36,7 +37,7 @@ async function start(
       listen: [8080, { unix: '/nowhere/a.sock' }],
       admin: { port: options.adminPort ?? 0 },
       workers: options.workers ?? 2,
-      drain: { timeout: options.drain ?? 10 },
+      drain: { ...defaults.drain, timeout: options.drain ?? 10 },
     },
     {},
   );
