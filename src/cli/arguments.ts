@@ -84,7 +84,7 @@ export interface RunOptions {
   readonly adminPort: number | undefined;
 }
 
-const runOptions = ['workers', 'drain-timeout', 'drain-close-code', 'admin-port'] as const;
+const runOptions = ['workers', 'drain-delay', 'drain-timeout', 'drain-close-code', 'admin-port'] as const;
 type RunOption = (typeof runOptions)[number];
 
 /**
@@ -121,6 +121,7 @@ export function runArguments(words: readonly string[], env: Readonly<Record<stri
     args,
     workers: runWorkers(given.workers, env.WORKERS),
     drain: {
+      delay: integerOr(defaults.drain.delay, '--drain-delay', given['drain-delay'], ranges.drain),
       timeout: integerOr(defaults.drain.timeout, '--drain-timeout', given['drain-timeout'], ranges.drain),
       closeCode: given['drain-close-code'] === undefined ? defaults.drain.closeCode : closeCode(given['drain-close-code']),
     },

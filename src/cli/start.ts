@@ -83,8 +83,12 @@ export async function untilStopped(supervisor: Supervisor, log: Log, launcher: L
         return;
       }
       const again = signal === 'SIGINT' ? 'Ctrl+C' : signal;
+      const delay = supervisor.delaySeconds(signal);
+      const first = delay === 0 ? '' : `serving on for ${delay} s, until load balancers know; then `;
       if (!supervisor.hasHandedOver)
-        log.info(`${signal}: finishing what is in progress, for ${supervisor.drainSeconds} s at most; ${again} once more stops at once`);
+        log.info(
+          `${signal}: ${first}finishing what is in progress, for ${supervisor.drainSeconds} s at most; ${again} once more stops at once`,
+        );
       void supervisor.drain(signal);
     },
     (exitCode) => void supervisor.kill(exitCode),

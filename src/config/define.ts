@@ -247,7 +247,12 @@ export interface IoOptions {
 
 export interface DrainOptions {
   /**
-   * Seconds that a stop may take: requests finish, WebSockets close spread over this time, what is left is cut off.
+   * Seconds after SIGTERM in which everything is still served and only `/readyz` says no: a load balancer sends new connections until it has
+   * asked. SIGINT and reloads do not wait. @default 0
+   */
+  delay?: number | undefined;
+  /**
+   * Seconds that a stop may take, after `delay`: requests finish, WebSockets close spread over this time, what is left is cut off.
    * 0: cut off at once. @default 30
    */
   timeout?: number | undefined;

@@ -106,8 +106,8 @@ export interface ResolvedConfig {
     readonly receiveBufferBytes: number;
     readonly sqpoll: false | { readonly cpu: number | undefined; readonly idleMs: number };
   };
-  /** `timeout`: seconds. `closeCode`: of WebSockets, RFC 6455 §7.4. */
-  readonly drain: { readonly timeout: number; readonly closeCode: number };
+  /** `delay`, `timeout`: seconds. `closeCode`: of WebSockets, RFC 6455 §7.4. */
+  readonly drain: { readonly delay: number; readonly timeout: number; readonly closeCode: number };
   /** Seconds; 0: never. */
   readonly hangTimeout: number;
   readonly affinity: boolean;

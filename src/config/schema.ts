@@ -404,6 +404,7 @@ export const gatewaySchema = options({
       .optional(),
   }).optional(),
   drain: options({
+    delay: seconds(ranges.drain).optional(),
     timeout: seconds(ranges.drain, ' (0: at once)').optional(),
     closeCode: drainCloseCode.optional(),
   }).optional(),

@@ -143,6 +143,14 @@ export class Supervisor {
     return this.#drainOptions.timeout;
   }
 
+  /**
+   * Seconds that this signal leaves balancers to notice, in which everything is served. SIGINT comes from somebody who waits at a terminal, and to
+   * one that has not been ready nobody has sent anything.
+   */
+  delaySeconds(signal: StopSignal): number {
+    return signal === 'SIGTERM' && this.#phase === 'running' ? this.#drainOptions.delay : 0;
+  }
+
   /** SIGHUP. */
   hangUp(): void {
     if (this.#options.kind.isProgram) for (const worker of this.#workers) worker.tell({ type: 'certificates', listeners: [] });
@@ -159,9 +167,10 @@ export class Supervisor {
     return { kind: 'failed', reason: 'another supervisor has taken over; it was asked' };
   }
 
-  /** Finish what is in progress, then stop: `finished` resolves with 0, or with what a program has ended with. */
+  /** Serve on for as long as the config delays it, finish what is in progress, then stop: `finished` resolves with 0, or with what a program has ended with. */
   async drain(signal: StopSignal): Promise<void> {
     if (this.#phase === 'draining' || this.#phase === 'stopped') return;
+    const delaySeconds = this.delaySeconds(signal);
     if (this.#phase !== 'handed over') {
       this.#phase = 'draining';
       this.#service?.stopping();
@@ -173,6 +182,9 @@ export class Supervisor {
       this.#successor.signal(signal);
       return;
     }
+    // Balancers ask now and then whether we are ready, and send connections until they have asked.
+    if (delaySeconds > 0) await Promise.race([Bun.sleep(delaySeconds * 1000), this.finished]);
+    if (this.#isStopped) return;
     this.#setup?.certificates.stop();
     // Workers hold the sockets too, and close them when their queues are empty: from then on new connections are refused.
     this.#listeners?.close();
@@ -202,6 +214,10 @@ export class Supervisor {
     const all = [this.#reloads.close(), ...workers.map((worker) => worker.stopped)];
     await Promise.race([Promise.all(all), Bun.sleep(1000)]);
     this.#stopped();
+  }
+
+  get #isStopped(): boolean {
+    return this.#phase === 'stopped';
   }
 
   get #drainOptions(): NodeSettings['drain'] {

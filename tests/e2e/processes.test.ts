@@ -26,7 +26,7 @@ app.get('/', (c) => c.text('hello'));
 export default defineGateway({
   $OPTIONS,
   fetch: app,
-  drain: { timeout: Number(process.env.DRAIN_SECONDS ?? 60) },
+  drain: { timeout: Number(process.env.DRAIN_SECONDS ?? 60), delay: Number(process.env.DRAIN_DELAY ?? 0) },
   websocket: {
     '/echo': { open: (socket) => void socket.send(String(process.pid)), message: (socket, message) => void socket.send(message) },
     '/room': {
@@ -185,6 +185,39 @@ forEachBackend('SIGTERM', (backend) => {
     expect(await held.head()).toMatch(/^HTTP\/1\.1 200 [\s\S]*\r\nConnection: close\r\n/i);
     expect(await held.end()).toBe('end');
     expect(String(held.received)).toBe('done');
+    expect(await gateway.exited).toBe(0);
+    expect(gateway.output()).toContain('"msg":"stopped"');
+    await gateway.stop();
+  });
+
+  test('serves on for as long as drain.delay says, so that a balancer that asks /readyz is not ahead of it', async () => {
+    const gateway = await startGateway({ backend, config, env: { DRAIN_DELAY: '3600' } });
+    const { wire } = await member(gateway.port, '/echo');
+    gateway.kill('SIGTERM');
+    await eventually('it is not ready', async () => (await fetch(`${gateway.adminUrl}/readyz`)).status === 503);
+    // Longer than it took to refuse without a delay.
+    await Bun.sleep(300);
+    const answer = await fetch(`http://127.0.0.1:${gateway.port}/`, { keepalive: false });
+    expect([answer.status, answer.headers.get('connection'), await answer.text()]).toEqual([200, null, 'hello']);
+    const { wire: late } = await member(gateway.port, '/echo');
+    for (const each of [wire, late]) {
+      each.write(frame(opcode.text, 'still here'));
+      expect(String((await each.frame())?.payload)).toBe('still here');
+    }
+    // One more a second later is another wish.
+    await Bun.sleep(1100);
+    gateway.kill('SIGTERM');
+    expect(await gateway.exited).toBe(143);
+    expect(gateway.output()).toContain('serving on for 3600 s');
+    await gateway.stop();
+  });
+
+  test('drains when drain.delay is over', async () => {
+    const gateway = await startGateway({ backend, config, env: { DRAIN_DELAY: '1' } });
+    const { wire } = await member(gateway.port, '/echo');
+    gateway.kill('SIGTERM');
+    expect(await wire.closeCode()).toBe(1001);
+    wire.write(frame(opcode.close, closePayload(1001)));
     expect(await gateway.exited).toBe(0);
     expect(gateway.output()).toContain('"msg":"stopped"');
     await gateway.stop();

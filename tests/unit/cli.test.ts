@@ -63,6 +63,7 @@ describe('the command line', () => {
     [['run', 'app.js', '--workers'], "'--workers' needs a value"],
     [['run', '--workers', '--admin-port', '1'], "'--workers' needs a value"],
     [['run', '--drain-timeout=-1', 'app.js'], "--drain-timeout is '-1'; write an integer from 0 to 3600"],
+    [['run', '--drain-delay=3601', 'app.js'], "--drain-delay is '3601'; write an integer from 0 to 3600"],
     [['run', '--drain-close-code=1000', 'app.js'], "--drain-close-code is '1000'; write 1001, 1012, 1013 or an integer from 3000 to 4999"],
     [['run', '--admin-port=65536', 'app.js'], "--admin-port is '65536'; write an integer from 0 to 65535"],
   ];
@@ -80,7 +81,8 @@ describe('ringway run', () => {
 
   test("its own options may stand on either side of the program, all else behind it is the program's", () => {
     expect(read('app.js')).toEqual({ program: 'app.js', args: [], workers: 'auto', drain: defaults.drain, adminPort: undefined });
-    expect(read('app.js', '--drain-close-code', '1012').drain.closeCode).toBe(1012);
+    const drain = { delay: 3, timeout: 30, closeCode: 1012 };
+    expect(read('app.js', '--drain-close-code', '1012', '--drain-delay=3').drain).toEqual(drain);
     expect(read('--workers', '2', 'app.js', '--port=80', '-v', 'x', '--drain-timeout', '5', '--admin-port=0')).toEqual({
       program: 'app.js',
       args: ['--port=80', '-v', 'x'],

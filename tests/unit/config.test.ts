@@ -73,7 +73,7 @@ describe('defaults', () => {
     expect(config.workers).toBe('auto');
     expect(config.http).toEqual(defaults.http);
     expect(config.io).toEqual(defaults.io);
-    expect(config.drain).toEqual({ timeout: 30, closeCode: 1001 });
+    expect(config.drain).toEqual({ delay: 0, timeout: 30, closeCode: 1001 });
     expect([config.drain.timeout, config.affinity, config.log.level, config.limits.maxConnections]).toEqual([30, true, 'info', 1048576]);
   });
 
@@ -222,7 +222,7 @@ describe('mistakes', () => {
       'http.headTimout: is not an option; did you mean headTimeout?',
       'io.ringEntries: is 100; write a power of two from 16 to 32768',
       'io.sqpoll: is true; write false, or an object such as { idleMs: 1000 }',
-      'drain: is 5; write an object such as { timeout: ... }',
+      'drain: is 5; write an object such as { delay: ... }',
       'affinity: is "yes"; write true or false',
       'port: is not an option; write listen: { port }',
       'env ADMIN_PORT: is "abc"; write an integer from 0 to 65535, or unset it',
@@ -252,6 +252,11 @@ describe('mistakes', () => {
           `drain.closeCode: is ${JSON.stringify(closeCode)}; write 1001, 1012, 1013 or an integer from 3000 to 4999`,
         ] as const,
     ),
+    [
+      'a drain that begins too late',
+      { drain: { delay: 3601 }, fetch: ok },
+      'drain.delay: is 3601; write a number of seconds from 0 to 3600',
+    ],
     ['no address', { listen: [], fetch: ok }, 'listen: is an empty list; write at least one port or address'],
     [
       'Unix and TCP at once',

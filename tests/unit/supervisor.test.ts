@@ -1,6 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { fileURLToPath } from 'node:url';
-import { defaults } from '../../src/config/defaults.ts';
 import { resolveConfig } from '../../src/config/resolve.ts';
 import { createLog } from '../../src/log.ts';
 import { gatewayWorkers } from '../../src/supervisor/boot.ts';
@@ -29,7 +28,7 @@ afterEach(async () => {
 
 async function start(
   behaviour: 'ok' | 'crash' | 'refuse' | 'stubborn',
-  options: { workers?: number; drain?: number; adminPort?: number } = {},
+  options: { workers?: number; delay?: number; drain?: number; adminPort?: number } = {},
 ): Promise<Supervisor> {
   const config = resolveConfig(
     {
@@ -37,7 +36,7 @@ async function start(
       listen: [8080, { unix: '/nowhere/a.sock' }],
       admin: { port: options.adminPort ?? 0 },
       workers: options.workers ?? 2,
-      drain: { ...defaults.drain, timeout: options.drain ?? 10 },
+      drain: { delay: options.delay ?? 0, timeout: options.drain ?? 10 },
     },
     {},
   );
@@ -198,6 +197,43 @@ describe('stop', () => {
       await running.drain('SIGTERM');
       expect(await running.finished).toBe(0);
       expect(lines).toContain('2 of 2 workers had connections left after 0.2 s (drain.timeout); cut off');
+    },
+    patience,
+  );
+
+  test(
+    'drain.delay leaves workers and sockets as they are, and only says that the node is not ready; then it drains',
+    async () => {
+      const running = await start('ok', { delay: 1 });
+      await untilReady();
+      const sockets = native.openFds.size;
+      const drained = running.drain('SIGTERM');
+      const ready = await admin('/readyz');
+      expect([ready.status, await ready.json()]).toEqual([503, { status: 'not ready', reason: 'draining' }]);
+      const { workers } = await health();
+      // However slow the machine: as long as the workers are ready nothing may have been closed.
+      if (workers.every(({ state }) => state === 'ready')) expect(native.openFds.size).toBe(sockets);
+      await drained;
+      expect(await running.finished).toBe(0);
+    },
+    patience,
+  );
+
+  test(
+    'drain.delay is cut short by the next signal, and SIGINT does not wait for it',
+    async () => {
+      const running = await start('ok', { delay: 3600 });
+      await untilReady();
+      const drained = running.drain('SIGTERM');
+      expect((await health()).workers.map(({ state }) => state)).toEqual(['ready', 'ready']);
+      await running.kill(143);
+      await drained;
+      expect(await running.finished).toBe(143);
+
+      const other = await start('ok', { delay: 3600 });
+      await untilReady();
+      await other.drain('SIGINT');
+      expect(await other.finished).toBe(0);
     },
     patience,
   );
