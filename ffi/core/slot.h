@@ -100,7 +100,7 @@ struct rw_slot_ws {
     uint32_t last_ping_ms;
     uint32_t control_bytes;   /* pong bytes queued and not yet sent, at most */
     uint32_t dropped;         /* messages dropped since the last DROPPED event */
-    uint32_t message_turn;    /* the turn in which the host was last given a message, see ws.c */
+    uint32_t told_turn;       /* the turn in which the host was last told of something that it may answer, see ws.h */
     uint32_t reason_bytes;    /* once CLOSE_RECEIVED: message holds the reason */
     uint16_t close_code;      /* received or sent first */
     uint8_t mask[4];
@@ -108,6 +108,7 @@ struct rw_slot_ws {
     uint8_t message_opcode;   /* of the present message; 0: none begun */
     uint8_t frame_fin;
     uint8_t flags;            /* see ws.h */
+    uint8_t fail_due;         /* enum rw_close_cause of a failure that waits for the host's answers, see rw_ws_fail; 0: none */
     struct rw_ws_deflate *deflate; /* dedicated windows, see deflate.h; NULL: none */
     rw_buffer held;           /* whole frames that wait until the message being sent in fragments is complete */
     uint32_t held_bytes;

@@ -65,9 +65,6 @@ static void drop_message(struct rw_core *core, struct rw_slot *slot) {
     ws->utf8_state = RW_UTF8_ACCEPT;
 }
 
-/* Names the present turn; never 0. */
-static uint32_t turn_mark(const struct rw_core *core) { return (uint32_t)core->stats->turns | 1u << 31; }
-
 /* The host was told of something that the peer has sent. */
 static void use_window(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
     struct rw_slot_ws *ws = &slot->as.ws;
@@ -83,7 +80,7 @@ static void use_window(struct rw_core *core, struct rw_slot *slot, uint64_t byte
 }
 
 static void count_message(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
-    slot->as.ws.message_turn = turn_mark(core);
+    slot->as.ws.told_turn = rw_ws_turn_mark(core);
     use_window(core, slot, bytes);
     rw_work_charge_event(core, bytes);
     RW_COUNT(core, ws_messages_in, 1);
@@ -342,6 +339,7 @@ static int tell_control(struct rw_core *core, struct rw_slot *slot, enum rw_even
     }
     if (bytes) memcpy(payload, data, bytes);
     event->arg0 = slot->behavior;
+    slot->as.ws.told_turn = rw_ws_turn_mark(core);
     use_window(core, slot, bytes);
     rw_work_charge_event(core, bytes);
     return 1;
@@ -414,8 +412,8 @@ static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const
             RW_COUNT(core, ws_pongs_in, 1);
             break;
         case RW_WS_OP_CLOSE:
-            if (slot->as.ws.message_turn == turn_mark(core)) {
-                /* The host has not seen the messages before it yet: its answers go out before ours to the close. */
+            if (rw_ws_awaits_answers(core, slot)) {
+                /* Its answers go out before ours to the close. */
                 rw_connection_mark_ready(core, slot);
                 return 0;
             }
@@ -470,7 +468,7 @@ size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, s
     struct rw_slot_ws *ws = &slot->as.ws;
     size_t at = 0;
     int ahead = asks_ahead(core, slot);
-    while (at < len && slot->state.phase == RW_PHASE_OPEN && !slot->state.paused_by_host) {
+    while (at < len && slot->state.phase == RW_PHASE_OPEN && !slot->state.paused_by_host && !ws->fail_due) {
         if (ws->flags & (RW_WS_OPEN_DUE | RW_WS_MESSAGE_DUE) || rw_work_is_spent(core)) {
             rw_connection_mark_ready(core, slot);
             break;
@@ -484,7 +482,7 @@ size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, s
             break;
         }
     }
-    return slot->state.phase == RW_PHASE_OPEN ? at : len;
+    return slot->state.phase == RW_PHASE_OPEN && !ws->fail_due ? at : len;
 }
 
 static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
@@ -495,6 +493,7 @@ static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
         if (!event) goto full;
         event->arg0 = slot->behavior;
         ws->flags &= (uint8_t)~RW_WS_OPEN_DUE;
+        ws->told_turn = rw_ws_turn_mark(core);
     }
     if (ws->flags & RW_WS_MESSAGE_DUE) {
         deliver_message(core, slot);
@@ -518,6 +517,10 @@ full:
 }
 
 void rw_ws_serve(struct rw_core *core, struct rw_slot *slot) {
+    if (slot->as.ws.fail_due) {
+        rw_ws_fail(core, slot, (enum rw_close_cause)slot->as.ws.fail_due);
+        return;
+    }
     serve_notices(core, slot);
     if (slot->state.paused_by_host || slot->state.answers_wait || !slot->input_bytes) return;
     if (slot->state.paused_by_core && !rw_ws_rate_resume(core, slot)) return;
@@ -538,6 +541,10 @@ void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
 void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     /* Input that waits for room in the batch was sent before the end of stream: it is delivered first. */
     if (slot->input_bytes && (slot->state.paused_by_host || slot->state.paused_by_core || slot->state.answers_wait)) return;
+    if (rw_ws_awaits_answers(core, slot)) {
+        rw_connection_mark_ready(core, slot); /* and so is what the host has to say to it */
+        return;
+    }
     rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
     rw_connection_terminate(core, slot);
 }

@@ -59,7 +59,9 @@ void rw_ws_send_ping(struct rw_core *core, struct rw_slot *slot);
 void rw_ws_end_tick(struct rw_core *core);
 /* Start the close handshake. code 0: a close frame without a code. reason is cut at 123 bytes, at a character border. */
 void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason, uint32_t bytes);
-/* A violation, of the protocol or of a rate: close with the code of `cause` and end the connection without waiting for an answer (RFC 6455 §7.1.7). */
+/* A violation, of the protocol or of a rate: close with the code of `cause` and end the connection without waiting for an answer (RFC 6455 §7.1.7).
+ * What the host was told of before it in this turn it has not answered yet: then the connection fails in the next turn, with its close frame behind
+ * those answers. Until then it stays OPEN and its input is thrown away (ws.fail_due). */
 void rw_ws_fail(struct rw_core *core, struct rw_slot *slot, enum rw_close_cause cause);
 /* Room for a control frame of `frame_bytes` that the host sends? Applies the policy when there is none. ret: 1 send it, 0 dropped or closed */
 int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes);
@@ -81,6 +83,11 @@ static inline const struct rw_behavior *rw_ws_behavior(const struct rw_core *cor
 static inline int rw_ws_can_send(const struct rw_slot *slot) {
     return slot->state.phase == RW_PHASE_OPEN && slot->state.protocol == RW_PROTOCOL_WEBSOCKET && !(slot->as.ws.flags & RW_WS_CLOSE_SENT);
 }
+
+/* Names the present turn; never 0. */
+static inline uint32_t rw_ws_turn_mark(const struct rw_core *core) { return (uint32_t)core->stats->turns | 1u << 31; }
+/* Has the host not had its turn yet since it was told of something that this peer has sent? */
+static inline int rw_ws_awaits_answers(const struct rw_core *core, const struct rw_slot *slot) { return slot->as.ws.told_turn == rw_ws_turn_mark(core); }
 
 /* Is a message being sent in fragments, so that others must wait? */
 static inline int rw_ws_must_hold(const struct rw_slot *slot) {

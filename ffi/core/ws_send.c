@@ -424,6 +424,13 @@ static void count_failure(struct rw_core *core, enum rw_close_cause cause) {
 }
 
 void rw_ws_fail(struct rw_core *core, struct rw_slot *slot, enum rw_close_cause cause) {
+    if (rw_ws_can_send(slot) && rw_ws_awaits_answers(core, slot)) {
+        if (!slot->as.ws.fail_due) slot->as.ws.fail_due = (uint8_t)cause;
+        rw_connection_mark_ready(core, slot);
+        return;
+    }
+    if (slot->as.ws.fail_due) cause = (enum rw_close_cause)slot->as.ws.fail_due; /* it came first */
+    slot->as.ws.fail_due = 0;
     uint32_t code = code_of(cause);
     const char *reason = reason_of(cause);
     count_failure(core, cause);

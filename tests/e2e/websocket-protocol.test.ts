@@ -21,6 +21,7 @@ export default defineGateway({
       maxPayloadBytes: 4_000_000,
     },
     '/small': { message: (socket, message) => void socket.send(message), maxPayloadBytes: 1000 },
+    '/rated': { message: (socket, message) => void socket.send(message), maxMessagesPerSecond: 5 },
   },
 });
 `;
@@ -98,6 +99,22 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
     expect(frames.map((each) => each.opcode)).toEqual([opcode.text, opcode.close]);
     expect(String(frames[0]?.payload)).toBe('before');
     expect(frames[1]?.payload.readUInt16BE()).toBe(1000);
+  });
+
+  test('answers what was said before a frame that it refuses, in one segment', async () => {
+    const refused: [number, string, Buffer][] = [
+      [1002, '/echo', frame(3, 'x')],
+      [1007, '/echo', frame(opcode.text, Buffer.from([0xff]))],
+      [1009, '/small', frame(opcode.binary, '', { claim: 1001n })],
+      [1008, '/rated', Buffer.concat(Array.from({ length: 50 }, () => frame(opcode.text, 'x')))],
+    ];
+    for (const [code, path, bad] of refused) {
+      const wire = await Wire.open(gateway.port, path);
+      wire.write(Buffer.concat([frame(opcode.text, 'before'), bad]));
+      const frames = await wire.frames();
+      const last = frames.at(-1);
+      expect([path, String(frames[0]?.payload), last?.opcode, last?.payload.readUInt16BE()]).toEqual([path, 'before', opcode.close, code]);
+    }
   });
 
   test('closes with 1009 at the header of a message that is too long, and allocates nothing for it', async () => {

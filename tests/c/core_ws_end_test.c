@@ -1,0 +1,153 @@
+/* How a WebSocket ends: what the host has said goes out first, whole, and to a peer that reads slowly too. */
+#include "core_fixture.h"
+#include "ws.h"
+
+static void expect_close_of(struct host *host, struct peer *peer, uint32_t code, const char *reason, enum rw_close_cause cause) {
+    uint8_t payload[125] = {(uint8_t)(code >> 8), (uint8_t)code};
+    memcpy(payload + 2, reason, strlen(reason));
+    peer_expect_frame(host, peer, FIN_CLOSE, payload, 2 + strlen(reason));
+    struct rw_event close = host_expect(host, RW_EVENT_CLOSE)->event;
+    assert_int_equal(close.arg0, code);
+    assert_int_equal(close.arg1, cause);
+}
+
+/* ---------------------------------------------------------------- a refused frame */
+
+#define BAD(bytes) bytes, sizeof bytes - 1
+
+static void what_was_answered_goes_out_before_the_close_of_a_refused_frame(void **state) {
+    static const struct {
+        uint32_t code;
+        enum rw_close_cause cause;
+        const char *reason, *bytes;
+        size_t count;
+    } cases[] = {
+        {1002, RW_CLOSE_PROTOCOL_ERROR, "", BAD("\x81\x00")},
+        {1002, RW_CLOSE_PROTOCOL_ERROR, "", BAD("\x80\x80\0\0\0\0")},
+        {1002, RW_CLOSE_PROTOCOL_ERROR, "", BAD("\x88\x82\0\0\0\0\x03\xED")},
+        {1007, RW_CLOSE_INVALID_UTF8, "", BAD("\x81\x81\0\0\0\0\xFF")},
+        {1007, RW_CLOSE_INVALID_UTF8, "", BAD("\x81\xE4\0\0\0\0" "abc\xC0")},
+        {1007, RW_CLOSE_INVALID_UTF8, "", BAD("\x81\x82\0\0\0\0" "a\xC3")},
+        {1009, RW_CLOSE_TOO_BIG, "", BAD("\x82\xFE\x03\xE9\0\0\0\0")},
+        {1009, RW_CLOSE_TOO_BIG, "", BAD("\x02\x81\0\0\0\0x\x80\xFE\x03\xE8\0\0\0\0")},
+    };
+    struct host *host = ws_host(state, (struct rw_behavior){.max_payload_bytes = 1000, .flags = RW_BEHAVIOR_WANTS_PING});
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rw_event open;
+        struct peer *peer = peer_open_ws(host, 7, &open);
+        uint8_t bytes[256];
+        size_t count = ws_client_frame(bytes, FIN_TEXT, "one", 3);
+        count += ws_client_frame(bytes + count, FIN_PING, "?", 1);
+        memcpy(bytes + count, cases[i].bytes, cases[i].count);
+        count += cases[i].count;
+        /* Nothing behind the bad frame counts. */
+        count += ws_client_frame(bytes + count, FIN_TEXT, "not heard", 9);
+        peer_send(host, peer, bytes, count);
+        (void)host_expect(host, RW_EVENT_MESSAGE);
+        host_send(host, &open, RW_SEND_TEXT, "answer to one", 13);
+        (void)host_expect(host, RW_EVENT_PING);
+        host_send(host, &open, RW_SEND_TEXT, "answer to the ping", 18);
+        peer_expect_frame(host, peer, FIN_PONG, "?", 1);
+        peer_expect_frame(host, peer, FIN_TEXT, "answer to one", 13);
+        peer_expect_frame(host, peer, FIN_TEXT, "answer to the ping", 18);
+        expect_close_of(host, peer, cases[i].code, cases[i].reason, cases[i].cause);
+        peer_expect_end(host, peer);
+        host_expect_silence(host);
+    }
+    assert_int_equal(host->core->stats->ws_too_big, 2);
+    assert_int_equal(host->core->stats->ws_protocol_errors, sizeof cases / sizeof *cases - 2);
+    host_close(host);
+}
+
+static void what_was_answered_goes_out_before_the_close_for_a_rate(void **state) {
+    enum { RATE = 2 }; /* as many again may come at once */
+    struct host *host = ws_host(state, (struct rw_behavior){.messages_per_second = RATE});
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    uint8_t bytes[1024];
+    size_t count = 0;
+    for (uint32_t i = 0; i < 50; i++) count += ws_client_frame(bytes + count, FIN_TEXT, "x", 1);
+    peer_send(host, peer, bytes, count);
+    uint32_t heard = 0;
+    for (struct record *record = host_expect(host, RW_EVENT_MESSAGE); record && record->event.type == RW_EVENT_MESSAGE; record = host_poll(host)) {
+        heard++;
+        host_send(host, &open, RW_SEND_TEXT, "y", 1);
+    }
+    assert_true(heard >= 2 * RATE);
+    assert_int_equal(host->log[host->log_at - 1].event.type, RW_EVENT_CLOSE);
+    assert_int_equal(host->log[host->log_at - 1].event.arg1, RW_CLOSE_MESSAGE_RATE);
+    for (uint32_t i = 0; i < heard; i++) peer_expect_frame(host, peer, FIN_TEXT, "y", 1);
+    static const char reason[] = "\x03\xF0more messages a second than allowed";
+    peer_expect_frame(host, peer, FIN_CLOSE, reason, sizeof reason - 1);
+    peer_expect_end(host, peer);
+    host_close(host);
+}
+
+static void a_greeting_goes_out_before_the_close_of_a_refused_first_frame(void **state) {
+    static const char *const ends[] = {"\x83\x80\0\0\0\0", "\x88\x80\0\0\0\0"};
+    for (size_t i = 0; i < 2; i++) {
+        struct host *host = ws_host(state, PLAIN);
+        struct peer *peer = peer_connect(host);
+        uint8_t bytes[512];
+        size_t count = sizeof WS_REQUEST - 1;
+        memcpy(bytes, WS_REQUEST, count);
+        memcpy(bytes + count, ends[i], 6);
+        peer_send(host, peer, bytes, count + 6);
+        struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+        host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = 7}, NULL, 0);
+        struct rw_event open = host_expect(host, RW_EVENT_OPEN)->event;
+        host_send(host, &open, RW_SEND_TEXT, "welcome", 7);
+        peer_expect_head(host, peer, 101);
+        peer_expect_frame(host, peer, FIN_TEXT, "welcome", 7);
+        peer_expect_close_frame(host, peer, i == 0 ? 1002 : 0);
+        (void)host_expect(host, RW_EVENT_CLOSE);
+        peer_expect_end(host, peer);
+        host_close(host);
+    }
+}
+
+static void a_host_that_closes_before_the_refusal_is_due_has_closed(void **state) {
+    struct host *host = ws_host(state, PLAIN);
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    uint8_t bytes[64];
+    size_t count = ws_client_frame(bytes, FIN_TEXT, "one", 3);
+    bytes[count] = 0x83;
+    peer_send(host, peer, bytes, count + 1);
+    (void)host_expect(host, RW_EVENT_MESSAGE);
+    host_send(host, &open, RW_SEND_TEXT, "bye", 3);
+    host_answer(host, &open, (struct rw_command){.type = RW_COMMAND_WS_CLOSE, .arg0 = 4000}, "", 0);
+    peer_expect_frame(host, peer, FIN_TEXT, "bye", 3);
+    peer_expect_close_frame(host, peer, 4000);
+    assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg1, RW_CLOSE_BY_HOST);
+    peer_expect_end(host, peer);
+    assert_int_equal(peer->in_bytes, 0);
+    host_close(host);
+}
+
+static void a_peer_that_resets_before_the_refusal_is_due_leaves_nothing(void **state) {
+    struct host *host = ws_host(state, PLAIN);
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    uint8_t bytes[64];
+    size_t count = ws_client_frame(bytes, FIN_TEXT, "one", 3);
+    bytes[count] = 0x83;
+    peer_send(host, peer, bytes, count + 1);
+    (void)host_expect(host, RW_EVENT_MESSAGE);
+    peer_close(host, peer);
+    host_send(host, &open, RW_SEND_TEXT, "to nobody", 9);
+    (void)host_expect(host, RW_EVENT_CLOSE);
+    host_expect_silence(host);
+    host_close(host);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        ON_EVERY_RING(what_was_answered_goes_out_before_the_close_of_a_refused_frame),
+        ON_EVERY_RING(what_was_answered_goes_out_before_the_close_for_a_rate),
+        ON_EVERY_RING(a_greeting_goes_out_before_the_close_of_a_refused_first_frame),
+        ON_EVERY_RING(a_host_that_closes_before_the_refusal_is_due_has_closed),
+        ON_EVERY_RING(a_peer_that_resets_before_the_refusal_is_due_leaves_nothing),
+    };
+    return cmocka_run_group_tests_name("how a WebSocket ends", tests, NULL, NULL);
+}
