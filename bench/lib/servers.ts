@@ -46,10 +46,13 @@ interface ServerPlan {
 }
 
 const bun = process.execPath;
+const gatewayProgram = join(root, 'src/main.ts');
+/** What `bin/launch.mjs` sets for Bun when a user starts the gateway. */
+const launcherSettings = { BUN_GC_TIMER_INTERVAL: '30000' };
 /** One program for both: the original's API is what it is written to. */
 const uwsProgram = join(bench, 'peers/uws.mjs');
 const uwsModes: readonly Mode[] = ['tls', 'deflate', 'user-data'];
-const gateway = (config: string) => [bun, join(root, 'src/main.ts'), 'start', '-c', join(bench, 'peers', config)];
+const gateway = (config: string) => [bun, gatewayProgram, 'start', '-c', join(bench, 'peers', config)];
 /** Two workers, in which sockets stay only where they are wanted: what a client asks for depends on its path. */
 const twoWorkers = { command: gateway('two-workers.config.ts'), protocols: ['http'], isSpecial: true } as const;
 /** So many that 300,000 connections are below the 20,000 descriptors that many systems give a process. */
@@ -60,7 +63,7 @@ const plans: readonly ServerPlan[] = [
   {
     name: 'ringway',
     about: 'the example gateway with one worker',
-    command: [bun, join(root, 'src/main.ts'), 'start', '-c'],
+    command: [bun, gatewayProgram, 'start', '-c'],
     env: { WORKERS: '1', ADMIN_PORT: '0' },
     protocols: ['http', 'websocket'],
   },
@@ -105,7 +108,7 @@ const plans: readonly ServerPlan[] = [
   {
     name: 'ringway-many',
     about: `the example gateway with ${manyWorkers} workers`,
-    command: [bun, join(root, 'src/main.ts'), 'start', '-c', join(root, 'gateway.config.ts')],
+    command: [bun, gatewayProgram, 'start', '-c', join(root, 'gateway.config.ts')],
     env: { WORKERS: String(manyWorkers), ADMIN_PORT: '0' },
     protocols: ['http', 'websocket'],
     isSpecial: true,
@@ -254,6 +257,7 @@ async function startProcess(plan: ServerPlan, options: StartOptions, env: Readon
       ...process.env,
       // Nobody else's Redis.
       REDIS_URL: undefined,
+      ...(command.includes(gatewayProgram) ? launcherSettings : {}),
       ...env,
       ...modeEnv(options.mode),
       PORT: String(port),
