@@ -74,6 +74,10 @@ int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const ui
 /* Drop `bytes` from the front of what is kept. */
 void rw_connection_unstash(struct rw_core *core, struct rw_slot *slot, uint32_t bytes);
 
+/* Bytes that the peer has yet to read: what is queued, and what its TCP has not acknowledged. At most UINT32_MAX. */
+uint32_t rw_connection_unread(const struct rw_slot *slot);
+/* How long the peer may take for so many bytes by the least rate (RW_UNREAD_WAIT_MS_MAX at most, and when there is none). */
+uint32_t rw_connection_reading_ms(const struct rw_core *core, uint32_t bytes);
 /* Something waits to be sent or is being sent: plain bytes, or what TLS has to say. */
 int rw_connection_has_output(const struct rw_slot *slot);
 /* backpressure_connections counts the slot, or does not, by what is queued. */

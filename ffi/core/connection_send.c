@@ -50,7 +50,10 @@ static void after_sent(struct rw_core *core, struct rw_slot *slot, uint32_t byte
     RW_COUNT(core, bytes_out, bytes);
     /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers to pings. */
     if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET && slot->as.ws.control_bytes > slot->out_bytes) slot->as.ws.control_bytes = slot->out_bytes;
-    if (slot->state.counted) rw_connection_note_backpressure(core, slot);
+    if (!slot->state.counted) return;
+    /* It has read, and whoever reads what waits for it is not silent: a ping waits behind that, and so does its answer. */
+    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) slot->last_input_ms = core->now_ms;
+    rw_connection_note_backpressure(core, slot);
 }
 
 static void send_queued(struct rw_core *core, struct rw_slot *slot) {
@@ -110,9 +113,13 @@ static uint32_t unread_bytes(const struct rw_slot *slot) {
     return getsockopt(slot->fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain != AF_UNIX ? (uint32_t)bytes : 0;
 }
 
-/* How long the peer may take for so many bytes. */
-static uint32_t reading_ms(const struct rw_core *core, uint32_t bytes) {
-    if (core->limits.min_bytes_per_second == UINT32_MAX) return 0;
+uint32_t rw_connection_unread(const struct rw_slot *slot) {
+    uint64_t bytes = (uint64_t)slot->out_bytes + unread_bytes(slot);
+    return bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
+}
+
+uint32_t rw_connection_reading_ms(const struct rw_core *core, uint32_t bytes) {
+    if (core->limits.min_bytes_per_second == UINT32_MAX) return RW_UNREAD_WAIT_MS_MAX;
     uint64_t wait_ms = (uint64_t)bytes * 1000 / core->limits.min_bytes_per_second;
     return wait_ms < RW_UNREAD_WAIT_MS_MAX ? (uint32_t)wait_ms : RW_UNREAD_WAIT_MS_MAX;
 }
@@ -123,7 +130,7 @@ static void linger(struct rw_core *core, struct rw_slot *slot) {
     if (unread) (void)setsockopt(slot->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stall_ms, sizeof stall_ms);
     slot->state.phase = RW_PHASE_LINGERING;
     slot->last_output_ms = core->now_ms;
-    slot->deadline_ms = core->now_ms + core->limits.linger_timeout_ms + reading_ms(core, unread);
+    slot->deadline_ms = core->now_ms + core->limits.linger_timeout_ms + rw_connection_reading_ms(core, unread);
 }
 
 void rw_connection_on_linger_timer(struct rw_core *core, struct rw_slot *slot) {

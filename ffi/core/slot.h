@@ -122,6 +122,8 @@ struct rw_slot_ws {
     uint32_t window;          /* what the host still takes before it is asked, see RW_COMMAND_RESUME; 0: no end */
     uint32_t message_began_ms; /* of a message that is put together */
     uint32_t topics;           /* that it is subscribed to */
+    uint32_t close_unread;     /* once CLOSE_SENT by this side: what the peer had yet to read when that was last looked at, see on_close_timer */
+    uint32_t close_by_ms;      /* and when it must have answered, however it reads */
 };
 
 struct rw_slot {
@@ -133,7 +135,7 @@ struct rw_slot {
     uint32_t out_head;        /* first segment of the output queue, see outbox.h; 0: none */
     uint32_t out_tail;
     uint32_t out_unflushed;   /* bytes of out_bytes that no send has been tried for */
-    uint32_t last_input_ms;   /* core clock, wraps */
+    uint32_t last_input_ms;   /* core clock, wraps; of a WebSocket also when it last took what had waited for it */
     uint32_t last_output_ms;  /* when the kernel last took bytes, or output began to wait */
     rw_buffer input;          /* bytes received and not yet consumed */
     uint32_t input_offset;

@@ -585,17 +585,54 @@ static uint32_t left_ms(uint32_t now, uint32_t since, uint32_t span_ms) {
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
+/* A peer that reads what is in front of the close frame is looked at so often within a close timeout. */
+#define CLOSE_LOOKS 4u
+
+static void arm_close_timer(struct rw_core *core, struct rw_slot *slot) {
+    uint32_t look = core->now_ms + rw_ws_behavior(core, slot)->close_timeout_ms / CLOSE_LOOKS + 1;
+    int sooner = slot->as.ws.close_unread && rw_before(look, slot->deadline_ms);
+    rw_connection_arm_timer(core, slot, sooner ? look : slot->deadline_ms);
+}
+
+void rw_ws_await_close(struct rw_core *core, struct rw_slot *slot, uint32_t unread) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    ws->close_unread = unread;
+    slot->deadline_ms = core->now_ms + rw_ws_behavior(core, slot)->close_timeout_ms;
+    ws->close_by_ms = slot->deadline_ms + rw_connection_reading_ms(core, unread);
+    arm_close_timer(core, slot);
+}
+
+static void on_close_timer(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = &slot->as.ws;
+    uint32_t unread = ws->close_unread ? rw_connection_unread(slot) : 0;
+    if (unread < ws->close_unread) {
+        uint32_t deadline = core->now_ms + rw_ws_behavior(core, slot)->close_timeout_ms;
+        slot->deadline_ms = rw_before(deadline, ws->close_by_ms) ? deadline : ws->close_by_ms;
+        ws->close_unread = unread;
+    }
+    if (rw_before(core->now_ms, slot->deadline_ms)) {
+        arm_close_timer(core, slot);
+    } else if (rw_connection_spares(core, slot, slot->deadline_ms, POLLIN)) {
+        return;
+    } else if (unread == 0) {
+        rw_connection_terminate(core, slot);
+    } else if (rw_connection_has_output(slot)) {
+        RW_COUNT(core, timeouts_write, 1);
+        rw_connection_reset(core, slot);
+    } else {
+        /* The kernel has it, and is watched as behind every end. */
+        (void)rw_ws_tell_closed(core, slot);
+        rw_connection_finish(core, slot);
+    }
+}
+
 void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_ws *ws = &slot->as.ws;
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
     uint32_t now = core->now_ms;
     uint32_t wait = LOOK_MS;
     if (ws->flags & RW_WS_CLOSE_SENT) {
-        if (rw_before(now, slot->deadline_ms)) {
-            rw_connection_arm_timer(core, slot, slot->deadline_ms);
-        } else if (!rw_connection_spares(core, slot, slot->deadline_ms, POLLIN)) {
-            rw_connection_terminate(core, slot);
-        }
+        on_close_timer(core, slot);
         return;
     }
     if (slot->state.paused_by_core) {

@@ -45,6 +45,10 @@ int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot);
 /* The slot is about to be given back. */
 void rw_ws_release(struct rw_core *core, struct rw_slot *slot);
 
+/* The close frame of this side is queued: the peer's answer is waited for. It has close_timeout_ms for it, from when it last read some of the `unread`
+ * bytes in front, which it must read at the least rate (http.minBytesPerSecond). */
+void rw_ws_await_close(struct rw_core *core, struct rw_slot *slot, uint32_t unread);
+
 /* ------------------------------------------------------------------ ws_send.c */
 
 /* Queue a message or fragment: flags RW_SEND_*. Applies maxBackpressure to what is really sent. While another message is being sent in fragments,

@@ -354,11 +354,10 @@ static void send_close(struct rw_core *core, struct rw_slot *slot, uint32_t code
 void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason, uint32_t bytes) {
     if (!rw_ws_can_send(slot)) return;
     slot->state.left_by_host = 1;
+    uint32_t unread = rw_connection_unread(slot), queued = slot->out_bytes;
     send_close(core, slot, code, reason, bytes);
     if (slot->state.phase != RW_PHASE_OPEN) return;
-    uint32_t timeout = rw_ws_behavior(core, slot)->close_timeout_ms;
-    slot->deadline_ms = core->now_ms + timeout;
-    rw_connection_arm_timer(core, slot, slot->deadline_ms);
+    rw_ws_await_close(core, slot, unread ? unread + (slot->out_bytes - queued) : 0);
     /* The answer to the close must be read even when the host had paused. */
     slot->state.paused_by_host = 0;
     slot->state.paused_by_core = 0; /* and when its rate had */
