@@ -16,8 +16,9 @@
 
 #define PIPELINE_HOLD_BYTES 16384u
 #define BODY_PIECE_BYTES_MAX 65536u
-/* A body that gets on by less than this within a body timeout counts as stalled: a byte now and then does not keep it alive. */
+/* A body that gets on by less than this within so many body timeouts counts as stalled, too: a byte now and then does not keep it alive. */
 #define BODY_PROGRESS_BYTES 1024u
+#define BODY_PROGRESS_TIMEOUTS 4u
 /* Past this much unread body it is cheaper to close than to read on for the next request. */
 #define DISCARD_BYTES_MAX (1u << 20)
 /* The FIN of a peer that has left looks like that of one that still reads. Without any output for so long it counts as gone; with
@@ -34,10 +35,27 @@ static void begin_request(struct rw_slot *slot, uint32_t keep_flags) {
     *http = kept;
 }
 
+/* A part of the body is awaited from now on, and what has come counts as progress. */
+static void await_body(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    http->body_mark = http->body_received;
+    http->body_slow = 0;
+    slot->last_input_ms = core->now_ms; /* its silence begins now */
+    slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
+    rw_connection_arm_timer(core, slot, slot->deadline_ms);
+}
+
+/* Every body timeout, at deadline_ms, its progress is judged; a stall is due a body timeout after the last part. */
+static uint32_t body_due_ms(const struct rw_core *core, const struct rw_slot *slot) {
+    uint32_t stalled = slot->last_input_ms + core->limits.body_timeout_ms;
+    return rw_before(stalled, slot->deadline_ms) ? stalled : slot->deadline_ms;
+}
+
 /* When the clock has something to say: at the deadline, or sooner when a drain lets connections be idle for less time. */
 static uint32_t due_ms(const struct rw_core *core, const struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
     int first = (http->flags & RW_X_FIRST) != 0;
+    if (http->phase == RW_HTTP_BODY) return body_due_ms(core, slot);
     if (!core->drain.active || http->phase != RW_HTTP_IDLE || (first && !core->drain.idle_ms)) return slot->deadline_ms;
     uint32_t since = first ? slot->opened_ms : slot->deadline_ms - core->limits.keep_alive_timeout_ms;
     if (rw_before(since, slot->last_input_ms)) since = slot->last_input_ms;
@@ -87,6 +105,7 @@ void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
         /* The host did not want the body: it is read and thrown away, so that the connection can be used again. */
         http->body_unacked = 0;
         http->body_mark = http->body_received;
+        http->body_slow = 0;
         rw_http_update_pause(core, slot);
         if (slot->input_bytes) rw_connection_mark_ready(core, slot);
     }
@@ -110,6 +129,7 @@ void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
     slot->state.paused_by_core = paused & 1u;
     /* From here on only the clock asks whether the peer is still there. */
     if (paused) rw_connection_arm_timer(core, slot, core->now_ms + core->limits.body_timeout_ms);
+    else slot->last_input_ms = core->now_ms; /* nothing was read, so it was not silent */
     if (slot->state.phase == RW_PHASE_OPEN) rw_connection_update_receive(core, slot);
 }
 
@@ -273,8 +293,7 @@ static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     int has_body = http->body_remaining > 0 || head->flags & RW_HTTP_CHUNKED;
     http->phase = has_body ? RW_HTTP_BODY : RW_HTTP_RECEIVED;
     if (has_body) {
-        slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
-        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+        await_body(core, slot);
         if (head->flags & RW_HTTP_EXPECT_CONTINUE) {
             /* The host may refuse within its turn; after that the client is asked for the body (RFC 9110 §10.1.1). */
             http->flags |= RW_X_CONTINUE;
@@ -565,10 +584,7 @@ static int is_gone(const struct rw_core *core, const struct rw_slot *slot) {
 
 void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
-    if (http->phase != RW_HTTP_BODY) return;
-    http->body_mark = http->body_received;
-    slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
-    rw_connection_arm_timer(core, slot, slot->deadline_ms);
+    if (http->phase == RW_HTTP_BODY) await_body(core, slot);
 }
 
 static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
@@ -582,6 +598,37 @@ static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
     } else {
         rw_connection_terminate(core, slot);
     }
+}
+
+/* A body timeout is over, since the last part or since its progress was last judged. */
+static void on_body_timer(struct rw_core *core, struct rw_slot *slot, uint32_t due) {
+    struct rw_slot_http *http = &slot->as.http;
+    if (http->body_received == http->body_mark && is_gone(core, slot)) {
+        rw_connection_terminate(core, slot);
+        return;
+    }
+    /* It waits for us, and not we for it. */
+    if (slot->state.paused_by_core || slot->state.paused_by_host || slot->input_bytes) {
+        await_body(core, slot);
+        return;
+    }
+    int stalled = !rw_before(core->now_ms, slot->last_input_ms + core->limits.body_timeout_ms);
+    if (!stalled) {
+        int progressed = http->body_received - http->body_mark >= BODY_PROGRESS_BYTES;
+        if (progressed) {
+            http->body_mark = http->body_received;
+            http->body_slow = 0;
+        }
+        if (progressed || http->body_slow + 1u < BODY_PROGRESS_TIMEOUTS) {
+            if (!progressed) http->body_slow++;
+            slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
+            rw_connection_arm_timer(core, slot, body_due_ms(core, slot));
+            return;
+        }
+    }
+    if (rw_connection_spares(core, slot, due, POLLIN)) return;
+    RW_COUNT(core, timeouts_body, 1);
+    rw_http_refuse(core, slot, 408);
 }
 
 void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
@@ -617,19 +664,7 @@ void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
             rw_http_refuse(core, slot, 408);
             break;
         case RW_HTTP_BODY:
-            if (http->body_received == http->body_mark && is_gone(core, slot)) {
-                rw_connection_terminate(core, slot);
-                break;
-            }
-            if (slot->state.paused_by_core || slot->state.paused_by_host || slot->input_bytes || http->body_received - http->body_mark >= BODY_PROGRESS_BYTES) {
-                http->body_mark = http->body_received;
-                slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
-                rw_connection_arm_timer(core, slot, slot->deadline_ms);
-                break;
-            }
-            if (rw_connection_spares(core, slot, due, POLLIN)) break;
-            RW_COUNT(core, timeouts_body, 1);
-            rw_http_refuse(core, slot, 408);
+            on_body_timer(core, slot, due);
             break;
         case RW_HTTP_RECEIVED:
             break;

@@ -76,12 +76,12 @@ struct rw_slot_http {
     uint64_t body_received;    /* body bytes so far, against the limit */
     uint64_t response_remaining; /* bytes still owed to a sized streamed response */
     uint64_t body_held;        /* body bytes that the host has been given and still holds, see unfinished.h */
-    uint64_t body_mark;        /* body_received when the body deadline was last moved */
+    uint64_t body_mark;        /* body_received when its progress was last enough */
     uint32_t body_unacked;     /* handed over and not acknowledged */
     uint32_t scanned;          /* of the head, see rw_http_parse_head */
     uint16_t request;          /* number of the present request; wraps */
     uint8_t phase;             /* enum rw_http_phase */
-    uint8_t reserved;
+    uint8_t body_slow;         /* body timeouts since then, at whose ends it was not */
     uint32_t flags;            /* see http.h */
     uint8_t ws_accept_key[24]; /* of a handshake that waits for the host's answer */
     uint8_t forwarded_address[16]; /* the client of the latest request, as a header of a trusted proxy told it */

@@ -431,7 +431,7 @@ struct rw_core_config {
     uint32_t max_body_bytes_lo; /* u64 in two halves */
     uint32_t max_body_bytes_hi;
     uint32_t head_timeout_ms;   /* from the first byte (or accept) to the end of the head */
-    uint32_t body_timeout_ms;   /* between two parts of a body */
+    uint32_t body_timeout_ms;   /* between two parts of a body; and 1 KiB of it within four times that */
     uint32_t keep_alive_timeout_ms; /* idle between requests */
     uint32_t write_timeout_ms;  /* the peer takes nothing for so long while output waits */
     uint32_t linger_timeout_ms; /* how long to read on after the last response byte, so that it arrives */

@@ -523,10 +523,12 @@ static void deadlines_answer_408_or_close(void **state) {
     host_expect(host, RW_EVENT_BODY);
     assert_int_equal(rw_core_connections(host->core), 4);
     host_pass_time(host, 15000);
+    peer_expect_head(host, slow_head, 408);
+    assert_int_equal(rw_core_connections(host->core), 1);
+    host_pass_time(host, 10000); /* a body has the time after each part */
     assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_REFUSED << 16 | 408u);
     host_expect_silence(host);
     assert_int_equal(rw_core_connections(host->core), 0);
-    peer_expect_head(host, slow_head, 408);
     peer_expect_head(host, slow_body, 408);
     peer_pull(host, idle);
     peer_pull(host, mute);
@@ -534,6 +536,76 @@ static void deadlines_answer_408_or_close(void **state) {
     assert_int_equal(host->core->stats->timeouts_head, 1);
     assert_int_equal(host->core->stats->timeouts_body, 1);
     assert_int_equal(host->core->stats->timeouts_idle, 2);
+    host_close(host);
+}
+
+/* Little by little for an hour, in chunks or not, and then nothing. */
+static void a_body_has_the_body_timeout_after_each_part(void **state) {
+    static const char *heads[] = {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n"};
+    for (size_t i = 0; i < 2; i++) {
+        struct host *host = host_open(state, &(struct rw_core_config){.body_timeout_ms = 30000});
+        struct peer *peer = peer_connect(host);
+        peer_send_text(host, peer, heads[i]);
+        struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+        char part[101 + 8] = {0};
+        memset(part, 'x', 100);
+        if (i) memcpy(part + 100, "\r\n64\r\n", 6);
+        for (uint32_t at = 0; at < 120; at++) {
+            peer_send_text(host, peer, part);
+            struct rw_event body = host_expect(host, RW_EVENT_BODY)->event;
+            assert_int_equal(body.bytes, 100);
+            host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .arg0 = 100}, NULL, 0);
+            host_pass_time(host, at % 40 == 39 ? 29000 : 5000); /* almost a stall, three times */
+        }
+        host_expect_silence(host);
+        peer_send_text(host, peer, part);
+        host_expect(host, RW_EVENT_BODY);
+        host_pass_time(host, 29000);
+        host_expect_silence(host);
+        host_pass_time(host, 2000);
+        assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_REFUSED << 16 | 408u);
+        peer_expect_head(host, peer, 408);
+        assert_int_equal(host->core->stats->timeouts_body, 1);
+        host_close(host);
+    }
+}
+
+static void a_byte_now_and_then_does_not_keep_a_body_alive(void **state) {
+    struct host *host = host_open(state, &(struct rw_core_config){.body_timeout_ms = 30000});
+    struct peer *peer = peer_connect(host);
+    peer_send_text(host, peer, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+    for (uint32_t at = 0; at < 11; at++) { /* 110 s of 120 */
+        peer_send_text(host, peer, "x");
+        host_expect(host, RW_EVENT_BODY);
+        host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .arg0 = 1}, NULL, 0);
+        host_pass_time(host, 10000);
+    }
+    host_expect_silence(host);
+    peer_send_text(host, peer, "x");
+    host_expect(host, RW_EVENT_BODY);
+    host_pass_time(host, 12000);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_REFUSED << 16 | 408u);
+    peer_expect_head(host, peer, 408);
+    host_close(host);
+}
+
+/* What the host does not take cannot come: the time counts from when it is read again, and not from the part before. */
+static void a_body_that_waits_for_the_host_does_not_stall(void **state) {
+    static char part[4096];
+    memset(part, 'x', sizeof part - 1);
+    struct host *host = host_open(state, &(struct rw_core_config){.body_timeout_ms = 30000, .body_window_bytes = 4095});
+    struct peer *peer = peer_connect(host);
+    peer_send_text(host, peer, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+    peer_send_text(host, peer, part);
+    assert_int_equal(host_expect(host, RW_EVENT_BODY)->event.bytes, 4095);
+    host_pass_time(host, 59000); /* held back at the first look, and until just before the second */
+    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .arg0 = 4095}, NULL, 0);
+    host_pass_time(host, 29000);
+    host_expect_silence(host);
+    host_pass_time(host, 2000);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_REFUSED << 16 | 408u);
     host_close(host);
 }
 
@@ -596,6 +668,9 @@ int main(void) {
         ON_EVERY_RING(refused_requests_get_their_status_and_the_connection_ends),
         ON_SIM(a_body_that_breaks_its_framing_aborts_the_request),
         ON_EVERY_RING(deadlines_answer_408_or_close),
+        ON_EVERY_RING(a_body_has_the_body_timeout_after_each_part),
+        ON_SIM(a_byte_now_and_then_does_not_keep_a_body_alive),
+        ON_EVERY_RING(a_body_that_waits_for_the_host_does_not_stall),
         ON_SIM(a_peer_that_takes_nothing_is_ended_by_the_write_deadline),
         ON_EVERY_RING(a_stream_to_a_half_closed_peer_ends_with_its_connection),
     };

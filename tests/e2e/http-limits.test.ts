@@ -87,6 +87,17 @@ forEachBackend('HTTP limits', (backend) => {
     await calls();
   });
 
+  test('a body that comes little by little for longer than the body timeout is read whole', async () => {
+    const client = await connect();
+    client.write(post('Content-Length: 2160\r\nConnection: close\r\n'));
+    for (let at = 0; at < 24; at++) {
+      client.write('b'.repeat(90));
+      await Bun.sleep(100);
+    }
+    expect(parseAll(await client.closed()).map(({ status, text }) => [status, text])).toEqual([[200, 'read 2160']]);
+    await calls();
+  });
+
   test('a connection on which nothing comes is closed without a word, new or used', async () => {
     const fresh = await connect();
     const used = await connect();
