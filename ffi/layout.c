@@ -59,7 +59,7 @@
     X(RW_CLOSE_INVALID_UTF8) X(RW_CLOSE_TOO_BIG) X(RW_CLOSE_INVALID_DEFLATE) X(RW_CLOSE_IDLE)                  \
     X(RW_CLOSE_BACKPRESSURE) X(RW_CLOSE_LIFETIME) X(RW_CLOSE_WRITE_TIMEOUT) X(RW_CLOSE_DRAIN)                  \
     X(RW_CLOSE_NO_MEMORY) X(RW_CLOSE_MESSAGE_RATE) X(RW_CLOSE_BYTE_RATE) X(RW_CLOSE_UNFINISHED)                     \
-    X(RW_CLOSE_MESSAGE_TIMEOUT)
+    X(RW_CLOSE_MESSAGE_TIMEOUT) X(RW_CLOSE_INFLATE_WINDOWS)
 
 #define SLOT_PHASES(X)                                                                                         \
     X(RW_PHASE_FREE) X(RW_PHASE_OPEN) X(RW_PHASE_FINISHING) X(RW_PHASE_LINGERING) X(RW_PHASE_CLOSING)
@@ -106,7 +106,7 @@
     X(R, head_timeout_ms) X(R, body_timeout_ms) X(R, keep_alive_timeout_ms) X(R, write_timeout_ms)             \
     X(R, linger_timeout_ms) X(R, response_high_water_bytes) X(R, body_window_bytes)                             \
     X(R, flags) X(R, max_connections_per_ip) X(R, upgrades_per_kilosecond) X(R, proxy_header) X(R, unfinished_kib) \
-    X(R, topics_per_socket) X(R, topics) X(R, min_bytes_per_second)
+    X(R, topics_per_socket) X(R, topics) X(R, min_bytes_per_second) X(R, inflate_kib)
 
 #define CORE_INFO_FIELDS(X, R)                                                                                 \
     X(R, events) X(R, payload) X(R, commands) X(R, data) X(R, slots) X(R, stats) X(R, events_capacity)         \

@@ -91,6 +91,7 @@ static void write_gauges(struct rw_core *core) {
     }
     RW_GAUGE(core, backpressure_bytes, core->outbox.bytes);
     RW_GAUGE(core, unfinished_bytes, core->unfinished_bytes);
+    RW_GAUGE(core, inflate_bytes, core->inflate_bytes);
     RW_GAUGE(core, topics, rw_topics_held(core->topics));
     RW_GAUGE(core, subscriptions, rw_topics_subscriptions(core->topics));
     __atomic_store_n(&core->stats->cq_overflows, core->ring->counts.cq_overflows, __ATOMIC_RELAXED);
@@ -118,6 +119,7 @@ static void read_limits(struct rw_core *core, const struct rw_core_config *confi
     limits->topics_per_socket = or_default(config->topics_per_socket, RW_TOPICS_PER_SOCKET_DEFAULT);
     limits->topics = or_default(config->topics, RW_TOPICS_DEFAULT);
     limits->unfinished_bytes = (uint64_t)or_default(config->unfinished_kib, RW_UNFINISHED_KIB_DEFAULT) << 10;
+    limits->inflate_bytes = (uint64_t)config->inflate_kib << 10;
     /* A body may pass its window by one piece, and the count of what is not acknowledged has 32 bits. */
     if (limits->body_window_bytes > RW_BODY_WINDOW_BYTES_MAX) limits->body_window_bytes = RW_BODY_WINDOW_BYTES_MAX;
 }
@@ -268,6 +270,7 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
     }
     RW_GAUGE(core, backend, core->ring->ops->backend);
     RW_GAUGE(core, unfinished_limit_bytes, core->limits.unfinished_bytes);
+    RW_GAUGE(core, inflate_limit_bytes, core->limits.inflate_bytes);
     struct timespec wall;
     clock_gettime(CLOCK_REALTIME, &wall);
     RW_GAUGE(core, started_at_ms, (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / 1000000);

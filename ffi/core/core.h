@@ -82,6 +82,7 @@ struct rw_core_limits {
     uint32_t response_high_water_bytes;
     uint32_t body_window_bytes;
     uint64_t unfinished_bytes;
+    uint64_t inflate_bytes; /* 0: no limit */
     uint32_t topics_per_socket;
     uint32_t topics;
 };
@@ -124,6 +125,7 @@ struct rw_core {
     int32_t inbox_fd;
     uint32_t flags;           /* enum rw_core_flag */
     uint64_t unfinished_bytes; /* see unfinished.h */
+    uint64_t inflate_bytes;    /* of windows of clients' messages, see deflate.h */
     uint64_t mail_held_bytes; /* of large mail in the present event batch */
     uint64_t clock_start_ms; /* CLOCK_MONOTONIC at creation; the core clock counts from 1000 there */
     uint64_t clock_wide_ms;  /* core clock, read once a turn, from 1000 */

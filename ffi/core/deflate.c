@@ -36,11 +36,27 @@ struct rw_ws_deflate {
 
 /* ------------------------------------------------------------------ what was agreed */
 
-uint8_t *rw_deflate_answer(const struct rw_core *core, uint32_t behavior, const uint8_t *offer, size_t bytes, struct rw_deflate_terms *terms, uint8_t *out) {
+/* What a decompressor takes: the window, and some 7 KB of zlib's state (zconf.h). */
+#define INFLATER_BYTES 7168u
+static uint64_t inflater_bytes(uint32_t window) { return INFLATER_BYTES + ((uint64_t)1 << window); }
+
+/* The last eighth is for those who have agreed already and not sent anything compressed yet. */
+static int may_agree_to_window(const struct rw_core *core) {
+    uint64_t limit = core->limits.inflate_bytes;
+    return limit == 0 || core->inflate_bytes < limit - limit / 8;
+}
+
+uint8_t *rw_deflate_answer(struct rw_core *core, uint32_t behavior, const uint8_t *offer, size_t bytes, struct rw_deflate_terms *terms, uint8_t *out) {
     static const char name[] = "Sec-WebSocket-Extensions: ";
     uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX];
-    uint32_t answer_bytes = rw_deflate_negotiate(core->behaviors[behavior].deflate, offer, bytes, terms, answer);
-    if (!answer_bytes) return out;
+    uint32_t deflate = core->behaviors[behavior].deflate;
+    int may_keep_window = may_agree_to_window(core);
+    uint32_t answer_bytes = rw_deflate_negotiate(deflate, offer, bytes, may_keep_window, terms, answer);
+    if (!answer_bytes) {
+        if (!may_keep_window && rw_deflate_negotiate(deflate, offer, bytes, 1, terms, answer)) RW_COUNT(core, declined_inflate, 1);
+        *terms = (struct rw_deflate_terms){0};
+        return out;
+    }
     memcpy(out, name, sizeof name - 1);
     out += sizeof name - 1;
     memcpy(out, answer, answer_bytes);
@@ -61,6 +77,11 @@ void rw_deflate_keep(struct rw_slot *slot, const struct rw_deflate_terms *terms)
     ws->deflate_window = terms->send_window;
 }
 
+/* 0: the client takes nothing over. */
+static uint32_t receive_window_of(const struct rw_slot *slot) { return (uint32_t)slot->as.ws.deflate_flags >> RW_WS_DEFLATE_RECEIVE_SHIFT; }
+/* Peers whose zlib makes 9 of 8 exist. */
+static uint32_t zlib_window(uint32_t window) { return window < RW_DEFLATE_WINDOW_MIN ? RW_DEFLATE_WINDOW_MIN : window; }
+
 /* The connection's own streams, none of them begun. ret: NULL when memory is exhausted */
 static struct rw_ws_deflate *own_streams(struct rw_slot *slot) {
     if (!slot->as.ws.deflate) slot->as.ws.deflate = calloc(1, sizeof *slot->as.ws.deflate);
@@ -72,11 +93,16 @@ static struct rw_deflate *shared_streams(struct rw_core *core) {
     return core->deflate;
 }
 
-void rw_deflate_release(struct rw_slot *slot) {
+void rw_deflate_release(struct rw_core *core, struct rw_slot *slot) {
     struct rw_ws_deflate *own = slot->as.ws.deflate;
     if (!own) return;
     if (own->deflater.begun) (void)deflateEnd(&own->deflater.z);
-    if (own->inflater.begun) (void)inflateEnd(&own->inflater.z);
+    if (own->inflater.begun) {
+        uint64_t held = inflater_bytes(zlib_window(receive_window_of(slot)));
+        assert(core->inflate_bytes >= held);
+        core->inflate_bytes -= held;
+        (void)inflateEnd(&own->inflater.z);
+    }
     free(own);
     slot->as.ws.deflate = NULL;
 }
@@ -253,35 +279,46 @@ static enum rw_inflate_result inflate_message(struct stream *stream, const uint8
     return between_blocks(stream) || stream->z.total_in == 0 ? RW_INFLATE_OK : RW_INFLATE_CORRUPT;
 }
 
-/* The stream for this connection's messages; a shared one begins anew. */
-static struct stream *inflater_of(struct rw_core *core, struct rw_slot *slot) {
-    uint32_t window = (uint32_t)slot->as.ws.deflate_flags >> RW_WS_DEFLATE_RECEIVE_SHIFT;
-    struct stream *stream;
-    if (window) {
-        struct rw_ws_deflate *own = own_streams(slot);
-        if (!own) return NULL;
-        stream = &own->inflater;
-        if (stream->begun) return stream;
-    } else {
-        struct rw_deflate *shared = shared_streams(core);
-        if (!shared) return NULL;
-        stream = &shared->inflater;
-        if (stream->begun) return inflateReset(&stream->z) == Z_OK ? stream : NULL;
-        window = RW_DEFLATE_WINDOW_MAX;
-    }
-    /* Peers whose zlib makes 9 of 8 exist. */
-    if (window < RW_DEFLATE_WINDOW_MIN) window = RW_DEFLATE_WINDOW_MIN;
+static enum rw_inflate_result begin_inflater(struct stream *stream, uint32_t window) {
     stream->begun = inflateInit2(&stream->z, -(int)window) == Z_OK;
-    return stream->begun ? stream : NULL;
+    return stream->begun ? RW_INFLATE_OK : RW_INFLATE_NO_MEMORY;
+}
+
+/* One whose window lives on, with the first message that needs it. */
+static enum rw_inflate_result own_inflater(struct rw_core *core, struct rw_slot *slot, uint32_t window, struct stream **stream) {
+    if (slot->as.ws.deflate && slot->as.ws.deflate->inflater.begun) {
+        *stream = &slot->as.ws.deflate->inflater;
+        return RW_INFLATE_OK;
+    }
+    uint64_t limit = core->limits.inflate_bytes;
+    if (limit && core->inflate_bytes + inflater_bytes(window) > limit) return RW_INFLATE_NO_WINDOW;
+    struct rw_ws_deflate *own = own_streams(slot);
+    if (!own) return RW_INFLATE_NO_MEMORY;
+    *stream = &own->inflater;
+    enum rw_inflate_result result = begin_inflater(*stream, window);
+    if (result == RW_INFLATE_OK) core->inflate_bytes += inflater_bytes(window);
+    return result;
+}
+
+/* The stream for this connection's messages; a shared one begins anew. */
+static enum rw_inflate_result inflater_of(struct rw_core *core, struct rw_slot *slot, struct stream **stream) {
+    uint32_t window = receive_window_of(slot);
+    if (window) return own_inflater(core, slot, zlib_window(window), stream);
+    struct rw_deflate *shared = shared_streams(core);
+    if (!shared) return RW_INFLATE_NO_MEMORY;
+    *stream = &shared->inflater;
+    if (!shared->inflater.begun) return begin_inflater(*stream, RW_DEFLATE_WINDOW_MAX);
+    return inflateReset(&shared->inflater.z) == Z_OK ? RW_INFLATE_OK : RW_INFLATE_NO_MEMORY;
 }
 
 enum rw_inflate_result rw_deflate_inflate(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, size_t bytes, uint8_t *place,
                                           size_t place_bytes, uint64_t limit, struct rw_inflated *out) {
     if (bytes > UINT32_MAX || limit > UINT32_MAX) return RW_INFLATE_TOO_BIG;
-    struct stream *stream = inflater_of(core, slot);
-    if (!stream) return RW_INFLATE_NO_MEMORY;
+    struct stream *stream;
+    enum rw_inflate_result result = inflater_of(core, slot, &stream);
+    if (result != RW_INFLATE_OK) return result;
     struct sink sink = {.buffers = core->buffers, .out = place, .room = place_bytes <= limit ? place_bytes : (size_t)limit + 1, .limit = limit};
-    enum rw_inflate_result result = inflate_message(stream, data, bytes, &sink);
+    result = inflate_message(stream, data, bytes, &sink);
     if (result == RW_INFLATE_OK) {
         *out = (struct rw_inflated){.buffer = sink.buffer, .bytes = sink.used};
     } else if (sink.buffer) {

@@ -5,6 +5,11 @@
  *   shared      one stream of the core, begun anew for each message: a connection keeps no memory for it
  *   dedicated   streams of the connection, whose windows live on from message to message (context takeover), begun at their first use
  *
+ * A client that takes over from message to message needs a dedicated window here, whatever the mode: most clients do, also those that were asked
+ * not to. It is made with its first compressed message, out of a budget (rw_core.inflate_bytes, limits.inflate_bytes) that is apart from the one in
+ * unfinished.h: windows stay as long as their connections, and would leave no room there. A window that is in use cannot be taken back. So when little is
+ * left, no further handshake agrees to one; who agreed before and finds nothing left is closed with 1013, and comes back without compression.
+ *
  * A message compressed on its own decodes behind any other, because it refers to nothing before itself; that is what lets a publish compress once
  * for all. But it enters the window of the client and not the one of our dedicated compressor, which must begin anew before its next
  * message: RW_WS_DEFLATE_HISTORY_LOST. */
@@ -27,11 +32,11 @@ enum rw_ws_deflate_flag {
 
 /* Negotiate for `behavior` and write the header line of the answer, if any, at out[0..RW_DEFLATE_HEADER_BYTES_MAX).
  * ret: the end of what was written */
-uint8_t *rw_deflate_answer(const struct rw_core *core, uint32_t behavior, const uint8_t *offer, size_t bytes, struct rw_deflate_terms *terms, uint8_t *out);
+uint8_t *rw_deflate_answer(struct rw_core *core, uint32_t behavior, const uint8_t *offer, size_t bytes, struct rw_deflate_terms *terms, uint8_t *out);
 /* Keep what was agreed, once the slot speaks WebSocket. */
 void rw_deflate_keep(struct rw_slot *slot, const struct rw_deflate_terms *terms);
 /* The slot is about to be given back. */
-void rw_deflate_release(struct rw_slot *slot);
+void rw_deflate_release(struct rw_core *core, struct rw_slot *slot);
 /* The core ends: its shared streams go. */
 void rw_deflate_destroy(struct rw_core *core);
 
@@ -66,6 +71,7 @@ enum rw_inflate_result {
     RW_INFLATE_TOO_BIG = 1,
     RW_INFLATE_CORRUPT = 2,
     RW_INFLATE_NO_MEMORY = 3,
+    RW_INFLATE_NO_WINDOW = 4, /* it needs one, and the budget is spent */
 };
 
 struct rw_inflated {

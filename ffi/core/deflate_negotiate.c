@@ -129,14 +129,26 @@ static int read_offer(struct scanner *scanner, struct offer *offer) {
 
 /* ------------------------------------------------------------------ agreeing */
 
+/* The window of the client's takeover, as rw_deflate_terms has it. */
+static uint32_t receive_window(uint32_t deflate, const struct offer *offer) {
+    if (offer->given[CLIENT_NO_CONTEXT_TAKEOVER]) return 0;
+    uint32_t window = rw_deflate_wanted_receive_window(deflate);
+    uint32_t offered = offer->bits[CLIENT_MAX_WINDOW_BITS];
+    if (offered && offered < window) window = offered;
+    if (window == 0 || (window < RW_DEFLATE_WINDOW_MAX && !offer->given[CLIENT_MAX_WINDOW_BITS])) {
+        /* A client that has not offered to limit its window must not be asked to (RFC 7692 §7.1.2.2). It may be told to take nothing over, asked or not
+         * (§7.1.1.2); but many fail the handshake then, or take over all the same. */
+        window = rw_deflate_answers_only_offered(deflate) ? RW_DEFLATE_WINDOW_MAX : 0;
+        if (offered && offered < window) window = offered;
+    }
+    return window;
+}
+
 /* ret: 1 this offer can be kept */
-static int agree(uint32_t deflate, const struct offer *offer, struct rw_deflate_terms *terms) {
+static int agree(uint32_t deflate, const struct offer *offer, int may_keep_window, struct rw_deflate_terms *terms) {
     if (!offer->ours) return 0;
-    uint32_t receive = rw_deflate_wanted_receive_window(deflate);
-    if (offer->given[CLIENT_NO_CONTEXT_TAKEOVER]) receive = 0;
-    if (offer->bits[CLIENT_MAX_WINDOW_BITS] && offer->bits[CLIENT_MAX_WINDOW_BITS] < receive) receive = offer->bits[CLIENT_MAX_WINDOW_BITS];
-    /* A client that has not offered to limit its window must not be asked to (RFC 7692 §7.1.2.2). */
-    if (receive < RW_DEFLATE_WINDOW_MAX && !offer->given[CLIENT_MAX_WINDOW_BITS]) receive = 0;
+    uint32_t receive = receive_window(deflate, offer);
+    if (receive && !may_keep_window) return 0;
 
     uint32_t limit = offer->bits[SERVER_MAX_WINDOW_BITS] ? offer->bits[SERVER_MAX_WINDOW_BITS] : RW_DEFLATE_WINDOW_MAX;
     if (limit < RW_DEFLATE_WINDOW_MIN) return 0;
@@ -147,7 +159,6 @@ static int agree(uint32_t deflate, const struct offer *offer, struct rw_deflate_
                                        .compresses = (uint8_t)rw_deflate_wants_compressor(deflate),
                                        .send_takeover = (uint8_t)takeover,
                                        .send_window = (uint8_t)window,
-                                       .send_window_asked = offer->given[SERVER_MAX_WINDOW_BITS],
                                        .receive_window = (uint8_t)receive};
     return 1;
 }
@@ -165,37 +176,41 @@ static uint8_t *put_bits(uint8_t *out, const char *name, uint32_t bits) {
     return out;
 }
 
-/* The client's side first. What is as it would be anyway is left out, but a limit that the client has asked for is confirmed (RFC 7692 §7.1.2.1). */
-static uint32_t write_answer(const struct rw_deflate_terms *terms, uint8_t *answer) {
+/* The client's side first. What is as it would be anyway is left out, but a limit that the client has asked for is confirmed (RFC 7692 §7.1.2.1).
+ * So may be what only spares the client memory: a message of ours decodes with a larger window as well, and behind any other. */
+static uint32_t write_answer(uint32_t deflate, const struct offer *offer, const struct rw_deflate_terms *terms, uint8_t *answer) {
+    int unasked = !rw_deflate_answers_only_offered(deflate);
     uint8_t *out = put(answer, "permessage-deflate");
     if (terms->receive_window == 0) {
         out = put(out, "; client_no_context_takeover");
     } else if (terms->receive_window < RW_DEFLATE_WINDOW_MAX) {
         out = put_bits(out, "; client_max_window_bits=", terms->receive_window);
     }
-    if (!terms->send_takeover) out = put(out, "; server_no_context_takeover");
-    if (terms->send_window < RW_DEFLATE_WINDOW_MAX || terms->send_window_asked) out = put_bits(out, "; server_max_window_bits=", terms->send_window);
+    if (!terms->send_takeover && (unasked || offer->given[SERVER_NO_CONTEXT_TAKEOVER])) out = put(out, "; server_no_context_takeover");
+    if ((terms->send_window < RW_DEFLATE_WINDOW_MAX && unasked) || offer->given[SERVER_MAX_WINDOW_BITS])
+        out = put_bits(out, "; server_max_window_bits=", terms->send_window);
     assert(out <= answer + RW_DEFLATE_ANSWER_BYTES_MAX);
     return (uint32_t)(out - answer);
 }
 
-uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer_bytes, size_t len, struct rw_deflate_terms *terms,
+uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer_bytes, size_t len, int may_keep_window, struct rw_deflate_terms *terms,
                               uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX]) {
     *terms = (struct rw_deflate_terms){0};
     if (deflate == 0) return 0;
     struct scanner scanner = {.at = offer_bytes, .end = offer_bytes + len};
     struct rw_deflate_terms first = {0};
+    struct offer kept = {0};
     do {
         skip_space(&scanner);
         if (scanner.at == scanner.end || *scanner.at == ',') continue; /* an empty element (RFC 9110 §5.6.1.2) */
         struct offer offer;
         if (!read_offer(&scanner, &offer)) return 0;
         /* Offers come in order of preference (RFC 7692 §5); the rest must be well-formed all the same. */
-        if (!first.agreed) (void)agree(deflate, &offer, &first);
+        if (!first.agreed && agree(deflate, &offer, may_keep_window, &first)) kept = offer;
     } while (accept(&scanner, ','));
     if (!first.agreed) return 0;
     *terms = first;
-    return write_answer(terms, answer);
+    return write_answer(deflate, &kept, terms, answer);
 }
 
 int rw_deflate_offers_valid(const uint8_t *offer_bytes, size_t len) {

@@ -17,15 +17,15 @@ struct rw_deflate_terms {
     uint8_t compresses;    /* messages of ours may be compressed */
     uint8_t send_takeover; /* our window lives from message to message: a dedicated compressor */
     uint8_t send_window;   /* windowBits that the client inflates with: 9..15 */
-    uint8_t send_window_asked; /* the client has set a limit */
     uint8_t receive_window; /* windowBits of the client's takeover, 8..15: a dedicated decompressor; 0: none, every message begins anew */
 };
 
 /* Negotiate for a behavior whose rw_behavior.deflate is `deflate`.
- * in:  offer[0..len): the client's Sec-WebSocket-Extensions, several fields joined by commas
+ * in:  offer[0..len): the client's Sec-WebSocket-Extensions, several fields joined by commas; may_keep_window: 0: only what needs no receive_window
+ *      is agreed to
  * out: *terms, all 0 when nothing is agreed; answer[0..ret): the value of the answer's Sec-WebSocket-Extensions
  * ret: bytes of the answer, 0: nothing is agreed */
-uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer, size_t len, struct rw_deflate_terms *terms,
+uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer, size_t len, int may_keep_window, struct rw_deflate_terms *terms,
                               uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX]);
 
 /* Does the value of one Sec-WebSocket-Extensions field follow the grammar (RFC 6455 §9.1), whatever it offers? An empty one does: it offers nothing.
@@ -47,5 +47,6 @@ static inline uint32_t rw_deflate_wanted_receive_window(uint32_t deflate) {
     uint32_t bits = deflate >> 8 & 0xFu;
     return bits <= 1 ? 0 : bits < RW_DEFLATE_WINDOW_MIN ? RW_DEFLATE_WINDOW_MIN : bits;
 }
+static inline int rw_deflate_answers_only_offered(uint32_t deflate) { return (deflate >> 12 & 1u) != 0; }
 
 #endif

@@ -117,6 +117,7 @@ static void deliver_plain(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static enum rw_close_cause cause_of(enum rw_inflate_result result) {
+    if (result == RW_INFLATE_NO_WINDOW) return RW_CLOSE_INFLATE_WINDOWS;
     return result == RW_INFLATE_TOO_BIG ? RW_CLOSE_TOO_BIG : RW_CLOSE_INVALID_DEFLATE;
 }
 
@@ -573,7 +574,7 @@ void rw_ws_release(struct rw_core *core, struct rw_slot *slot) {
     drop_message(core, slot);
     if (slot->as.ws.held) rw_buffers_release(core->buffers, slot->as.ws.held);
     slot->as.ws.held = RW_BUFFER_NONE;
-    rw_deflate_release(slot);
+    rw_deflate_release(core, slot);
 }
 
 /* Spans may be longer than half of what the clock counts to before it wraps, so times that far ahead cannot be compared: what is left of a span can.

@@ -379,6 +379,7 @@ static uint32_t code_of(enum rw_close_cause cause) {
         case RW_CLOSE_MESSAGE_TIMEOUT:
             return 1008;
         case RW_CLOSE_UNFINISHED:
+        case RW_CLOSE_INFLATE_WINDOWS:
             return 1013;
         default:
             return 1002;
@@ -387,6 +388,12 @@ static uint32_t code_of(enum rw_close_cause cause) {
 
 static const char *reason_of(enum rw_close_cause cause) {
     switch (cause) {
+        case RW_CLOSE_INVALID_UTF8:
+            return "text that is not UTF-8";
+        case RW_CLOSE_INVALID_DEFLATE:
+            return "a compressed message that does not inflate";
+        case RW_CLOSE_INFLATE_WINDOWS:
+            return "no memory is left for compressed messages, try again later";
         case RW_CLOSE_MESSAGE_RATE:
             return "more messages a second than allowed";
         case RW_CLOSE_BYTE_RATE:
@@ -416,6 +423,13 @@ static void count_failure(struct rw_core *core, enum rw_close_cause cause) {
             break;
         case RW_CLOSE_UNFINISHED:
             RW_COUNT(core, closes_unfinished, 1);
+            break;
+        case RW_CLOSE_INFLATE_WINDOWS:
+            RW_COUNT(core, closes_inflate, 1);
+            break;
+        case RW_CLOSE_INVALID_DEFLATE:
+            RW_COUNT(core, ws_invalid_deflate, 1);
+            RW_COUNT(core, ws_protocol_errors, 1);
             break;
         default:
             RW_COUNT(core, ws_protocol_errors, 1);

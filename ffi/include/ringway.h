@@ -95,6 +95,7 @@ enum rw_backend {
     X(COUNTER, ws_closes_in)             /* close frames received */                               \
     X(COUNTER, ws_closes_out)            /* close frames sent */                                   \
     X(COUNTER, ws_protocol_errors)       /* closed with 1002, 1003 or 1007 */                      \
+    X(COUNTER, ws_invalid_deflate)       /* of them, because a compressed message did not inflate */ \
     X(COUNTER, ws_too_big)               /* closed with 1009 */                                    \
     X(COUNTER, publishes)                /* publishes by this worker's own connections and code */ \
     X(COUNTER, publishes_remote)         /* publishes that arrived from other workers or nodes */  \
@@ -115,6 +116,10 @@ enum rw_backend {
     X(COUNTER, refused_unfinished)       /* requests refused (503, 413) because their head or body would have gone past it */ \
     X(COUNTER, closes_unfinished)        /* WebSockets closed (1013) because a message would have */       \
     X(COUNTER, timeouts_message)         /* WebSockets closed: a message not complete in time */   \
+    X(GAUGE, inflate_bytes)              /* held of windows of WebSockets that send compressed messages */ \
+    X(GAUGE, inflate_limit_bytes)        /* the most that may be held of them; 0: no limit */      \
+    X(COUNTER, declined_inflate)         /* handshakes answered without compression, because little of it was left */ \
+    X(COUNTER, closes_inflate)           /* WebSockets closed (1013) because nothing was */        \
     X(GAUGE, backpressure_bytes)         /* bytes queued and not yet taken by the kernel */        \
     X(GAUGE, backpressure_connections)   /* connections with such bytes after a flush */           \
     X(GAUGE, topics)                     /* exact at any time, as a host may want to know before it subscribes */ \
@@ -280,6 +285,7 @@ enum rw_close_cause {
     RW_CLOSE_BYTE_RATE = 14,     /* past bytes_per_second, policy close: 1008 */
     RW_CLOSE_UNFINISHED = 15,    /* past unfinished_kib: 1013 */
     RW_CLOSE_MESSAGE_TIMEOUT = 16, /* message_timeout_ms: 1008 */
+    RW_CLOSE_INFLATE_WINDOWS = 17, /* past inflate_kib: 1013 */
 };
 
 enum rw_method {
@@ -387,7 +393,8 @@ struct rw_behavior {
     uint32_t close_timeout_ms;       /* how long to wait for the peer's close frame */
     uint32_t flags;                  /* enum rw_behavior_flag */
     /* permessage-deflate (RFC 7692), 0: none. Bits 0-7 compressor: 0 none, 1 shared (no context takeover), else dedicated with zlib's
-     * memLevel in bits 0-3 and windowBits in bits 4-7; bits 8-11 decompressor: 0 none, 1 shared, else dedicated with windowBits. */
+     * memLevel in bits 0-3 and windowBits in bits 4-7; bits 8-11 decompressor: 0 none, 1 shared, else dedicated with windowBits. Bit 12: answer
+     * with no parameter that the client has not offered, and inflate whatever it may send by what it has. */
     uint32_t deflate;
     uint32_t deflate_min_bytes;      /* shorter messages go out as they are */
     /* What a peer may send in a second, on average; twice as much at once. 0: no limit. Past it: RW_BEHAVIOR_PAUSE_ON_RATE, else 1008. */
@@ -450,6 +457,9 @@ struct rw_core_config {
     uint32_t topics;            /* with subscribers here, at most; 0: the default */
     /* What a peer must read on average of what the kernel holds for it when its connection ends; then it is reset. 0: the default, UINT32_MAX: none */
     uint32_t min_bytes_per_second;
+    /* Held of the windows with which messages of WebSockets are inflated that refer to those before, in KiB; 0: no limit. When little of it is left,
+     * handshakes agree to no further ones; past it: 1013 for whoever needs one. */
+    uint32_t inflate_kib;
 };
 
 enum rw_core_flag {

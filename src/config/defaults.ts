@@ -26,6 +26,7 @@ export const defaults = {
     maxConnectionsPerIp: 0,
     upgradesPerSecond: 0,
     maxUnfinishedBytes: 'auto',
+    maxInflateBytes: 'auto',
     maxTopicsPerSocket: 1000,
     maxTopics: 2 ** 20,
   },
@@ -95,6 +96,7 @@ export const ranges = {
   minBytesPerSecond: [0, 1_000_000],
   /** The core counts KiB in 32 bits, of each worker. */
   unfinishedBytes: [1_048_576, 2 ** 41],
+  inflateBytes: [65_536, 2 ** 41],
   topics: [1, 2 ** 28],
   messagesPerSecond: [0, 1_000_000],
   bytesPerSecond: [0, 2 ** 30],

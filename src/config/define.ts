@@ -154,6 +154,13 @@ export interface LimitOptions {
    * least 16 MiB a worker. @default 'auto'
    */
   maxUnfinishedBytes?: 'auto' | number | undefined;
+  /**
+   * Bytes that this node holds, each worker its share, of windows with which compressed messages are inflated: 40 KB for each WebSocket that sends
+   * such messages and takes over from one to the next. When little is left, new WebSockets go without compression; past it one that begins to send
+   * compressed messages is closed with 1013. 'auto': an eighth of the memory that the machine, or its cgroup, gives, and at least 4 MiB a worker.
+   * @default 'auto'
+   */
+  maxInflateBytes?: 'auto' | number | undefined;
   /** Topics that one WebSocket may be subscribed to; further `subscribe` calls return false, and are counted. @default 1000 */
   maxTopicsPerSocket?: number | undefined;
   /** Topics that one worker has subscribers for; a `subscribe` to another one returns false, and is counted. @default 1048576 */

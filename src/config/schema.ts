@@ -201,13 +201,10 @@ const adminOptions = options({
 });
 const admin = z.union([z.literal(false), adminOptions], { error: sayInstead('false, or an object such as { port: 9100 }') });
 
-const workers = z.union([z.literal('auto'), integer(ranges.workers)], {
-  error: sayInstead(`'auto' or an integer from ${ranges.workers[0]} to ${ranges.workers[1]}`),
-});
-
-const unfinishedBytes = z.union([z.literal('auto'), integer(ranges.unfinishedBytes)], {
-  error: sayInstead(`'auto' or an integer from ${ranges.unfinishedBytes[0]} to ${ranges.unfinishedBytes[1]}`),
-});
+function autoOr(range: readonly [number, number]) {
+  return z.union([z.literal('auto'), integer(range)], { error: sayInstead(`'auto' or an integer from ${range[0]} to ${range[1]}`) });
+}
+const workers = autoOr(ranges.workers);
 
 function isFetch(value: unknown): value is FetchHandler | FetchApp {
   if (typeof value === 'function') return true;
@@ -380,7 +377,8 @@ export const gatewaySchema = options({
     maxConnections: integer(ranges.connections).optional(),
     maxConnectionsPerIp: integer(ranges.connectionsPerIp, ' (0: no limit)').optional(),
     upgradesPerSecond: integer(ranges.upgradesPerSecond, ' (0: no limit)').optional(),
-    maxUnfinishedBytes: unfinishedBytes.optional(),
+    maxUnfinishedBytes: autoOr(ranges.unfinishedBytes).optional(),
+    maxInflateBytes: autoOr(ranges.inflateBytes).optional(),
     maxTopicsPerSocket: integer(ranges.topics).optional(),
     maxTopics: integer(ranges.topics).optional(),
   }).optional(),

@@ -114,7 +114,7 @@ export interface WebSocketHandler<Data = unknown> {
   maxLifetime?: number;
   /**
    * Compress messages (permessage-deflate, RFC 7692) for clients that offer it. It costs much CPU, and memory where `window` is
-   * 'dedicated'. @default false
+   * 'dedicated' or clients send compressed messages themselves (`limits.maxInflateBytes`). @default false
    */
   compression?: boolean | CompressionOptions;
   /** Messages (and pings) that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */

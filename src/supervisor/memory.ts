@@ -20,13 +20,26 @@ export function availableMemory(read: ReadText = readText): number {
   return Math.min(total, cgroupMemoryLimit(read));
 }
 
-/** The part of the memory that may hold what clients have begun and not finished; the rest is for everything else. */
-const unfinishedShare = 1 / 4;
-/** Less would refuse what is harmless. */
-const unfinishedBytesLeast = 16 * 2 ** 20;
+interface Budget {
+  /** Of the memory that there is; the rest is for everything else. */
+  readonly share: number;
+  /** Bytes of a worker: less would refuse what is harmless. */
+  readonly least: number;
+}
+const unfinished: Budget = { share: 1 / 4, least: 16 * 2 ** 20 };
+const inflate: Budget = { share: 1 / 8, least: 4 * 2 ** 20 };
 
 /** Bytes that one of so many workers may hold of what clients have begun. `wanted`: for all of them, or what is left to us. */
 export function unfinishedBytesOf(wanted: 'auto' | number, workers: number, read: ReadText = readText): number {
+  return bytesOf(unfinished, wanted, workers, read);
+}
+
+/** The same for windows of clients that send compressed messages. */
+export function inflateBytesOf(wanted: 'auto' | number, workers: number, read: ReadText = readText): number {
+  return bytesOf(inflate, wanted, workers, read);
+}
+
+function bytesOf({ share, least }: Budget, wanted: 'auto' | number, workers: number, read: ReadText): number {
   if (wanted !== 'auto') return Math.max(1024, Math.floor(wanted / workers));
-  return Math.max(unfinishedBytesLeast, Math.floor((availableMemory(read) * unfinishedShare) / workers));
+  return Math.max(least, Math.floor((availableMemory(read) * share) / workers));
 }

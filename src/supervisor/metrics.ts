@@ -121,6 +121,11 @@ export const families: readonly Family[] = [
     by('reason', { protocol: 'ws_protocol_errors', too_big: 'ws_too_big' }),
   ),
   counter(
+    'websocket_invalid_compression',
+    'Of them, closed (1007) because a compressed message did not inflate.',
+    one('ws_invalid_deflate'),
+  ),
+  counter(
     'websocket_rate_closes',
     'WebSockets closed (1008) because the client sent more in a second than allowed.',
     by('reason', { messages: 'closes_message_rate', bytes: 'closes_byte_rate' }),
@@ -161,6 +166,13 @@ export const families: readonly Family[] = [
     'unfinished_refused',
     'Requests refused (503, 413) and WebSockets closed (1013) because more would have been held than that.',
     by('kind', { request: 'refused_unfinished', message: 'closes_unfinished' }),
+  ),
+  gauge('inflate_bytes', 'Bytes held of windows of WebSockets that send compressed messages.', one('inflate_bytes')),
+  gauge('inflate_limit_bytes', 'The most that may be held of them; 0: no limit.', one('inflate_limit_bytes')),
+  counter(
+    'inflate_refused',
+    'Handshakes answered without compression, and WebSockets closed (1013) at their first compressed message, because more would have been held than that.',
+    by('kind', { handshake: 'declined_inflate', message: 'closes_inflate' }),
   ),
   counter('backpressure_closes', 'Connections closed because too much waited for them.', one('closes_backpressure')),
   gauge('backpressure_bytes', 'Bytes that wait for slow clients.', one('backpressure_bytes')),

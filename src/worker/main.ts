@@ -20,7 +20,7 @@ import { type RouteDefinition, WebSocketFrontend } from '../frontend/websocket/f
 import { createLog, type Log } from '../log.ts';
 import { busNeeds, createBus, type WorkerBus } from '../pubsub/create.ts';
 import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../supervisor/boot.ts';
-import { unfinishedBytesOf } from '../supervisor/memory.ts';
+import { inflateBytesOf, unfinishedBytesOf } from '../supervisor/memory.ts';
 import { Drain } from './drain.ts';
 import { startHeartbeat } from './heartbeat.ts';
 import { watchHostTimers } from './host-timers.ts';
@@ -79,6 +79,7 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
       maxConnectionsPerIp: limits.maxConnectionsPerIp,
       upgradesPerKilosecond: shareOf(limits.upgradesPerSecond * 1000, boot.workers),
       unfinishedKib: Math.ceil(unfinishedBytesOf(limits.maxUnfinishedBytes, boot.workers) / 1024),
+      inflateKib: Math.ceil(inflateBytesOf(limits.maxInflateBytes, boot.workers) / 1024),
       topicsPerSocket: limits.maxTopicsPerSocket,
       topics: limits.maxTopics,
       proxyHeader: proxyHeaders[config.trustedProxies?.header ?? 'none'],

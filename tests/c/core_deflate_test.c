@@ -34,6 +34,91 @@ static void the_answer_has_the_extension_when_both_want_it(void **state) {
     host_close(host);
 }
 
+/* ---------------------------------------------------------------- windows of clients */
+
+#define WINDOW_BYTES (7168u + 32768u)
+
+static void send_twice(struct host *host, struct client *client) {
+    uint8_t *text = new_text(4000, 9);
+    size_t first = zlib_peer_deflate(&client->zlib, text, 4000);
+    peer_send_frame(host, client->peer, RSV1_TEXT, client->zlib.out, first);
+    expect_message(host, client, text, 4000, 0);
+    size_t again = zlib_peer_deflate(&client->zlib, text, 4000);
+    assert_in_range(again, 1, 200); /* it refers to the first */
+    peer_send_frame(host, client->peer, RSV1_TEXT, client->zlib.out, again);
+    expect_message(host, client, text, 4000, 0);
+    free(text);
+}
+
+/* Most clients take over from message to message, whatever they are told that they have not offered. */
+static void a_client_takes_over_from_its_messages_though_ours_are_on_their_own(void **state) {
+    struct host *host = deflate_host(state, SHARED_OUT);
+    struct client client;
+    client_open(host, &client, 7, "permessage-deflate");
+    assert_true(peer_head_has(client.peer, "Sec-WebSocket-Extensions: permessage-deflate"));
+    assert_true(client.zlib.send_takeover);
+    /* Nothing is held for it until it sends something compressed. */
+    host_send(host, &client.open, RW_SEND_COMPRESS | RW_SEND_TEXT, "to the client", 13);
+    client_expect(host, &client, RSV1_TEXT, "to the client", 13);
+    peer_send_frame(host, client.peer, FIN_TEXT, "plain", 5);
+    expect_message(host, &client, "plain", 5, 0);
+    assert_null(ws_of(host, &client)->deflate);
+    assert_int_equal(host->core->inflate_bytes, 0);
+    send_twice(host, &client);
+    assert_int_equal(host->core->inflate_bytes, WINDOW_BYTES);
+    /* Its own window is not touched by what we send, nor ours by it. */
+    host_send(host, &client.open, RW_SEND_COMPRESS | RW_SEND_TEXT, "to the client", 13);
+    client_expect(host, &client, RSV1_TEXT, "to the client", 13);
+    send_twice(host, &client);
+    peer_close(host, client.peer);
+    host_expect(host, RW_EVENT_CLOSE);
+    host_expect_silence(host);
+    assert_int_equal(host->core->inflate_bytes, 0);
+    client_free(&client);
+    host_close(host);
+}
+
+static void windows_of_clients_come_out_of_a_budget(void **state) {
+    enum { CLIENTS = 9 };
+    struct host *host = deflate_host(state, SHARED_OUT);
+    host->core->limits.inflate_bytes = 8 * WINDOW_BYTES;
+    struct client clients[CLIENTS];
+    for (uint32_t i = 0; i < CLIENTS; i++) client_open(host, &clients[i], 7, BROWSER);
+    for (uint32_t i = 0; i < 8; i++) send_twice(host, &clients[i]);
+    assert_int_equal(host->core->inflate_bytes, 8 * WINDOW_BYTES);
+    /* It had been told that it may; the others go on. */
+    client_send(host, &clients[8], RSV1_TEXT, (const uint8_t *)"late", 4);
+    expect_closed(host, &clients[8], 1013, RW_CLOSE_INFLATE_WINDOWS);
+    client_free(&clients[8]);
+    assert_int_equal(host->core->stats->closes_inflate, 1);
+    send_twice(host, &clients[0]);
+    /* Who comes now is not told so, unless no window is needed. */
+    client_open(host, &clients[8], 7, BROWSER);
+    assert_null(strstr(clients[8].peer->head, "Extensions"));
+    client_free(&clients[8]);
+    assert_int_equal(host->core->stats->declined_inflate, 1);
+    client_open(host, &clients[8], 7, "permessage-deflate; unknown");
+    assert_int_equal(host->core->stats->declined_inflate, 1);
+    client_free(&clients[8]);
+    client_open(host, &clients[8], 7, "permessage-deflate; client_no_context_takeover");
+    client_send(host, &clients[8], RSV1_TEXT, (const uint8_t *)"alone", 5);
+    expect_message(host, &clients[8], "alone", 5, 0);
+    client_free(&clients[8]);
+    /* One that leaves makes room for another, once more than the last eighth is free. */
+    for (uint32_t i = 0; i < 2; i++) {
+        peer_close(host, clients[i].peer);
+        host_expect(host, RW_EVENT_CLOSE);
+        host_expect_silence(host);
+        client_free(&clients[i]);
+    }
+    assert_int_equal(host->core->inflate_bytes, 6 * WINDOW_BYTES);
+    client_open(host, &clients[0], 7, BROWSER);
+    send_twice(host, &clients[0]);
+    client_free(&clients[0]);
+    for (uint32_t i = 2; i < 8; i++) client_free(&clients[i]);
+    host_close(host);
+}
+
 /* ---------------------------------------------------------------- both ways */
 
 static void echo_all_lengths(struct host *host, struct client *client) {
@@ -57,7 +142,8 @@ static void echo_all_lengths(struct host *host, struct client *client) {
 static void messages_go_both_ways_in_every_mode(void **state) {
     static const uint32_t modes[] = {SHARED_COMPRESSOR, SHARED, COMPRESSOR(9u, 1u), COMPRESSOR(9u, 2u), COMPRESSOR(10u, 3u) | DECOMPRESSOR(9u),
                                      COMPRESSOR(11u, 4u) | DECOMPRESSOR(10u), COMPRESSOR(12u, 5u) | DECOMPRESSOR(11u), COMPRESSOR(13u, 6u) | DECOMPRESSOR(12u),
-                                     COMPRESSOR(14u, 7u) | DECOMPRESSOR(13u), SHARED_COMPRESSOR | DECOMPRESSOR(14u), DEDICATED};
+                                     COMPRESSOR(14u, 7u) | DECOMPRESSOR(13u), SHARED_COMPRESSOR | DECOMPRESSOR(14u), DEDICATED, SHARED_OUT,
+                                     COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED};
     static const char *const offers[] = {BROWSER, "permessage-deflate; server_no_context_takeover; client_max_window_bits=11", "permessage-deflate; server_max_window_bits=10"};
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         for (size_t j = 0; j < ((uintptr_t)*state != RW_BACKEND_SIM ? 1 : sizeof offers / sizeof *offers); j++) {
@@ -271,6 +357,7 @@ static void data_that_does_not_inflate_closes_with_1007(void **state) {
     expect_closed(host, &client, 1007, RW_CLOSE_INVALID_DEFLATE);
     client_free(&client);
     assert_int_equal(host->core->stats->ws_protocol_errors, 2);
+    assert_int_equal(host->core->stats->ws_invalid_deflate, 2);
     host_close(host);
 }
 
@@ -538,6 +625,8 @@ static void backpressure_counts_what_is_really_sent(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(the_answer_has_the_extension_when_both_want_it),
+        ON_EVERY_RING(a_client_takes_over_from_its_messages_though_ours_are_on_their_own),
+        ON_EVERY_RING(windows_of_clients_come_out_of_a_budget),
         ON_EVERY_RING(messages_go_both_ways_in_every_mode),
         ON_SIM(a_behavior_without_a_compressor_only_inflates),
         ON_SIM(short_and_empty_messages_go_out_as_they_are),

@@ -495,9 +495,14 @@ FIXTURE void peer_expect_frame(struct host *host, struct peer *peer, uint8_t fir
     if (bytes) peer_expect(host, peer, payload, bytes);
 }
 
+FIXTURE void peer_expect_close_reason(struct host *host, struct peer *peer, uint32_t code, const char *reason) {
+    uint8_t payload[125] = {(uint8_t)(code >> 8), (uint8_t)code};
+    memcpy(payload + 2, reason, strlen(reason));
+    peer_expect_frame(host, peer, 0x88, payload, code ? 2 + strlen(reason) : 0);
+}
+
 FIXTURE void peer_expect_close_frame(struct host *host, struct peer *peer, uint32_t code) {
-    const uint8_t payload[2] = {(uint8_t)(code >> 8), (uint8_t)code};
-    peer_expect_frame(host, peer, 0x88, payload, code ? 2 : 0);
+    peer_expect_close_reason(host, peer, code, code == 1007 ? "text that is not UTF-8" : "");
 }
 
 /* A connection whose handshake is done. out: *open, the event, by which the host names it */
@@ -543,6 +548,7 @@ FIXTURE void host_assert_empty(struct host *host) {
     assert_int_equal(core->outbox.bytes, 0);
     assert_int_equal(core->starved.count, 0);
     assert_int_equal(core->unfinished_bytes, 0);
+    assert_int_equal(core->inflate_bytes, 0);
     assert_int_equal(core->kept_bytes + core->withheld_count, 0);
     assert_int_equal(core->wheel.count, 0);
     assert_int_equal(core->dirty.count + core->ready.count + core->ending.count, 0);

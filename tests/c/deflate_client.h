@@ -90,7 +90,11 @@ FIXTURE void expect_message(struct host *host, const struct client *client, cons
 }
 
 FIXTURE void expect_closed(struct host *host, struct client *client, uint32_t code, enum rw_close_cause cause) {
-    peer_expect_close_frame(host, client->peer, code);
+    const char *reason = "";
+    if (cause == RW_CLOSE_INVALID_UTF8) reason = "text that is not UTF-8";
+    if (cause == RW_CLOSE_INVALID_DEFLATE) reason = "a compressed message that does not inflate";
+    if (cause == RW_CLOSE_INFLATE_WINDOWS) reason = "no memory is left for compressed messages, try again later";
+    peer_expect_close_reason(host, client->peer, code, reason);
     struct record *closed = host_expect(host, RW_EVENT_CLOSE);
     assert_int_equal(closed->event.arg0, code);
     assert_int_equal(closed->event.arg1, cause);

@@ -23,6 +23,9 @@
 #define DECOMPRESSOR(window) ((window) << 8)
 #define SHARED (SHARED_COMPRESSOR | SHARED_DECOMPRESSOR)
 #define DEDICATED (COMPRESSOR(15u, 8u) | DECOMPRESSOR(15u))
+#define ONLY_OFFERED 0x1000u
+/* What a gateway's routes have: messages of ours on their own, those of clients as they come. */
+#define SHARED_OUT (SHARED_COMPRESSOR | DECOMPRESSOR(15u) | ONLY_OFFERED)
 #define BROWSER "permessage-deflate; client_max_window_bits"
 
 struct zlib_peer {

@@ -18,7 +18,7 @@ static uint8_t *exact_copy(const void *bytes, size_t count) {
 static uint32_t negotiate(uint32_t deflate, const char *offer, struct rw_deflate_terms *terms, char answer[RW_DEFLATE_ANSWER_BYTES_MAX + 1]) {
     size_t len = strlen(offer);
     uint8_t *copy = exact_copy(offer, len);
-    uint32_t bytes = rw_deflate_negotiate(deflate, copy, len, terms, (uint8_t *)answer);
+    uint32_t bytes = rw_deflate_negotiate(deflate, copy, len, 1, terms, (uint8_t *)answer);
     free(copy);
     assert_in_range(bytes, 0, RW_DEFLATE_ANSWER_BYTES_MAX);
     answer[bytes] = 0;
@@ -113,6 +113,51 @@ static void an_offer_is_kept_to_the_letter(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_answer(cases[i].deflate, cases[i].offer, cases[i].answer);
 }
 
+/* Of real clients: many refuse, or do not keep to, what they have not offered (RFC 7692 §7.1). */
+static void an_answer_may_be_held_to_what_was_offered(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t deflate;
+        const char *offer, *answer;
+        uint8_t receive_window, send_window;
+    } cases[] = {
+        {SHARED_OUT, "permessage-deflate", "permessage-deflate", 15, 15},
+        {SHARED_OUT, BROWSER, "permessage-deflate", 15, 15},
+        {SHARED_OUT, "permessage-deflate; client_max_window_bits=10", "permessage-deflate; client_max_window_bits=10", 10, 15},
+        {SHARED_OUT, "permessage-deflate; client_no_context_takeover", "permessage-deflate; client_no_context_takeover", 0, 15},
+        {SHARED_OUT, "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+         "permessage-deflate; client_no_context_takeover; server_no_context_takeover", 0, 15},
+        {SHARED_OUT, "permessage-deflate; server_max_window_bits=12", "permessage-deflate; server_max_window_bits=12", 15, 12},
+        {SHARED | ONLY_OFFERED, "permessage-deflate", "permessage-deflate", 15, 15},
+        {SHARED | ONLY_OFFERED, "permessage-deflate; client_max_window_bits=9", "permessage-deflate; client_max_window_bits=9", 9, 15},
+        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED, "permessage-deflate", "permessage-deflate", 15, 11},
+        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED, BROWSER, "permessage-deflate; client_max_window_bits=11", 11, 11},
+        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED, "permessage-deflate; server_max_window_bits=14; client_max_window_bits=9",
+         "permessage-deflate; client_max_window_bits=9; server_max_window_bits=11", 9, 11},
+        {DEDICATED | ONLY_OFFERED, "permessage-deflate; server_no_context_takeover", "permessage-deflate; server_no_context_takeover", 15, 15},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rw_deflate_terms terms;
+        char answer[RW_DEFLATE_ANSWER_BYTES_MAX + 1];
+        expect_answer(cases[i].deflate, cases[i].offer, cases[i].answer);
+        negotiate(cases[i].deflate, cases[i].offer, &terms, answer);
+        assert_int_equal(terms.receive_window, cases[i].receive_window);
+        assert_int_equal(terms.send_window, cases[i].send_window);
+    }
+}
+
+static void without_a_window_for_the_client_only_what_needs_none_is_agreed_to(void **state) {
+    (void)state;
+    static const char offers[] = "permessage-deflate; client_max_window_bits, permessage-deflate; client_no_context_takeover";
+    struct rw_deflate_terms terms;
+    uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX];
+    assert_int_equal(rw_deflate_negotiate(SHARED_OUT, (const uint8_t *)BROWSER, strlen(BROWSER), 0, &terms, answer), 0);
+    assert_false(terms.agreed);
+    assert_true(rw_deflate_negotiate(SHARED_OUT, (const uint8_t *)offers, strlen(offers), 0, &terms, answer) > 0);
+    assert_int_equal(terms.receive_window, 0);
+    assert_true(rw_deflate_negotiate(SHARED, (const uint8_t *)BROWSER, strlen(BROWSER), 0, &terms, answer) > 0);
+}
+
 static void an_offer_that_cannot_be_kept_is_declined(void **state) {
     (void)state;
     static const char *const offers[] = {
@@ -194,7 +239,7 @@ static struct bench open_bench(uint32_t deflate, const char *offer) {
 }
 
 static void close_bench(struct bench *bench) {
-    rw_deflate_release(bench->slot);
+    rw_deflate_release(bench->core, bench->slot);
     rw_deflate_destroy(bench->core);
     rw_buffers_destroy(bench->core->buffers, 0);
     free(bench->core->private_stats);
@@ -532,6 +577,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(browsers_and_plain_offers_get_the_answer_of_each_mode),
         cmocka_unit_test(an_offer_is_kept_to_the_letter),
+        cmocka_unit_test(an_answer_may_be_held_to_what_was_offered),
+        cmocka_unit_test(without_a_window_for_the_client_only_what_needs_none_is_agreed_to),
         cmocka_unit_test(an_offer_that_cannot_be_kept_is_declined),
         cmocka_unit_test(a_header_that_is_not_well_formed_agrees_to_nothing),
         cmocka_unit_test(terms_say_what_the_answer_says),

@@ -503,6 +503,7 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved.count == 0 && core->wheel.count == 0);
     CHECK(core->dirty.count + core->ready.count + core->ending.count == 0);
     CHECK(core->unfinished_bytes == 0);
+    CHECK(core->inflate_bytes == 0);
     /* Every connection that was counted for an address was taken back. */
     for (uint32_t i = 0; core->ip_limit.most && i < sizeof counted / sizeof counted[0]; i++) CHECK(rw_ip_limit_count(&core->ip_limit, counted[i]) == 0);
     turn(fuzz); /* tells the end of topics that have just ended */

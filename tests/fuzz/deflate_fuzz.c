@@ -27,19 +27,19 @@ static uint8_t *take_bytes(struct input *input, size_t count) {
 }
 
 static void check_offer(struct input *input) {
-    uint32_t deflate = (uint32_t)take(input) | (uint32_t)(take(input) & 0x0F) << 8;
+    uint32_t deflate = (uint32_t)take(input) | (uint32_t)(take(input) & 0x1F) << 8;
     size_t count = (size_t)(input->end - input->at);
     uint8_t *offer = take_bytes(input, count);
     uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX], again[RW_DEFLATE_ANSWER_BYTES_MAX];
     struct rw_deflate_terms terms, second;
-    uint32_t bytes = rw_deflate_negotiate(deflate, offer, count, &terms, answer);
+    uint32_t bytes = rw_deflate_negotiate(deflate, offer, count, 1, &terms, answer);
     free(offer);
     CHECK((bytes > 0) == terms.agreed && bytes <= sizeof answer);
     if (!bytes) return;
     CHECK(deflate != 0);
     CHECK(terms.send_window >= RW_DEFLATE_WINDOW_MIN && terms.send_window <= RW_DEFLATE_WINDOW_MAX);
     CHECK(terms.receive_window == 0 || (terms.receive_window >= 8 && terms.receive_window <= RW_DEFLATE_WINDOW_MAX));
-    CHECK(rw_deflate_negotiate(deflate, answer, bytes, &second, again) == bytes && memcmp(answer, again, bytes) == 0);
+    CHECK(rw_deflate_negotiate(deflate, answer, bytes, 1, &second, again) == bytes && memcmp(answer, again, bytes) == 0);
 }
 
 static struct rw_core *open_core(void) {
@@ -69,7 +69,7 @@ static struct rw_slot *open_slot(struct rw_core *core, struct input *input) {
 }
 
 static void close_all(struct rw_core *core, struct rw_slot *slot) {
-    rw_deflate_release(slot);
+    rw_deflate_release(core, slot);
     rw_deflate_destroy(core);
     rw_buffers_destroy(core->buffers, 0);
     free(core->private_stats);

@@ -191,6 +191,7 @@ describe('limits, rates and logs', () => {
       maxConnectionsPerIp: 0,
       upgradesPerSecond: 0,
       maxUnfinishedBytes: 'auto',
+      maxInflateBytes: 'auto',
       maxTopicsPerSocket: 1000,
       maxTopics: 1048576,
     });
@@ -223,7 +224,7 @@ describe('limits, rates and logs', () => {
   test('mistakes', () => {
     expect(
       mistakes({
-        limits: { maxConnectionsPerIp: 1.5, upgradesPerSecond: -1, maxUnfinishedBytes: '1 GB', maxTopicsPerSocket: 0 },
+        limits: { maxConnectionsPerIp: 1.5, upgradesPerSecond: -1, maxUnfinishedBytes: '1 GB', maxInflateBytes: 1, maxTopicsPerSocket: 0 },
         log: { requestIdHeader: 'no header' },
         websocket: { '/': { maxBytesPerSecond: 'many', onRateLimit: 'drop', concurrency: 0, messageTimeout: -1 } },
       }),
@@ -235,6 +236,7 @@ describe('limits, rates and logs', () => {
       'limits.maxConnectionsPerIp: is 1.5; write an integer from 0 to 65534 (0: no limit)',
       'limits.upgradesPerSecond: is -1; write an integer from 0 to 1000000 (0: no limit)',
       `limits.maxUnfinishedBytes: is "1 GB"; write 'auto' or an integer from 1048576 to 2199023255552`,
+      'limits.maxInflateBytes: is 1; write an integer from 65536 to 2199023255552',
       'limits.maxTopicsPerSocket: is 0; write an integer from 1 to 268435456',
       'log.requestIdHeader: is "no header"; write false, or a header such as \'x-request-id\'',
     ]);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { availableMemory, unfinishedBytesOf } from '../../src/supervisor/memory.ts';
+import { availableMemory, inflateBytesOf, unfinishedBytesOf } from '../../src/supervisor/memory.ts';
 
 const gibi = 2 ** 30;
 const files = (all: Record<string, string>) => (path: string) => all[path];
@@ -30,4 +30,11 @@ describe('what a worker may hold of what is unfinished', () => {
     expect(unfinishedBytesOf(gibi, 4)).toBe(gibi / 4);
     expect(unfinishedBytesOf(2 ** 20, 256)).toBe(4096);
   });
+});
+
+test('what a worker may hold of windows of clients: an eighth of the memory, or as it is written', () => {
+  const read = files({ ...grouped, '/sys/fs/cgroup/app/memory.max': `${gibi}\n` });
+  expect(inflateBytesOf('auto', 2, read)).toBe(gibi / 16);
+  expect(inflateBytesOf('auto', 64, read)).toBe(4 * 2 ** 20);
+  expect(inflateBytesOf(2 ** 20, 4)).toBe(2 ** 18);
 });

@@ -414,12 +414,14 @@ function behaviorOf({ handler, settings }: RouteDefinition): BehaviorOptions {
   };
 }
 
-/** The bits of `struct rw_behavior.deflate`: compressor in bits 0-7, decompressor in bits 8-11. */
+const onlyOffered = 1 << 12;
+
+/** The bits of `struct rw_behavior.deflate`: compressor in bits 0-7, decompressor in bits 8-11, bit 12: answer only what was offered. */
 function compressionOf({ window, windowBits, minBytes }: CompressionSettings): Pick<BehaviorOptions, 'deflate' | 'deflateMinBytes'> {
-  if (window === 'shared') return { deflate: 1 | (1 << 8), deflateMinBytes: minBytes };
+  if (window === 'shared') return { deflate: 1 | (15 << 8) | onlyOffered, deflateMinBytes: minBytes };
   // zlib's memory level grows with the window, so that the hash tables suit it: 15 goes with its default of 8.
   const memLevel = windowBits - 7;
-  return { deflate: memLevel | (windowBits << 4) | (windowBits << 8), deflateMinBytes: minBytes };
+  return { deflate: memLevel | (windowBits << 4) | (windowBits << 8) | onlyOffered, deflateMinBytes: minBytes };
 }
 
 /** The header fields of a refusal, without those that the core writes itself. */
