@@ -17,15 +17,15 @@ const quietEvents = 50;
 /** Ticks in a row that must be quiet. */
 const quietTicks = 3;
 
-/** Watch the counters of `core`. Does not keep the process alive. ret: stop watching */
-export function releaseMemoryWhenQuiet(core: Core, release: () => void = Bun.shrink): () => void {
+/** Watch the counters of `core`, at each call that `every` makes. Does not keep the process alive. ret: stop watching */
+export function releaseMemoryWhenQuiet(core: Core, release: () => void = Bun.shrink, every = everySecond): () => void {
   const accepts = statIndex('accepts');
   const activity = ['accepts', 'requests', 'ws_messages_in', 'ws_messages_out'].map(statIndex);
   const sum = () => activity.reduce((total, index) => total + core.readStat(index), 0);
   let released = core.readStat(accepts);
   let before = sum();
   let quiet = 0;
-  return everySecond(() => {
+  return every(() => {
     const now = sum();
     quiet = now - before <= quietEvents ? quiet + 1 : 0;
     before = now;

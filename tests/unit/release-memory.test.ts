@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, jest, test } from 'bun:test';
+import { beforeEach, expect, test } from 'bun:test';
 import type { Core } from '../../src/core/core.ts';
 import { statIndex } from '../../src/core/stat-index.ts';
 import { releaseMemoryWhenQuiet } from '../../src/worker/release-memory.ts';
@@ -7,22 +7,22 @@ const accepts = statIndex('accepts');
 const messages = statIndex('ws_messages_in');
 let counters: Map<number, number>;
 let released: number;
-let stop: () => void;
+let tick: () => void;
 
 const add = (index: number, count: number) => counters.set(index, (counters.get(index) ?? 0) + count);
-const pass = (seconds: number) => jest.advanceTimersByTime(seconds * 1000);
+const pass = (seconds: number) => {
+  for (let at = 0; at < seconds; at++) tick();
+};
 
 beforeEach(() => {
-  jest.useFakeTimers();
   counters = new Map();
   released = 0;
   const core = { readStat: (index: number) => counters.get(index) ?? 0 } as unknown as Core;
-  stop = releaseMemoryWhenQuiet(core, () => released++);
-});
-
-afterEach(() => {
-  stop();
-  jest.useRealTimers();
+  const every = (call: () => void) => {
+    tick = call;
+    return () => {};
+  };
+  releaseMemoryWhenQuiet(core, () => released++, every);
 });
 
 test('a burst of connections is followed by one release, once it has been quiet for a while', () => {
