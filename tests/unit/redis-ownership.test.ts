@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from 'bun:test';
+import fc from 'fast-check';
 import type { Letter } from '../../src/pubsub/redis/mail.ts';
 import { Ownership } from '../../src/pubsub/redis/ownership.ts';
 import { Publishers, Sequences } from '../../src/pubsub/redis/sequences.ts';
@@ -160,6 +161,13 @@ describe('an owner', () => {
     harness.ownership.arrived({ topic: Buffer.from('a'), publisher, sequence: 1, flags: 1, payload: Buffer.from('own') });
     expect(harness.delivered).toEqual(['a 1', 'a 2', 'a 5', 'a 6', 'a of another']);
     expect(harness.counted).toEqual({ redis_messages_in: 5, redis_duplicates: 2, redis_echoes: 1 });
+  });
+
+  test('hands on what was not heard, although something came with a sequence far ahead', () => {
+    harness.want('a');
+    for (const sequence of [1, 2 ** 47, 2, 2, 3, 2 ** 47, 4]) harness.arrive('a', sequence);
+    expect(harness.delivered).toEqual(['a 1', `a ${2 ** 47}`, 'a 2', 'a 3', 'a 4']);
+    expect(harness.counted).toEqual({ redis_messages_in: 5, redis_duplicates: 2 });
   });
 
   test('lets go of what dead workers wanted, however late it hears of their deaths', () => {
@@ -434,6 +442,60 @@ describe('sequences', () => {
       expect(seen.take(publishers.idOf(publisher(1)), sequence)).toBe(true);
     }
     expect(seen.marks()).toEqual([{ publisher: publisher(1), sequence: 5 }]);
+  });
+
+  test('that are far ahead do not silence their publisher, however often and however far', () => {
+    const publishers = new Publishers();
+    const id = publishers.idOf(publisher(1));
+    for (const leap of [70_000, 2 ** 20, 2 ** 24, 2 ** 40]) {
+      const seen = new Sequences(publishers);
+      let real = 1000;
+      expect(seen.take(id, real)).toBe(true);
+      for (let round = 0; round < 5; round++) {
+        const far = real + leap * (round + 1) + 10;
+        expect([leap, seen.take(id, far)]).toEqual([leap, true]);
+        expect([leap, seen.take(id, far)]).toEqual([leap, false]);
+        for (let i = 0; i < 3; i++) {
+          real += 2;
+          expect([leap, round, i, seen.take(id, real)]).toEqual([leap, round, i, true]);
+          expect([leap, round, i, seen.take(id, real)]).toEqual([leap, round, i, false]);
+        }
+        expect(seen.take(id, real - 2)).toBe(false);
+        expect(seen.marks()).toEqual([{ publisher: publisher(1), sequence: real }]);
+      }
+    }
+    // Nothing was known of it, or two leaps came one behind the other.
+    const seen = new Sequences(publishers);
+    for (const far of [2 ** 40, 2 ** 41]) expect(seen.take(id, far)).toBe(true);
+    expect([seen.take(id, 7), seen.take(id, 7), seen.take(id, 9)]).toEqual([true, false, true]);
+    // Up to the leap, and past it.
+    const last = new Sequences(publishers);
+    const taken = [1, 70_000, 2, 69_998, 69_999, 70_000, 70_001, 70_000].map((sequence) => last.take(id, sequence));
+    expect(taken).toEqual([true, true, true, true, true, false, true, false]);
+  });
+
+  test('in order are taken once, whatever comes again', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.integer({ min: 1, max: 1000 }), fc.nat(5)), { minLength: 1, maxLength: 60 }), (steps) => {
+        const publishers = new Publishers();
+        const seen = new Sequences(publishers);
+        const id = publishers.idOf(publisher(1));
+        let sequence = 0;
+        const taken: number[] = [];
+        for (const [step, back] of steps) {
+          sequence += step;
+          expect(seen.take(id, sequence)).toBe(true);
+          taken.push(sequence);
+          const again = taken.at(-1 - back);
+          if (again !== undefined) expect(seen.take(id, again)).toBe(false);
+        }
+        // A new owner has heard nothing of it but this.
+        const next = new Sequences(publishers);
+        for (const mark of seen.marks()) next.mark(publishers.idOf(mark.publisher), mark.sequence);
+        for (const again of taken) expect(next.take(id, again)).toBe(false);
+        expect(next.take(id, sequence + 1)).toBe(true);
+      }),
+    );
   });
 
   test('of one topic are bounded', () => {

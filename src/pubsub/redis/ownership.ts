@@ -325,7 +325,7 @@ export class Ownership {
 
   #noteMarks(topic: OwnedTopic, marks: readonly Mark[]): void {
     if (marks.length > 0) topic.seen ??= new Sequences(this.#publishers);
-    for (const { publisher, sequence } of marks) topic.seen?.take(this.#publishers.idOf(publisher), sequence);
+    for (const { publisher, sequence } of marks) topic.seen?.mark(this.#publishers.idOf(publisher), sequence);
   }
 
   async #renew(topic: OwnedTopic): Promise<void> {
