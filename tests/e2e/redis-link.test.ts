@@ -298,6 +298,7 @@ describe('one server', () => {
     await b.heardLast(a, 'x');
     expect(b.count('redis_malformed')).toBe(4);
     expect(b.link.state).toBe('up');
+    expect(b.lines.filter(({ msg }) => String(msg).includes('make no sense'))).toHaveLength(1);
   });
 
   test('over a Unix socket', async () => {

@@ -12,7 +12,14 @@ const payload = fc.oneof(
   fc.tuple(fc.integer({ min: 65_530, max: 65_540 }), fc.nat(255)).map(([bytes, value]) => new Uint8Array(bytes).fill(value)),
 );
 const flags = fc.constantFrom(0, commandFlag.sendText, commandFlag.sendCompress, commandFlag.sendText | commandFlag.sendCompress);
-const messages = fc.array(fc.record({ flags, payload }), { minLength: 1, maxLength: 6 });
+/** Text has letters alone. */
+const messages = fc.array(
+  fc.record({ flags, payload }).map(({ flags, payload }) => ({
+    flags,
+    payload: flags & commandFlag.sendText ? payload.map((byte) => byte & 0x7f) : payload,
+  })),
+  { minLength: 1, maxLength: 6 },
+);
 
 function seal(sender: Sender, sequence: number, list: readonly { flags: number; payload: Uint8Array }[]): Buffer {
   const payloadBytes = list.reduce((sum, message) => sum + message.payload.byteLength, 0);
@@ -111,6 +118,19 @@ describe('envelope', () => {
     ];
     expect(opener.open(seal(sender, sequenceMax - 1, two))).toBeDefined();
     expect(opener.open(seal(sender, sequenceMax, two))).toBeUndefined();
+  });
+
+  test('text that is not UTF-8 is opened as nothing, with all that comes with it', () => {
+    const sender = new Sender({ node: '0'.repeat(16), worker: 0 }, 'p');
+    const text = (...bytes: number[]) => ({ flags: commandFlag.sendText, payload: new Uint8Array(bytes) });
+    const binary = { flags: 0, payload: new Uint8Array([0xff, 0xfe]) };
+    const opens = (...list: { flags: number; payload: Uint8Array }[]) => new Opener().open(seal(sender, 1, list)) !== undefined;
+    expect(opens(binary, text(0xc3, 0xa4), text())).toBe(true);
+    for (const bad of [[0xff], [0xc3], [0xe2, 0x82], [0xed, 0xa0, 0x80], [0xc0, 0x80], [0xf4, 0x90, 0x80, 0x80]]) {
+      expect([bad, opens(text(...bad)), opens(text(0x61), text(...bad), binary)]).toEqual([bad, false, false]);
+    }
+    // Cut within a character, which goes on in the next one.
+    expect(opens(text(0xc3), text(0xa4))).toBe(false);
   });
 
   test('more publishers than are kept stay apart', () => {

@@ -2,7 +2,8 @@
  * What stands in a PUBLISH: some messages of one publisher for one topic, or a probe.
  *
  * Role: pure. Up: outbox.ts seals messages, arrivals.ts opens what comes. Down: nothing. Nodes of several releases share a Redis during an
- * upgrade: an envelope of another version, or one that makes no sense, is opened as nothing, whole or not at all.
+ * upgrade: an envelope of another version, or one that makes no sense, is opened as nothing, whole or not at all. So is one with text that is not UTF-8:
+ * every client that it reached would close its connection (RFC 6455 §8.1).
  *
  *   version u8 = 1 | kind u8 | prefix bytes u8 | node 8 bytes | worker u32 | sequence u48 | count u16      numbers in big endian
  *   then `count` times:  flags u8 | length u32 | payload
@@ -10,6 +11,7 @@
  * Messages have the sequences sequence, sequence + 1, … A probe has no messages; its sequence is its number. The length of the prefix tells
  * channels apart that look alike: topic 'b:c' under prefix 'a', and topic 'c' under prefix 'a:b'.
  */
+import { isUtf8 } from 'node:buffer';
 import { commandFlag } from '../../../ffi/layout.ts';
 import type { Publisher } from './link.ts';
 
@@ -124,8 +126,11 @@ export class Opener {
 function holdsMessages(bytes: Buffer, count: number): boolean {
   let at = headBytes;
   for (let left = count; left > 0; left--) {
-    if (at + messageHeadBytes > bytes.byteLength || ((bytes[at] as number) & ~wireFlagsAll) !== 0) return false;
-    at += messageHeadBytes + bytes.readUInt32BE(at + 1);
+    const flags = bytes[at] as number;
+    if (at + messageHeadBytes > bytes.byteLength || (flags & ~wireFlagsAll) !== 0) return false;
+    const payloadAt = at + messageHeadBytes;
+    at = payloadAt + bytes.readUInt32BE(at + 1);
+    if (at > bytes.byteLength || ((flags & wireFlags.text) !== 0 && !isUtf8(bytes.subarray(payloadAt, at)))) return false;
   }
   return at === bytes.byteLength;
 }

@@ -11,6 +11,12 @@ const everyMs = 15_000;
 /** While it stays lost. */
 const reminderMs = 60_000;
 
+const discards = {
+  malformed:
+    'messages in Redis make no sense, or are text that is not UTF-8, and are thrown away: does somebody else publish under this prefix?',
+  unsigned: 'messages in Redis are not signed with redis.signingKey, and are thrown away: does every node have the same?',
+} as const;
+
 export class LinkLog {
   readonly #log: Log;
   readonly #now: () => number;
@@ -20,6 +26,7 @@ export class LinkLog {
   #lostAt: number | undefined;
   #saidAt = 0;
   #said = '';
+  readonly #discards = new Set<keyof typeof discards>();
 
   constructor(log: Log, now: () => number) {
     this.#log = log;
@@ -64,6 +71,13 @@ export class LinkLog {
 
   dropped(messages: number): void {
     this.#write('warn', { messages }, 'messages for other nodes were dropped: the outbox was full, or Redis refused them');
+  }
+
+  /** What comes is thrown away. Said once, however much of it comes: counters tell how much. */
+  discarded(why: keyof typeof discards): void {
+    if (this.#discards.has(why)) return;
+    this.#discards.add(why);
+    this.#write('warn', {}, discards[why]);
   }
 
   #write(level: 'info' | 'warn' | 'error', fields: Record<string, unknown>, text: string): void {

@@ -205,6 +205,7 @@ class Link implements RedisLink, ShardHost {
     const envelope = this.#opener.open(bytes);
     if (envelope === undefined) {
       this.#stats.count('redis_malformed', 1);
+      this.#say.discarded('malformed');
       return;
     }
     // A longer or a shorter prefix whose channels look like these.
