@@ -141,6 +141,7 @@ export const listenerFlag = {
   wantsServerName: 2,
   proxyProtocol: 4,
   proxyRequired: 8,
+  abortAtFin: 16,
 } as const;
 
 /** enum rw_core_flag */

@@ -9,6 +9,7 @@
 #include "connection.h"
 #include "deflate_negotiate.h"
 #include "event_batch.h"
+#include "listener.h"
 #include "tls.h"
 #include "unfinished.h"
 #include "work.h"
@@ -79,6 +80,7 @@ void rw_http_let_go(struct rw_core *core, struct rw_slot *slot) {
 
 static void next_request(struct rw_core *core, struct rw_slot *slot) {
     begin_request(slot, 0);
+    slot->state.end_seen = 0;
     rw_client_on_next_request(core, slot);
     slot->deadline_ms = core->now_ms + core->limits.keep_alive_timeout_ms;
     /* A peer that has half-closed meanwhile sends no more requests: serving the ready list ends its connection. */
@@ -538,6 +540,16 @@ void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     /* Input that waits for the host was sent before the end of stream: BODY_ACK or RESUME go on with it. */
     if (slot->input_bytes && (slot->state.paused_by_host || rw_http_body_waits(core, slot))) return;
+    if (http->phase == RW_HTTP_RECEIVED && rw_listener_is_of(core, slot) && core->listeners[slot->listener].flags & RW_LISTENER_ABORT_AT_FIN) {
+        /* The host may have been told of the request in this very turn. */
+        if (slot->state.end_seen) {
+            rw_connection_terminate(core, slot);
+        } else {
+            slot->state.end_seen = 1;
+            rw_connection_mark_ready(core, slot);
+        }
+        return;
+    }
     if (http->phase == RW_HTTP_RECEIVED) {
         /* The whole request has come: the peer may only have closed its sending side and wait for the answer. */
         slot->deadline_ms = core->now_ms + HALF_CLOSED_GRACE_MS;

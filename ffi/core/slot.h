@@ -60,7 +60,8 @@ struct rw_slot_state {
     uint32_t connect_told : 1;    /* the host has had CONNECT: DISCONNECT is owed */
     uint32_t peer_trusted : 1;    /* see client.h */
     uint32_t answers_wait : 1;    /* of a WebSocket: input waits until the peer has read more of its answers, see ws.c */
-    uint32_t reserved : 11;
+    uint32_t end_seen : 1;        /* peer_closed, and the host has had its turn with the present request since, see rw_http_on_peer_closed */
+    uint32_t reserved : 10;
 };
 
 /* What may come before the first byte that the protocol sees. */

@@ -547,7 +547,13 @@ void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
         return;
     }
     rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
-    rw_connection_terminate(core, slot);
+    if (!rw_connection_has_output(slot)) {
+        rw_connection_terminate(core, slot);
+        return;
+    }
+    /* It may still read, and what has begun to go out is not to end within a frame. */
+    (void)rw_ws_tell_closed(core, slot);
+    rw_connection_finish(core, slot);
 }
 
 int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot) {

@@ -529,6 +529,7 @@ enum rw_listener_flag {
     RW_LISTENER_WANTS_SERVER_NAME = 1u << 1, /* SERVER_NAME events */
     RW_LISTENER_PROXY_PROTOCOL = 1u << 2,    /* a PROXY protocol header, version 1 or 2, may come before the first byte of the client */
     RW_LISTENER_PROXY_REQUIRED = 1u << 3,    /* and must: else the connection is refused; of peers that are not trusted it is always */
+    RW_LISTENER_ABORT_AT_FIN = 1u << 4,      /* a client that half-closes has left: what is not answered in the turn that follows is aborted */
 };
 
 /* The addresses of proxies that are believed about their clients; as long as there are any, so is whoever connects to a Unix socket. Again: replaces

@@ -646,6 +646,22 @@ static void a_stream_to_a_half_closed_peer_ends_with_its_connection(void **state
     host_close(host);
 }
 
+static void where_a_half_closed_peer_has_left_its_requests_are_answered_at_once_or_aborted(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    assert_int_equal(rw_core_listener_flags(host->core, 3, RW_LISTENER_ABORT_AT_FIN), RW_OK);
+    struct peer *peer = peer_connect(host);
+    peer_send_text(host, peer, GET("/1") GET("/2") GET("/3"));
+    peer_shutdown(host, peer);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+        host_respond(host, &request, 200, "", "now"); /* within its turn */
+    }
+    (void)host_expect(host, RW_EVENT_REQUEST);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, RW_ABORT_PEER_GONE);
+    for (uint32_t i = 0; i < 2; i++) peer_expect_response(host, peer, 200, "now");
+    host_close(host);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(a_request_becomes_one_event_with_host_target_and_lower_case_fields),
@@ -673,6 +689,7 @@ int main(void) {
         ON_EVERY_RING(a_body_that_waits_for_the_host_does_not_stall),
         ON_SIM(a_peer_that_takes_nothing_is_ended_by_the_write_deadline),
         ON_EVERY_RING(a_stream_to_a_half_closed_peer_ends_with_its_connection),
+        ON_EVERY_RING(where_a_half_closed_peer_has_left_its_requests_are_answered_at_once_or_aborted),
     };
     return cmocka_run_group_tests_name("the core speaks HTTP", tests, NULL, NULL);
 }

@@ -266,6 +266,37 @@ static void a_peer_that_reads_what_waits_for_it_is_not_silent(void **state) {
     host_close(host);
 }
 
+/* ---------------------------------------------------------------- a half-closed peer */
+
+static void what_was_sent_to_a_half_closed_peer_does_not_end_within_a_frame(void **state) {
+    struct host *host = slow_host(state, 0, PLAIN);
+    struct rw_event open;
+    struct peer *peer = open_slow_reader(host, &open, LONG);
+    peer_shutdown(host, peer);
+    struct rw_event close = host_expect(host, RW_EVENT_CLOSE)->event;
+    assert_int_equal(close.arg0, 1006);
+    assert_int_equal(close.arg1, RW_CLOSE_PEER_GONE);
+    host_send(host, &open, 0, "too late", 8);
+    read_some(host, peer, 10 + LONG);
+    if (host_is_sim(host)) rw_sim_peer_window(host->core->ring, peer->fd, SIZE_MAX);
+    peer_expect_end(host, peer);
+    assert_int_equal(peer->in_bytes, 10 + LONG);
+    host_close(host);
+}
+
+static void a_message_in_front_of_the_end_of_the_stream_is_answered(void **state) {
+    struct host *host = ws_host(state, PLAIN);
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    peer_send_frame(host, peer, FIN_TEXT, "one", 3);
+    peer_shutdown(host, peer);
+    (void)host_expect(host, RW_EVENT_MESSAGE);
+    host_send(host, &open, RW_SEND_TEXT, "answer", 6);
+    peer_expect_frame(host, peer, FIN_TEXT, "answer", 6);
+    assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg1, RW_CLOSE_PEER_GONE);
+    host_close(host);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(what_was_answered_goes_out_before_the_close_of_a_refused_frame),
@@ -277,6 +308,8 @@ int main(void) {
         ON_EVERY_RING(a_close_does_not_wait_for_a_peer_that_reads_nothing),
         ON_EVERY_RING(a_peer_that_reads_what_waits_for_it_is_not_silent),
         ON_SIM(a_close_does_not_wait_for_a_peer_that_reads_less_than_the_least_rate),
+        ON_EVERY_RING(what_was_sent_to_a_half_closed_peer_does_not_end_within_a_frame),
+        ON_EVERY_RING(a_message_in_front_of_the_end_of_the_stream_is_answered),
     };
     return cmocka_run_group_tests_name("how a WebSocket ends", tests, NULL, NULL);
 }

@@ -81,6 +81,13 @@ function routes(app: TemplatedApp): TemplatedApp {
       return failLater('an async route');
     })
     .get('/silent', () => {})
+    .get('/in-a-while', (response) => {
+      const answer = setTimeout(() => response.end('late'), 1000);
+      response.onAborted(() => {
+        clearTimeout(answer);
+        balance.aborted++;
+      });
+    })
     .get('/breaks', (response) => {
       response.write('some of it');
       fail('a response that has begun');

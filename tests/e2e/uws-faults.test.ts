@@ -281,6 +281,15 @@ forEachBackend('a program for uWebSockets.js', (backend) => {
         await isWell();
       });
 
+      test('a client that closes its sending side has left: what is not answered then is aborted at once', async () => {
+        const { balance } = await state();
+        const client = await connect();
+        client.write(get('/well') + get('/in-a-while'));
+        client.end();
+        expect(parseAll(await client.closed()).map(({ text }) => text)).toEqual(['well']);
+        expect((await state()).balance.aborted - balance.aborted).toBe(1);
+      });
+
       test('clients that are reset at any moment leave nothing behind', async () => {
         for (let round = 0; round < 40; round++) {
           const wire = await Wire.connect(port());

@@ -75,6 +75,7 @@ export class AppListeners {
     const { filters, hasChildren, missingServerName } = this.#connections;
     return (
       listenerFlag.proxyProtocol |
+      listenerFlag.abortAtFin |
       (filters.length > 0 || hasChildren ? listenerFlag.wantsConnect : 0) |
       (missingServerName === undefined ? 0 : listenerFlag.wantsServerName)
     );
