@@ -457,6 +457,7 @@ static void take_completions(struct rw_core *core, uint32_t wait_us) {
     /* More than once: the sends of this turn complete at once, which ends the first wait before any input has come. */
     for (uint32_t round = 0; round < WAITS_PER_TURN; round++) {
         uint32_t allowed = allowed_wait_us(core, wait_us);
+        if (allowed) write_gauges(core); /* what is read meanwhile is how things stand */
         (void)rw_ring_submit(core->ring, allowed);
         if (allowed) {
             if (core->bus) (void)rw_node_bus_sleeping(core->bus, 0);
