@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "age.h"
 #include "client.h"
 #include "command_batch.h"
 #include "connection.h"
@@ -240,6 +241,7 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
     core->clock_start_ms = monotonic_ms();
     read_clock(core);
     core->last_turn_ms = core->now_ms;
+    core->aged_wide_ms = core->clock_wide_ms;
     read_limits(core, config);
     core->proxy_header = config->proxy_header;
     rw_core_pace(core, RW_EVENTS_CAPACITY);
@@ -537,6 +539,7 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     apply_commands(core, command_count);
     rw_event_batch_begin(core);
     read_clock(core);
+    rw_age(core);
     note_blocked(core);
     if (rw_topics_changes(core->topics)) rw_node_events_interest(core);
     if (core->bus) {

@@ -129,6 +129,7 @@ struct rw_core {
     uint64_t mail_held_bytes; /* of large mail in the present event batch */
     uint64_t clock_start_ms; /* CLOCK_MONOTONIC at creation; the core clock counts from 1000 there */
     uint64_t clock_wide_ms;  /* core clock, read once a turn, from 1000 */
+    uint64_t aged_wide_ms;   /* when times of the past were last looked at, see age.h */
     uint32_t now_ms;         /* its low half, as slots keep it; wraps after 49 days */
     uint32_t date_second;
     char date[32];           /* IMF-fixdate, 29 characters (RFC 9110 §5.6.7) */

@@ -52,18 +52,19 @@ static uint32_t body_due_ms(const struct rw_core *core, const struct rw_slot *sl
     return rw_before(stalled, slot->deadline_ms) ? stalled : slot->deadline_ms;
 }
 
+static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
 /* When the clock has something to say: at the deadline, or sooner when a drain lets connections be idle for less time. */
 static uint32_t due_ms(const struct rw_core *core, const struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
     int first = (http->flags & RW_X_FIRST) != 0;
     if (http->phase == RW_HTTP_BODY) return body_due_ms(core, slot);
     if (!core->drain.active || http->phase != RW_HTTP_IDLE || (first && !core->drain.idle_ms)) return slot->deadline_ms;
-    uint32_t since = first ? slot->opened_ms : slot->deadline_ms - core->limits.keep_alive_timeout_ms;
-    if (rw_before(since, slot->last_input_ms)) since = slot->last_input_ms;
+    uint32_t idle_ms = core->now_ms - (first ? slot->opened_ms : slot->deadline_ms - core->limits.keep_alive_timeout_ms);
+    idle_ms = least(idle_ms, core->now_ms - slot->last_input_ms);
     /* A client that still reads the response to its last request has not had the time for the next. */
-    if (rw_before(since, slot->last_output_ms)) since = slot->last_output_ms;
-    if (rw_connection_has_output(slot)) since = core->now_ms;
-    uint32_t due = since + core->drain.idle_ms;
+    idle_ms = least(idle_ms, rw_connection_has_output(slot) ? 0 : core->now_ms - slot->last_output_ms);
+    uint32_t due = core->now_ms - idle_ms + core->drain.idle_ms;
     return rw_before(due, slot->deadline_ms) ? due : slot->deadline_ms;
 }
 
@@ -587,7 +588,7 @@ static int end_idle(struct rw_core *core, struct rw_slot *slot) {
  * nothing went either way for a body timeout. */
 static int is_gone(const struct rw_core *core, const struct rw_slot *slot) {
     if (slot->state.send_inflight || slot->state.send_refused) return 0;
-    if (rw_before(core->now_ms, slot->last_output_ms + core->limits.body_timeout_ms)) return 0;
+    if (core->now_ms - slot->last_output_ms < core->limits.body_timeout_ms) return 0; /* it may be weeks ago, see age.h */
     /* What the host has paused may have come whole, and its end with it: only a reset tells then. */
     short events = slot->state.paused_by_host ? 0 : POLLRDHUP;
     struct pollfd asked = {.fd = slot->fd, .events = events};
@@ -602,10 +603,12 @@ void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot) {
 static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
     uint32_t due = slot->deadline_ms;
     uint32_t after_output = slot->last_output_ms + HALF_CLOSED_GRACE_MS;
-    if (rw_before(due, after_output)) due = after_output;
+    /* The last output may be weeks ago, see age.h. */
+    if (core->now_ms - slot->last_output_ms < HALF_CLOSED_GRACE_MS && rw_before(due, after_output)) due = after_output;
     /* What the kernel has not taken yet is judged by the write timeout. */
     if (slot->state.send_inflight || slot->state.send_refused) due = core->now_ms + HALF_CLOSED_GRACE_MS;
     if (rw_before(core->now_ms, due)) {
+        slot->deadline_ms = due; /* never far behind, however long the response goes on */
         rw_connection_arm_timer(core, slot, due);
     } else {
         rw_connection_terminate(core, slot);

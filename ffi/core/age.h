@@ -1,0 +1,24 @@
+/* Times of the past on a clock that wraps.
+ *
+ * Role: slots keep the core clock in 32 bits, so that "how long ago" is now - then only for less than 2^32 ms (49.7 days); a request may be
+ * silent for longer. What is older than anything is measured is set forward, in time for the difference to stay right. Up: core.c, once a turn.
+ *
+ * Compare what lies back by `now_ms - then < span`. rw_before (connection.h) is for times less than 2^31 ms (24.9 days) from each other, such as
+ * deadlines that a timer watches. */
+#ifndef RW_AGE_H
+#define RW_AGE_H
+
+#include "core.h"
+
+/* More than any span that is measured (30 days), and with a step and what comes late less than 2^32. */
+#define RW_AGE_MS_MAX 0xB0000000u
+/* How often all slots are looked at: 6.2 days. */
+#define RW_AGE_STEP_MS (1u << 29)
+
+void rw_age_stamps(struct rw_core *core);
+
+static inline void rw_age(struct rw_core *core) {
+    if (core->clock_wide_ms - core->aged_wide_ms >= RW_AGE_STEP_MS) rw_age_stamps(core);
+}
+
+#endif
