@@ -72,7 +72,8 @@
     X(RW_EVENT_LARGE, "large") X(RW_REQUEST_HAS_BODY, "requestHasBody")                                        \
     X(RW_REQUEST_UPGRADE, "requestUpgrade") X(RW_REQUEST_TLS, "requestTls")                                    \
     X(RW_REQUEST_HTTP10, "requestHttp10") X(RW_REQUEST_ASTERISK, "requestAsterisk")                            \
-    X(RW_REQUEST_AUTHORITY, "requestAuthority") X(RW_BODY_END, "bodyEnd") X(RW_WS_BINARY, "wsBinary")     \
+    X(RW_REQUEST_AUTHORITY, "requestAuthority") X(RW_REQUEST_X_FORWARDED, "requestXForwarded")                 \
+    X(RW_REQUEST_FORWARDED, "requestForwarded") X(RW_BODY_END, "bodyEnd") X(RW_WS_BINARY, "wsBinary")          \
     X(RW_DROPPED_PAYLOAD, "droppedPayload") X(RW_INTEREST_WANTED, "interestWanted")
 
 #define COMMAND_FLAGS(X)                                                                                       \

@@ -54,6 +54,8 @@ export const eventFlag = {
   requestHttp10: 8,
   requestAsterisk: 16,
   requestAuthority: 32,
+  requestXForwarded: 64,
+  requestForwarded: 128,
   bodyEnd: 1,
   wsBinary: 1,
   droppedPayload: 2,

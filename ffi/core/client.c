@@ -122,10 +122,8 @@ static int is_named(const uint8_t *bytes, struct rw_span name, const char *wante
     return name.bytes == strlen(wanted) && strncasecmp((const char *)bytes + name.offset, wanted, name.bytes) == 0;
 }
 
-void rw_client_on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
+static void find_client(struct rw_core *core, struct rw_slot_http *http, const uint8_t *bytes) {
     uint32_t header = core->proxy_header;
-    if (header == RW_PROXY_HEADER_NONE || !slot->state.peer_trusted) return;
-    struct rw_slot_http *http = &slot->as.http;
     http->forwarded_bytes = 0;
     const char *wanted = header == RW_PROXY_HEADER_FORWARDED ? "forwarded" : "x-forwarded-for";
     /* Several lines are one list (RFC 9110 §5.3), which is read from its end. */
@@ -143,6 +141,12 @@ void rw_client_on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t
             if (!rw_trusted_has(&core->trusted, ip)) return;
         }
     }
+}
+
+uint32_t rw_client_on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
+    if (core->proxy_header == RW_PROXY_HEADER_NONE || !slot->state.peer_trusted) return 0;
+    find_client(core, &slot->as.http, bytes);
+    return core->proxy_header == RW_PROXY_HEADER_FORWARDED ? RW_REQUEST_FORWARDED : RW_REQUEST_X_FORWARDED;
 }
 
 static int count_upgrade(struct rw_core *core, struct rw_slot *slot) {

@@ -16,8 +16,9 @@
 int rw_client_on_accept(struct rw_core *core, struct rw_slot *slot);
 /* Its PROXY header has come whole. ret as above */
 int rw_client_on_proxy_header(struct rw_core *core, struct rw_slot *slot, const struct rw_proxy_source *source);
-/* core->head describes the head of the next request, which begins at bytes. */
-void rw_client_on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes);
+/* core->head describes the head of the next request, which begins at bytes.
+ * ret: RW_REQUEST_X_FORWARDED or RW_REQUEST_FORWARDED when a trusted proxy has written it, else 0 */
+uint32_t rw_client_on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes);
 /* That head asks for a WebSocket, and the host is about to be asked. May be called again for the same head.
  * ret: 0 welcome, else the status to answer, counted as refused: 429 too many of one address, 503 too many a second */
 uint32_t rw_client_refuses_upgrade(struct rw_core *core, struct rw_slot *slot);

@@ -326,8 +326,7 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
         return 0;
     }
     struct refusal refusal = {0};
-    uint32_t event_flags = 0;
-    rw_client_on_head(core, slot, bytes);
+    uint32_t event_flags = rw_client_on_head(core, slot, bytes);
     if (asks_for_websocket(head)) {
         refusal = check_handshake(head, bytes);
         if (refusal.status) RW_COUNT(core, refused_handshake, 1);

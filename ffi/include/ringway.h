@@ -249,6 +249,9 @@ enum rw_event_flag {
     RW_REQUEST_HTTP10 = 1u << 3,    /* HTTP/1.0 */
     RW_REQUEST_ASTERISK = 1u << 4,  /* target is "*" (OPTIONS) */
     RW_REQUEST_AUTHORITY = 1u << 5, /* target is authority-form (CONNECT) */
+    /* A trusted proxy has written the head, and tells in such fields what it was asked (see `proxy_header` of rw_core_config). At most one of the two. */
+    RW_REQUEST_X_FORWARDED = 1u << 6, /* X-Forwarded-* */
+    RW_REQUEST_FORWARDED = 1u << 7,   /* Forwarded (RFC 7239) */
     RW_BODY_END = 1u << 0,
     RW_WS_BINARY = 1u << 0,
     RW_DROPPED_PAYLOAD = 1u << 1,

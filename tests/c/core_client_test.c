@@ -351,6 +351,41 @@ static struct host *proxied_host(void **state, uint32_t flags, struct rw_core_co
     return host;
 }
 
+/* RW_REQUEST_X_FORWARDED and RW_REQUEST_FORWARDED, for a request and for a handshake that are not the first of their connection. */
+static void expect_proxy_flag(struct host *host, struct peer *peer, uint32_t wanted) {
+    static const char *const heads[] = {GET_WITH("X-Forwarded-Host: b\r\n"), WS_REQUEST_WITH("Forwarded: host=b\r\n")};
+    for (size_t i = 0; i < 2; i++) {
+        peer_send_text(host, peer, heads[i]);
+        struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+        assert_int_equal(request.flags & (RW_REQUEST_X_FORWARDED | RW_REQUEST_FORWARDED), wanted);
+        host_respond(host, &request, 200, "", "ok");
+        peer_expect_response(host, peer, 200, "ok");
+    }
+}
+
+static void a_head_that_a_trusted_proxy_wrote_is_marked(void **state) {
+    static const uint32_t wanted[][2] = {
+        {RW_PROXY_HEADER_NONE, 0},
+        {RW_PROXY_HEADER_X_FORWARDED_FOR, RW_REQUEST_X_FORWARDED},
+        {RW_PROXY_HEADER_FORWARDED, RW_REQUEST_FORWARDED},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        struct host *host = host_limited(state, (struct rw_core_config){.proxy_header = wanted[i][0]});
+        expect_proxy_flag(host, come(host, "127.0.0.1"), 0);
+        trust(host, "127.0.0.1/32");
+        expect_proxy_flag(host, come(host, "127.0.0.1"), wanted[i][1]);
+        expect_proxy_flag(host, come(host, "127.0.0.2"), 0);
+        host_close(host);
+    }
+    /* Behind the PROXY protocol the head is the client's own. */
+    struct host *host = proxied_host(state, RW_LISTENER_PROXY_PROTOCOL, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
+    trust(host, "127.0.0.1/32");
+    struct peer *peer = come(host, "127.0.0.1");
+    peer_send_text(host, peer, "PROXY TCP4 192.0.2.1 10.0.0.1 4711 80\r\n");
+    expect_proxy_flag(host, peer, 0);
+    host_close(host);
+}
+
 static void where_a_header_is_required_nobody_comes_without(void **state) {
     static const struct {
         const char *text;
@@ -572,6 +607,7 @@ int main(void) {
         ON_REAL_RINGS(unix_sockets_have_no_address_to_be_counted_by_and_are_proxies),
         ON_EVERY_RING(the_client_is_the_first_hop_from_the_right_that_is_not_trusted),
         ON_EVERY_RING(forwarded_is_read_when_it_is_what_proxies_write),
+        ON_EVERY_RING(a_head_that_a_trusted_proxy_wrote_is_marked),
         ON_EVERY_RING(nobody_else_is_believed),
         ON_EVERY_RING(behind_a_proxy_websockets_are_counted_by_their_clients),
         ON_EVERY_RING(a_handshake_that_the_host_refuses_is_taken_back),
