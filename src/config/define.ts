@@ -173,7 +173,8 @@ export interface TrustedProxiesOptions {
   addresses: readonly string[];
   /**
    * The header in which they tell the client's address. It must be one that every one of them sets or extends: a header that they hand on
-   * as it came is the client's own word. 'none': only the PROXY protocol is believed. @default 'x-forwarded-for'
+   * as it came is the client's own word. With it go the fields that tell the host that `origins: 'same-host'` compares: X-Forwarded-Host and
+   * X-Forwarded-Port, or `host` in Forwarded. 'none': only the PROXY protocol is believed. @default 'x-forwarded-for'
    */
   header?: 'x-forwarded-for' | 'forwarded' | 'none' | undefined;
 }

@@ -98,7 +98,10 @@ export interface WebSocketHandler<Data = unknown> {
   concurrency?: number;
   /** Subprotocols this route speaks, best first; the first that the client offers is taken. */
   protocols?: readonly string[];
-  /** Origins that browsers may connect from: 'any' (default), 'same-host', or a list of exact origins. Requests without Origin are not from browsers and pass. */
+  /**
+   * Origins that browsers may connect from: 'any' (default), 'same-host' (host and port as the browser has asked for them, which `trustedProxies` may
+   * tell), or a list of exact origins. Requests without Origin are not from browsers and pass.
+   */
   origins?: 'any' | 'same-host' | readonly string[];
   /** Longest message in bytes; longer ones close with 1009. @default 1048576 */
   maxPayloadBytes?: number;

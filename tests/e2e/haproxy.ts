@@ -10,6 +10,8 @@ import { eventually } from './gateway.ts';
 
 export interface Way {
   readonly mode: 'tcp' | 'http';
+  /** Behind `bind ADDRESS`, such as 'ssl crt FILE'; not of the first way. */
+  readonly bind?: string;
   /** More lines, such as 'option forwardfor'. */
   readonly options?: readonly string[];
   /** What stands behind `server NAME`: an address and its options. */
@@ -34,8 +36,8 @@ export async function startBalancer(ways: Readonly<Record<string, Way>>): Promis
   // It takes over sockets that listen already, so that nobody else can have their ports.
   const sockets = Object.keys(ways).map((name) => ({ name, fd: native.listenSocket('127.0.0.1', 0, 128, 0) }));
   const ports = Object.fromEntries(sockets.map(({ name, fd }) => [name, native.socketPort(fd)]));
-  const sections = Object.entries(ways).map(([name, { mode, options = [], server }], index) =>
-    [`listen ${name}`, `mode ${mode}`, `bind fd@${3 + index}`, ...options, `server gateway ${server}`].join('\n  '),
+  const sections = Object.entries(ways).map(([name, { mode, bind = '', options = [], server }], index) =>
+    [`listen ${name}`, `mode ${mode}`, `bind fd@${3 + index} ${bind}`, ...options, `server gateway ${server}`].join('\n  '),
   );
   const timeouts = 'defaults\n  timeout connect 10s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 60s\n  timeout check 10s';
   writeFileSync(path, `${[timeouts, ...sections].join('\n\n')}\n`);

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
+import { eventFlag } from '../../ffi/layout.ts';
 import type { RequestHead } from '../../src/core/http.ts';
 import { checkOrigin, chooseProtocol } from '../../src/frontend/websocket/handshake.ts';
 
@@ -114,6 +115,93 @@ describe('checkOrigin', () => {
         const samePort = hostPort === originPort || (isDefault(hostPort) && isDefault(originPort));
         expect(isSameHost(at(host, hostPort), `${scheme}://${at(host, originPort)}`)).toBe(samePort);
         expect(isSameHost(at(host, hostPort), `${scheme}://${at(other, originPort)}`)).toBe(samePort && host === other);
+      }),
+    );
+  });
+});
+
+describe('checkOrigin behind proxies', () => {
+  const { requestXForwarded, requestForwarded } = eventFlag;
+  type Fields = Readonly<Record<string, string>>;
+  const isSame = (flag: number, host: string, fields: Fields, origin: string) => {
+    const request = head(host, [...Object.entries(fields), ['origin', origin]]);
+    return checkOrigin({ ...request, flags: request.flags | flag }, 'same-host') === undefined;
+  };
+
+  test('X-Forwarded-Host of a trusted proxy stands for Host; of anybody else nothing is read', () => {
+    const fields = { 'x-forwarded-host': 'a.example:8443' };
+    expect(isSame(requestXForwarded, 'inside:8080', fields, 'https://a.example:8443')).toBeTrue();
+    expect(isSame(requestXForwarded, 'inside:8080', fields, 'https://a.example')).toBeFalse();
+    expect(isSame(requestXForwarded, 'inside:8080', fields, 'http://inside:8080')).toBeFalse();
+    for (const flag of [0, requestForwarded]) {
+      expect(isSame(flag, 'inside:8080', fields, 'https://a.example:8443')).toBeFalse();
+      expect(isSame(flag, 'inside:8080', fields, 'http://inside:8080')).toBeTrue();
+    }
+  });
+
+  test('X-Forwarded-Port is the port where the host has none', () => {
+    const onPort = (port: string, host: string, origin: string, more: Fields = {}) =>
+      isSame(requestXForwarded, host, { 'x-forwarded-port': port, ...more }, origin);
+    expect(onPort('8443', 'a.example', 'https://a.example:8443')).toBeTrue();
+    expect(onPort('8443', 'a.example', 'https://a.example')).toBeFalse();
+    expect(onPort('8443', '[::1]', 'https://[::1]:8443')).toBeTrue();
+    expect(onPort('8443', 'inside', 'https://a.example:8443', { 'x-forwarded-host': 'a.example' })).toBeTrue();
+    expect(onPort('8443', 'a.example:9443', 'https://a.example:9443')).toBeTrue();
+    expect(onPort('8443', 'a.example:9443', 'https://a.example:8443')).toBeFalse();
+    for (const port of ['80', '443', '', ' ']) expect(onPort(port, 'a.example', 'https://a.example')).toBeTrue();
+    for (const port of ['abc', '99999', '-1', '8443/x', '8443@b.example'])
+      for (const origin of ['https://a.example', 'https://a.example:8443', 'https://b.example'])
+        expect(onPort(port, 'a.example', origin)).toBeFalse();
+    const request = head('a.example', [
+      ['x-forwarded-port', '8443'],
+      ['origin', 'https://a.example:8443'],
+    ]);
+    expect(checkOrigin(request, 'same-host')).toBe('Forbidden: the page is not of this host');
+  });
+
+  test('of several proxies the outermost is heard', () => {
+    const fields = { 'x-forwarded-host': 'a.example , middle', 'x-forwarded-port': '8443,8080' };
+    expect(isSame(requestXForwarded, 'inside', fields, 'https://a.example:8443')).toBeTrue();
+    expect(isSame(requestXForwarded, 'inside', fields, 'https://middle:8080')).toBeFalse();
+    const lines = [
+      ['x-forwarded-host', 'a.example'],
+      ['x-forwarded-host', 'middle'],
+      ['origin', 'https://a.example'],
+    ] as const;
+    const request = head('inside', lines);
+    expect(checkOrigin({ ...request, flags: request.flags | requestXForwarded }, 'same-host')).toBeUndefined();
+  });
+
+  test('Forwarded tells the host, with its port in quotes', () => {
+    const isForwarded = (forwarded: string, origin: string) => isSame(requestForwarded, 'inside:8080', { forwarded }, origin);
+    expect(isForwarded('for=192.0.2.1;proto=https;host="a.example:8443"', 'https://a.example:8443')).toBeTrue();
+    expect(isForwarded('For=192.0.2.1; Host=A.example', 'https://a.example')).toBeTrue();
+    expect(isForwarded('for=192.0.2.1;by="x;host=b.example, host=b.example";host=a.example', 'https://a.example')).toBeTrue();
+    expect(isForwarded('for=192.0.2.1, for=10.0.0.1;host=a.example, for=10.0.0.2;host=middle', 'https://a.example')).toBeTrue();
+    expect(isForwarded('for=192.0.2.1;host=a.example, for=10.0.0.2;host=middle', 'https://middle')).toBeFalse();
+    expect(isForwarded('host="a\\.example"', 'https://a.example')).toBeTrue();
+    for (const forwarded of ['for=192.0.2.1', '', '"host=a.example', 'by="host=a.example']) {
+      expect(isForwarded(forwarded, 'https://a.example')).toBeFalse();
+      expect(isForwarded(forwarded, 'http://inside:8080')).toBeTrue();
+    }
+    expect(isSame(requestXForwarded, 'inside', { forwarded: 'host=a.example' }, 'https://a.example')).toBeFalse();
+    expect(isSame(0, 'inside', { forwarded: 'host=a.example' }, 'https://a.example')).toBeFalse();
+  });
+
+  test('what is no host is no origin either', () => {
+    for (const told of ['a.example/x', 'b@a.example', 'a.example?', 'a.example#', 'a.example\\x', 'a example', 'http://a.example'])
+      for (const origin of ['https://a.example', 'https://inside', 'http://http'])
+        expect(isSame(requestXForwarded, 'inside', { 'x-forwarded-host': told }, origin)).toBeFalse();
+  });
+
+  test('any bytes in these fields get an answer', () => {
+    const text = fc.stringMatching(/^[ -~\t\x80-\xff]{0,40}$/);
+    fc.assert(
+      fc.property(text, text, text, (forwarded, host, port) => {
+        for (const flag of [requestXForwarded, requestForwarded]) {
+          const fields = { forwarded, 'x-forwarded-host': host, 'x-forwarded-port': port };
+          expect(isSame(flag, 'inside', fields, 'https://quite-another.example')).toBeFalse();
+        }
       }),
     );
   });

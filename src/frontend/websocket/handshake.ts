@@ -2,6 +2,7 @@
  * What a handshake asks for: its origin and its subprotocols.
  * Role: pure functions over a request head. Up: frontend.ts.
  */
+import { eventFlag } from '../../../ffi/layout.ts';
 import type { RequestHead } from '../../core/http.ts';
 
 /** All values of a header field, in the order received. `name` in lower case. */
@@ -21,15 +22,51 @@ export function checkOrigin(head: RequestHead, allowed: 'any' | 'same-host' | re
   // More than one is against RFC 6454 §7.3; then each must be allowed, so that it does not matter which one the client means.
   const origins = valuesOf(head, 'origin');
   if (allowed === 'same-host') {
-    const host = hostOf(head.raw.slice(0, head.hostBytes));
+    const host = hostOf(addressedHost(head));
     const isSame = (origin: string) => host !== '' && hostOf(URL.parse(origin)?.host ?? '') === host;
     return origins.every(isSame) ? undefined : 'Forbidden: the page is not of this host';
   }
   return origins.every((origin) => allowed.includes(origin)) ? undefined : 'Forbidden: origin not allowed';
 }
 
+/**
+ * The host, and the port where it is told, that the client has addressed: as trusted proxies tell it, else as Host does.
+ * Of a list it is the first, the outermost proxy's: no page can write these fields into a handshake, so nothing of a page stands before it,
+ * and whoever else writes them needs no Origin either.
+ */
+function addressedHost(head: RequestHead): string {
+  const host = head.raw.slice(0, head.hostBytes);
+  if (head.flags & eventFlag.requestForwarded) return forwardedHost(valuesOf(head, 'forwarded').join(',')) || host;
+  if (!(head.flags & eventFlag.requestXForwarded)) return host;
+  const told = firstOf(head, 'x-forwarded-host') || host;
+  const port = firstOf(head, 'x-forwarded-port');
+  return port === '' || hasPort.test(told) ? told : `${told}:${port}`;
+}
+
+const hasPort = /:\d*$/;
+
+/** The first element of a field that is a list, or ''. */
+function firstOf(head: RequestHead, name: string): string {
+  return valuesOf(head, name).join(',').split(',', 1)[0]?.trim() ?? '';
+}
+
+/** One `name=value` of Forwarded with what stands before it (RFC 7239 §4); a value with a port has a colon, and so is quoted. */
+const forwardedPair = /[\s,;]*([\w!#$%&'*+.^`|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,;"]*))/gy;
+
+/** ret: the first `host` in Forwarded, or '' when none comes before what is not in its form */
+function forwardedHost(value: string): string {
+  for (const [, name, quoted, token] of value.matchAll(forwardedPair)) {
+    if (name?.toLowerCase() === 'host') return quoted?.replace(/\\(.)/g, '$1') ?? token ?? '';
+  }
+  return '';
+}
+
+/** Octets that would end the host early in a URL. The core lets none of them into Host, but looks at no other field. */
+const foreignToHost = /[/?#@\\\s]/;
+
 /** A host and port as a URL writes them, without a port that is the default of http or https: the scheme that the page used is not known. */
 function hostOf(host: string): string {
+  if (foreignToHost.test(host)) return '';
   return URL.parse(`http://${host}/`)?.host.replace(/:443$/, '') ?? '';
 }
 
