@@ -139,6 +139,7 @@ enum rw_backend {
     X(COUNTER, redis_echoes)             /* messages received that this node had published, thrown away */ \
     X(COUNTER, redis_duplicates)         /* messages received twice, thrown away once */           \
     X(COUNTER, redis_malformed)          /* envelopes received that make no sense, thrown away */  \
+    X(COUNTER, redis_unsigned)           /* envelopes received that were not signed with a key of ours, thrown away */ \
     X(COUNTER, redis_drops)              /* messages dropped: the outbox was full */               \
     X(COUNTER, redis_gaps)               /* subscriptions interrupted: messages may have been missed meanwhile */ \
     X(COUNTER, redis_reconnects)         /* connections to Redis made again after one was lost */  \

@@ -150,5 +150,7 @@ export const listenersMax = 256;
 export const adminTokenLengthMin = 16;
 /** Characters of a prefix; it is part of the name of every channel. */
 export const redisPrefixLengthMax = 64;
+/** As many characters as its hash has bytes (RFC 2104 §3). */
+export const signingKeyLengthMin = 32;
 /** Ranges of trusted proxies. */
 export const trustedProxiesMax = 4096;

@@ -216,6 +216,11 @@ export interface RedisOptions {
   tls?: boolean | RedisTlsOptions | undefined;
   /** What the names of all channels begin with. Gateways with different prefixes never see each other. @default 'ringway' */
   prefix?: string | undefined;
+  /**
+   * A secret that all nodes have, of 32 characters or more: messages are signed with it (HMAC-SHA-256), and those of others thrown away. Of a list the
+   * first one signs, and each is believed, so that keys can be changed one node after the other. @default none: whoever may publish in Redis is believed
+   */
+  signingKey?: string | readonly string[] | undefined;
   /** Seconds that a subscription in Redis is kept after its last subscriber has left. @default 10 */
   linger?: number | undefined;
   /** Into how many hash slots a Cluster spreads the topics; the same on every node. @default 256 */

@@ -43,6 +43,8 @@ export interface RedisSettings {
   readonly login: RedisLogin;
   readonly tls: RedisTlsSettings | undefined;
   readonly prefix: string;
+  /** The first signs, each of them is believed; none: nothing is signed. */
+  readonly signingKeys: readonly string[];
   readonly linger: number;
   readonly partitions: number;
   readonly probeInterval: number;
@@ -78,6 +80,7 @@ export function resolveRedis(
     login: { username: options.username ?? parsed.login.username, password: options.password ?? parsed.login.password },
     tls,
     prefix: options.prefix ?? fallback.prefix,
+    signingKeys: options.signingKey === undefined ? [] : [options.signingKey].flat(),
     linger: options.linger ?? fallback.linger,
     partitions: options.partitions ?? fallback.partitions,
     probeInterval: options.probeInterval ?? fallback.probeInterval,

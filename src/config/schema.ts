@@ -14,6 +14,7 @@ import {
   isDrainCloseCode,
   ranges,
   redisPrefixLengthMax,
+  signingKeyLengthMin,
   unixPathBytesMax,
 } from './defaults.ts';
 import type { FetchApp, FetchHandler } from './define.ts';
@@ -291,6 +292,11 @@ const redisTls = options({
   serverName: text("a name such as 'redis.example.com'").optional(),
   verify: boolean().optional(),
 });
+const signingKey = z
+  .string({ error: 'is not a string; write a secret such as the output of `openssl rand -hex 32`' })
+  .min(signingKeyLengthMin, {
+    error: `is shorter than ${signingKeyLengthMin} characters; write one such as the output of \`openssl rand -hex 32\``,
+  });
 const redisNodes = () =>
   z
     .array(redisUrl, { error: sayInstead("a list of URLs such as ['redis://10.0.0.1:6379', 'redis://10.0.0.2:6379']") })
@@ -312,6 +318,11 @@ const redisOptions = options({
     .string({ error: sayInstead("a prefix such as 'ringway'") })
     .regex(/^[^{}\s]+$/, { error: sayInstead("a prefix without braces and spaces, such as 'ringway'") })
     .max(redisPrefixLengthMax, { error: `is longer than ${redisPrefixLengthMax} characters; write a shorter one` })
+    .optional(),
+  signingKey: z
+    .union([signingKey, z.array(signingKey).min(1, { error: 'is an empty list; write a secret, or leave it out' }).readonly()], {
+      error: 'is neither a secret nor a list of them; write a string of 32 characters or more',
+    })
     .optional(),
   linger: seconds(ranges.linger).optional(),
   partitions: integer(ranges.partitions).optional(),

@@ -203,8 +203,8 @@ export const families: readonly Family[] = [
   ),
   counter(
     'redis_messages_discarded',
-    'Messages received from Redis and not delivered: published by this node, received before, or of no sense.',
-    by('reason', { echo: 'redis_echoes', duplicate: 'redis_duplicates', malformed: 'redis_malformed' }),
+    'Messages received from Redis and not delivered: published by this node, received before, of no sense, or not signed as they should be.',
+    by('reason', { echo: 'redis_echoes', duplicate: 'redis_duplicates', malformed: 'redis_malformed', unsigned: 'redis_unsigned' }),
   ),
   counter('redis_gaps', 'Subscriptions that were interrupted: messages may have been missed.', one('redis_gaps')),
   counter('redis_reconnects', 'Connections to Redis made again after one was lost.', one('redis_reconnects')),

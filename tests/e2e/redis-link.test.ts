@@ -301,6 +301,34 @@ describe('one server', () => {
     expect(b.lines.filter(({ msg }) => String(msg).includes('make no sense'))).toHaveLength(1);
   });
 
+  test('with a key, nodes hear those that sign with it and nobody else, and say so once', async () => {
+    const redis = later(await startRedis());
+    const [first, second] = ['1'.repeat(32), '2'.repeat(32)] as const;
+    const [a, b, stranger, plain, both] = await Promise.all(
+      [{ signingKey: first }, { signingKey: first }, { signingKey: second }, {}, { signingKey: [second, first] }].map((more) =>
+        new Node(redis.url, more).up(),
+      ),
+    );
+    if (!a || !b || !stranger || !plain || !both) throw new Error('five nodes');
+    for (const node of [b, plain, both]) await node.subscribe('x');
+    for (const [envelopes, publisher] of [stranger, plain, stranger].entries()) {
+      publisher.publish('x');
+      await eventually('it is refused', () => b.count('redis_unsigned') === envelopes + 1);
+    }
+    a.publish('x');
+    await eventually(
+      'who has the key is heard',
+      () => both.numbers('x').length === 3 && plain.numbers('x').length === 4 && b.heard.size > 0,
+    );
+    expect([b.numbers('x'), b.count('redis_unsigned'), b.count('redis_malformed')]).toEqual([[0], 3, 0]);
+    expect([both.numbers('x'), both.count('redis_unsigned')]).toEqual([[0, 1, 0], 1]);
+    // Without a key everybody is believed; its own comes back from Redis as well.
+    expect([plain.numbers('x'), plain.count('redis_unsigned')]).toEqual([[0, 0, 1, 0], 0]);
+    expect(b.lines.filter(({ msg }) => String(msg).includes('redis.signingKey'))).toHaveLength(1);
+    expect(JSON.stringify([b.lines, both.lines])).not.toContain(first);
+    expect([a, b, both].map(({ link }) => link.state)).toEqual(['up', 'up', 'up']);
+  });
+
   test('over a Unix socket', async () => {
     const redis = later(await startRedis());
     const [a, b] = await upNodes(`unix://${redis.socketPath}`);

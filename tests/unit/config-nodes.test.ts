@@ -35,6 +35,7 @@ describe('redis', () => {
     expect(settings({}, { REDIS_URL: 'redis://a' }).servers).toEqual({ kind: 'standalone', host: 'a', port: 6379 });
     expect(settings({ redis: { prefix: 'x' } }, { REDIS_URL: 'redis://a:1' })).toMatchObject({
       prefix: 'x',
+      signingKeys: [],
       servers: { kind: 'standalone', host: 'a', port: 1 },
     });
     expect(settings({ redis: 'redis://b' }, { REDIS_URL: 'not judged' }).servers).toMatchObject({ host: 'b' });
@@ -51,6 +52,7 @@ describe('redis', () => {
       probeInterval: 1,
       timeout: 3,
       outboxBytes: 16777216,
+      signingKeys: [],
       onOutboxFull: 'drop-oldest',
       required: false,
     });
@@ -126,6 +128,14 @@ describe('redis', () => {
       'redis.linger: is -1; write a number of seconds from 0 to 3600',
       'redis.partitions: is 0; write an integer from 1 to 16384',
       `redis.onOutboxFull: is "x"; write 'drop-oldest' or 'drop-newest'`,
+    ]);
+    for (const signingKey of ['secret', ['s'.repeat(32), 'secret'], [], 5]) {
+      const [mistake, ...more] = mistakes({ redis: { url: 'redis://a', signingKey } });
+      expect([mistake?.startsWith('redis.signingKey'), mistake?.includes('; write '), more]).toEqual([true, true, []]);
+      expect(mistake).not.toContain('sss');
+    }
+    expect(mistakes({ redis: { url: 'redis://a', signingKey: 'secret' } })).toEqual([
+      'redis.signingKey: is shorter than 32 characters; write one such as the output of `openssl rand -hex 32`',
     ]);
     expect(mistakes({ redis: 5 })).toEqual([
       "redis: is none of these: false, a URL such as 'redis://127.0.0.1:6379', or an object such as { url: 'redis://127.0.0.1:6379' }",

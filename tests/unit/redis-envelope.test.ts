@@ -2,7 +2,8 @@ import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { commandFlag } from '../../ffi/layout.ts';
 import { Channels, slotCount, slotOf } from '../../src/pubsub/redis/channels.ts';
-import { type Envelope, Opener, readMessages, Sender, sequenceMax } from '../../src/pubsub/redis/envelope.ts';
+import { type Envelope, isSealed, Opener, readMessages, Sender, sequenceMax } from '../../src/pubsub/redis/envelope.ts';
+import { Seal } from '../../src/pubsub/redis/seal.ts';
 
 const node = fc.stringMatching(/^[0-9a-f]{16}$/);
 const worker = fc.integer({ min: 0, max: 0xffffffff });
@@ -23,7 +24,7 @@ const messages = fc.array(
 
 function seal(sender: Sender, sequence: number, list: readonly { flags: number; payload: Uint8Array }[]): Buffer {
   const payloadBytes = list.reduce((sum, message) => sum + message.payload.byteLength, 0);
-  return sender.messages(sequence, list, list.length, payloadBytes);
+  return sender.messages('topic', sequence, list, list.length, payloadBytes);
 }
 
 function read(envelope: Envelope) {
@@ -203,5 +204,57 @@ describe('channels', () => {
     }
     expect(Math.min(...counts)).toBeGreaterThan(800);
     expect(Math.max(...counts)).toBeLessThan(1200);
+  });
+});
+
+describe('signed envelopes', () => {
+  const [key, other] = ['k'.repeat(32), 'o'.repeat(32)] as const;
+  const publisher = { node: '0123456789abcdef', worker: 3 };
+  const list = [{ flags: commandFlag.sendText, payload: Buffer.from('one') }];
+  const sealed = (keys: readonly string[], prefix = 'p') => seal(new Sender(publisher, prefix, new Seal(keys, prefix)), 7, list);
+  const open = (bytes: Buffer) => new Opener().open(bytes) as Envelope;
+
+  test('are those of the key, the prefix and the topic, with every bit as it was', () => {
+    const ours = new Seal([key], 'p');
+    const bytes = sealed([key]);
+    expect(read(open(bytes)).map(({ payload, sequence }) => [Buffer.from(payload).toString(), sequence])).toEqual([['one', 7]]);
+    expect(isSealed(open(bytes), ours, 'topic')).toBe(true);
+    expect(isSealed(open(bytes), ours, 'topi')).toBe(false);
+    expect(isSealed(open(bytes), new Seal([key], 'q'), 'topic')).toBe(false);
+    expect(isSealed(open(bytes), new Seal([other], 'p'), 'topic')).toBe(false);
+    // The prefix and the topic are one behind the other in what is signed.
+    expect(isSealed(open(sealed([key], 'pt')), ours, 'opic')).toBe(false);
+    for (let bit = 0; bit < bytes.byteLength * 8; bit++) {
+      const changed = Buffer.from(bytes);
+      changed[bit >> 3] = (changed[bit >> 3] as number) ^ (1 << (bit & 7));
+      const envelope = new Opener().open(changed);
+      expect([bit, envelope !== undefined && isSealed(envelope, ours, 'topic')]).toEqual([bit, false]);
+    }
+    for (let length = 0; length < bytes.byteLength; length++) {
+      const envelope = new Opener().open(bytes.subarray(0, length));
+      expect([length, envelope !== undefined && isSealed(envelope, ours, 'topic')]).toEqual([length, false]);
+    }
+  });
+
+  test('are RFC 2104: HMAC-SHA-256 of the envelope, the prefix and the topic', () => {
+    const bytes = sealed([key]);
+    const hasher = new Bun.CryptoHasher('sha256', key);
+    hasher.update(Buffer.concat([bytes.subarray(0, -32), Buffer.from('ptopic')]));
+    expect(bytes.subarray(-32).toString('hex')).toBe(hasher.digest('hex'));
+  });
+
+  test('are signed with the first key, and believed of each', () => {
+    const both = new Seal([other, key], 'p');
+    expect(isSealed(open(sealed([key])), both, 'topic')).toBe(true);
+    expect(isSealed(open(sealed([other, key])), new Seal([other], 'p'), 'topic')).toBe(true);
+    expect(isSealed(open(sealed([other, key])), new Seal([key], 'p'), 'topic')).toBe(false);
+  });
+
+  test('are opened without a key too, and those without a signature are never believed', () => {
+    expect(open(sealed([key])).count).toBe(1);
+    const plain = open(seal(new Sender(publisher, 'p'), 7, list));
+    expect([plain.signature, isSealed(plain, new Seal([key], 'p'), 'topic')]).toEqual([undefined, false]);
+    const probe = open(new Sender(publisher, 'p', new Seal([key], 'p')).probe(5));
+    expect([probe.sequence, isSealed(probe, new Seal([key], 'p'), ':probe:whatever')]).toEqual([5, true]);
   });
 });

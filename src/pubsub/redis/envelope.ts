@@ -5,17 +5,19 @@
  * upgrade: an envelope of another version, or one that makes no sense, is opened as nothing, whole or not at all. So is one with text that is not UTF-8:
  * every client that it reached would close its connection (RFC 6455 §8.1).
  *
- *   version u8 = 1 | kind u8 | prefix bytes u8 | node 8 bytes | worker u32 | sequence u48 | count u16      numbers in big endian
+ *   version u8 | kind u8 | prefix bytes u8 | node 8 bytes | worker u32 | sequence u48 | count u16      numbers in big endian
  *   then `count` times:  flags u8 | length u32 | payload
  *
+ * Version 2 is signed: 32 bytes of signature follow (seal.ts). Version 1 has none.
  * Messages have the sequences sequence, sequence + 1, … A probe has no messages; its sequence is its number. The length of the prefix tells
  * channels apart that look alike: topic 'b:c' under prefix 'a', and topic 'c' under prefix 'a:b'.
  */
 import { isUtf8 } from 'node:buffer';
 import { commandFlag } from '../../../ffi/layout.ts';
 import type { Publisher } from './link.ts';
+import { type Seal, signatureBytes } from './seal.ts';
 
-const version = 1;
+const versions = { plain: 1, signed: 2 } as const;
 const kinds = { messages: 0, probe: 1 } as const;
 const headBytes = 23;
 /** Of each message, beside its payload. */
@@ -29,28 +31,36 @@ export const sequenceMax = 2 ** 48 - 1;
 const wireFlags = { text: 1, compress: 2 } as const;
 const wireFlagsAll = wireFlags.text | wireFlags.compress;
 
-/** Who publishes, and under which prefix: the same in every envelope of a link. */
+/** Who publishes, under which prefix, and how it signs: the same in every envelope of a link. */
 export class Sender {
   readonly publisher: Publisher;
   readonly #head: Buffer;
+  readonly #seal: Seal | undefined;
 
   /** `publisher.node`: 16 hexadecimal digits. `prefix`: at most 255 bytes. */
-  constructor(publisher: Publisher, prefix: string) {
+  constructor(publisher: Publisher, prefix: string, seal?: Seal) {
     if (!/^[0-9a-f]{16}$/.test(publisher.node)) throw new Error(`a node is named by 16 hexadecimal digits, not '${publisher.node}'`);
     this.publisher = publisher;
+    this.#seal = seal;
     this.#head = Buffer.alloc(headBytes);
-    this.#head[0] = version;
+    this.#head[0] = seal === undefined ? versions.plain : versions.signed;
     this.#head[2] = Buffer.byteLength(prefix);
     this.#head.write(publisher.node, 3, 'hex');
     this.#head.writeUInt32BE(publisher.worker, 11);
   }
 
   probe(number: number): Buffer {
-    return this.#begin(kinds.probe, number, 0, headBytes);
+    return this.#signed(this.#begin(kinds.probe, number, 0, headBytes), probeTopic);
   }
 
-  /** `messages`: 1 to `envelopeMessagesMax`, `payloadBytes` together. */
-  messages(sequence: number, messages: Iterable<{ flags: number; payload: Uint8Array }>, count: number, payloadBytes: number): Buffer {
+  /** `messages`: 1 to `envelopeMessagesMax`, `payloadBytes` together. `topic`: one character for each byte. */
+  messages(
+    topic: string,
+    sequence: number,
+    messages: Iterable<{ flags: number; payload: Uint8Array }>,
+    count: number,
+    payloadBytes: number,
+  ): Buffer {
     const out = this.#begin(kinds.messages, sequence, count, headBytes + count * messageHeadBytes + payloadBytes);
     let at = headBytes;
     for (const { flags, payload } of messages) {
@@ -59,7 +69,11 @@ export class Sender {
       out.set(payload, at + messageHeadBytes);
       at += messageHeadBytes + payload.byteLength;
     }
-    return out;
+    return this.#signed(out, topic);
+  }
+
+  #signed(envelope: Buffer, topic: string): Buffer {
+    return this.#seal === undefined ? envelope : Buffer.concat([envelope, this.#seal.sign(envelope, topic)]);
   }
 
   #begin(kind: number, sequence: number, count: number, bytes: number): Buffer {
@@ -72,6 +86,9 @@ export class Sender {
   }
 }
 
+/** Probes have channels of their own. No topic is empty. */
+const probeTopic = '';
+
 export interface Envelope {
   readonly kind: 'messages' | 'probe';
   /** Of the publisher's prefix. */
@@ -80,7 +97,15 @@ export interface Envelope {
   /** Of the first message; or the number of the probe. */
   readonly sequence: number;
   readonly count: number;
+  /** Without the signature. */
   readonly bytes: Buffer;
+  /** Not looked at yet. */
+  readonly signature: Buffer | undefined;
+}
+
+/** `topic`: the one it came for. ret: whether the envelope is one of those who have the key */
+export function isSealed({ kind, bytes, signature }: Envelope, seal: Seal, topic: string): boolean {
+  return signature !== undefined && seal.isOf(bytes, kind === 'probe' ? probeTopic : topic, signature);
 }
 
 /** Publishers whose names are kept as objects, so that each message does not make one. */
@@ -90,8 +115,11 @@ export class Opener {
   readonly #publishers = new Map<string, Publisher>();
 
   /** ret: undefined: not an envelope of this version */
-  open(bytes: Buffer): Envelope | undefined {
-    if (bytes.byteLength < headBytes || bytes[0] !== version) return undefined;
+  open(whole: Buffer): Envelope | undefined {
+    const isSigned = whole[0] === versions.signed;
+    const end = isSigned ? whole.byteLength - signatureBytes : whole.byteLength;
+    if (end < headBytes || (whole[0] !== versions.plain && !isSigned)) return undefined;
+    const bytes = isSigned ? whole.subarray(0, end) : whole;
     const kind = bytes[1];
     const sequence = bytes.readUIntBE(15, 6);
     const count = bytes.readUInt16BE(21);
@@ -109,6 +137,7 @@ export class Opener {
       sequence,
       count,
       bytes,
+      signature: isSigned ? whole.subarray(end) : undefined,
     };
   }
 

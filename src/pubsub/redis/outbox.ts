@@ -256,7 +256,7 @@ export class Outbox {
     const count = messages.length;
     const sequence = this.#nextSequence;
     this.#nextSequence += count;
-    const envelope = this.#sender.messages(sequence, messages, count, payloadBytes);
+    const envelope = this.#sender.messages(key, sequence, messages, count, payloadBytes);
     return { topic, key, lane, envelope, messages: count, cost, attempts: 0, before: undefined, after: undefined };
   }
 }

@@ -16,12 +16,13 @@ import type { BusState } from '../bus.ts';
 import { Channels, slotOf } from './channels.ts';
 import { addressText, type Connection, type ConnectionFactory, connectionFactory } from './connection.ts';
 import type { Address } from './connector.ts';
-import { Opener, readMessages, Sender } from './envelope.ts';
+import { isSealed, Opener, readMessages, Sender } from './envelope.ts';
 import { type Failure, Failures } from './failure.ts';
 import type { RedisLink, RedisLinkEvents } from './link.ts';
 import { LinkLog } from './link-log.ts';
 import { topicKey } from './mail.ts';
 import { Lane, Outbox } from './outbox.ts';
+import { Seal } from './seal.ts';
 import { Sentinels } from './sentinel.ts';
 import { Shard, type ShardHost } from './shard.ts';
 import { type Partition, Subscriptions } from './subscriptions.ts';
@@ -34,6 +35,7 @@ export type RedisCounter =
   | 'redis_bytes_out'
   | 'redis_bytes_in'
   | 'redis_malformed'
+  | 'redis_unsigned'
   | 'redis_drops'
   | 'redis_gaps'
   | 'redis_reconnects'
@@ -79,6 +81,8 @@ class Link implements RedisLink, ShardHost {
   readonly #stats: RedisLinkDependencies['stats'];
   readonly #say: LinkLog;
   readonly #opener = new Opener();
+  /** undefined: nothing is signed, and signatures are not looked at. */
+  readonly #seal: Seal | undefined;
   #events: RedisLinkEvents | undefined;
   /** By address; the only one by ''. */
   readonly #shards = new Map<string, Shard>();
@@ -97,13 +101,14 @@ class Link implements RedisLink, ShardHost {
   #onEmpty: (() => void) | undefined;
 
   constructor(settings: RedisSettings, identity: LinkIdentity, { log, stats, random = Math.random }: RedisLinkDependencies) {
-    const { servers, prefix, outboxBytes, onOutboxFull, probeInterval, timeout } = settings;
+    const { servers, prefix, signingKeys, outboxBytes, onOutboxFull, probeInterval, timeout } = settings;
     this.settings = settings;
     this.random = random;
     this.#stats = stats;
     this.#say = new LinkLog(log, this.now);
     this.channels = new Channels(prefix, servers.kind === 'cluster' ? settings.partitions : undefined);
-    this.sender = new Sender({ node: identity.nodeId, worker: identity.worker }, prefix);
+    this.#seal = signingKeys.length === 0 ? undefined : new Seal(signingKeys, prefix);
+    this.sender = new Sender({ node: identity.nodeId, worker: identity.worker }, prefix, this.#seal);
     this.failures = new Failures(settings);
     this.connect = connectionFactory(settings, this.failures, `ringway:${identity.nodeId}:${identity.worker}`);
     this.outbox = new Outbox({ bytesMax: outboxBytes, whenFull: onOutboxFull }, this.sender, (messages) => this.#dropped(messages));
@@ -210,14 +215,20 @@ class Link implements RedisLink, ShardHost {
     }
     // A longer or a shorter prefix whose channels look like these.
     if (envelope.prefixBytes !== this.channels.prefixBytes) return;
+    const topic = channel.subarray(name.topicAt);
+    const key = topicKey(topic);
+    if (this.#seal !== undefined && !isSealed(envelope, this.#seal, key)) {
+      this.#stats.count('redis_unsigned', 1);
+      this.#say.discarded('unsigned');
+      return;
+    }
     const { publisher } = envelope;
     if (envelope.kind === 'probe') {
       const own = this.sender.publisher;
       if (publisher.node === own.node && publisher.worker === own.worker) shard.onProbe(envelope.sequence);
       return;
     }
-    const topic = channel.subarray(name.topicAt);
-    if (!this.subscriptions.isHeard(name.partition, topicKey(topic))) return;
+    if (!this.subscriptions.isHeard(name.partition, key)) return;
     this.#stats.count('redis_bytes_in', bytes.byteLength);
     const events = this.#events as RedisLinkEvents;
     readMessages(envelope, (flags, payload, sequence) => events.onMessage({ topic, publisher, sequence, flags, payload }));
