@@ -25,9 +25,9 @@ static void what_was_answered_goes_out_before_the_close_of_a_refused_frame(void 
         {1002, RW_CLOSE_PROTOCOL_ERROR, "", BAD("\x81\x00")},
         {1002, RW_CLOSE_PROTOCOL_ERROR, "", BAD("\x80\x80\0\0\0\0")},
         {1002, RW_CLOSE_PROTOCOL_ERROR, "", BAD("\x88\x82\0\0\0\0\x03\xED")},
-        {1007, RW_CLOSE_INVALID_UTF8, "", BAD("\x81\x81\0\0\0\0\xFF")},
-        {1007, RW_CLOSE_INVALID_UTF8, "", BAD("\x81\xE4\0\0\0\0" "abc\xC0")},
-        {1007, RW_CLOSE_INVALID_UTF8, "", BAD("\x81\x82\0\0\0\0" "a\xC3")},
+        {1007, RW_CLOSE_INVALID_UTF8, "text that is not UTF-8", BAD("\x81\x81\0\0\0\0\xFF")},
+        {1007, RW_CLOSE_INVALID_UTF8, "text that is not UTF-8", BAD("\x81\xE4\0\0\0\0" "abc\xC0")},
+        {1007, RW_CLOSE_INVALID_UTF8, "text that is not UTF-8", BAD("\x81\x82\0\0\0\0" "a\xC3")},
         {1009, RW_CLOSE_TOO_BIG, "", BAD("\x82\xFE\x03\xE9\0\0\0\0")},
         {1009, RW_CLOSE_TOO_BIG, "", BAD("\x02\x81\0\0\0\0x\x80\xFE\x03\xE8\0\0\0\0")},
     };
