@@ -121,7 +121,7 @@ export function runArguments(words: readonly string[], env: Readonly<Record<stri
     args,
     workers: runWorkers(given.workers, env.WORKERS),
     drain: {
-      delay: integerOr(defaults.drain.delay, '--drain-delay', given['drain-delay'], ranges.drain),
+      delay: given['drain-delay'] === undefined ? defaults.drain.delay : integerOr(0, '--drain-delay', given['drain-delay'], ranges.drain),
       timeout: integerOr(defaults.drain.timeout, '--drain-timeout', given['drain-timeout'], ranges.drain),
       closeCode: given['drain-close-code'] === undefined ? defaults.drain.closeCode : closeCode(given['drain-close-code']),
     },

@@ -53,7 +53,11 @@ function commands(to: Terminal, result: { exitCode: number }) {
       args: {
         program: { type: 'positional', description: 'The program; words behind it are its own', valueHint: 'FILE' },
         workers: { type: 'string', description: "Processes, or 'auto': one for each CPU. Default: WORKERS, else 'auto'", valueHint: 'N' },
-        'drain-delay': { type: 'string', description: 'Seconds to serve on after SIGTERM. Default: 0', valueHint: 'N' },
+        'drain-delay': {
+          type: 'string',
+          description: 'Seconds to serve on after SIGTERM. Default: 2 if somebody asks /readyz, else 0',
+          valueHint: 'N',
+        },
         'drain-timeout': { type: 'string', description: 'Seconds that a stop may take. Default: 30', valueHint: 'N' },
         'drain-close-code': { type: 'string', description: 'What WebSockets close with then. Default: 1001', valueHint: 'CODE' },
         'admin-port': { type: 'string', description: 'Health and metrics. Default: ADMIN_PORT, else none', valueHint: 'N' },

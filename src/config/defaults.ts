@@ -46,7 +46,7 @@ export const defaults = {
   redisTls: { verify: true },
   io: { backend: 'auto', ringEntries: 4096, receiveBuffers: 512, receiveBufferBytes: 8192, sqpoll: false },
   sqpoll: { cpu: undefined, idleMs: 1000 },
-  drain: { delay: 0, timeout: 30, closeCode: 1001 },
+  drain: { delay: 'auto', timeout: 30, closeCode: 1001 },
   hangTimeout: 30,
   affinity: true,
   log: { level: 'info', requests: false, requestIdHeader: 'x-request-id' },

@@ -261,9 +261,9 @@ export interface IoOptions {
 export interface DrainOptions {
   /**
    * Seconds after SIGTERM in which everything is still served and only `/readyz` says no: a load balancer sends new connections until it has
-   * asked. SIGINT and reloads do not wait. @default 0
+   * asked. SIGINT and reloads do not wait. 'auto': 2 when somebody has asked `/readyz` within the last 30 s, else 0. @default 'auto'
    */
-  delay?: number | undefined;
+  delay?: 'auto' | number | undefined;
   /**
    * Seconds that a stop may take, after `delay`: requests finish, WebSockets close spread over this time, what is left is cut off.
    * 0: cut off at once. @default 30

@@ -106,8 +106,8 @@ export interface ResolvedConfig {
     readonly receiveBufferBytes: number;
     readonly sqpoll: false | { readonly cpu: number | undefined; readonly idleMs: number };
   };
-  /** `delay`, `timeout`: seconds. `closeCode`: of WebSockets, RFC 6455 §7.4. */
-  readonly drain: { readonly delay: number; readonly timeout: number; readonly closeCode: number };
+  /** `delay`, `timeout`: seconds; 'auto': as long as whoever asks /readyz needs. `closeCode`: of WebSockets, RFC 6455 §7.4. */
+  readonly drain: { readonly delay: 'auto' | number; readonly timeout: number; readonly closeCode: number };
   /** Seconds; 0: never. */
   readonly hangTimeout: number;
   readonly affinity: boolean;

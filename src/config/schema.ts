@@ -56,6 +56,11 @@ function seconds([least, most]: Range, note = '') {
   return z.number({ error }).min(least, { error }).max(most, { error });
 }
 
+function autoOrSeconds([least, most]: Range) {
+  const error = sayInstead(`'auto' or a number of seconds from ${least} to ${most}`);
+  return z.union([z.literal('auto'), z.number({ error }).min(least, { error }).max(most, { error })], { error });
+}
+
 function oneOf<const Values extends readonly [string, ...string[]]>(values: Values) {
   return z.enum(values, { error: sayInstead(values.map((value) => `'${value}'`).join(' or ')) });
 }
@@ -413,7 +418,7 @@ export const gatewaySchema = options({
       .optional(),
   }).optional(),
   drain: options({
-    delay: seconds(ranges.drain).optional(),
+    delay: autoOrSeconds(ranges.drain).optional(),
     timeout: seconds(ranges.drain, ' (0: at once)').optional(),
     closeCode: drainCloseCode.optional(),
   }).optional(),

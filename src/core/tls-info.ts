@@ -4,6 +4,28 @@
  */
 import { X509Certificate } from 'node:crypto';
 
+/**
+ * What Node's `crypto.X509Certificate`, which it is, has of most use: written out here, so that typings of Node are not needed for it.
+ */
+export interface PeerCertificate {
+  /** Distinguished names, one attribute a line: 'CN=client'. */
+  readonly subject: string;
+  readonly issuer: string;
+  /** 'DNS:client.test, …'; undefined: it has none. */
+  readonly subjectAltName: string | undefined;
+  /** SHA-256 of `raw`, as 'AB:CD:…'. */
+  readonly fingerprint256: string;
+  /** Hexadecimal. */
+  readonly serialNumber: string;
+  /** As 'Nov 29 00:00:00 2026 GMT'. */
+  readonly validFrom: string;
+  readonly validTo: string;
+  /** DER. */
+  readonly raw: Uint8Array;
+  /** PEM. */
+  toString(): string;
+}
+
 /** The names are those of Node's `tls.TLSSocket`, as far as it has them as properties. */
 export interface TlsInfo {
   /** As `getProtocol()` gives it. */
@@ -13,7 +35,7 @@ export interface TlsInfo {
   /** Whether it has shown a certificate that `ca` has signed. */
   readonly authorized: boolean;
   /** That certificate, as `getPeerX509Certificate()` gives it. */
-  readonly peerCertificate: X509Certificate | undefined;
+  readonly peerCertificate: PeerCertificate | undefined;
 }
 
 export function tlsInfo(version: number, serverName: string, certificate: Uint8Array | undefined): TlsInfo {

@@ -62,7 +62,13 @@ export interface SupervisorOptions {
   readonly release?: Release;
 }
 
+/** A balancer that asks `/readyz` does so every few seconds, and gives up on a node after an answer or two. */
+const noticeWithinMs = 30_000;
+const noticeSeconds = 2;
+
 export class Supervisor {
+  /** When `/readyz` was asked last. */
+  #readinessAsked = Number.NEGATIVE_INFINITY;
   /** Resolves with the exit code when everything has stopped. */
   readonly finished: Promise<number>;
   readonly #options: SupervisorOptions;
@@ -94,7 +100,11 @@ export class Supervisor {
       publish: options.kind.isProgram ? undefined : (messages) => this.#publisher.publish(messages),
       reload: options.readConfig === undefined ? undefined : () => this.#answerReload(),
     });
-    this.#admin = new AdminListener(view, options.log);
+    const notReady = () => {
+      this.#readinessAsked = performance.now();
+      return view.notReady();
+    };
+    this.#admin = new AdminListener({ ...view, notReady }, options.log);
     this.#service = ServiceManager.find(process.env, options.native, options.log);
     this.#watchdog = new Watchdog({
       workers: () => this.#node?.workers ?? [],
@@ -148,7 +158,10 @@ export class Supervisor {
    * one that has not been ready nobody has sent anything.
    */
   delaySeconds(signal: StopSignal): number {
-    return signal === 'SIGTERM' && this.#phase === 'running' ? this.#drainOptions.delay : 0;
+    if (signal !== 'SIGTERM' || this.#phase !== 'running') return 0;
+    const { delay } = this.#drainOptions;
+    if (delay !== 'auto') return delay;
+    return performance.now() - this.#readinessAsked < noticeWithinMs ? noticeSeconds : 0;
   }
 
   /** SIGHUP. */

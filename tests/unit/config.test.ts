@@ -73,7 +73,7 @@ describe('defaults', () => {
     expect(config.workers).toBe('auto');
     expect(config.http).toEqual(defaults.http);
     expect(config.io).toEqual(defaults.io);
-    expect(config.drain).toEqual({ delay: 0, timeout: 30, closeCode: 1001 });
+    expect(config.drain).toEqual({ delay: 'auto', timeout: 30, closeCode: 1001 });
     expect([config.drain.timeout, config.affinity, config.log.level, config.limits.maxConnections]).toEqual([30, true, 'info', 1048576]);
   });
 
@@ -255,7 +255,7 @@ describe('mistakes', () => {
     [
       'a drain that begins too late',
       { drain: { delay: 3601 }, fetch: ok },
-      'drain.delay: is 3601; write a number of seconds from 0 to 3600',
+      "drain.delay: is 3601; write 'auto' or a number of seconds from 0 to 3600",
     ],
     ['no address', { listen: [], fetch: ok }, 'listen: is an empty list; write at least one port or address'],
     [

@@ -28,7 +28,7 @@ afterEach(async () => {
 
 async function start(
   behaviour: 'ok' | 'crash' | 'refuse' | 'stubborn',
-  options: { workers?: number; delay?: number; drain?: number; adminPort?: number } = {},
+  options: { workers?: number; delay?: 'auto' | number; drain?: number; adminPort?: number } = {},
 ): Promise<Supervisor> {
   const config = resolveConfig(
     {
@@ -215,6 +215,24 @@ describe('stop', () => {
       if (workers.every(({ state }) => state === 'ready')) expect(native.openFds.size).toBe(sockets);
       await drained;
       expect(await running.finished).toBe(0);
+    },
+    patience,
+  );
+
+  test(
+    'by default a drain waits when somebody asks whether the node is ready, and only then',
+    async () => {
+      const asked = await start('ok', { delay: 'auto' });
+      await untilReady();
+      await admin('/healthz');
+      expect(asked.delaySeconds('SIGTERM')).toBeGreaterThanOrEqual(1);
+      expect(asked.delaySeconds('SIGINT')).toBe(0);
+      await asked.kill(1);
+      const unasked = await start('ok', { delay: 'auto' });
+      const isUp = async () => (await health()).workers.every(({ state }) => state === 'ready');
+      for (const end = Date.now() + 10_000; !(await isUp()) && Date.now() < end; ) await Bun.sleep(10);
+      expect(unasked.delaySeconds('SIGTERM')).toBe(0);
+      await unasked.kill(1);
     },
     patience,
   );
