@@ -18,10 +18,11 @@ const told = (log) => (_ws, code, message) => {
   log('reason', text(message));
 };
 
-const closeFrame = (code) => ({ fin: true, rsv: 0, opcode: 8, payload: text(closePayload(code)) });
+const closeFrame = (code, reason = '') => ({ fin: true, rsv: 0, opcode: 8, payload: text(closePayload(code, reason)) });
 
-/** A close frame without a reason, and the end: as they come. */
-const closed = (code) => `\x88\x02${text(closePayload(code))}<closed>`;
+/** A close frame, and the end: as they come. */
+const closed = (code, reason = '') => `\x88${String.fromCharCode(2 + reason.length)}${text(closePayload(code, reason))}<closed>`;
+const notUtf8 = 'text that is not UTF-8';
 const quietly = '\x88\x00<closed>';
 const times = (count, value) => Array.from({ length: count }, () => [value]);
 
@@ -92,7 +93,7 @@ export const scenarios = {
         original: quietly,
         ours: closed(1002),
       })),
-      { id: 'close-frames', step: 'no UTF-8', original: quietly, ours: closed(1007) },
+      { id: 'close-frames', step: 'no UTF-8', original: quietly, ours: closed(1007, notUtf8) },
       {
         id: 'close-reasons',
         event: 'reason',
@@ -175,7 +176,7 @@ export const scenarios = {
         'a ping in parts',
         'a long ping',
       ].map((step) => ({ id: 'close-frames', step, original: 'closed', ours: closeFrame(1002) })),
-      { id: 'close-frames', step: 'text that is no UTF-8', original: 'closed', ours: closeFrame(1007) },
+      { id: 'close-frames', step: 'text that is no UTF-8', original: 'closed', ours: closeFrame(1007, notUtf8) },
       { id: 'close-frames', step: 'a long message', original: 'closed', ours: closeFrame(1009) },
       { id: 'close-frames', step: 'a long message in parts', original: 'closed', ours: closeFrame(1009) },
       // The original takes the frame for a masked one, and its four bytes of payload and what follows for the key.

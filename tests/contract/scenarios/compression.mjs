@@ -233,7 +233,12 @@ export const scenarios = {
     },
     differences: [
       { id: 'close-frames', step: 'bomb', original: '<closed>', ours: '\x88\x02\x03\xf1<closed>' },
-      { id: 'close-frames', step: 'not deflate', original: '<closed>', ours: '\x88\x02\x03\xef<closed>' },
+      {
+        id: 'close-frames',
+        step: 'not deflate',
+        original: '<closed>',
+        ours: '\x88\x2c\x03\xefa compressed message that does not inflate<closed>',
+      },
       {
         id: 'close-reasons',
         event: 'reason',
