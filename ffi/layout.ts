@@ -43,6 +43,7 @@ export const eventType = {
   serverName: 14,
   interest: 15,
   mail: 16,
+  halfClosed: 17,
 } as const;
 
 /** enum rw_event_flag: bits of rw_event.flags; which of them apply depends on the type */

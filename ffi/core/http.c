@@ -1,9 +1,12 @@
 /* HTTP/1.1, receiving side, see http.h. */
 #include "http.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "client.h"
 #include "connection.h"
@@ -22,9 +25,12 @@
 #define BODY_PROGRESS_TIMEOUTS 4u
 /* Past this much unread body it is cheaper to close than to read on for the next request. */
 #define DISCARD_BYTES_MAX (1u << 20)
-/* The FIN of a peer that has left looks like that of one that still reads. Without any output for so long it counts as gone; with
- * output, its reset tells. */
+/* The FIN of a peer that has left looks like that of one that still reads. In the middle of a response it counts as gone without any output for so
+ * long; with output, its reset tells. In front of a response the host decides, and probes bring the reset: a system forgets a connection that
+ * nobody has any more (a minute after, tcp_fin_timeout in tcp(7)), and answers what comes for it with one. */
 #define HALF_CLOSED_GRACE_MS 1000u
+#define PROBE_SECONDS 10
+#define PROBES_LOST_MAX 3
 
 /* ------------------------------------------------------------------ between requests */
 
@@ -599,7 +605,41 @@ void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot) {
     if (http->phase == RW_HTTP_BODY) await_body(core, slot);
 }
 
+static void probe_peer(const struct rw_slot *slot) {
+    const int on = 1, seconds = PROBE_SECONDS, most = PROBES_LOST_MAX;
+    (void)setsockopt(slot->fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+    (void)setsockopt(slot->fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
+    (void)setsockopt(slot->fd, IPPROTO_TCP, TCP_KEEPCNT, &most, sizeof most);
+    (void)setsockopt(slot->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
+/* A half-closed peer waits for its answer, or has left: looked at once a grace. */
+static void await_answer(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = &slot->as.http;
+    struct pollfd asked = {.fd = slot->fd};
+    if (rw_before(core->now_ms, slot->deadline_ms)) {
+        rw_connection_arm_timer(core, slot, slot->deadline_ms);
+        return;
+    }
+    if (poll(&asked, 1, 0) > 0 && asked.revents & (POLLHUP | POLLERR)) {
+        rw_connection_terminate(core, slot);
+        return;
+    }
+    struct rw_event *event = http->flags & RW_X_HALF_CLOSED ? NULL : rw_event_add(core, slot, RW_EVENT_HALF_CLOSED, 0, NULL);
+    if (event) {
+        event->arg1 = (uint32_t)http->request << 16;
+        http->flags |= RW_X_HALF_CLOSED;
+        probe_peer(slot);
+    }
+    slot->deadline_ms = core->now_ms + HALF_CLOSED_GRACE_MS;
+    rw_connection_arm_timer(core, slot, slot->deadline_ms);
+}
+
 static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
+    if (!(slot->as.http.flags & (RW_X_BEGUN | RW_X_UPGRADE))) {
+        await_answer(core, slot);
+        return;
+    }
     uint32_t due = slot->deadline_ms;
     uint32_t after_output = slot->last_output_ms + HALF_CLOSED_GRACE_MS;
     /* The last output may be weeks ago, see age.h. */

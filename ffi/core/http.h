@@ -21,6 +21,7 @@ enum rw_http_exchange_flag {
     RW_X_CONTINUE = 1u << 4,        /* 100 (Continue) is owed, unless a final status comes first */
     RW_X_UPGRADE = 1u << 5,         /* a valid WebSocket handshake waits for the host's decision */
     RW_X_FIRST = 1u << 6,           /* no request has been received on this connection yet */
+    RW_X_HALF_CLOSED = 1u << 7,     /* the host has had HALF_CLOSED */
     RW_X_BEGUN = 1u << 8,           /* response head queued */
     RW_X_COMPLETE = 1u << 9,        /* response complete */
     RW_X_CHUNKED_OUT = 1u << 10,
@@ -40,8 +41,9 @@ void rw_http_serve(struct rw_core *core, struct rw_slot *slot);
 void rw_http_on_drained(struct rw_core *core, struct rw_slot *slot);
 void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot);
 void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot);
-/* Why the present request will have no response, for the host; the first cause counts. */
+/* Why the present request will have no response, for the host; the first cause counts. A host that gives up a half-closed client says that it has left. */
 static inline void rw_http_note_cause(struct rw_slot *slot, enum rw_abort_cause cause) {
+    if (cause == RW_ABORT_BY_HOST && slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.flags & RW_X_HALF_CLOSED) return;
     if (slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.abort_cause == RW_ABORT_PEER_GONE) slot->as.http.abort_cause = (uint8_t)cause;
 }
 /* ret: 1 the host knows that nothing more comes for the present request (or there is none), 0 the batch is full */

@@ -228,6 +228,10 @@ enum rw_event_type {
     /* Only with RW_CORE_WANTS_MAIL: another worker of the node has sent this with RW_COMMAND_MAIL. payload = its data; slot = the sender's index;
      * generation = the sender's epoch. */
     RW_EVENT_MAIL = 16,
+    /* The client of a request that is not answered yet has closed its sending side a second ago: it has left, or waits for the answer, which nobody
+     * can tell. The answer is sent all the same; TERMINATE gives the request up, which then ends with RW_ABORT_PEER_GONE. Once a request at most.
+     * arg1 = request number << 16. */
+    RW_EVENT_HALF_CLOSED = 17,
 };
 
 struct rw_event {

@@ -89,6 +89,9 @@ export class EventBatch {
       case eventType.responseDrain:
         http.onResponseDrain(slot, arg1 >>> 16);
         break;
+      case eventType.halfClosed:
+        http.onHalfClosed?.(slot, generation, arg1 >>> 16);
+        break;
       case eventType.open:
         websocket.onOpen(slot, generation);
         break;

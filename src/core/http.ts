@@ -65,6 +65,11 @@ export interface HttpEvents {
   onAbort(slot: number, request: number, cause: number, status: number): void;
   /** A streamed response has drained: more may be written. */
   onResponseDrain(slot: number, request: number): void;
+  /**
+   * The client of a request that is not answered yet has closed its sending side: it has left, or waits for the answer. Without this the answer is
+   * sent, whenever it comes.
+   */
+  onHalfClosed?(slot: number, generation: number, request: number): void;
 }
 
 /**

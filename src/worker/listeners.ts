@@ -96,6 +96,7 @@ export class WorkerListeners {
       onBody: (slot, request, bytes, end) => http.onBody(slot, request, bytes, end),
       onAbort: (slot, request, cause, status) => http.onAbort(slot, request, cause, status),
       onResponseDrain: (slot, request) => http.onResponseDrain(slot, request),
+      onHalfClosed: (slot, generation, request) => http.onHalfClosed?.(slot, generation, request),
     };
   }
 }

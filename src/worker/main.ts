@@ -143,6 +143,10 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
       fetchFrontend.onAbort(slot, request, cause, status);
     },
     onResponseDrain: (slot, request) => fetchFrontend.onResponseDrain(slot, request),
+    onHalfClosed(slot, generation, request) {
+      // Whoever has asked for the signal wants to know of clients that may have left; other handlers are heard to the end.
+      if (fetchFrontend.heedsSignal(slot, request)) core.terminate(slot, generation);
+    },
   };
   return {
     http: requestLog?.events(http) ?? http,

@@ -61,6 +61,7 @@ export class RequestLog {
         if (noted !== undefined) this.#ended(noted.head, noted.status || status, abortProblem(cause, status));
       },
       onResponseDrain: (slot, request) => inner.onResponseDrain(slot, request),
+      onHalfClosed: (slot, generation, request) => inner.onHalfClosed?.(slot, generation, request),
     };
   }
 

@@ -45,6 +45,8 @@ static void a_request_that_was_silent_for_weeks_ends_when_its_client_leaves(void
             host_expect_silence(host);
             peer_shutdown(host, peer);
             host_pass_time(host, 3000);
+            const struct rw_event *half = &host_expect(host, RW_EVENT_HALF_CLOSED)->event;
+            host_answer(host, half, (struct rw_command){.type = RW_COMMAND_TERMINATE}, NULL, 0);
             expect_aborted(host);
             host_close(host);
         }

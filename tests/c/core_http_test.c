@@ -646,6 +646,52 @@ static void a_stream_to_a_half_closed_peer_ends_with_its_connection(void **state
     host_close(host);
 }
 
+static struct rw_event half_closed_request(struct host *host, struct peer **peer) {
+    *peer = peer_connect(host);
+    peer_send_text(host, *peer, GET("/"));
+    struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+    peer_shutdown(host, *peer);
+    host_pass_time(host, 2000);
+    struct rw_event half = host_expect(host, RW_EVENT_HALF_CLOSED)->event;
+    assert_int_equal(half.slot, request.slot);
+    assert_int_equal(half.arg1 >> 16, request.arg1 >> 16);
+    return request;
+}
+
+static void a_half_closed_peer_gets_its_answer_however_long_it_takes(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct peer *peer;
+    struct rw_event request = half_closed_request(host, &peer);
+    host_pass_time(host, 100000);
+    host_expect_silence(host);
+    host_respond(host, &request, 200, "", "late");
+    peer_expect_response(host, peer, 200, "late");
+    peer_expect_end(host, peer);
+    host_close(host);
+}
+
+static void a_half_closed_peer_that_the_host_gives_up_has_left(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct peer *peer;
+    struct rw_event request = half_closed_request(host, &peer);
+    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_TERMINATE}, NULL, 0);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_PEER_GONE << 16);
+    assert_int_equal(host->core->stats->http_aborts, 1);
+    host_close(host);
+}
+
+static void the_reset_of_a_half_closed_peer_is_seen(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct peer *peer;
+    (void)half_closed_request(host, &peer);
+    const struct linger at_once = {.l_onoff = 1};
+    assert_int_equal(setsockopt(peer->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
+    peer_close(host, peer);
+    host_pass_time(host, 2000);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0, (uint32_t)RW_ABORT_PEER_GONE << 16);
+    host_close(host);
+}
+
 static void where_a_half_closed_peer_has_left_its_requests_are_answered_at_once_or_aborted(void **state) {
     struct host *host = host_open(state, DEFAULTS);
     assert_int_equal(rw_core_listener_flags(host->core, 3, RW_LISTENER_ABORT_AT_FIN), RW_OK);
@@ -689,6 +735,9 @@ int main(void) {
         ON_EVERY_RING(a_body_that_waits_for_the_host_does_not_stall),
         ON_SIM(a_peer_that_takes_nothing_is_ended_by_the_write_deadline),
         ON_EVERY_RING(a_stream_to_a_half_closed_peer_ends_with_its_connection),
+        ON_EVERY_RING(a_half_closed_peer_gets_its_answer_however_long_it_takes),
+        ON_EVERY_RING(a_half_closed_peer_that_the_host_gives_up_has_left),
+        ON_REAL_RINGS(the_reset_of_a_half_closed_peer_is_seen),
         ON_EVERY_RING(where_a_half_closed_peer_has_left_its_requests_are_answered_at_once_or_aborted),
     };
     return cmocka_run_group_tests_name("the core speaks HTTP", tests, NULL, NULL);

@@ -71,7 +71,7 @@ static void a_connection_is_told_before_all_else_and_after_all_else(void **state
     struct record *request = host_expect(host, RW_EVENT_REQUEST);
     assert_int_equal(request->event.slot, slot);
     assert_int_equal(request->event.generation, generation);
-    peer_close(host, peer);
+    peer_leave(host, peer);
     host_expect(host, RW_EVENT_ABORT);
     struct record *gone = host_expect(host, RW_EVENT_DISCONNECT);
     assert_true(gone->event.slot == slot && gone->event.generation == generation && gone->event.listener == 3);

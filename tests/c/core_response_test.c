@@ -348,7 +348,7 @@ static void a_client_that_leaves_aborts_its_request_once(void **state) {
     struct peer *peer = peer_connect(host);
     peer_send_text(host, peer, GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    peer_close(host, peer);
+    peer_leave(host, peer);
     struct rw_event aborted = host_expect(host, RW_EVENT_ABORT)->event;
     assert_int_equal(aborted.arg0, (uint32_t)RW_ABORT_PEER_GONE << 16);
     assert_int_equal(aborted.arg1, 1u << 16);

@@ -218,7 +218,7 @@ forEachBackend('HTTP', (backend) => {
   });
 
   test('a client that sends its request and half-closes gets its answer', async () => {
-    for (const target of ['/sync/1', '/async/1', '/async/1?ms=100', '/stream']) {
+    for (const target of ['/sync/1', '/async/1', '/async/1?ms=100', '/async/1?ms=2500', '/stream']) {
       const client = await connect();
       client.write(get(target));
       client.end();

@@ -20,7 +20,7 @@ app.get('/id', (c) => c.text(c.env.requestId));
 app.get('/own', (c) => c.text('ok', 200, { 'X-Request-ID': 'of-the-handler' }));
 app.get('/boom', () => { throw new Error('boom'); });
 app.get('/boom-later', async () => { await Bun.sleep(1); throw new Error('boom later'); });
-app.get('/wait', () => new Promise(() => {}));
+app.get('/wait', (c) => new Promise(() => void c.req.raw.signal));
 app.post('/echo', async (c) => c.body(await c.req.text(), 201));
 app.get('/stream', () => new Response(new ReadableStream({ async pull(c) { await Bun.sleep(1); c.enqueue('x'); c.close(); } })));
 app.get('/broken', () => new Response(new ReadableStream({ async pull(c) { c.enqueue('x'); await Bun.sleep(20); c.error(new Error('broken off')); } })));

@@ -110,6 +110,11 @@ export class FetchFrontend implements HttpEvents {
     this.find(slot, request)?.abandon(abortReason(cause, status));
   }
 
+  /** Whether the handler of this request, which is not answered yet, has asked for its signal. */
+  heedsSignal(slot: number, request: number): boolean {
+    return this.find(slot, request)?.request.hasSignal ?? false;
+  }
+
   onResponseDrain(slot: number, request: number): void {
     this.find(slot, request)?.stream?.drain();
   }

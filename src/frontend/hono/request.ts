@@ -62,6 +62,11 @@ export class LightRequest {
     return this.fields;
   }
 
+  /** @internal Whether anybody has asked for `signal`. */
+  get hasSignal(): boolean {
+    return this.aborter !== null;
+  }
+
   /** Aborts with an AbortError when the client leaves before the response is complete. */
   get signal(): AbortSignal {
     return this.abortController().signal;
