@@ -508,7 +508,7 @@ describe('a stop', () => {
 
   test('while old workers drain drains all, each told the time that is left', async () => {
     await start('stubborn');
-    config = { drain: { timeout: 0.5, closeCode: 4321 } };
+    config = { drain: { delay: 0, timeout: 0.5, closeCode: 4321 } };
     behaviour = 'stubborn';
     await supervisor.reload();
     expect((await health()).draining).toHaveLength(1);
