@@ -402,8 +402,10 @@ describe('the systemd unit', () => {
   test('says what the gateway means', () => {
     expect(value('RestartPreventExitStatus')).toBe(String(exitCodes.config));
     expect(Number(value('TimeoutStopSec'))).toBeGreaterThan(defaults.drain.timeout);
+    // It says itself when it is ready, and that it goes on; what says so is a child of what is started.
+    expect([value('NotifyAccess'), Number(value('WatchdogSec')) > 0]).toEqual(['all', true]);
     expect([value('Type'), value('KillMode'), value('Restart'), value('ExecReload')]).toEqual([
-      'exec',
+      'notify',
       'mixed',
       'on-failure',
       '/bin/kill -HUP $MAINPID',
