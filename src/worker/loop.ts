@@ -183,7 +183,10 @@ export class Loop {
     const untilSleep = this.#lastEvent + this.#awakeFor() - now;
     if (untilSleep <= 0) return 0;
     const untilPass = began + this.#longestWaitMs - now;
-    return Math.max(0, Math.min(untilSleep, untilPass, timers.next(now)));
+    const untilTimer = timers.next(now);
+    // That is told once: whatever else comes in this visit, Bun has its turn before the next wait.
+    if (untilTimer === 0) this.#settled = this.#passes + 1;
+    return Math.max(0, Math.min(untilSleep, untilPass, untilTimer));
   }
 
   /** Whether Bun's loop can end a wait. */

@@ -337,6 +337,26 @@ for (const backend of backends) {
       }
     });
 
+    test('a timer that is due when a packet is at hand does not wait for the next wait to end', async () => {
+      const [wire, other] = [await open(), await open()];
+      let fired = Promise.withResolvers<void>();
+      // Nothing is sent back: what comes to a client in this process would end the wait.
+      live.onMessage = (_, message) => {
+        if (message.text() !== 'first') return;
+        setTimeout(fired.resolve, 1);
+        other.write(frame(opcode.text, 'second'));
+        // Longer than the timer, shorter than a visit.
+        for (const end = performance.now() + 1.4; performance.now() < end; );
+      };
+      for (let at = 0; at < 10; at++) {
+        fired = Promise.withResolvers();
+        const began = performance.now();
+        wire.write(frame(opcode.text, 'first'));
+        await fired.promise;
+        expect(performance.now() - began).toBeLessThan(promptMs);
+      }
+    });
+
     test('a timer due within a wait that a packet has ended is served all the same', async () => {
       const wire = await open();
       for (let at = 0; at < 10; at++) {
