@@ -444,11 +444,7 @@ static int reap_all(struct rw_core *core) {
     return 0;
 }
 
-static uint64_t monotonic_us(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
+static uint64_t monotonic_us(void) { return monotonic_ns() / 1000; }
 
 static void take_completions(struct rw_core *core, uint32_t wait_us) {
     if (!process_completions(core)) {

@@ -29,6 +29,13 @@ int32_t rw_ring_peer_address(const struct rw_ring *ring, int32_t fd, struct sock
     return getpeername(fd, (struct sockaddr *)out, &length) == 0 ? 0 : -errno;
 }
 
+int64_t rw_ring_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count) {
+    if (ring->ops->send_now) return ring->ops->send_now(ring, fd, iov, count);
+    const struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = count};
+    ssize_t sent = count == 1 ? send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT) : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sent < 0 ? -errno : sent;
+}
+
 struct rw_ring *rw_ring_create(const struct rw_ring_config *config, char *error, size_t error_bytes) {
     if (error_bytes > 0) error[0] = '\0';
     switch (config->backend) {

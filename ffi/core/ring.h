@@ -70,6 +70,7 @@ struct rw_ring_ops {
     int32_t (*cancel)(struct rw_ring *ring, int32_t fd, uint64_t user_data);
     void (*close)(struct rw_ring *ring, int32_t fd);
     void (*buffer_return)(struct rw_ring *ring, uint32_t buffer_id);
+    /* NULL: sendmsg(2) does it. */
     int64_t (*send_now)(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count);
     int32_t (*submit)(struct rw_ring *ring, uint32_t wait_us);
     int32_t (*interrupt_by)(struct rw_ring *ring, int32_t fd);
@@ -104,7 +105,7 @@ static inline void rw_ring_close(struct rw_ring *ring, int32_t fd) { ring->ops->
 static inline void rw_ring_buffer_return(struct rw_ring *ring, uint32_t buffer_id) { ring->ops->buffer_return(ring, buffer_id); }
 /* Send without waiting, past the queue: for a descriptor with no send in flight. ret: bytes taken, which may be fewer than there are, or a negated
  * errno: -EAGAIN none now. What an error means is told by a send through the queue. */
-static inline int64_t rw_ring_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count) { return ring->ops->send_now(ring, fd, iov, count); }
+int64_t rw_ring_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count);
 /* From now on a wait of submit also ends when `fd` is readable, which stays what it is until somebody else has dealt with it: nothing is read here.
  * It is looked at anew when a wait begins. Once; -1 is the state before. ret: RW_OK or a negated errno */
 static inline int32_t rw_ring_interrupt_by(struct rw_ring *ring, int32_t fd) { return ring->ops->interrupt_by(ring, fd); }

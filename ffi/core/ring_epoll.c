@@ -324,13 +324,6 @@ static void epoll_close(struct rw_ring *ring, int32_t fd) {
     close(fd);
 }
 
-static int64_t epoll_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count) {
-    (void)ring;
-    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = count};
-    ssize_t sent = count == 1 ? send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT) : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    return sent < 0 ? -errno : sent;
-}
-
 /* ---------------------------------------------------------------- submit */
 
 static int32_t epoll_interrupt_by(struct rw_ring *ring, int32_t fd) {
@@ -515,7 +508,6 @@ static const struct rw_ring_ops epoll_ops = {
     .cancel = epoll_cancel,
     .close = epoll_close,
     .buffer_return = epoll_buffer_return,
-    .send_now = epoll_send_now,
     .submit = epoll_submit,
     .interrupt_by = epoll_interrupt_by,
     .reap = epoll_reap,

@@ -280,13 +280,6 @@ static int32_t uring_send(struct rw_ring *ring, int32_t fd, uint64_t user_data, 
     return RW_OK;
 }
 
-static int64_t uring_send_now(struct rw_ring *ring, int32_t fd, const struct iovec *iov, uint32_t count) {
-    (void)ring;
-    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = count};
-    ssize_t sent = count == 1 ? send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT) : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    return sent < 0 ? -errno : sent;
-}
-
 static int32_t uring_interrupt_by(struct rw_ring *ring, int32_t fd) {
     struct ring_uring *self = uring_of(ring);
     assert(self->interrupt_fd < 0);
@@ -475,7 +468,6 @@ const struct rw_ring_ops rw_uring_ops = {
     .cancel = uring_cancel,
     .close = uring_close,
     .buffer_return = uring_buffer_return,
-    .send_now = uring_send_now,
     .submit = uring_submit,
     .interrupt_by = uring_interrupt_by,
     .reap = uring_reap,
