@@ -1,8 +1,9 @@
 /* Prints layout.ts: the constants and memory layouts of the ABI, as the compiler sees them.
  *
- * Role: headers → ffi/layout.ts, so that TypeScript never states an offset of its own. Run by `make layout`; `make layout-check` compares.
- * A value added to an enum, or a field added to a record, and forgotten here does not compile: the lists below are checked against the
- * headers by -Wswitch and by the sum of field sizes. Only the flags that share bits by command or event (eventFlag, commandFlag) are not. */
+ * Role: headers → ffi/layout.ts, so that TypeScript never states an offset of its own. Run by `make layout`; `make
+ * layout-check` compares. A value added to an enum, or a field added to a record, and forgotten here does not compile:
+ * the lists below are checked against the headers by -Wswitch and by the sum of field sizes. Only the flags that share
+ * bits by command or event (eventFlag, commandFlag) are not. */
 #include <assert.h>
 #include <ctype.h>
 #include <stddef.h>
@@ -15,6 +16,8 @@
 #include "slot.h"
 
 /* ------------------------------------------------------------------ what the host needs of the headers */
+/* Lists of macros, which the formatter would indent further with every line. */
+/* clang-format off */
 #define EVENT_TYPES(X)                                                                                         \
     X(RW_EVENT_NONE) X(RW_EVENT_REQUEST) X(RW_EVENT_BODY) X(RW_EVENT_ABORT) X(RW_EVENT_RESPONSE_DRAIN)         \
     X(RW_EVENT_OPEN) X(RW_EVENT_MESSAGE) X(RW_EVENT_CLOSE) X(RW_EVENT_WS_DRAIN) X(RW_EVENT_PING)               \
@@ -116,7 +119,8 @@
 
 #define ADDRESS_RANGE_FIELDS(X, R) X(R, address) X(R, prefix_bits)
 
-/* Of the slot the host reads only these, to answer without a call; held_bytes and topics, which lie in the union, of WebSockets alone. */
+/* Of the slot the host reads only these, to answer without a call; held_bytes and topics, which lie in the union, of
+ * WebSockets alone. */
 #define SLOT_FIELDS(X, R) X(R, generation) X(R, state) X(R, out_bytes) X(R, out_unflushed) X(R, host_word)
 
 /* ------------------------------------------------------------------ are the lists complete? */
@@ -144,7 +148,8 @@ ENUM_IS_LISTED(phase_is_listed, rw_phase, SLOT_PHASES, CASE)
 ENUM_IS_LISTED(result_is_listed, rw_result, RESULTS, CASE_AS)
 
 #define SIZE(record, field) +sizeof(((struct record *)0)->field)
-#define RECORD_IS_LISTED(record, fields) static_assert((0 fields(SIZE, record)) == sizeof(struct record), #record ": a field is not listed, or there is padding")
+#define RECORD_IS_LISTED(record, fields)                                 \
+    static_assert((0 fields(SIZE, record)) == sizeof(struct record), #record ": a field is not listed, or padded")
 RECORD_IS_LISTED(rw_event, EVENT_FIELDS);
 RECORD_IS_LISTED(rw_command, COMMAND_FIELDS);
 RECORD_IS_LISTED(rw_behavior, BEHAVIOR_FIELDS);
@@ -152,8 +157,9 @@ RECORD_IS_LISTED(rw_tls_options, TLS_OPTIONS_FIELDS);
 RECORD_IS_LISTED(rw_core_config, CORE_CONFIG_FIELDS);
 RECORD_IS_LISTED(rw_core_info, CORE_INFO_FIELDS);
 RECORD_IS_LISTED(rw_address_range, ADDRESS_RANGE_FIELDS);
+/* clang-format on */
 
-/* ------------------------------------------------------------------ printing, in the form that the formatter leaves alone */
+/* ------------------------------------------------------------------ printing, as the formatter leaves it */
 
 /* OUT_BYTES or out_bytes → outBytes */
 static void print_camel(const char *name) {
@@ -218,19 +224,26 @@ static void print_constants(void) {
     EVENT_FLAGS(PRINT_ENTRY_AS)
     end();
     PRINT_ENUM("enum rw_method", "method", "RW_METHOD_", METHODS, method_is_listed, RW_METHOD_OTHER);
-    PRINT_ENUM("enum rw_command_type", "commandType", "RW_COMMAND_", COMMAND_TYPES, command_type_is_listed, RW_COMMAND_NONE);
+    PRINT_ENUM("enum rw_command_type", "commandType", "RW_COMMAND_", COMMAND_TYPES, command_type_is_listed,
+               RW_COMMAND_NONE);
     begin("enum rw_command_flag: bits of rw_command.flags; which of them apply depends on the type", "commandFlag");
     COMMAND_FLAGS(PRINT_ENTRY_AS)
     end();
-    PRINT_ENUM("enum rw_behavior_flag", "behaviorFlag", "RW_BEHAVIOR_", BEHAVIOR_FLAGS, behavior_flag_is_listed, RW_BEHAVIOR_WANTS_PING);
-    PRINT_ENUM("enum rw_listen_flag", "listenFlag", "RW_LISTEN_", LISTEN_FLAGS, listen_flag_is_listed, RW_LISTEN_EXCLUSIVE);
-    PRINT_ENUM("enum rw_listener_flag", "listenerFlag", "RW_LISTENER_", LISTENER_FLAGS, listener_flag_is_listed, RW_LISTENER_WANTS_CONNECT);
+    PRINT_ENUM("enum rw_behavior_flag", "behaviorFlag", "RW_BEHAVIOR_", BEHAVIOR_FLAGS, behavior_flag_is_listed,
+               RW_BEHAVIOR_WANTS_PING);
+    PRINT_ENUM("enum rw_listen_flag", "listenFlag", "RW_LISTEN_", LISTEN_FLAGS, listen_flag_is_listed,
+               RW_LISTEN_EXCLUSIVE);
+    PRINT_ENUM("enum rw_listener_flag", "listenerFlag", "RW_LISTENER_", LISTENER_FLAGS, listener_flag_is_listed,
+               RW_LISTENER_WANTS_CONNECT);
     PRINT_ENUM("enum rw_core_flag", "coreFlag", "RW_CORE_", CORE_FLAGS, core_flag_is_listed, RW_CORE_WANTS_MAIL);
-    PRINT_ENUM("enum rw_proxy_header", "proxyHeader", "RW_PROXY_HEADER_", PROXY_HEADERS, proxy_header_is_listed, RW_PROXY_HEADER_NONE);
+    PRINT_ENUM("enum rw_proxy_header", "proxyHeader", "RW_PROXY_HEADER_", PROXY_HEADERS, proxy_header_is_listed,
+               RW_PROXY_HEADER_NONE);
     PRINT_ENUM("enum rw_tls_flag", "tlsFlag", "RW_TLS_", TLS_FLAGS, tls_flag_is_listed, RW_TLS_CLIENT_OPTIONAL);
-    PRINT_ENUM("enum rw_abort_cause", "abortCause", "RW_ABORT_", ABORT_CAUSES, abort_cause_is_listed, RW_ABORT_PEER_GONE);
+    PRINT_ENUM("enum rw_abort_cause", "abortCause", "RW_ABORT_", ABORT_CAUSES, abort_cause_is_listed,
+               RW_ABORT_PEER_GONE);
     PRINT_ENUM("enum rw_close_cause", "closeCause", "RW_CLOSE_", CLOSE_CAUSES, close_cause_is_listed, RW_CLOSE_BY_HOST);
-    PRINT_ENUM("enum rw_phase: rw_slot.state & slotStateMask.phase", "slotPhase", "RW_PHASE_", SLOT_PHASES, phase_is_listed, RW_PHASE_FREE);
+    PRINT_ENUM("enum rw_phase: rw_slot.state & slotStateMask.phase", "slotPhase", "RW_PHASE_", SLOT_PHASES,
+               phase_is_listed, RW_PHASE_FREE);
 }
 
 static void print_slot_state(void) {
@@ -253,7 +266,9 @@ static void print_slot_state(void) {
 }
 
 static void print_slot(void) {
-    begin("struct rw_slot, as far as the host reads it; heldBytes and topics only of a WebSocket, request (a u16) only of HTTP", "slotLayout");
+    begin("struct rw_slot, as far as the host reads it; heldBytes and topics only of a WebSocket, request (a u16) only "
+          "of HTTP",
+          "slotLayout");
     const char *bytes_key = "";
     entry("bytes", (int64_t)sizeof(struct rw_slot));
     SLOT_FIELDS(PRINT_FIELD, rw_slot)
@@ -266,12 +281,16 @@ static void print_slot(void) {
 }
 
 static void print_records(void) {
-    PRINT_RECORD("struct rw_event; payloadBytes is its field `bytes`", "eventLayout", rw_event, EVENT_FIELDS, "payloadBytes");
-    PRINT_RECORD("struct rw_command; dataBytes is its field `bytes`", "commandLayout", rw_command, COMMAND_FIELDS, "dataBytes");
+    PRINT_RECORD("struct rw_event; payloadBytes is its field `bytes`", "eventLayout", rw_event, EVENT_FIELDS,
+                 "payloadBytes");
+    PRINT_RECORD("struct rw_command; dataBytes is its field `bytes`", "commandLayout", rw_command, COMMAND_FIELDS,
+                 "dataBytes");
     PRINT_RECORD("struct rw_behavior", "behaviorLayout", rw_behavior, BEHAVIOR_FIELDS, "");
-    PRINT_RECORD("struct rw_tls_options; the first nine are addresses", "tlsOptionsLayout", rw_tls_options, TLS_OPTIONS_FIELDS, "");
+    PRINT_RECORD("struct rw_tls_options; the first nine are addresses", "tlsOptionsLayout", rw_tls_options,
+                 TLS_OPTIONS_FIELDS, "");
     PRINT_RECORD("struct rw_core_config", "coreConfigLayout", rw_core_config, CORE_CONFIG_FIELDS, "");
-    PRINT_RECORD("struct rw_core_info; the first six and view are u64", "coreInfoLayout", rw_core_info, CORE_INFO_FIELDS, "");
+    PRINT_RECORD("struct rw_core_info; the first six and view are u64", "coreInfoLayout", rw_core_info,
+                 CORE_INFO_FIELDS, "");
     PRINT_RECORD("struct rw_address_range", "addressRangeLayout", rw_address_range, ADDRESS_RANGE_FIELDS, "");
     print_slot();
 }
@@ -294,7 +313,9 @@ static void print_stats(void) {
 }
 
 static void print_capacity(void) {
-    begin("Sizes of the batches, in records and bytes; and how many topics there may be, unless a config says otherwise", "capacity");
+    begin(
+        "Sizes of the batches, in records and bytes; and how many topics there may be, unless a config says otherwise",
+        "capacity");
     entry("eventsCapacity", RW_EVENTS_CAPACITY);
     entry("payloadBytes", RW_PAYLOAD_BYTES);
     entry("lendBytes", RW_LEND_BYTES);

@@ -2,13 +2,13 @@
 // together; then the C units, which take every CPU; then the units of TypeScript beside the fuzzers. Output is shown of what fails only.
 import { setup } from './setup.mjs';
 import { runStep, summaryLine } from './step.mjs';
-import { bunSuites, coreUnits, fuzz, layout, style, types } from './suites.mjs';
+import { bunSuites, coreUnits, fuzz, layout, style, styleOfC, types } from './suites.mjs';
 
 const started = Date.now();
 setup('check');
 
 let failed = 0;
-for (const together of [[style, types], [layout], [coreUnits], [...bunSuites('unit'), fuzz(1)]]) {
+for (const together of [[style, types], [layout, styleOfC], [coreUnits], [...bunSuites('unit'), fuzz(1)]]) {
   for (const outcome of await Promise.all(together.map((step) => runStep(step, false)))) {
     const bad = outcome.failed > 0 || outcome.note !== '';
     if (bad) {

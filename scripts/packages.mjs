@@ -38,6 +38,7 @@ const packages = [
   ),
   { name: 'libcmocka-dev', why: 'unit tests of the C core', from: 'check', present: () => existsSync('/usr/include/cmocka.h') },
   { name: 'clang-19', why: 'fuzzing of the C core', from: 'check', present: () => onPath('clang-19') },
+  { name: 'clang-format-19', why: 'the format of the C sources', from: 'check', present: () => onPath('clang-format-19') },
   {
     name: 'libclang-rt-19-dev',
     why: 'libFuzzer and its sanitizers',

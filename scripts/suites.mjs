@@ -72,5 +72,8 @@ export const style = {
   command: [process.execPath, 'node_modules/@biomejs/biome/bin/biome', 'check', '--error-on-warnings', '.'],
 };
 
+/** @type {Step} C as .clang-format has it, and all C that there is but what is built */
+export const styleOfC = { name: 'format of C', command: make('format-check') };
+
 /** @type {Step} */
 export const types = { name: 'types', command: [process.execPath, 'node_modules/typescript/bin/tsc', '--noEmit', '-p', '.'] };

@@ -1,7 +1,9 @@
 /* The ring, connections and rooms. One thread, one ring.
  *
- *   accept ──> receive into a buffer ──> frames turned around in that buffer ──> queued as a piece for its sender, or for all of a room
- *                                                                                 one send at a time for each connection
+ *   accept ──> receive into a buffer ──> frames turned around in that buffer ──> queued as a piece for its sender, or
+ *   for all of a room
+ *                                                                                 one send at a time for each
+ *                                                                                 connection
  *   A buffer counts the pieces that refer to it, and goes back to the kernel when none is left. */
 #include "floor.h"
 
@@ -47,7 +49,7 @@ struct connection {
     uint32_t capacity;
     uint8_t *partial; /* an incomplete head or frame */
     uint32_t partial_bytes;
-    uint32_t room; /* NOBODY: in none */
+    uint32_t room;     /* NOBODY: in none */
     uint32_t position; /* in the room */
     uint8_t open, receiving, sending, upgraded, ended;
 };
@@ -105,12 +107,11 @@ static void start_receiving(uint32_t fd) {
     connections[fd].receiving = 1;
 }
 
-static uint8_t *bytes_of(uint32_t buffer) {
-    return memory + (size_t)buffer * BUFFER_BYTES;
-}
+static uint8_t *bytes_of(uint32_t buffer) { return memory + (size_t)buffer * BUFFER_BYTES; }
 
 static void buffer_offer(uint32_t buffer) {
-    io_uring_buf_ring_add(offers, bytes_of(buffer) + HEADROOM_BYTES, BUFFER_BYTES - HEADROOM_BYTES, (unsigned short)buffer, BUFFERS - 1, (int)unadvanced);
+    io_uring_buf_ring_add(offers, bytes_of(buffer) + HEADROOM_BYTES, BUFFER_BYTES - HEADROOM_BYTES,
+                          (unsigned short)buffer, BUFFERS - 1, (int)unadvanced);
     unadvanced++;
 }
 
@@ -130,7 +131,8 @@ static void send_first(uint32_t fd) {
 static void queue(uint32_t fd, struct piece piece) {
     struct connection *connection = &connections[fd];
     if (connection->ended) return;
-    if (connection->count == connection->capacity) connection->pieces = grown(connection->pieces, &connection->capacity, sizeof piece);
+    if (connection->count == connection->capacity)
+        connection->pieces = grown(connection->pieces, &connection->capacity, sizeof piece);
     connection->pieces[connection->count++] = piece;
     references[piece.buffer]++;
     if (!connection->sending) send_first(fd);
@@ -172,17 +174,22 @@ static void deliver(uint32_t fd, struct piece piece) {
     for (uint32_t i = 0; i < room->count; i++) queue(room->members[i], piece);
 }
 
-/* The request at bytes[0..len) of a buffer; its answer is written over it. ret: bytes consumed, 0 when it is incomplete */
+/* The request at bytes[0..len) of a buffer; its answer is written over it. ret: bytes consumed, 0 when it is
+ * incomplete */
 static size_t take_request(uint32_t fd, uint32_t buffer, uint8_t *bytes, size_t len) {
     struct request request;
     wire_request(bytes, len, &request);
     if (request.kind == REQUEST_INCOMPLETE) return 0;
-    /* A request is longer than its answer, or at the end of the buffer there is room for it: heads of the bench are far from filling one. */
-    if (request.answer_bytes > request.head_bytes && bytes + request.answer_bytes > bytes_of(buffer) + BUFFER_BYTES) fail("no room for an answer");
+    /* A request is longer than its answer, or at the end of the buffer there is room for it: heads of the bench are far
+     * from filling one. */
+    if (request.answer_bytes > request.head_bytes && bytes + request.answer_bytes > bytes_of(buffer) + BUFFER_BYTES)
+        fail("no room for an answer");
     const size_t rest = len - request.head_bytes;
     if (rest > 0) fail("input behind a request whose answer has not been sent");
     memcpy(bytes, request.answer, request.answer_bytes);
-    queue(fd, (struct piece){.buffer = buffer, .at = (uint32_t)(bytes - bytes_of(buffer)), .bytes = (uint32_t)request.answer_bytes});
+    queue(fd, (struct piece){.buffer = buffer,
+                             .at = (uint32_t)(bytes - bytes_of(buffer)),
+                             .bytes = (uint32_t)request.answer_bytes});
     connections[fd].upgraded = request.kind == REQUEST_ECHO || request.kind == REQUEST_ROOM;
     if (request.kind == REQUEST_ROOM) join(fd, request.path);
     return request.head_bytes;
@@ -209,7 +216,10 @@ static void take_input(uint32_t fd, uint32_t buffer, size_t received) {
     } else {
         const struct frames frames = wire_frames(bytes, len);
         keep_partial(connection, bytes + frames.consumed, frames.closed ? 0 : len - frames.consumed);
-        if (frames.bytes > 0) deliver(fd, (struct piece){.buffer = buffer, .at = (uint32_t)(bytes - bytes_of(buffer)), .bytes = (uint32_t)frames.bytes});
+        if (frames.bytes > 0)
+            deliver(fd, (struct piece){.buffer = buffer,
+                                       .at = (uint32_t)(bytes - bytes_of(buffer)),
+                                       .bytes = (uint32_t)frames.bytes});
         if (frames.closed) shutdown((int)fd, SHUT_RDWR);
     }
     buffer_release(buffer);
@@ -261,12 +271,9 @@ static void on_receive(uint32_t fd, const struct io_uring_cqe *cqe) {
         buffer_release(buffer);
     }
     if (connection->receiving) return;
-    if (cqe->res == -ENOBUFS && !connection->ended)
-        starved[starved_count++] = fd;
-    else if (cqe->res > 0 && !connection->ended)
-        start_receiving(fd);
-    else
-        end(fd);
+    if (cqe->res == -ENOBUFS && !connection->ended) starved[starved_count++] = fd;
+    else if (cqe->res > 0 && !connection->ended) start_receiving(fd);
+    else end(fd);
 }
 
 static void on_send(uint32_t fd, const struct io_uring_cqe *cqe) {
@@ -276,33 +283,34 @@ static void on_send(uint32_t fd, const struct io_uring_cqe *cqe) {
     buffer_release(connection->pieces[0].buffer);
     connection->count--;
     memmove(connection->pieces, connection->pieces + 1, connection->count * sizeof *connection->pieces);
-    if (!whole || connection->ended)
-        end(fd);
-    else if (connection->count > 0)
-        send_first(fd);
+    if (!whole || connection->ended) end(fd);
+    else if (connection->count > 0) send_first(fd);
 }
 
 static void on_completion(const struct io_uring_cqe *cqe) {
     const uint64_t data = io_uring_cqe_get_data64(cqe);
     const uint32_t fd = (uint32_t)(data >> 2);
     switch ((enum operation)(data & 3)) {
-    case OPERATION_ACCEPT: on_accept(cqe); return;
-    case OPERATION_RECEIVE: on_receive(fd, cqe); return;
-    case OPERATION_SEND: on_send(fd, cqe); return;
+        case OPERATION_ACCEPT: on_accept(cqe); return;
+        case OPERATION_RECEIVE: on_receive(fd, cqe); return;
+        case OPERATION_SEND: on_send(fd, cqe); return;
     }
 }
 
 /* ------------------------------------------------------------------ the loop */
 
 static void set_up_ring(void) {
-    struct io_uring_params parameters = {.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE, .cq_entries = 4 * ENTRIES};
+    struct io_uring_params parameters = {.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                                                  IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
+                                         .cq_entries = 4 * ENTRIES};
     const int result = io_uring_queue_init_params(ENTRIES, &ring, &parameters);
     if (result < 0) fail("io_uring_setup: %s", strerror(-result));
     io_uring_register_ring_fd(&ring); /* saves the look-up of the ring in each enter(2); works without */
     if (posix_memalign((void **)&memory, 4096, (size_t)BUFFERS * BUFFER_BYTES) != 0 ||
         posix_memalign((void **)&offers, 4096, BUFFERS * sizeof(struct io_uring_buf)) != 0)
         fail("out of memory");
-    struct io_uring_buf_reg registration = {.ring_addr = (uint64_t)(uintptr_t)offers, .ring_entries = BUFFERS, .bgid = GROUP};
+    struct io_uring_buf_reg registration = {
+        .ring_addr = (uint64_t)(uintptr_t)offers, .ring_entries = BUFFERS, .bgid = GROUP};
     const int registered = io_uring_register_buf_ring(&ring, &registration, 0);
     if (registered < 0) fail("IORING_REGISTER_PBUF_RING: %s", strerror(-registered));
     io_uring_buf_ring_init(offers);
@@ -314,10 +322,12 @@ static void listen_at(const char *port_text) {
     char *stopped = NULL;
     const unsigned long port = port_text == NULL ? 0 : strtoul(port_text, &stopped, 10);
     if (port == 0 || port > 65535 || *stopped != '\0') fail("PORT must be a number from 1 to 65535");
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 4096) != 0) fail("listen at port %lu: %s", port, strerror(errno));
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 4096) != 0)
+        fail("listen at port %lu: %s", port, strerror(errno));
     struct io_uring_sqe *sqe = entry();
     io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     tag(sqe, (uint32_t)fd, OPERATION_ACCEPT);

@@ -2,9 +2,10 @@
  *
  *   floor.c   the ring, connections, rooms        wire.c   HTTP heads and frames, in place
  *
- * It asks the kernel for the same as the gateway does (multishot accept and receive, provided buffers, one send for all that one receive has
- * brought) and leaves out the rest: no JavaScript, no limits, no deadlines, no checks beyond what keeps it in step, no message longer than a
- * receive buffer. What a gateway costs above it is the gateway's own. Listens on 127.0.0.1, at PORT. */
+ * It asks the kernel for the same as the gateway does (multishot accept and receive, provided buffers, one send for all
+ * that one receive has brought) and leaves out the rest: no JavaScript, no limits, no deadlines, no checks beyond what
+ * keeps it in step, no message longer than a receive buffer. What a gateway costs above it is the gateway's own.
+ * Listens on 127.0.0.1, at PORT. */
 #ifndef FLOOR_H
 #define FLOOR_H
 
@@ -30,8 +31,8 @@ struct frames {
     int closed;      /* a Close frame, or something that is not spoken here */
 };
 
-/* Turn the client's whole frames at bytes[0..len) into the server's frames of the same messages, in place: those have no mask, so they are shorter.
- * Pings become pongs. */
+/* Turn the client's whole frames at bytes[0..len) into the server's frames of the same messages, in place: those have
+ * no mask, so they are shorter. Pings become pongs. */
 struct frames wire_frames(uint8_t *bytes, size_t len);
 
 #endif

@@ -26,12 +26,16 @@ static void answer_upgrade(struct request *request, const uint8_t *bytes) {
     EVP_Digest(text, sizeof text, digest, &digest_bytes, EVP_sha1(), NULL);
     EVP_EncodeBlock(accept, digest, (int)digest_bytes);
     request->answer_bytes = (size_t)snprintf(request->answer, sizeof request->answer,
-                                             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept);
+                                             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "
+                                             "Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+                                             accept);
 }
 
 static void answer_text(struct request *request, const char *status, const char *body) {
-    request->answer_bytes = (size_t)snprintf(request->answer, sizeof request->answer, "HTTP/1.1 %s\r\nContent-Type: text/plain;charset=UTF-8\r\nContent-Length: %zu\r\n\r\n%s",
-                                             status, strlen(body), body);
+    request->answer_bytes =
+        (size_t)snprintf(request->answer, sizeof request->answer,
+                         "HTTP/1.1 %s\r\nContent-Type: text/plain;charset=UTF-8\r\nContent-Length: %zu\r\n\r\n%s",
+                         status, strlen(body), body);
 }
 
 void wire_request(const uint8_t *bytes, size_t len, struct request *request) {

@@ -11,7 +11,8 @@
 #include <string.h>
 #include <strings.h>
 
-/* What a head says. The last one is kept: most answers repeat it to the byte for a second (Date), and a memcmp(3) tells. */
+/* What a head says. The last one is kept: most answers repeat it to the byte for a second (Date), and a memcmp(3)
+ * tells. */
 struct head {
     uint64_t content_length;
     int chunked;
@@ -28,16 +29,19 @@ static uint64_t expected_body_bytes = UINT64_MAX; /* not known before the first 
 static void prepare(struct load *load, const char *connection_header) {
     const struct options *options = &load->options;
     char request[1024];
-    const int len = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s:%u\r\n%s\r\n", options->path, options->host, options->port, connection_header);
+    const int len = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s:%u\r\n%s\r\n", options->path,
+                             options->host, options->port, connection_header);
     if (len < 0 || (size_t)len >= sizeof request) fail("--path is too long");
     request_bytes = (size_t)len;
     requests = allocate(options->in_flight, request_bytes);
     for (uint32_t i = 0; i < options->in_flight; i++) memcpy(requests + i * request_bytes, request, request_bytes);
-    for (uint32_t i = 0; i < load->connection_count; i++) load->connections[i].sent_at = allocate(options->in_flight, sizeof(uint64_t));
+    for (uint32_t i = 0; i < load->connection_count; i++)
+        load->connections[i].sent_at = allocate(options->in_flight, sizeof(uint64_t));
 }
 
 static void send_requests(struct load *load, struct connection *connection, uint32_t count, uint64_t since_ns) {
-    for (uint32_t i = 0; i < count; i++) connection->sent_at[(connection->sent + i) % load->options.in_flight] = since_ns;
+    for (uint32_t i = 0; i < count; i++)
+        connection->sent_at[(connection->sent + i) % load->options.in_flight] = since_ns;
     net_send(load, connection, requests, count * request_bytes);
     connection->sent += count;
 }
@@ -86,7 +90,8 @@ static size_t take_head(const struct load *load, struct http_reader *reader, con
         head_bytes = (size_t)(end - bytes) + 4;
         parse_head(bytes, head_bytes, &last_head);
     }
-    if (!last_head.chunked && !last_head.sized && load->workload != &workload_http_churn) fail("an answer whose length is not given");
+    if (!last_head.chunked && !last_head.sized && load->workload != &workload_http_churn)
+        fail("an answer whose length is not given");
     reader->body_bytes = 0;
     reader->remaining = last_head.content_length;
     reader->state = last_head.chunked ? HTTP_CHUNK_SIZE : last_head.sized ? HTTP_SIZED : HTTP_UNTIL_CLOSE;
@@ -105,7 +110,8 @@ static size_t take_chunk_size(struct http_reader *reader, const uint8_t *bytes, 
     if (line == 0) return 0;
     char *stopped;
     reader->remaining = strtoull((const char *)bytes, &stopped, 16);
-    if ((const uint8_t *)stopped == bytes || (*stopped != '\r' && *stopped != ';')) fail("a chunk size that is no number");
+    if ((const uint8_t *)stopped == bytes || (*stopped != '\r' && *stopped != ';'))
+        fail("a chunk size that is no number");
     reader->state = reader->remaining > 0 ? HTTP_CHUNK_DATA : HTTP_TRAILER;
     return line;
 }
@@ -114,7 +120,8 @@ static void complete(struct load *load, struct connection *connection) {
     struct http_reader *reader = &connection->reader.http;
     if (expected_body_bytes == UINT64_MAX) expected_body_bytes = reader->body_bytes;
     if (reader->body_bytes != expected_body_bytes)
-        fail("a body of %llu bytes, after one of %llu", (unsigned long long)reader->body_bytes, (unsigned long long)expected_body_bytes);
+        fail("a body of %llu bytes, after one of %llu", (unsigned long long)reader->body_bytes,
+             (unsigned long long)expected_body_bytes);
     if (connection->received == connection->sent) fail("an answer that nobody asked for");
     latency_add(load, load->now - connection->sent_at[connection->received % load->options.in_flight]);
     load->messages += load->stage == STAGE_MEASURING;
@@ -131,35 +138,34 @@ static size_t take_data(struct http_reader *reader, size_t len) {
     return part;
 }
 
-/* One step of an answer at bytes[0..len). *done: the answer is complete. ret: bytes consumed; 0 and not done: more are needed */
+/* One step of an answer at bytes[0..len). *done: the answer is complete. ret: bytes consumed; 0 and not done: more are
+ * needed */
 static size_t step(const struct load *load, struct http_reader *reader, const uint8_t *bytes, size_t len, int *done) {
     size_t used = 0;
     switch (reader->state) {
-    case HTTP_HEAD:
-        used = take_head(load, reader, bytes, len);
-        *done = used > 0 && reader->state == HTTP_SIZED && reader->remaining == 0;
-        return used;
-    case HTTP_SIZED:
-        used = take_data(reader, len);
-        *done = reader->remaining == 0;
-        return used;
-    case HTTP_UNTIL_CLOSE:
-        return take_data(reader, len);
-    case HTTP_CHUNK_SIZE:
-        return take_chunk_size(reader, bytes, len);
-    case HTTP_CHUNK_DATA:
-        used = take_data(reader, len);
-        if (reader->remaining == 0) reader->state = HTTP_CHUNK_END;
-        return used;
-    case HTTP_CHUNK_END:
-        if (len < 2) return 0;
-        if (bytes[0] != '\r' || bytes[1] != '\n') fail("a chunk that does not end where it said");
-        reader->state = HTTP_CHUNK_SIZE;
-        return 2;
-    case HTTP_TRAILER:
-        used = take_line(bytes, len);
-        *done = used == 2;
-        return used;
+        case HTTP_HEAD:
+            used = take_head(load, reader, bytes, len);
+            *done = used > 0 && reader->state == HTTP_SIZED && reader->remaining == 0;
+            return used;
+        case HTTP_SIZED:
+            used = take_data(reader, len);
+            *done = reader->remaining == 0;
+            return used;
+        case HTTP_UNTIL_CLOSE: return take_data(reader, len);
+        case HTTP_CHUNK_SIZE: return take_chunk_size(reader, bytes, len);
+        case HTTP_CHUNK_DATA:
+            used = take_data(reader, len);
+            if (reader->remaining == 0) reader->state = HTTP_CHUNK_END;
+            return used;
+        case HTTP_CHUNK_END:
+            if (len < 2) return 0;
+            if (bytes[0] != '\r' || bytes[1] != '\n') fail("a chunk that does not end where it said");
+            reader->state = HTTP_CHUNK_SIZE;
+            return 2;
+        case HTTP_TRAILER:
+            used = take_line(bytes, len);
+            *done = used == 2;
+            return used;
     }
     return 0;
 }
@@ -170,19 +176,15 @@ static size_t consume(struct load *load, struct connection *connection, const ui
         int done = 0;
         const size_t used = step(load, &connection->reader.http, bytes + at, len - at, &done);
         at += used;
-        if (done)
-            complete(load, connection);
-        else if (used == 0)
-            break;
+        if (done) complete(load, connection);
+        else if (used == 0) break;
     }
     return at;
 }
 
 /* ------------------------------------------------------------------ keep-alive */
 
-static void keep_alive_prepare(struct load *load) {
-    prepare(load, "");
-}
+static void keep_alive_prepare(struct load *load) { prepare(load, ""); }
 
 static void keep_alive_begin(struct load *load) {
     for (uint32_t i = 0; i < load->connection_count; i++) {
@@ -223,7 +225,8 @@ static void churn_prepare(struct load *load) {
 
 static void churn_connected(struct load *load, struct connection *connection) {
     net_opened(load, connection);
-    if (connection->sent_at[0] == 0) connection->sent_at[0] = load->now; /* else its time began before connect(2): see churn_again() */
+    /* else its time began before connect(2): see churn_again() */
+    if (connection->sent_at[0] == 0) connection->sent_at[0] = load->now;
     net_send(load, connection, requests, request_bytes);
     connection->sent++;
 }
@@ -233,14 +236,14 @@ static void churn_again(struct load *load, struct connection *connection) {
     net_reopen(load, connection);
 }
 
-static void churn_begin(struct load *load) {
-    (void)load; /* it goes on by itself from the first connection on */
-}
+static void churn_begin(struct load *load) { (void)load; /* it goes on by itself from the first connection on */ }
 
-/* The server closes first, as it was asked to: so the lingering end of the connection is its own, and no port of ours is used up. */
+/* The server closes first, as it was asked to: so the lingering end of the connection is its own, and no port of ours
+ * is used up. */
 static void churn_ended(struct load *load, struct connection *connection) {
     if (connection->reader.http.state == HTTP_UNTIL_CLOSE) complete(load, connection);
-    if (connection->received != connection->sent) fail("the server closed connection %u before its answer was complete", connection->index);
+    if (connection->received != connection->sent)
+        fail("the server closed connection %u before its answer was complete", connection->index);
     churn_again(load, connection);
 }
 

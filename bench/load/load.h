@@ -5,11 +5,12 @@
  *   tls.c       OpenSSL, for any command                   socket_io.c   what Socket.IO says within WebSocket messages
  *   measure.c   marks, latencies, the report               ws_load.c     ws-echo, ws-fanout, ws-open, ws-idle
  *   pace.c      the open loop                              http_load.c   http, http-churn
- *                                                          reload_load.c reload: what clients notice of a server that is replaced
+ *                                                          reload_load.c reload: what clients notice of a server that
+ *                                                          is replaced
  *
- * It shares its machine with the server it measures: bytes are checked where recv(2) put them, nothing is allocated for a message, and all that
- * one wake-up allows to send goes out in one send(2). Anything unexpected ends the run with a sentence on stderr and exit code 1: a number is
- * reported only when every answer was right. */
+ * It shares its machine with the server it measures: bytes are checked where recv(2) put them, nothing is allocated for
+ * a message, and all that one wake-up allows to send goes out in one send(2). Anything unexpected ends the run with a
+ * sentence on stderr and exit code 1: a number is reported only when every answer was right. */
 #ifndef LOAD_H
 #define LOAD_H
 
@@ -25,7 +26,7 @@
 #define SOURCES_MAX 200u /* addresses */
 #define BUFFER_BYTES (256u << 10)
 #define PARTIAL_BYTES_MAX (16u << 10) /* a response head or frame header that is not complete yet */
-#define STALL_NS (10ull * 1000000000)  /* no progress for so long ends the run */
+#define STALL_NS (10ull * 1000000000) /* no progress for so long ends the run */
 #define LATENCY_BUCKETS 2048u
 
 struct options {
@@ -34,15 +35,17 @@ struct options {
     const char *path;
     uint16_t port;
     uint32_t connections; /* ws-fanout: subscribers */
-    uint32_t in_flight;   /* messages or requests per connection at once; ws-fanout: messages of a batch; with a rate: at most */
-    uint32_t rate;        /* messages or requests a second in all; 0: a closed loop */
+    /* messages or requests per connection at once; ws-fanout: messages of a batch; with a rate: at most */
+    uint32_t in_flight;
+    uint32_t rate; /* messages or requests a second in all; 0: a closed loop */
     uint32_t payload_bytes;
     uint32_t warmup_ms;
     uint32_t seconds;
-    uint32_t opening;     /* connections being opened at once: no accept queue overflows */
-    uint32_t settle_ms;   /* ws-fanout: between the last handshake and the first message, so that every subscription is made */
-    uint32_t per_address; /* connections per source address */
-    uint32_t first_address; /* behind 127.0.0.1 */
+    uint32_t opening; /* connections being opened at once: no accept queue overflows */
+    /* ws-fanout: between the last handshake and the first message, so that every subscription is made */
+    uint32_t settle_ms;
+    uint32_t per_address;       /* connections per source address */
+    uint32_t first_address;     /* behind 127.0.0.1 */
     uint32_t http_connections;  /* reload: beside the WebSockets */
     uint32_t opens_per_second;  /* reload */
     uint32_t http_interval_ms;  /* reload: between an answer and the next request */
@@ -59,17 +62,25 @@ struct options {
 enum phase { PHASE_CLOSED = 0, PHASE_CONNECTING, PHASE_TLS, PHASE_HANDSHAKE, PHASE_OPEN };
 
 struct ws_reader {
-    uint64_t remaining; /* of the present frame */
-    uint64_t position;  /* in the present message, as far as it is checked */
+    uint64_t remaining;        /* of the present frame */
+    uint64_t position;         /* in the present message, as far as it is checked */
     struct inflater *inflater; /* while a first message is inflated, to be checked */
     uint8_t in_frame;
     uint8_t in_message;
     uint8_t fin;
-    uint8_t upgraded; /* the handshake is complete; with Socket.IO its own one follows */
+    uint8_t upgraded;    /* the handshake is complete; with Socket.IO its own one follows */
     uint16_t close_code; /* of the server's Close frame; 0: none has come */
 };
 
-enum http_state { HTTP_HEAD = 0, HTTP_SIZED, HTTP_CHUNK_SIZE, HTTP_CHUNK_DATA, HTTP_CHUNK_END, HTTP_TRAILER, HTTP_UNTIL_CLOSE };
+enum http_state {
+    HTTP_HEAD = 0,
+    HTTP_SIZED,
+    HTTP_CHUNK_SIZE,
+    HTTP_CHUNK_DATA,
+    HTTP_CHUNK_END,
+    HTTP_TRAILER,
+    HTTP_UNTIL_CLOSE
+};
 
 struct http_reader {
     uint64_t remaining; /* of the body, or of the present chunk */
@@ -83,7 +94,7 @@ struct connection {
     enum phase phase;
     int wants_write;
     struct ssl_st *tls; /* NULL: plain */
-    uint8_t *partial; /* input that is not complete */
+    uint8_t *partial;   /* input that is not complete */
     uint32_t partial_bytes;
     uint8_t *out; /* output the kernel did not take */
     size_t out_bytes;
@@ -107,7 +118,8 @@ struct workload {
     /* bytes[0..len): input. ret: how many were consumed; the rest comes again with what follows */
     size_t (*consume)(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len);
     void (*ended)(struct load *load, struct connection *connection); /* the server closed; NULL: that is an error */
-    void (*begin)(struct load *load);                                /* all connections are open, and the loop is a closed one */
+    /* all connections are open, and the loop is a closed one */
+    void (*begin)(struct load *load);
     /* count messages or requests, whose time began at since_ns; NULL: there is no open loop */
     void (*send)(struct load *load, struct connection *connection, uint32_t count, uint64_t since_ns);
     void (*message)(struct load *load, struct connection *connection); /* WebSocket: a whole message has come */
@@ -117,9 +129,10 @@ struct workload {
     void (*tick)(struct load *load); /* about every 2 ms */
     uint32_t extra_connections;
     uint32_t spare_connections; /* behind those that are opened at first */
-    int measures_opening; /* from the first connect(2) until all are open, and no longer */
-    int holds;                                                         /* stays until stdin ends or SIGTERM comes, measures nothing */
-    int sources;                                                       /* uses several source addresses */
+    int measures_opening;       /* from the first connect(2) until all are open, and no longer */
+    /* stays until stdin ends or SIGTERM comes, measures nothing */
+    int holds;
+    int sources; /* uses several source addresses */
 };
 
 enum stage { STAGE_OPENING = 0, STAGE_SETTLING, STAGE_WARMUP, STAGE_MEASURING, STAGE_DONE };
@@ -129,9 +142,9 @@ struct load {
     const struct workload *workload;
     struct connection *connections;
     uint32_t connection_count; /* the workload's spare ones lie behind them */
-    uint32_t begun;   /* of connections[]: how many are in use */
-    uint64_t started; /* connections ever begun, those begun anew included */
-    uint64_t opened;  /* connections ever open */
+    uint32_t begun;            /* of connections[]: how many are in use */
+    uint64_t started;          /* connections ever begun, those begun anew included */
+    uint64_t opened;           /* connections ever open */
     uint32_t opening;
     uint32_t open;
     uint64_t pings;
@@ -143,7 +156,7 @@ struct load {
     uint64_t progress_at;
     uint8_t *buffer; /* BUFFER_BYTES, for input */
 
-    uint64_t messages; /* while measuring */
+    uint64_t messages;      /* while measuring */
     uint64_t payload_bytes; /* of WebSocket frames received while measuring, as they came */
     uint64_t measured_from;
     uint64_t measured_ns;

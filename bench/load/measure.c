@@ -1,6 +1,7 @@
 /* Marks, latencies and the report.
  *
- * Latencies go into buckets of a logarithmic scale with 32 steps an octave: at most 3 % off, constant memory, one increment each. */
+ * Latencies go into buckets of a logarithmic scale with 32 steps an octave: at most 3 % off, constant memory, one
+ * increment each. */
 #include "load.h"
 
 #include <stdarg.h>
@@ -37,7 +38,8 @@ uint64_t clock_now(void) {
 static double cpu_seconds(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
 static void mark(const char *name) {
@@ -93,14 +95,16 @@ static double percentile_us(const struct load *load, double share) {
 
 void report(const struct load *load) {
     const double seconds = (double)load->measured_ns / 1e9;
-    printf("{\"command\":\"%s\",\"connections\":%u,\"in_flight\":%u", load->workload->name, load->options.connections, load->options.in_flight);
-    if (load->workload->holds)
-        printf(",\"open\":%u", load->open);
+    printf("{\"command\":\"%s\",\"connections\":%u,\"in_flight\":%u", load->workload->name, load->options.connections,
+           load->options.in_flight);
+    if (load->workload->holds) printf(",\"open\":%u", load->open);
     else
-        printf(",\"messages\":%llu,\"seconds\":%.6f,\"per_second\":%.1f,\"p50_us\":%.2f,\"p90_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"max_us\":%.2f,"
+        printf(",\"messages\":%llu,\"seconds\":%.6f,\"per_second\":%.1f,\"p50_us\":%.2f,\"p90_us\":%.2f,\"p99_us\":%."
+               "2f,\"p999_us\":%.2f,\"max_us\":%.2f,"
                "\"client_cpu_seconds\":%.6f",
-               (unsigned long long)load->messages, seconds, seconds > 0 ? (double)load->messages / seconds : 0.0, percentile_us(load, 0.50),
-               percentile_us(load, 0.90), percentile_us(load, 0.99), percentile_us(load, 0.999), (double)load->latency_max / 1e3, load->client_cpu_seconds);
+               (unsigned long long)load->messages, seconds, seconds > 0 ? (double)load->messages / seconds : 0.0,
+               percentile_us(load, 0.50), percentile_us(load, 0.90), percentile_us(load, 0.99),
+               percentile_us(load, 0.999), (double)load->latency_max / 1e3, load->client_cpu_seconds);
     if (load->workload->report != NULL) load->workload->report(load);
     puts("}");
     fflush(stdout);

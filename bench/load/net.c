@@ -1,5 +1,6 @@
-/* Connections and the loop: opens all of them, a bounded number at a time, then lets the workload answer what arrives, or what is due, until the time is over.
- * Level-triggered, one recv(2) a wake-up: a connection with more to read is simply reported again. */
+/* Connections and the loop: opens all of them, a bounded number at a time, then lets the workload answer what arrives,
+ * or what is due, until the time is over. Level-triggered, one recv(2) a wake-up: a connection with more to read is
+ * simply reported again. */
 #include "load.h"
 
 #include <arpa/inet.h>
@@ -32,23 +33,32 @@ static void watch(struct load *load, struct connection *connection, int operatio
     connection->wants_write = wants_write;
 }
 
-/* A source address of its own for each per_address connections: one address has about 28,000 ports, fewer while old ones linger. */
+/* A source address of its own for each per_address connections: one address has about 28,000 ports, fewer while old
+ * ones linger. */
 static void bind_source(const struct load *load, const struct connection *connection) {
     const int on = 1;
-    struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)((load->options.first_address + load->started / load->options.per_address) % SOURCES_MAX))};
+    struct sockaddr_in source = {
+        .sin_family = AF_INET,
+        .sin_addr.s_addr =
+            htonl(INADDR_LOOPBACK +
+                  (uint32_t)((load->options.first_address + load->started / load->options.per_address) % SOURCES_MAX))};
     /* ip(7): the port is chosen at connect, when the whole tuple is known, so that ports are shared between targets. */
     setsockopt(connection->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-    if (bind(connection->fd, (struct sockaddr *)&source, sizeof source) != 0) fail("bind to a loopback source address: %s", strerror(errno));
+    if (bind(connection->fd, (struct sockaddr *)&source, sizeof source) != 0)
+        fail("bind to a loopback source address: %s", strerror(errno));
 }
 
 uint16_t net_port(const struct load *load, const struct connection *connection) {
     const struct options *options = &load->options;
-    return options->other_port != 0 && connection->index % 2 == 1 && connection->index < options->connections ? options->other_port : options->port;
+    return options->other_port != 0 && connection->index % 2 == 1 && connection->index < options->connections
+               ? options->other_port
+               : options->port;
 }
 
 /* connect, recv or send has failed. */
 static void trouble(struct load *load, struct connection *connection, const char *what, int error) {
-    if (load->workload->failed == NULL) fail("%s %s:%u: %s", what, load->options.host, net_port(load, connection), strerror(error));
+    if (load->workload->failed == NULL)
+        fail("%s %s:%u: %s", what, load->options.host, net_port(load, connection), strerror(error));
     load->workload->failed(load, connection, error);
 }
 
@@ -64,15 +74,14 @@ void net_open(struct load *load, struct connection *connection) {
     load->opening++;
     load->started++;
     watch(load, connection, EPOLL_CTL_ADD, 1);
-    if (connect(connection->fd, (struct sockaddr *)&target, sizeof target) != 0 && errno != EINPROGRESS) trouble(load, connection, "connect to", errno);
+    if (connect(connection->fd, (struct sockaddr *)&target, sizeof target) != 0 && errno != EINPROGRESS)
+        trouble(load, connection, "connect to", errno);
 }
 
 void net_close(struct load *load, struct connection *connection) {
     if (connection->phase == PHASE_CLOSED) return;
-    if (connection->phase == PHASE_OPEN)
-        load->open--;
-    else
-        load->opening--;
+    if (connection->phase == PHASE_OPEN) load->open--;
+    else load->opening--;
     if (connection->tls != NULL) tls_end(connection);
     close(connection->fd);
     connection->fd = -1;
@@ -107,9 +116,11 @@ static void keep_output(struct load *load, struct connection *connection, const 
     if (!connection->wants_write) watch(load, connection, EPOLL_CTL_MOD, 1);
 }
 
-/* ret: how much was taken. A connection that is broken takes everything: that it is shows itself in recv(2), where it is dealt with. */
+/* ret: how much was taken. A connection that is broken takes everything: that it is shows itself in recv(2), where it
+ * is dealt with. */
 static size_t put(const struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
-    const ssize_t sent = connection->tls != NULL ? tls_send(connection, bytes, len) : send(connection->fd, bytes, len, MSG_NOSIGNAL);
+    const ssize_t sent =
+        connection->tls != NULL ? tls_send(connection, bytes, len) : send(connection->fd, bytes, len, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) {
         if (load->workload->failed == NULL) fail("send: %s", strerror(errno));
         return len;
@@ -152,7 +163,8 @@ static void on_connected(struct load *load, struct connection *connection) {
 }
 
 static void on_writable(struct load *load, struct connection *connection) {
-    connection->out_sent += put(load, connection, connection->out + connection->out_sent, connection->out_bytes - connection->out_sent);
+    connection->out_sent +=
+        put(load, connection, connection->out + connection->out_sent, connection->out_bytes - connection->out_sent);
     if (connection->out_sent == connection->out_bytes) watch(load, connection, EPOLL_CTL_MOD, 0);
 }
 
@@ -161,7 +173,8 @@ static void keep_partial(struct connection *connection, const uint8_t *bytes, si
     if (len > 0 && connection->partial == NULL) connection->partial = allocate(PARTIAL_BYTES_MAX, 1);
     if (len > 0) memcpy(connection->partial, bytes, len);
     connection->partial_bytes = (uint32_t)len;
-    if (len == 0 && connection->partial != NULL) { /* rare enough not to be worth keeping: 19,000 of them would be 300 MB */
+    /* rare enough not to be worth keeping: 19,000 of them would be 300 MB */
+    if (len == 0 && connection->partial != NULL) {
         free(connection->partial);
         connection->partial = NULL;
     }
@@ -172,8 +185,8 @@ static int take_input(struct load *load, struct connection *connection) {
     size_t have = connection->partial_bytes;
     if (have > 0) memcpy(load->buffer, connection->partial, have);
     uint8_t *into = load->buffer + have;
-    const ssize_t received =
-        connection->tls != NULL ? tls_recv(connection, into, BUFFER_BYTES - have) : recv(connection->fd, into, BUFFER_BYTES - have, 0);
+    const ssize_t received = connection->tls != NULL ? tls_recv(connection, into, BUFFER_BYTES - have)
+                                                     : recv(connection->fd, into, BUFFER_BYTES - have, 0);
     if (received < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
     if (received < 0 && !load->workload->holds) {
         trouble(load, connection, "recv from", errno);
@@ -203,15 +216,16 @@ static void on_event(struct load *load, const struct epoll_event *event) {
         if (read(STDIN_FILENO, ignored, sizeof ignored) <= 0) stop_asked = 1;
         return;
     }
-    const uint32_t input = event->events & ~(uint32_t)EPOLLOUT; /* errors and the end of the stream show themselves in recv(2) */
+    /* errors and the end of the stream show themselves in recv(2) */
+    const uint32_t input = event->events & ~(uint32_t)EPOLLOUT;
     switch (connection->phase) {
-    case PHASE_CLOSED: return;
-    case PHASE_CONNECTING: on_connected(load, connection); return;
-    case PHASE_TLS: step_tls(load, connection); return;
-    case PHASE_HANDSHAKE:
-    case PHASE_OPEN:
-        if ((event->events & EPOLLOUT) != 0) on_writable(load, connection);
-        if (input != 0) on_readable(load, connection);
+        case PHASE_CLOSED: return;
+        case PHASE_CONNECTING: on_connected(load, connection); return;
+        case PHASE_TLS: step_tls(load, connection); return;
+        case PHASE_HANDSHAKE:
+        case PHASE_OPEN:
+            if ((event->events & EPOLLOUT) != 0) on_writable(load, connection);
+            if (input != 0) on_readable(load, connection);
     }
 }
 
@@ -240,10 +254,8 @@ static void advance(struct load *load) {
     if (load->workload->holds) return;
     if (load->stage == STAGE_SETTLING && due) {
         enter(load, STAGE_WARMUP, load->options.warmup_ms);
-        if (load->options.rate > 0)
-            pace_begin(load);
-        else
-            load->workload->begin(load);
+        if (load->options.rate > 0) pace_begin(load);
+        else load->workload->begin(load);
     } else if (load->stage == STAGE_WARMUP && due) {
         measure_begin(load);
         enter(load, STAGE_MEASURING, load->options.seconds * 1000ull);
@@ -256,7 +268,8 @@ static void advance(struct load *load) {
 static void hold_begin(struct load *load) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = STDIN_TAG};
     /* EPERM: standard input is a file, which never "ends" for epoll; then only a signal ends us. */
-    if (epoll_ctl(load->epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event) != 0 && errno != EPERM) fail("epoll_ctl: %s", strerror(errno));
+    if (epoll_ctl(load->epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event) != 0 && errno != EPERM)
+        fail("epoll_ctl: %s", strerror(errno));
     printf("open %u\n", load->open);
     fflush(stdout);
 }
@@ -284,7 +297,10 @@ void net_run(struct load *load) {
     if (load->workload->measures_opening) measure_begin(load);
     advance(load);
     while (goes_on(load, held)) {
-        const int count = wait_for(load, events, pace_wait_ns(load, held ? 1000000000 : load->workload->tick != NULL ? 2000000 : 20000000));
+        const int count = wait_for(load, events,
+                                   pace_wait_ns(load, held                           ? 1000000000
+                                                      : load->workload->tick != NULL ? 2000000
+                                                                                     : 20000000));
         for (int i = 0; i < count; i++) {
             on_event(load, &events[i]);
             pace_send(load);
@@ -292,14 +308,16 @@ void net_run(struct load *load) {
         pace_send(load);
         load->now = clock_now();
         advance(load);
-        if (load->workload->tick != NULL && load->stage >= STAGE_WARMUP && load->stage < STAGE_DONE) load->workload->tick(load);
+        if (load->workload->tick != NULL && load->stage >= STAGE_WARMUP && load->stage < STAGE_DONE)
+            load->workload->tick(load);
         if (load->workload->holds && load->stage != STAGE_OPENING && !held) {
             held = 1;
             enter(load, STAGE_SETTLING, load->options.seconds * 1000ull);
             hold_begin(load);
         }
         if (!held && load->now - load->progress_at > STALL_NS)
-            fail("no progress for %llu seconds: %u of %u connections open", STALL_NS / 1000000000u, load->open, load->connection_count);
+            fail("no progress for %llu seconds: %u of %u connections open", STALL_NS / 1000000000u, load->open,
+                 load->connection_count);
     }
     if (stop_asked && !load->workload->holds) fail("stopped by a signal");
     close(load->epoll);

@@ -1,11 +1,13 @@
-/* What clients notice while a server is replaced under them. Nothing that goes wrong ends the run: it is counted by kind.
+/* What clients notice while a server is replaced under them. Nothing that goes wrong ends the run: it is counted by
+ * kind.
  *
  *   [0 .. connections)          WebSockets that are held; one that the server closes comes back at once
- *   [.. + http_connections)     kept-alive connections, one request in flight; one that the server ends comes back at once
+ *   [.. + http_connections)     kept-alive connections, one request in flight; one that the server ends comes back at
+ *   once
  *   [.. + SPARE)                WebSockets that come at a steady rate: open, one echo, close
  *
- * A Close frame, an answer with `Connection: close`, and the end of a connection on which nothing is asked for are proper ends (RFC 6455 §7.1.2,
- * RFC 9112 §9.6). All else is a failure. */
+ * A Close frame, an answer with `Connection: close`, and the end of a connection on which nothing is asked for are
+ * proper ends (RFC 6455 §7.1.2, RFC 9112 §9.6). All else is a failure. */
 #include "load.h"
 
 #include <stdio.h>
@@ -41,14 +43,13 @@ static enum role role_of(const struct load *load, const struct connection *conne
     return connection->index < held + load->options.http_connections ? ROLE_HTTP : ROLE_VISITOR;
 }
 
-static struct client *client_of(const struct connection *connection) {
-    return &clients[connection->index];
-}
+static struct client *client_of(const struct connection *connection) { return &clients[connection->index]; }
 
 static void prepare(struct load *load) {
     ws_prepare(load);
     clients = allocate(load->connection_count + SPARE, sizeof *clients);
-    const int len = snprintf(request, sizeof request, "GET /hello HTTP/1.1\r\nHost: %s:%u\r\n\r\n", load->options.host, load->options.port);
+    const int len = snprintf(request, sizeof request, "GET /hello HTTP/1.1\r\nHost: %s:%u\r\n\r\n", load->options.host,
+                             load->options.port);
     request_bytes = (size_t)len;
 }
 
@@ -72,23 +73,20 @@ static void leave(struct load *load, struct connection *connection, uint64_t del
 /* It has ended without a word that says so. */
 static void count_failure(const struct load *load, const struct connection *connection) {
     const struct client *client = client_of(connection);
-    if (connection->phase == PHASE_CONNECTING)
-        counts.connects++;
-    else if (connection->phase == PHASE_HANDSHAKE)
-        counts.handshakes++;
-    else if (role_of(load, connection) == ROLE_HELD)
-        counts.cut++;
-    else if (role_of(load, connection) == ROLE_HTTP)
-        counts.lost_requests += client->waits_since != 0;
-    else if (connection->received == 0)
-        counts.echoes++;
+    if (connection->phase == PHASE_CONNECTING) counts.connects++;
+    else if (connection->phase == PHASE_HANDSHAKE) counts.handshakes++;
+    else if (role_of(load, connection) == ROLE_HELD) counts.cut++;
+    else if (role_of(load, connection) == ROLE_HTTP) counts.lost_requests += client->waits_since != 0;
+    else if (connection->received == 0) counts.echoes++;
 }
 
 static void failed(struct load *load, struct connection *connection, int error) {
     (void)error;
     count_failure(load, connection);
     /* A reset loses no request on a connection that has none, but it is no proper end either. */
-    if (connection->phase == PHASE_OPEN && role_of(load, connection) == ROLE_HTTP && client_of(connection)->waits_since == 0) counts.cut++;
+    if (connection->phase == PHASE_OPEN && role_of(load, connection) == ROLE_HTTP &&
+        client_of(connection)->waits_since == 0)
+        counts.cut++;
     leave(load, connection, RETRY_NS);
 }
 
@@ -96,7 +94,8 @@ static void failed(struct load *load, struct connection *connection, int error) 
 static void ended(struct load *load, struct connection *connection) {
     const enum role role = role_of(load, connection);
     const uint16_t code = role == ROLE_HTTP ? 0 : connection->reader.ws.close_code;
-    const int is_proper_end = role == ROLE_HTTP && connection->phase == PHASE_OPEN && client_of(connection)->waits_since == 0;
+    const int is_proper_end =
+        role == ROLE_HTTP && connection->phase == PHASE_OPEN && client_of(connection)->waits_since == 0;
     if (code != 0 && role == ROLE_HELD) {
         counts.closed_going_away += code == 1001;
         counts.closed_restart += code == 1012;
@@ -104,7 +103,8 @@ static void ended(struct load *load, struct connection *connection) {
         counts.reconnected++;
         ws_send_close(load, connection, code);
     } else if (code == 1001 || code == 1012) {
-        /* A visitor that met the end of its worker: told so, and nothing is lost but its echo, which it may ask for again. */
+        /* A visitor that met the end of its worker: told so, and nothing is lost but its echo, which it may ask for
+         * again. */
         counts.reconnected++;
         ws_send_close(load, connection, code);
     } else if (is_proper_end) {
@@ -204,7 +204,8 @@ static size_t consume(struct load *load, struct connection *connection, const ui
 
 /* The echo of a visitor: it leaves, and waits for the server's own Close frame. */
 static void message(struct load *load, struct connection *connection) {
-    if (role_of(load, connection) != ROLE_VISITOR) fail("connection %u: a message that nobody asked for", connection->index);
+    if (role_of(load, connection) != ROLE_VISITOR)
+        fail("connection %u: a message that nobody asked for", connection->index);
     load->messages += load->stage == STAGE_MEASURING;
     load->progress_at = load->now;
     counts.visits++;
@@ -238,10 +239,8 @@ static void tick(struct load *load) {
     for (uint32_t i = 0; i < load->connection_count; i++) {
         struct connection *connection = &load->connections[i];
         if (clients[i].due == 0 || load->now < clients[i].due) continue;
-        if (connection->phase == PHASE_CLOSED)
-            open_again(load, connection);
-        else
-            ask(load, connection);
+        if (connection->phase == PHASE_CLOSED) open_again(load, connection);
+        else ask(load, connection);
     }
     const uint32_t rate = load->options.opens_per_second;
     for (; rate > 0 && load->now >= next_visit; next_visit += 1000000000u / rate) visit(load);
@@ -257,14 +256,17 @@ static void begin(struct load *load) {
 
 static void report_counts(const struct load *load) {
     (void)load;
-    printf(",\"opened\":%llu,\"visits\":%llu,\"requests\":%llu,\"reconnected\":%llu,\"http_ended\":%llu", (unsigned long long)counts.opened,
-           (unsigned long long)counts.visits, (unsigned long long)counts.requests, (unsigned long long)counts.reconnected,
-           (unsigned long long)counts.http_ended);
-    printf(",\"closed_1001\":%llu,\"closed_1012\":%llu,\"closed_other\":%llu", (unsigned long long)counts.closed_going_away,
-           (unsigned long long)counts.closed_restart, (unsigned long long)counts.closed_other);
-    printf(",\"failed_connects\":%llu,\"failed_handshakes\":%llu,\"failed_echoes\":%llu,\"lost_requests\":%llu,\"cut\":%llu,\"timeouts\":%llu",
-           (unsigned long long)counts.connects, (unsigned long long)counts.handshakes, (unsigned long long)counts.echoes,
-           (unsigned long long)counts.lost_requests, (unsigned long long)counts.cut, (unsigned long long)counts.timeouts);
+    printf(",\"opened\":%llu,\"visits\":%llu,\"requests\":%llu,\"reconnected\":%llu,\"http_ended\":%llu",
+           (unsigned long long)counts.opened, (unsigned long long)counts.visits, (unsigned long long)counts.requests,
+           (unsigned long long)counts.reconnected, (unsigned long long)counts.http_ended);
+    printf(",\"closed_1001\":%llu,\"closed_1012\":%llu,\"closed_other\":%llu",
+           (unsigned long long)counts.closed_going_away, (unsigned long long)counts.closed_restart,
+           (unsigned long long)counts.closed_other);
+    printf(",\"failed_connects\":%llu,\"failed_handshakes\":%llu,\"failed_echoes\":%llu,\"lost_requests\":%llu,\"cut\":"
+           "%llu,\"timeouts\":%llu",
+           (unsigned long long)counts.connects, (unsigned long long)counts.handshakes,
+           (unsigned long long)counts.echoes, (unsigned long long)counts.lost_requests, (unsigned long long)counts.cut,
+           (unsigned long long)counts.timeouts);
 }
 
 const struct workload workload_reload = {

@@ -13,7 +13,10 @@ static SSL_CTX *context;
 
 _Noreturn static void fail_tls(const char *what) {
     const unsigned long error = ERR_get_error();
-    fail("%s: %s", what, error != 0 ? ERR_reason_error_string(error) : errno != 0 ? strerror(errno) : "the server closed the connection");
+    fail("%s: %s", what,
+         error != 0   ? ERR_reason_error_string(error)
+         : errno != 0 ? strerror(errno)
+                      : "the server closed the connection");
 }
 
 void tls_prepare(void) {
@@ -22,7 +25,8 @@ void tls_prepare(void) {
     SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
     /* What the kernel does not take is kept by net.c and comes again from another address. */
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF); /* an end without close_notify is for the workload to judge, as without TLS */
+    /* an end without close_notify is for the workload to judge, as without TLS */
+    SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_read_ahead(context, 1); /* one recv(2) for a record instead of two, one of them for its header */
     signal(SIGPIPE, SIG_IGN);           /* OpenSSL writes without MSG_NOSIGNAL */
 }
@@ -39,19 +43,19 @@ enum tls_step tls_handshake(struct connection *connection) {
     const int result = SSL_do_handshake(connection->tls);
     if (result == 1) return TLS_DONE;
     switch (SSL_get_error(connection->tls, result)) {
-    case SSL_ERROR_WANT_READ: return TLS_WANTS_READ;
-    case SSL_ERROR_WANT_WRITE: return TLS_WANTS_WRITE;
-    default: fail_tls("the TLS handshake");
+        case SSL_ERROR_WANT_READ: return TLS_WANTS_READ;
+        case SSL_ERROR_WANT_WRITE: return TLS_WANTS_WRITE;
+        default: fail_tls("the TLS handshake");
     }
 }
 
 /* A failure of SSL_read_ex(3) or SSL_write_ex(3), as recv(2) and send(2) would tell it. */
 static ssize_t why_not(struct connection *connection, const char *what, int result) {
     switch (SSL_get_error(connection->tls, result)) {
-    case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE: errno = EAGAIN; return -1;
-    case SSL_ERROR_ZERO_RETURN: return 0;
-    default: fail_tls(what);
+        case SSL_ERROR_WANT_READ:
+        case SSL_ERROR_WANT_WRITE: errno = EAGAIN; return -1;
+        case SSL_ERROR_ZERO_RETURN: return 0;
+        default: fail_tls(what);
     }
 }
 
@@ -76,9 +80,7 @@ ssize_t tls_recv(struct connection *connection, void *bytes, size_t len) {
     return result == 1 ? (ssize_t)part : why_not(connection, "TLS receive", result);
 }
 
-int tls_holds_input(const struct connection *connection) {
-    return SSL_has_pending(connection->tls);
-}
+int tls_holds_input(const struct connection *connection) { return SSL_has_pending(connection->tls); }
 
 void tls_end(struct connection *connection) {
     SSL_free(connection->tls);

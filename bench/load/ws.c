@@ -1,8 +1,9 @@
 /* The client's side of RFC 6455: handshake, masked frames out, frames in.
  *
- * Every message is the same text, except that 8 bytes of it (its first ones, or the first string of a JSON text) are its number in hexadecimal: so a
- * lost, repeated, reordered or damaged message is noticed, and a frame is made by copying a template and patching 8 bytes. The mask is fixed, and not
- * zero, so that the server has to unmask as it would for anybody. */
+ * Every message is the same text, except that 8 bytes of it (its first ones, or the first string of a JSON text) are
+ * its number in hexadecimal: so a lost, repeated, reordered or damaged message is noticed, and a frame is made by
+ * copying a template and patching 8 bytes. The mask is fixed, and not zero, so that the server has to unmask as it
+ * would for anybody. */
 #include "load.h"
 
 #include <stdio.h>
@@ -31,7 +32,8 @@ static uint32_t number_at; /* in the payload */
 static uint32_t number_bytes;
 
 static void number_digits(uint32_t number, uint8_t digits[NUMBER_BYTES]) {
-    for (uint32_t i = 0; i < number_bytes; i++) digits[i] = (uint8_t) "0123456789abcdef"[number >> (4 * (number_bytes - 1 - i)) & 15];
+    for (uint32_t i = 0; i < number_bytes; i++)
+        digits[i] = (uint8_t)"0123456789abcdef"[number >> (4 * (number_bytes - 1 - i)) & 15];
 }
 
 static size_t put_header(uint8_t *out, uint8_t opcode, size_t len) {
@@ -51,7 +53,8 @@ static size_t put_header(uint8_t *out, uint8_t opcode, size_t len) {
     return at + sizeof mask;
 }
 
-/* A list of records, as an application would publish it, of exactly len bytes: keys repeat and values do not, so that it compresses as such lists do. */
+/* A list of records, as an application would publish it, of exactly len bytes: keys repeat and values do not, so that
+ * it compresses as such lists do. */
 static void write_json(char *out, uint32_t len) {
     static const char begin[] = "{\"number\":\"00000000\",\"items\":[", end[] = "],\"note\":\"";
     uint32_t seed = 1; /* the same text in every run */
@@ -61,9 +64,10 @@ static void write_json(char *out, uint32_t len) {
     for (;;) {
         char item[96];
         seed = seed * 1664525u + 1013904223u;
-        const uint32_t bytes = (uint32_t)snprintf(item, sizeof item, "%s{\"id\":%u,\"symbol\":\"%c%c%c\",\"price\":%u.%02u,\"size\":%u}", at == sizeof begin - 1 ? "" : ",",
-                                                  seed >> 12, 'A' + (int)(seed >> 27) % 26, 'A' + (int)(seed >> 22) % 26, 'A' + (int)(seed >> 17) % 26,
-                                                  (seed >> 8) % 1000u, (seed >> 16) % 100u, (seed >> 20) % 500u);
+        const uint32_t bytes = (uint32_t)snprintf(
+            item, sizeof item, "%s{\"id\":%u,\"symbol\":\"%c%c%c\",\"price\":%u.%02u,\"size\":%u}",
+            at == sizeof begin - 1 ? "" : ",", seed >> 12, 'A' + (int)(seed >> 27) % 26, 'A' + (int)(seed >> 22) % 26,
+            'A' + (int)(seed >> 17) % 26, (seed >> 8) % 1000u, (seed >> 16) % 100u, (seed >> 20) % 500u);
         if (at + bytes > limit) break;
         memcpy(out + at, item, bytes);
         at += bytes;
@@ -85,7 +89,8 @@ static void write_pattern(const struct options *options) {
     number_bytes = options->payload_bytes < NUMBER_BYTES ? options->payload_bytes : NUMBER_BYTES;
     if (options->socket_io) {
         const size_t begin = strlen(socket_io_begin), end = strlen(socket_io_end);
-        if (options->payload_bytes < begin + NUMBER_BYTES + end) fail("--socket-io needs a --payload of at least %zu bytes", begin + NUMBER_BYTES + end);
+        if (options->payload_bytes < begin + NUMBER_BYTES + end)
+            fail("--socket-io needs a --payload of at least %zu bytes", begin + NUMBER_BYTES + end);
         memcpy(pattern, socket_io_begin, begin);
         memcpy(pattern + options->payload_bytes - end, socket_io_end, end);
         number_at = (uint32_t)begin;
@@ -93,10 +98,11 @@ static void write_pattern(const struct options *options) {
 }
 
 static void write_handshake(struct handshake *handshake, const struct options *options, const char *path) {
-    const int len = snprintf(handshake->text, sizeof handshake->text,
-                             "GET %s HTTP/1.1\r\nHost: %s:%u\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                             "Sec-WebSocket-Key: %s\r\n%s\r\n",
-                             path, options->host, options->port, key, options->deflate ? deflate_offer : "");
+    const int len = snprintf(
+        handshake->text, sizeof handshake->text,
+        "GET %s HTTP/1.1\r\nHost: %s:%u\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: %s\r\n%s\r\n",
+        path, options->host, options->port, key, options->deflate ? deflate_offer : "");
     if (len < 0 || (size_t)len >= sizeof handshake->text) fail("--path is too long");
     handshake->bytes = (size_t)len;
 }
@@ -104,7 +110,8 @@ static void write_handshake(struct handshake *handshake, const struct options *o
 void ws_prepare(struct load *load) {
     const struct options *options = &load->options;
     write_handshake(&handshake_of_all, options, options->path);
-    write_handshake(&handshake_of_publisher, options, options->publisher_path != NULL ? options->publisher_path : options->path);
+    write_handshake(&handshake_of_publisher, options,
+                    options->publisher_path != NULL ? options->publisher_path : options->path);
     write_pattern(options);
     template = allocate(options->payload_bytes + 14u, 1);
     header_bytes = put_header(template, options->binary ? 2 : 1, options->payload_bytes);
@@ -116,7 +123,9 @@ void ws_prepare(struct load *load) {
 
 void ws_connected(struct load *load, struct connection *connection) {
     /* Behind all subscribers: see ws-fanout. */
-    const struct handshake *own = load->options.publisher_path != NULL && connection->index == load->options.connections ? &handshake_of_publisher : &handshake_of_all;
+    const struct handshake *own = load->options.publisher_path != NULL && connection->index == load->options.connections
+                                      ? &handshake_of_publisher
+                                      : &handshake_of_all;
     net_send(load, connection, own->text, own->bytes);
 }
 
@@ -126,7 +135,8 @@ void ws_send(struct load *load, struct connection *connection, uint32_t first, u
     for (uint32_t i = 0; i < count; i++) {
         memcpy(out, template, frame_bytes);
         number_digits(first + i, digits);
-        for (uint32_t d = 0; d < number_bytes; d++) out[header_bytes + number_at + d] = digits[d] ^ mask[(number_at + d) & 3];
+        for (uint32_t d = 0; d < number_bytes; d++)
+            out[header_bytes + number_at + d] = digits[d] ^ mask[(number_at + d) & 3];
         out += frame_bytes;
     }
     net_send(load, connection, scratch, (size_t)(out - scratch));
@@ -173,14 +183,16 @@ static size_t take_handshake(struct load *load, struct connection *connection, c
 }
 
 static void check_text(const struct connection *connection, const uint8_t *bytes, size_t position, size_t len) {
-    if (memcmp(bytes, pattern + position, len) != 0) fail("connection %u: message %u is damaged", connection->index, connection->received);
+    if (memcmp(bytes, pattern + position, len) != 0)
+        fail("connection %u: message %u is damaged", connection->index, connection->received);
 }
 
 void ws_check(const struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
     const size_t position = connection->reader.ws.position;
     const size_t number_end = number_at + number_bytes;
     size_t at = 0;
-    if (position + len > load->options.payload_bytes) fail("a message is longer than the %u bytes expected", load->options.payload_bytes);
+    if (position + len > load->options.payload_bytes)
+        fail("a message is longer than the %u bytes expected", load->options.payload_bytes);
     connection->reader.ws.position += len;
     if (position < number_at) {
         at = number_at - position < len ? number_at - position : len;
@@ -191,18 +203,22 @@ void ws_check(const struct load *load, struct connection *connection, const uint
         number_digits(connection->received, digits);
         for (; at < len && position + at < number_end; at++)
             if (bytes[at] != digits[position + at - number_at])
-                fail("connection %u: not message %u: lost, repeated or damaged", connection->index, connection->received);
+                fail("connection %u: not message %u: lost, repeated or damaged", connection->index,
+                     connection->received);
     }
     check_text(connection, bytes + at, position + at, len - at);
 }
 
-static void take_control(struct load *load, struct connection *connection, uint8_t opcode, const uint8_t *payload, size_t len) {
+static void take_control(struct load *load, struct connection *connection, uint8_t opcode, const uint8_t *payload,
+                         size_t len) {
     if (opcode == 8 && load->workload->ended != NULL) {
         connection->reader.ws.close_code = len >= 2 ? (uint16_t)(payload[0] << 8 | payload[1]) : 1005;
         load->workload->ended(load, connection);
         return;
     }
-    if (opcode == 8) fail("the server closed connection %u with code %u", connection->index, len >= 2 ? payload[0] << 8 | payload[1] : 1005);
+    if (opcode == 8)
+        fail("the server closed connection %u with code %u", connection->index,
+             len >= 2 ? payload[0] << 8 | payload[1] : 1005);
     if (opcode != 9) return;
     load->pings++;
     uint8_t pong[2 + sizeof mask + 125];
@@ -211,7 +227,8 @@ static void take_control(struct load *load, struct connection *connection, uint8
     net_send(load, connection, pong, head + len);
 }
 
-/* Begin a frame at bytes[0..len). ret: bytes consumed (the whole frame when it is a control frame), 0 when more are needed */
+/* Begin a frame at bytes[0..len). ret: bytes consumed (the whole frame when it is a control frame), 0 when more are
+ * needed */
 static size_t take_header(struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
     struct ws_reader *reader = &connection->reader.ws;
     if (len < 2) return 0;
@@ -220,7 +237,8 @@ static size_t take_header(struct load *load, struct connection *connection, cons
     const uint8_t reserved = load->options.deflate && (opcode == 1 || opcode == 2) ? 0x40 : 0;
     size_t at = 2;
     uint64_t payload = bytes[1] & 127;
-    if ((bytes[0] & 0x70) != reserved) fail(reserved == 0 ? "a frame with reserved bits" : "a message that is not compressed");
+    if ((bytes[0] & 0x70) != reserved)
+        fail(reserved == 0 ? "a frame with reserved bits" : "a message that is not compressed");
     if ((bytes[1] & 0x80) != 0) fail("a frame with a mask");
     if (payload >= 126) {
         at += payload == 126 ? 2 : 8;
@@ -239,7 +257,8 @@ static size_t take_header(struct load *load, struct connection *connection, cons
         socket_io_take(load, connection, bytes + at, (size_t)payload);
         return at + (size_t)payload;
     }
-    if (reader->in_message ? opcode != 0 : opcode != (load->options.binary ? 2 : 1)) fail("a frame with opcode %u", opcode);
+    if (reader->in_message ? opcode != 0 : opcode != (load->options.binary ? 2 : 1))
+        fail("a frame with opcode %u", opcode);
     reader->fin = bytes[0] >> 7;
     reader->remaining = payload;
     reader->in_frame = reader->in_message = 1;
@@ -264,10 +283,8 @@ size_t ws_consume(struct load *load, struct connection *connection, const uint8_
         }
         const size_t part = reader->remaining < len - at ? (size_t)reader->remaining : len - at;
         if (load->stage == STAGE_MEASURING) load->payload_bytes += part;
-        if (!load->options.deflate)
-            ws_check(load, connection, bytes + at, part);
-        else if (connection->received == 0)
-            deflate_take(load, connection, bytes + at, part);
+        if (!load->options.deflate) ws_check(load, connection, bytes + at, part);
+        else if (connection->received == 0) deflate_take(load, connection, bytes + at, part);
         at += part;
         reader->remaining -= part;
         if (reader->remaining > 0) break;

@@ -1,6 +1,6 @@
-/* permessage-deflate (RFC 7692), as far as the load client checks it: that the server has agreed to it, that every message comes compressed, and that
- * the first one of each connection inflates to what was published. Later ones are counted only: inflating all of them would make the client the slower
- * side. */
+/* permessage-deflate (RFC 7692), as far as the load client checks it: that the server has agreed to it, that every
+ * message comes compressed, and that the first one of each connection inflates to what was published. Later ones are
+ * counted only: inflating all of them would make the client the slower side. */
 #include "load.h"
 
 #include <stdlib.h>
@@ -15,7 +15,8 @@ struct inflater {
 const char deflate_offer[] = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
 void deflate_check_answer(const uint8_t *head, size_t len) {
-    if (memmem(head, len, "permessage-deflate", 18) == NULL) fail("the server does not compress: the handshake has no permessage-deflate");
+    if (memmem(head, len, "permessage-deflate", 18) == NULL)
+        fail("the server does not compress: the handshake has no permessage-deflate");
 }
 
 void deflate_take(const struct load *load, struct connection *connection, const uint8_t *bytes, size_t len) {
@@ -33,7 +34,8 @@ void deflate_take(const struct load *load, struct connection *connection, const 
         stream->next_out = out;
         stream->avail_out = sizeof out;
         const int result = inflate(stream, Z_SYNC_FLUSH);
-        if (result != Z_OK && result != Z_BUF_ERROR && result != Z_STREAM_END) fail("connection %u: a message that does not inflate", connection->index);
+        if (result != Z_OK && result != Z_BUF_ERROR && result != Z_STREAM_END)
+            fail("connection %u: a message that does not inflate", connection->index);
         ws_check(load, connection, out, sizeof out - stream->avail_out);
         if (result == Z_STREAM_END) break;
     } while (stream->avail_out == 0 || stream->avail_in > 0);

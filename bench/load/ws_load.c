@@ -1,7 +1,8 @@
 /* The WebSocket workloads.
  *
  *   ws-echo    in_flight messages per connection; each that comes back, checked, is followed by the next
- *   ws-fanout  one publisher sends a batch of in_flight messages to a room; the next when all subscribers have all of it
+ *   ws-fanout  one publisher sends a batch of in_flight messages to a room; the next when all subscribers have all of
+ *   it
  *   ws-open    connections that are opened, `opening` of them at once, and then held until the end
  *   ws-idle    connections that do nothing but answer pings, and take what the server greets them with */
 #include "load.h"
@@ -11,14 +12,16 @@
 /* ------------------------------------------------------------------ echo */
 
 static void echo_send(struct load *load, struct connection *connection, uint32_t count, uint64_t since_ns) {
-    for (uint32_t i = 0; i < count; i++) connection->sent_at[(connection->sent + i) % load->options.in_flight] = since_ns;
+    for (uint32_t i = 0; i < count; i++)
+        connection->sent_at[(connection->sent + i) % load->options.in_flight] = since_ns;
     ws_send(load, connection, connection->sent, count);
     connection->sent += count;
 }
 
 static void echo_prepare(struct load *load) {
     ws_prepare(load);
-    for (uint32_t i = 0; i < load->connection_count; i++) load->connections[i].sent_at = allocate(load->options.in_flight, sizeof(uint64_t));
+    for (uint32_t i = 0; i < load->connection_count; i++)
+        load->connections[i].sent_at = allocate(load->options.in_flight, sizeof(uint64_t));
 }
 
 static void echo_begin(struct load *load) {
@@ -71,7 +74,8 @@ static void fanout_send_batch(struct load *load) {
 
 static void fanout_message(struct load *load, struct connection *connection) {
     const int measuring = load->stage == STAGE_MEASURING;
-    if (connection->received == load->connections[load->options.connections].sent) fail("a message that our publisher did not send: is the room ours alone?");
+    if (connection->received == load->connections[load->options.connections].sent)
+        fail("a message that our publisher did not send: is the room ours alone?");
     load->progress_at = load->now;
     if (connection->index == load->options.connections) {
         publisher_deliveries += (uint64_t)measuring;
@@ -125,13 +129,15 @@ static void idle_message(struct load *load, struct connection *connection) {
 }
 
 static void idle_ended(struct load *load, struct connection *connection) {
-    if (connection->phase != PHASE_OPEN) fail("the server closed connection %u during its handshake", connection->index);
+    if (connection->phase != PHASE_OPEN)
+        fail("the server closed connection %u during its handshake", connection->index);
     idle_lost++;
     net_close(load, connection);
 }
 
 static void idle_report(const struct load *load) {
-    printf(",\"lost\":%u,\"greetings\":%llu,\"pings\":%llu", idle_lost, (unsigned long long)idle_messages, (unsigned long long)load->pings);
+    printf(",\"lost\":%u,\"greetings\":%llu,\"pings\":%llu", idle_lost, (unsigned long long)idle_messages,
+           (unsigned long long)load->pings);
 }
 
 const struct workload workload_ws_idle = {

@@ -3,10 +3,11 @@
 
 #include "slot.h"
 
-static_assert((uint64_t)RW_AGE_MS_MAX + 2ull * RW_AGE_STEP_MS <= UINT32_MAX, "an age fits 32 bits until it is looked at again");
+static_assert((uint64_t)RW_AGE_MS_MAX + 2ull * RW_AGE_STEP_MS <= UINT32_MAX,
+              "an age fits 32 bits until it is looked at again");
 
-/* `*then` was at most RW_AGE_MS_MAX ago when it was last looked at, at aged_ms, or is later than that by less than a step and a turn. However long
- * ago that look was, its own 64 bits tell. */
+/* `*then` was at most RW_AGE_MS_MAX ago when it was last looked at, at aged_ms, or is later than that by less than a
+ * step and a turn. However long ago that look was, its own 64 bits tell. */
 static void age(uint32_t *then, uint32_t now_ms, uint32_t aged_ms, uint64_t passed_ms) {
     uint32_t before = aged_ms - *then;
     uint64_t age_ms = before <= RW_AGE_MS_MAX ? passed_ms + before : passed_ms - (uint32_t)(0u - before);

@@ -1,10 +1,11 @@
 /* Times of the past on a clock that wraps.
  *
- * Role: slots keep the core clock in 32 bits, so that "how long ago" is now - then only for less than 2^32 ms (49.7 days); a request may be
- * silent for longer. What is older than anything is measured is set forward, in time for the difference to stay right. Up: core.c, once a turn.
+ * Role: slots keep the core clock in 32 bits, so that "how long ago" is now - then only for less than 2^32 ms (49.7
+ * days); a request may be silent for longer. What is older than anything is measured is set forward, in time for the
+ * difference to stay right. Up: core.c, once a turn.
  *
- * Compare what lies back by `now_ms - then < span`. rw_before (connection.h) is for times less than 2^31 ms (24.9 days) from each other, such as
- * deadlines that a timer watches. */
+ * Compare what lies back by `now_ms - then < span`. rw_before (connection.h) is for times less than 2^31 ms (24.9 days)
+ * from each other, such as deadlines that a timer watches. */
 #ifndef RW_AGE_H
 #define RW_AGE_H
 

@@ -7,11 +7,11 @@
  * Class LARGE has its words in a growing array and, beside it, an array of {pointer, bytes}.
  *
  * Role: memory for bytes that wait. Up: connection, http, ws, topics. Down: mmap(2); malloc(3) for class LARGE only.
- * Invariants: words[i] is valid for i < carved; a word with FREE_MARK is on its class's free list, exactly once; any other word is >= 1.
- * The list lies in the words and never in the data, so that AddressSanitizer can watch freed data.
+ * Invariants: words[i] is valid for i < carved; a word with FREE_MARK is on its class's free list, exactly once; any
+ * other word is >= 1. The list lies in the words and never in the data, so that AddressSanitizer can watch freed data.
  *
- * Pages are made accessible step by step: PROT_NONE is not charged against the commit limit, so the big reservation also
- * works where vm.overcommit_memory is 2 (there MAP_NORESERVE is ignored), and only what is carved is charged. */
+ * Pages are made accessible step by step: PROT_NONE is not charged against the commit limit, so the big reservation
+ * also works where vm.overcommit_memory is 2 (there MAP_NORESERVE is ignored), and only what is carved is charged. */
 #include "buffers.h"
 
 #include <assert.h>
@@ -43,9 +43,10 @@
 #define FREE_MARK (1u << 31)
 #define REFS_MAX (FREE_MARK - 1u)
 
-#define CLASS_BYTES_MAX ((size_t)8 << 30)  /* 8 GiB of addresses a class: 2^27 buffers of 64 bytes, which 28 bits of index hold */
-#define CLASS_BYTES_MIN ((size_t)2 << 20)  /* with less there is no point in starting */
-#define DATA_STEP_BYTES ((size_t)1 << 20)  /* made accessible at once: 16 buffers of the largest class */
+#define CLASS_BYTES_MAX \
+    ((size_t)8 << 30) /* 8 GiB of addresses a class: 2^27 buffers of 64 bytes, which 28 bits of index hold */
+#define CLASS_BYTES_MIN ((size_t)2 << 20)   /* with less there is no point in starting */
+#define DATA_STEP_BYTES ((size_t)1 << 20)   /* made accessible at once: 16 buffers of the largest class */
 #define WORDS_STEP_BYTES ((size_t)64 << 10) /* a multiple of every page size there is */
 #define LARGE_ENTRIES_FIRST 16u
 
@@ -59,10 +60,12 @@ struct buffer_class {
     uint32_t carved;    /* buffers ever handed out: indexes below it have a word */
     uint32_t ready;     /* buffers whose data and word are accessible */
     uint32_t capacity;
-    uint64_t acquires; /* two counters that only grow: one written by both sides would chain every release to the acquire before it */
+    /* two counters that only grow: one written by both sides would chain every release to the acquire before it */
+    uint64_t acquires;
     uint64_t releases;
     size_t words_ready_bytes; /* counted from the beginning of the class's words in the reservation */
-} __attribute__((aligned(RW_CACHE_LINE_BYTES))); /* one cache line: acquire and release touch it, a word, and nothing else */
+} __attribute__((
+    aligned(RW_CACHE_LINE_BYTES))); /* one cache line: acquire and release touch it, a word, and nothing else */
 
 struct large_data {
     uint8_t *data;
@@ -90,12 +93,13 @@ static inline uint8_t *slab_data(const struct rw_buffers *buffers, uint32_t clas
 
 static size_t round_up(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
 
-/* Words do not begin where their page begins: the warmest buffers, which have the lowest indexes, do, and a store to one address
- * delays a load from another that is the same modulo 4 KiB. */
+/* Words do not begin where their page begins: the warmest buffers, which have the lowest indexes, do, and a store to
+ * one address delays a load from another that is the same modulo 4 KiB. */
 static size_t words_offset(uint32_t class_index) { return 2048u + RW_CACHE_LINE_BYTES * class_index; }
 
 static size_t words_bytes(uint32_t class_index, size_t class_bytes) {
-    return round_up(words_offset(class_index) + (class_bytes >> class_shift(class_index)) * sizeof(uint32_t), WORDS_STEP_BYTES);
+    return round_up(words_offset(class_index) + (class_bytes >> class_shift(class_index)) * sizeof(uint32_t),
+                    WORDS_STEP_BYTES);
 }
 
 static uint64_t used(const struct buffer_class *class) { return class->acquires - class->releases; }
@@ -156,7 +160,8 @@ void rw_buffers_destroy(struct rw_buffers *buffers, int force) {
 static int class_extend(struct buffer_class *class, uint32_t class_index) {
     uint32_t step = (uint32_t)(DATA_STEP_BYTES >> class_shift(class_index));
     if (class->capacity - class->ready < step) return 0;
-    size_t words_needed = round_up(words_offset(class_index) + ((size_t)class->ready + step) * sizeof(uint32_t), WORDS_STEP_BYTES);
+    size_t words_needed =
+        round_up(words_offset(class_index) + ((size_t)class->ready + step) * sizeof(uint32_t), WORDS_STEP_BYTES);
     if (words_needed > class->words_ready_bytes) {
         uint8_t *from = (uint8_t *)class->words - words_offset(class_index) + class->words_ready_bytes;
         if (mprotect(from, words_needed - class->words_ready_bytes, PROT_READ | PROT_WRITE) != 0) return 0;
@@ -191,7 +196,9 @@ static inline int index_acquire(struct rw_buffers *buffers, uint32_t class_index
         *index = class->free_head - 1u;
         class->free_head = class->words[*index] & ~FREE_MARK;
     } else {
-        if (class->carved == class->ready && !(class_index == RW_BUFFER_LARGE ? large_extend(buffers) : class_extend(class, class_index))) return 0;
+        if (class->carved == class->ready &&
+            !(class_index == RW_BUFFER_LARGE ? large_extend(buffers) : class_extend(class, class_index)))
+            return 0;
         *index = class->carved++;
     }
     class->words[*index] = 1;
@@ -282,11 +289,13 @@ uint8_t *rw_buffers_data(const struct rw_buffers *buffers, rw_buffer buffer) {
 size_t rw_buffers_capacity(const struct rw_buffers *buffers, rw_buffer buffer) {
     (void)word_of(buffers, buffer);
     uint32_t class_index = handle_class(buffer);
-    return class_index == RW_BUFFER_LARGE ? buffers->large[handle_index(buffer)].bytes : (size_t)1 << class_shift(class_index);
+    return class_index == RW_BUFFER_LARGE ? buffers->large[handle_index(buffer)].bytes
+                                          : (size_t)1 << class_shift(class_index);
 }
 
 struct rw_buffer_class_stats rw_buffers_stats(const struct rw_buffers *buffers, uint32_t class_index) {
     assert(class_index < RW_BUFFER_CLASSES);
     const struct buffer_class *class = &buffers->classes[class_index];
-    return (struct rw_buffer_class_stats){.used = used(class), .carved = class_index == RW_BUFFER_LARGE ? class->acquires : class->carved};
+    return (struct rw_buffer_class_stats){.used = used(class),
+                                          .carved = class_index == RW_BUFFER_LARGE ? class->acquires : class->carved};
 }

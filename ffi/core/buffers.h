@@ -6,9 +6,9 @@
  *   class   0     1      2      3      4       5       6
  *   bytes   64    256    1 K    4 K    16 K    64 K    larger (plain allocation)
  *
- * Each class has one address range, reserved whole and touched as buffers are carved from it; freed buffers go on a LIFO
- * list, so that the warm one is handed out first. A handle is class << 28 | (index + 1) in 32 bits; 0 is no buffer.
- * Refcounts lie beside the data, not in it, so that a 64-byte buffer has 64 bytes.
+ * Each class has one address range, reserved whole and touched as buffers are carved from it; freed buffers go on a
+ * LIFO list, so that the warm one is handed out first. A handle is class << 28 | (index + 1) in 32 bits; 0 is no
+ * buffer. Refcounts lie beside the data, not in it, so that a 64-byte buffer has 64 bytes.
  *
  * Invariants: a buffer with refs > 0 never moves; refs reach 0 exactly once per acquire; counts of used
  * buffers return to zero when every user has let go. */

@@ -11,7 +11,8 @@
 #include "forwarded.h"
 #include "rate.h"
 
-/* A token of the upgrade bucket is a millionth of an upgrade, so that upgrades per kilosecond are tokens per millisecond. */
+/* A token of the upgrade bucket is a millionth of an upgrade, so that upgrades per kilosecond are tokens per
+ * millisecond. */
 #define UPGRADE_TOKENS 1000000
 
 enum peer_kind {
@@ -23,7 +24,7 @@ enum peer_kind {
 
 struct peer {
     enum peer_kind kind;
-    uint8_t ip[16]; /* as in trusted.h */
+    uint8_t ip[16];        /* as in trusted.h */
     uint8_t address_bytes; /* of the socket: 4 or 16 */
     uint16_t port;
 };
@@ -109,7 +110,8 @@ int rw_client_on_proxy_header(struct rw_core *core, struct rw_slot *slot, const 
     /* LOCAL: the proxy's own connection, which stays what it is. */
     if (!believed || source->local) return 1;
     slot->state.peer_trusted = 0;
-    if (source->address_bytes == 0) return 1; /* a client, but the proxy cannot say which: nobody is left to be believed */
+    /* a client, but the proxy cannot say which: nobody is left to be believed */
+    if (source->address_bytes == 0) return 1;
     uint8_t ip[16];
     rw_ip_widen(ip, source->address, source->address_bytes);
     slot->state.peer_trusted = rw_trusted_has(&core->trusted, ip) ? 1 : 0;
@@ -170,7 +172,8 @@ void rw_client_limit_upgrades(struct rw_upgrade_rate *rate, uint32_t per_kilosec
 uint32_t rw_client_refuses_upgrade(struct rw_core *core, struct rw_slot *slot) {
     struct rw_upgrade_rate *rate = &core->upgrade_rate;
     if (rate->per_kilosecond) {
-        rate->tokens = rw_rate_refill(rate->tokens, rate->per_kilosecond, upgrade_capacity(rate), core->now_ms - rate->refilled_ms);
+        rate->tokens = rw_rate_refill(rate->tokens, rate->per_kilosecond, upgrade_capacity(rate),
+                                      core->now_ms - rate->refilled_ms);
         rate->refilled_ms = core->now_ms;
         if (rate->tokens < UPGRADE_TOKENS) {
             RW_COUNT(core, refused_upgrade_rate, 1);
@@ -203,7 +206,8 @@ int32_t rw_core_trusted_proxies(struct rw_core *core, const struct rw_address_ra
     return rw_trusted_set(&core->trusted, ranges, count_of_ranges);
 }
 
-int32_t rw_core_remote_address(const struct rw_core *core, uint32_t slot_index, uint32_t generation, char *out, uint32_t bytes, uint32_t *port) {
+int32_t rw_core_remote_address(const struct rw_core *core, uint32_t slot_index, uint32_t generation, char *out,
+                               uint32_t bytes, uint32_t *port) {
     const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
     *port = 0;
     if (!slot || slot->fd < 0) return RW_ERR_STALE;
@@ -212,10 +216,12 @@ int32_t rw_core_remote_address(const struct rw_core *core, uint32_t slot_index, 
     if (peer.kind != PEER_IP) return -ENOTCONN;
     *port = peer.port;
     int is_v4 = rw_ip_is_v4(peer.ip);
-    return inet_ntop(is_v4 ? AF_INET : AF_INET6, peer.ip + (is_v4 ? 12 : 0), out, bytes) ? (int32_t)strlen(out) : -errno;
+    return inet_ntop(is_v4 ? AF_INET : AF_INET6, peer.ip + (is_v4 ? 12 : 0), out, bytes) ? (int32_t)strlen(out)
+                                                                                         : -errno;
 }
 
-int32_t rw_core_peer(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint32_t proxied, uint8_t *out, uint32_t *port) {
+int32_t rw_core_peer(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint32_t proxied,
+                     uint8_t *out, uint32_t *port) {
     const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
     *port = 0;
     if (!slot || slot->fd < 0) return RW_ERR_STALE;

@@ -1,6 +1,7 @@
 /* The command batch: records of the host, applied in order (ringway.h, enum rw_command_type).
  *
- * Role: host → http, ws, publish. Up: core. A command whose connection or request is over, or whose data lies outside its area, is skipped. */
+ * Role: host → http, ws, publish. Up: core. A command whose connection or request is over, or whose data lies outside
+ * its area, is skipped. */
 #ifndef RW_COMMAND_BATCH_H
 #define RW_COMMAND_BATCH_H
 

@@ -18,7 +18,8 @@
 /* ------------------------------------------------------------------ lists */
 
 static void list_add(struct rw_core *core, struct rw_slot_list *list, struct rw_slot *slot) {
-    /* Lists grow to the number of slots at most; they are pre-sized together with the pool's use in accept, so this cannot fail here. */
+    /* Lists grow to the number of slots at most; they are pre-sized together with the pool's use in accept, so this
+     * cannot fail here. */
     int32_t pushed = rw_slot_list_push(list, rw_core_index(core, slot));
     assert(pushed == 0);
     (void)pushed;
@@ -44,12 +45,15 @@ static void mark_ending(struct rw_core *core, struct rw_slot *slot) {
 
 /* ------------------------------------------------------------------ receive */
 
-/* As much input as this, about to be served, comes first: what is received meanwhile can be more than a turn takes, time after time. */
+/* As much input as this, about to be served, comes first: what is received meanwhile can be more than a turn takes,
+ * time after time. */
 #define INPUT_HOLD_BYTES 16384u
 /* Half of the receive buffers there are by default: more would only find none again. */
 #define STARVED_PER_TURN 256u
 
-static int is_behind(const struct rw_slot *slot) { return (slot->state.ready || slot->state.answers_wait) && slot->input_bytes >= INPUT_HOLD_BYTES; }
+static int is_behind(const struct rw_slot *slot) {
+    return (slot->state.ready || slot->state.answers_wait) && slot->input_bytes >= INPUT_HOLD_BYTES;
+}
 
 static void recv_arm(struct rw_core *core, struct rw_slot *slot) {
     assert(!slot->state.recv_armed);
@@ -65,26 +69,29 @@ static void recv_arm(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_connection_update_receive(struct rw_core *core, struct rw_slot *slot) {
     uint32_t phase = slot->state.phase;
-    int wanted = (phase == RW_PHASE_OPEN && !slot->state.paused_by_host && !slot->state.paused_by_core && !is_behind(slot)) ||
-                 phase == RW_PHASE_FINISHING || phase == RW_PHASE_LINGERING;
+    int wanted =
+        (phase == RW_PHASE_OPEN && !slot->state.paused_by_host && !slot->state.paused_by_core && !is_behind(slot)) ||
+        phase == RW_PHASE_FINISHING || phase == RW_PHASE_LINGERING;
     if (slot->state.peer_closed || slot->state.recv_starved) wanted = 0;
     if (wanted && !slot->state.recv_armed) {
         recv_arm(core, slot);
     } else if (!wanted && slot->state.recv_armed && !slot->state.recv_cancelled) {
         slot->state.recv_cancelled = 1;
-        (void)rw_ring_cancel(core->ring, slot->fd, rw_user_data(RW_OP_RECV, slot->generation, rw_core_index(core, slot)));
+        (void)rw_ring_cancel(core->ring, slot->fd,
+                             rw_user_data(RW_OP_RECV, slot->generation, rw_core_index(core, slot)));
     }
 }
 
-/* So much may wait behind a request that is being served however full the budget is, since refusing it would take that request's answer away: as much as is
- * kept before receiving stops, and what is on its way then. */
+/* So much may wait behind a request that is being served however full the budget is, since refusing it would take that
+ * request's answer away: as much as is kept before receiving stops, and what is on its way then. */
 #define BEHIND_REQUEST_BYTES (2 * INPUT_HOLD_BYTES)
 
 static int may_keep(const struct rw_core *core, const struct rw_slot *slot, size_t needed, size_t wanted) {
     size_t before = slot->input ? rw_buffers_capacity(core->buffers, slot->input) : 0;
     size_t after = rw_buffers_capacity_for(wanted);
     if (after <= before || rw_unfinished_admits(core, before, after - before)) return 1;
-    return slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.phase >= RW_HTTP_BODY && needed <= BEHIND_REQUEST_BYTES;
+    return slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.phase >= RW_HTTP_BODY &&
+           needed <= BEHIND_REQUEST_BYTES;
 }
 
 /* Input that must be kept would go past the budget. */
@@ -169,7 +176,8 @@ void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t 
     rw_work_charge(core, len / RW_WORK_RECEIVED_BYTES);
     if (slot->state.ready || slot->state.answers_wait || rw_work_is_over(core)) {
         /* Its turn is in the list, or will be: whoever sends much is served as often as the others are. */
-        if (rw_connection_stash(core, slot, bytes, len) == RW_OK && !slot->state.answers_wait) rw_connection_mark_ready(core, slot);
+        if (rw_connection_stash(core, slot, bytes, len) == RW_OK && !slot->state.answers_wait)
+            rw_connection_mark_ready(core, slot);
         return;
     }
     rw_work_share_fresh(core);
@@ -177,7 +185,8 @@ void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t 
         if (rw_connection_stash(core, slot, bytes, len) == RW_OK) serve_input(core, slot);
         return;
     }
-    size_t consumed = slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_input(core, slot, bytes, len) : rw_http_input(core, slot, bytes, len);
+    size_t consumed = slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_input(core, slot, bytes, len)
+                                                                    : rw_http_input(core, slot, bytes, len);
     if (slot->state.phase != RW_PHASE_OPEN) return;
     assert(consumed <= len);
     if (rw_connection_stash(core, slot, bytes + consumed, len - consumed) != RW_OK) return;
@@ -198,7 +207,8 @@ static void on_preface(struct rw_core *core, struct rw_slot *slot, uint8_t *byte
     uint32_t before = slot->input_bytes;
     if (before && rw_connection_stash(core, slot, bytes, len) != RW_OK) return;
     struct rw_proxy_source source;
-    int32_t result = before ? rw_proxy_parse(rw_connection_input(core, slot), slot->input_bytes, &source) : rw_proxy_parse(bytes, len, &source);
+    int32_t result = before ? rw_proxy_parse(rw_connection_input(core, slot), slot->input_bytes, &source)
+                            : rw_proxy_parse(bytes, len, &source);
     int missing = result == RW_PROXY_ABSENT && slot->preface == RW_PREFACE_PROXY_REQUIRED;
     if (result == RW_PROXY_MALFORMED || missing) {
         RW_COUNT(core, refused_proxy, 1);
@@ -230,7 +240,8 @@ static void on_preface(struct rw_core *core, struct rw_slot *slot, uint8_t *byte
 void rw_connection_on_end_of_stream(struct rw_core *core, struct rw_slot *slot) {
     slot->state.peer_closed = 1;
     if (slot->state.phase == RW_PHASE_OPEN) {
-        /* A peer that sends its last request and half-closes is served when the answer is ready within this turn: so decide in the next. */
+        /* A peer that sends its last request and half-closes is served when the answer is ready within this turn: so
+         * decide in the next. */
         rw_connection_mark_ready(core, slot);
     } else if (slot->state.phase == RW_PHASE_LINGERING) {
         rw_connection_terminate(core, slot);
@@ -382,7 +393,8 @@ void rw_connection_finish(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static int host_told(struct rw_core *core, struct rw_slot *slot) {
-    return slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_tell_closed(core, slot) : rw_http_tell_closed(core, slot);
+    return slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_tell_closed(core, slot)
+                                                         : rw_http_tell_closed(core, slot);
 }
 
 void rw_connection_fail(struct rw_core *core, struct rw_slot *slot) {
@@ -442,7 +454,8 @@ void rw_connection_finish_ending(struct rw_core *core) {
         uint32_t index = core->ending.items[i];
         struct rw_slot *slot = rw_core_slot(core, index);
         /* On the other lists a slot must not stay when it changes hands. */
-        int quiet = !slot->state.recv_armed && !slot->state.send_inflight && !slot->state.dirty && !slot->state.ready && !slot->state.recv_starved;
+        int quiet = !slot->state.recv_armed && !slot->state.send_inflight && !slot->state.dirty && !slot->state.ready &&
+                    !slot->state.recv_starved;
         if (host_told(core, slot) && disconnect_told(core, slot) && quiet) {
             slot->state.doomed = 0;
             release(core, slot);
@@ -520,10 +533,10 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
     if (slot->state.send_refused && !slot->state.send_inflight) rw_connection_mark_dirty(core, slot);
     switch ((enum rw_phase)slot->state.phase) {
         case RW_PHASE_FREE:
-        case RW_PHASE_CLOSING:
-            return;
+        case RW_PHASE_CLOSING: return;
         case RW_PHASE_FINISHING:
-            /* Progress counts, not the deadline alone: a slow reader may take its time as long as it takes something. */
+            /* Progress counts, not the deadline alone: a slow reader may take its time as long as it takes
+             * something. */
             slot->deadline_ms = slot->last_output_ms + core->limits.write_timeout_ms;
             if (rw_before(core->now_ms, slot->deadline_ms)) {
                 rw_connection_arm_timer(core, slot, slot->deadline_ms);
@@ -534,11 +547,8 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
             rw_http_note_cause(slot, RW_ABORT_WRITE_TIMEOUT);
             rw_connection_reset(core, slot);
             return;
-        case RW_PHASE_LINGERING:
-            rw_connection_on_linger_timer(core, slot);
-            return;
-        case RW_PHASE_OPEN:
-            break;
+        case RW_PHASE_LINGERING: rw_connection_on_linger_timer(core, slot); return;
+        case RW_PHASE_OPEN: break;
     }
     if ((slot->state.send_inflight || slot->state.send_refused) && rw_connection_has_output(slot)) {
         uint32_t due = slot->last_output_ms + core->limits.write_timeout_ms;

@@ -13,8 +13,9 @@
 
 #define SEND_RETRY_MS RW_TIMER_TICK_MS
 #define FLUSH_HOLD_BYTES 65536u /* a held-back pipeline is sent all the same past this */
-#define DIRECT_SENDS_MAX 2u      /* so few sends of a turn are system calls of their own; more go with the one that the turn makes anyway */
-#define FLUSH_ROUNDS 16u        /* sends of one direct flush, each of up to 64 KiB of ciphertext */
+#define DIRECT_SENDS_MAX \
+    2u /* so few sends of a turn are system calls of their own; more go with the one that the turn makes anyway */
+#define FLUSH_ROUNDS 16u /* sends of one direct flush, each of up to 64 KiB of ciphertext */
 
 void rw_connection_note_backpressure(struct rw_core *core, struct rw_slot *slot) {
     unsigned waiting = slot->out_bytes > 0;
@@ -24,11 +25,15 @@ void rw_connection_note_backpressure(struct rw_core *core, struct rw_slot *slot)
     RW_GAUGE(core, backpressure_connections, waiting ? now + 1 : now - 1);
 }
 
-int rw_connection_has_output(const struct rw_slot *slot) { return slot->out_bytes || (slot->tls && rw_tls_has_output(slot->tls)); }
+int rw_connection_has_output(const struct rw_slot *slot) {
+    return slot->out_bytes || (slot->tls && rw_tls_has_output(slot->tls));
+}
 
-/* What the next send carries, which is not all that is queued. out: iov[0..RW_SEND_IOVECS_MAX); *bytes: their sum; *tried: bytes of the
- * output queue that they stand for. ret: entries, 0: nothing to send, < 0: the connection is broken */
-static int32_t next_send(struct rw_core *core, struct rw_slot *slot, struct iovec *iov, uint32_t *bytes, uint32_t *tried) {
+/* What the next send carries, which is not all that is queued. out: iov[0..RW_SEND_IOVECS_MAX); *bytes: their sum;
+ * *tried: bytes of the output queue that they stand for. ret: entries, 0: nothing to send, < 0: the connection is
+ * broken */
+static int32_t next_send(struct rw_core *core, struct rw_slot *slot, struct iovec *iov, uint32_t *bytes,
+                         uint32_t *tried) {
     if (slot->tls) {
         int32_t count = rw_tls_fill(core, slot, iov, tried);
         if (count > 0) *bytes = (uint32_t)iov->iov_len;
@@ -48,10 +53,13 @@ static void after_sent(struct rw_core *core, struct rw_slot *slot, uint32_t byte
     slot->last_output_ms = core->now_ms;
     if (slot->state.answers_wait) rw_ws_on_answers_read(core, slot);
     RW_COUNT(core, bytes_out, bytes);
-    /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers to pings. */
-    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET && slot->as.ws.control_bytes > slot->out_bytes) slot->as.ws.control_bytes = slot->out_bytes;
+    /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers
+     * to pings. */
+    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET && slot->as.ws.control_bytes > slot->out_bytes)
+        slot->as.ws.control_bytes = slot->out_bytes;
     if (!slot->state.counted) return;
-    /* It has read, and whoever reads what waits for it is not silent: a ping waits behind that, and so does its answer. */
+    /* It has read, and whoever reads what waits for it is not silent: a ping waits behind that, and so does its
+     * answer. */
     if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) slot->last_input_ms = core->now_ms;
     rw_connection_note_backpressure(core, slot);
 }
@@ -64,7 +72,8 @@ static void send_queued(struct rw_core *core, struct rw_slot *slot) {
     int32_t sent = count;
     if (count > 0) {
         slot->out_unflushed = slot->out_bytes - tried;
-        sent = rw_ring_send(core->ring, slot->fd, rw_user_data(RW_OP_SEND, slot->generation, rw_core_index(core, slot)), iov, (uint32_t)count);
+        sent = rw_ring_send(core->ring, slot->fd, rw_user_data(RW_OP_SEND, slot->generation, rw_core_index(core, slot)),
+                            iov, (uint32_t)count);
     }
     if (sent < 0) {
         rw_connection_terminate(core, slot);
@@ -79,7 +88,8 @@ static void send_queued(struct rw_core *core, struct rw_slot *slot) {
 
 static void on_drained(struct rw_core *core, struct rw_slot *slot);
 
-/* One system call for the send alone, so that the wait behind it is for input and nothing else. ret: 1 all is sent, 0 the rest goes through the queue */
+/* One system call for the send alone, so that the wait behind it is for input and nothing else. ret: 1 all is sent, 0
+ * the rest goes through the queue */
 static int send_directly(struct rw_core *core, struct rw_slot *slot) {
     if (slot->tls || slot->state.send_refused) return 0;
     struct iovec iov[RW_SEND_IOVECS_MAX];
@@ -100,9 +110,10 @@ static int send_directly(struct rw_core *core, struct rw_slot *slot) {
 }
 
 /* ------------------------------------------------------------------ the end
- * When all is handed over, the kernel may still hold megabytes that the peer has not read, and after close(2) it holds them for as long as the
- * peer lives and answers. So a connection with unread output is not closed yet: it lingers until the peer has read all of it, or has taken
- * longer than the least rate allows, and is reset then. A peer that takes nothing at all is found by the kernel (TCP_USER_TIMEOUT, tcp(7)). */
+ * When all is handed over, the kernel may still hold megabytes that the peer has not read, and after close(2) it
+ * holds them for as long as the peer lives and answers. So a connection with unread output is not closed yet: it
+ * lingers until the peer has read all of it, or has taken longer than the least rate allows, and is reset then. A
+ * peer that takes nothing at all is found by the kernel (TCP_USER_TIMEOUT, tcp(7)). */
 
 /* Bytes that the peer has not acknowledged (tcp(7)); 0 for a Unix socket, whose bytes are the peer's at once. */
 static uint32_t unread_bytes(const struct rw_slot *slot) {
@@ -181,19 +192,20 @@ static void on_drained(struct rw_core *core, struct rw_slot *slot) {
             break;
         case RW_PHASE_LINGERING:
         case RW_PHASE_CLOSING:
-        case RW_PHASE_FREE:
-            break;
+        case RW_PHASE_FREE: break;
     }
 }
 
 void rw_connection_end_now(struct rw_core *core, struct rw_slot *slot) {
     rw_connection_finish(core, slot);
-    if (slot->state.phase == RW_PHASE_FINISHING && !slot->state.send_inflight && !rw_connection_has_output(slot)) on_drained(core, slot);
+    if (slot->state.phase == RW_PHASE_FINISHING && !slot->state.send_inflight && !rw_connection_has_output(slot))
+        on_drained(core, slot);
 }
 
 void rw_connection_on_send(struct rw_core *core, const struct rw_completion *completion) {
     struct rw_slot *slot = rw_core_slot(core, rw_user_data_index(completion->user_data));
-    assert((slot->generation & 0xFFFFFFu) == rw_user_data_generation(completion->user_data) && slot->state.send_inflight);
+    assert((slot->generation & 0xFFFFFFu) == rw_user_data_generation(completion->user_data) &&
+           slot->state.send_inflight);
     slot->state.send_inflight = 0;
     slot->state.send_cancelled = 0;
     int32_t result = completion->result;
@@ -207,8 +219,8 @@ void rw_connection_on_send(struct rw_core *core, const struct rw_completion *com
     if (slot->state.phase == RW_PHASE_CLOSING) return;
     slot->state.send_refused = result == -EAGAIN;
     if (slot->state.send_refused) {
-        /* io_uring takes the end of the peer's stream for room to send (IO_POLL_UNMASK has EPOLLRDHUP), so a send to a half-closed peer
-         * that reads slowly never waits: sending again at once would spin. */
+        /* io_uring takes the end of the peer's stream for room to send (IO_POLL_UNMASK has EPOLLRDHUP), so a send to a
+         * half-closed peer that reads slowly never waits: sending again at once would spin. */
         rw_connection_note_backpressure(core, slot);
         rw_connection_arm_timer(core, slot, core->now_ms + SEND_RETRY_MS);
         return;
@@ -278,7 +290,8 @@ void rw_connection_flush_dirty(struct rw_core *core) {
     for (uint32_t i = 0; i < core->dirty.count; i++) {
         uint32_t index = core->dirty.items[i];
         struct rw_slot *slot = rw_core_slot(core, index);
-        int pipelined = slot->state.ready && slot->state.protocol == RW_PROTOCOL_HTTP && slot->state.phase == RW_PHASE_OPEN && slot->input_bytes;
+        int pipelined = slot->state.ready && slot->state.protocol == RW_PROTOCOL_HTTP &&
+                        slot->state.phase == RW_PHASE_OPEN && slot->input_bytes;
         /* A busy worker comes to the next request later than this client should get its answer. */
         if (pipelined && !core->busy && !slot->state.peer_closed && slot->out_bytes < FLUSH_HOLD_BYTES) {
             core->dirty.items[kept++] = index;

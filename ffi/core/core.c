@@ -34,7 +34,8 @@
 #define OUTBOX_RETRY_MS 2u
 #define REAPS_PER_TURN 8u
 #define COMMANDS_MEASURED 32u /* fewer cannot be spread over more turns to any use */
-/* After a gap like this the host has blocked, not the clients: what they have sent meanwhile is taken in before any deadline is judged. */
+/* After a gap like this the host has blocked, not the clients: what they have sent meanwhile is taken in before any
+ * deadline is judged. */
 #define BLOCKED_MS 1000u
 #define BLOCKED_MS_MAX 60000u
 
@@ -76,9 +77,9 @@ static void read_clock(struct rw_core *core) {
     /* Not strftime: names of days and months must not follow the locale. */
     static const char days[] = "SunMonTueWedThuFriSat";
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    snprintf(core->date, sizeof core->date, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + 3 * parts.tm_wday, (unsigned)parts.tm_mday % 100u,
-             months + 3 * parts.tm_mon, (unsigned)(parts.tm_year + 1900) % 10000u, (unsigned)parts.tm_hour % 100u, (unsigned)parts.tm_min % 100u,
-             (unsigned)parts.tm_sec % 100u);
+    snprintf(core->date, sizeof core->date, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + 3 * parts.tm_wday,
+             (unsigned)parts.tm_mday % 100u, months + 3 * parts.tm_mon, (unsigned)(parts.tm_year + 1900) % 10000u,
+             (unsigned)parts.tm_hour % 100u, (unsigned)parts.tm_min % 100u, (unsigned)parts.tm_sec % 100u);
 }
 
 static void write_gauges(struct rw_core *core) {
@@ -115,7 +116,8 @@ static void read_limits(struct rw_core *core, const struct rw_core_config *confi
     limits->write_timeout_ms = or_default(config->write_timeout_ms, RW_WRITE_TIMEOUT_MS_DEFAULT);
     limits->linger_timeout_ms = or_default(config->linger_timeout_ms, RW_LINGER_TIMEOUT_MS_DEFAULT);
     limits->min_bytes_per_second = or_default(config->min_bytes_per_second, RW_MIN_BYTES_PER_SECOND_DEFAULT);
-    limits->response_high_water_bytes = or_default(config->response_high_water_bytes, RW_RESPONSE_HIGH_WATER_BYTES_DEFAULT);
+    limits->response_high_water_bytes =
+        or_default(config->response_high_water_bytes, RW_RESPONSE_HIGH_WATER_BYTES_DEFAULT);
     limits->body_window_bytes = or_default(config->body_window_bytes, RW_BODY_WINDOW_BYTES_DEFAULT);
     limits->topics_per_socket = or_default(config->topics_per_socket, RW_TOPICS_PER_SOCKET_DEFAULT);
     limits->topics = or_default(config->topics, RW_TOPICS_DEFAULT);
@@ -126,14 +128,17 @@ static void read_limits(struct rw_core *core, const struct rw_core_config *confi
 }
 
 static const char *config_mistake(const struct rw_core_config *config) {
-    if (config->abi_version != RW_ABI_VERSION) return "the host was built for another version of the core: rebuild it with 'make -C ffi'";
+    if (config->abi_version != RW_ABI_VERSION)
+        return "the host was built for another version of the core: rebuild it with 'make -C ffi'";
     if (config->max_connections > RW_CONNECTIONS_MAX) return "max_connections is above 16777216";
     if (config->max_head_bytes > RW_HEAD_BYTES_MAX) return "max_head_bytes is above 65535";
     if (config->max_header_count > RW_HEADER_COUNT_MAX) return "max_header_count is above 256";
-    if (config->shm_fd >= 0 && config->worker_index >= config->worker_count) return "worker_index is not below worker_count";
+    if (config->shm_fd >= 0 && config->worker_index >= config->worker_count)
+        return "worker_index is not below worker_count";
     if (config->max_connections_per_ip > RW_IP_CONNECTIONS_MAX) return "max_connections_per_ip is above 65534";
     if (config->proxy_header > RW_PROXY_HEADER_FORWARDED) return "proxy_header is none of enum rw_proxy_header";
-    if (config->ring_entries & (config->ring_entries - 1) || config->recv_buffers & (config->recv_buffers - 1)) return "ring_entries and recv_buffers must be powers of two";
+    if (config->ring_entries & (config->ring_entries - 1) || config->recv_buffers & (config->recv_buffers - 1))
+        return "ring_entries and recv_buffers must be powers of two";
     return NULL;
 }
 
@@ -154,7 +159,8 @@ static int32_t open_shared(struct rw_core *core, const struct rw_core_config *co
     rw_topics_seed(core->shm->topic_seed);
     rw_stats_reset_gauges(core->stats);
     int32_t inbox_fds[RW_WORKERS_MAX];
-    for (uint32_t i = 0; i < core->shm->worker_count; i++) inbox_fds[i] = config->inbox_fd_first < 0 ? -1 : config->inbox_fd_first + (int32_t)i;
+    for (uint32_t i = 0; i < core->shm->worker_count; i++)
+        inbox_fds[i] = config->inbox_fd_first < 0 ? -1 : config->inbox_fd_first + (int32_t)i;
     core->bus = rw_node_bus_create(core->shm, config->worker_index, inbox_fds, core->stats);
     if (!core->bus) return -ENOMEM;
     core->inbox_fd = inbox_fds[config->worker_index];
@@ -165,7 +171,8 @@ static void on_interest(void *context, const uint8_t *name, uint32_t name_bytes,
     struct rw_core *core = context;
     (void)name;
     (void)name_bytes;
-    /* The host reads it to tell whether a subscription may be refused, so it is not written now and then as other gauges are. */
+    /* The host reads it to tell whether a subscription may be refused, so it is not written now and then as other
+     * gauges are. */
     RW_GAUGE(core, topics, rw_topics_held(core->topics));
     if (core->bus) rw_node_bus_interest(core->bus, hash, interested);
 }
@@ -182,14 +189,16 @@ static int32_t open_memory(struct rw_core *core, const struct rw_core_config *co
     if (core->flags & RW_CORE_WANTS_INTEREST) rw_topics_note_changes(core->topics);
     result = rw_event_batch_init(&core->events);
     if (result < 0) return result;
-    core->commands = mmap(NULL, sizeof(struct rw_command) * RW_COMMANDS_CAPACITY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    core->commands = mmap(NULL, sizeof(struct rw_command) * RW_COMMANDS_CAPACITY, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     core->data = mmap(NULL, RW_DATA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (core->commands == MAP_FAILED || core->data == MAP_FAILED) {
         if (core->commands == MAP_FAILED) core->commands = NULL;
         if (core->data == MAP_FAILED) core->data = NULL;
         return -ENOMEM;
     }
-    rw_timer_wheel_init(&core->wheel, core->pool.slots, sizeof(struct rw_slot), offsetof(struct rw_slot, timer), core->clock_wide_ms);
+    rw_timer_wheel_init(&core->wheel, core->pool.slots, sizeof(struct rw_slot), offsetof(struct rw_slot, timer),
+                        core->clock_wide_ms);
     return RW_OK;
 }
 
@@ -247,18 +256,23 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
     rw_core_pace(core, RW_EVENTS_CAPACITY);
     rw_client_limit_upgrades(&core->upgrade_rate, config->upgrades_per_kilosecond, core->now_ms);
     int32_t result = open_shared(core, config);
-    if (result == RW_OK) result = rw_ip_limit_open(&core->ip_limit, config->max_connections_per_ip, core->shm, config->worker_index);
+    if (result == RW_OK)
+        result = rw_ip_limit_open(&core->ip_limit, config->max_connections_per_ip, core->shm, config->worker_index);
     if (result == RW_OK) result = open_memory(core, config);
     if (result < 0) {
-        snprintf(error, error_bytes, result == RW_ERR_ABI ? "the shared memory of the node was laid out by another version" : "memory for %u connections cannot be reserved: %s",
-                 or_default(config->max_connections, RW_CONNECTIONS_DEFAULT), strerror(result > -4096 ? -result : EINVAL));
+        snprintf(error, error_bytes,
+                 result == RW_ERR_ABI ? "the shared memory of the node was laid out by another version"
+                                      : "memory for %u connections cannot be reserved: %s",
+                 or_default(config->max_connections, RW_CONNECTIONS_DEFAULT),
+                 strerror(result > -4096 ? -result : EINVAL));
         free_core(core);
         return NULL;
     }
     struct rw_ring_config ring = {.backend = config->backend,
                                   .entries = or_default(config->ring_entries, RW_RING_ENTRIES_DEFAULT),
                                   .recv_buffers = or_default(config->recv_buffers, RW_RECV_BUFFERS_DEFAULT),
-                                  .recv_buffer_bytes = or_default(config->recv_buffer_bytes, RW_RECV_BUFFER_BYTES_DEFAULT),
+                                  .recv_buffer_bytes =
+                                      or_default(config->recv_buffer_bytes, RW_RECV_BUFFER_BYTES_DEFAULT),
                                   .sqpoll = config->sqpoll,
                                   .sqpoll_cpu = config->sqpoll_cpu,
                                   .sqpoll_idle_ms = config->sqpoll_idle_ms,
@@ -266,7 +280,8 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
     core->withheld_most = ring.recv_buffers > 2 * RW_RECV_BUFFERS_LEAST ? ring.recv_buffers - RW_RECV_BUFFERS_LEAST : 0;
     core->withheld = calloc(core->withheld_most + 1, sizeof *core->withheld);
     core->ring = core->withheld ? rw_ring_create(&ring, error, error_bytes) : NULL;
-    if (!core->ring || (core->inbox_fd >= 0 && rw_ring_poll_start(core->ring, core->inbox_fd, rw_user_data(RW_OP_INBOX, 0, 0)) < 0)) {
+    if (!core->ring ||
+        (core->inbox_fd >= 0 && rw_ring_poll_start(core->ring, core->inbox_fd, rw_user_data(RW_OP_INBOX, 0, 0)) < 0)) {
         free_core(core);
         return NULL;
     }
@@ -281,8 +296,9 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
 
 void rw_core_destroy(struct rw_core *core) {
     rw_core_stop_accepting(core);
-    /* Every buffer lent to the kernel comes back with its completion; a ring that is destroyed with some out is a kernel bug we do not wait for.
-     * A listener may still deliver a connection or two before it is disarmed: they are ended as they come. */
+    /* Every buffer lent to the kernel comes back with its completion; a ring that is destroyed with some out is a
+     * kernel bug we do not wait for. A listener may still deliver a connection or two before it is disarmed: they are
+     * ended as they come. */
     for (uint32_t turns = 0; turns < 1000; turns++) {
         for (uint32_t i = 0; i < core->pool.carved; i++) rw_connection_terminate(core, rw_core_slot(core, i));
         if (core->pool.used == 0 && !rw_listeners_armed(core)) break;
@@ -328,7 +344,8 @@ static void drain_step(struct rw_core *core) {
     uint32_t elapsed = core->now_ms - drain->started_ms;
     int over = elapsed >= drain->over_ms;
     uint64_t target = over ? UINT32_MAX : (uint64_t)drain->total * elapsed / drain->over_ms;
-    /* When the time is over the sweep begins anew each step, for sockets that opened meanwhile: not each turn, for there are many slots. */
+    /* When the time is over the sweep begins anew each step, for sockets that opened meanwhile: not each turn, for
+     * there are many slots. */
     if (over && drain->cursor >= core->pool.carved) {
         if (core->now_ms - drain->swept_ms < DRAIN_STEP_MS) return;
         drain->swept_ms = core->now_ms;
@@ -342,7 +359,12 @@ static void drain_step(struct rw_core *core) {
 
 void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms, uint32_t idle_ms) {
     read_clock(core);
-    core->drain = (struct rw_drain){.active = 1, .code = code, .over_ms = over_ms, .idle_ms = idle_ms, .started_ms = core->now_ms, .swept_ms = core->now_ms};
+    core->drain = (struct rw_drain){.active = 1,
+                                    .code = code,
+                                    .over_ms = over_ms,
+                                    .idle_ms = idle_ms,
+                                    .started_ms = core->now_ms,
+                                    .swept_ms = core->now_ms};
     for (uint32_t i = 0; i < core->pool.carved; i++) {
         struct rw_slot *slot = rw_core_slot(core, i);
         if (slot->state.phase != RW_PHASE_OPEN) continue;
@@ -362,7 +384,8 @@ void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms, uint32
 static int on_node_message(void *context, const struct rw_node_message *message) {
     struct rw_core *core = context;
     if (message->is_mail) return rw_node_events_mail(core, message);
-    (void)rw_publish_local(core, message->topic, message->topic_bytes, message->topic_hash, message->flags, message->payload, message->payload_bytes, RW_NO_SLOT);
+    (void)rw_publish_local(core, message->topic, message->topic_bytes, message->topic_hash, message->flags,
+                           message->payload, message->payload_bytes, RW_NO_SLOT);
     return 1;
 }
 
@@ -370,25 +393,20 @@ static void on_timer(void *context, uint32_t index) { rw_connection_on_timer(con
 
 static void on_completion(struct rw_core *core, const struct rw_completion *completion) {
     switch (rw_user_data_op(completion->user_data)) {
-        case RW_OP_NONE:
-            break;
-        case RW_OP_ACCEPT:
-            rw_listener_on_accept(core, completion);
-            break;
-        case RW_OP_RECV:
-            rw_connection_on_recv(core, completion);
-            break;
-        case RW_OP_SEND:
-            rw_connection_on_send(core, completion);
-            break;
+        case RW_OP_NONE: break;
+        case RW_OP_ACCEPT: rw_listener_on_accept(core, completion); break;
+        case RW_OP_RECV: rw_connection_on_recv(core, completion); break;
+        case RW_OP_SEND: rw_connection_on_send(core, completion); break;
         case RW_OP_INBOX:
             /* The messages themselves are taken at the start of the next turn. */
-            if (!(completion->flags & RW_COMPLETION_MORE)) (void)rw_ring_poll_start(core->ring, core->inbox_fd, completion->user_data);
+            if (!(completion->flags & RW_COMPLETION_MORE))
+                (void)rw_ring_poll_start(core->ring, core->inbox_fd, completion->user_data);
             break;
     }
 }
 
-/* Process what was reaped. Input that no work or room is left for is kept by its connection, so that nothing waits behind it: the sends least of all.
+/* Process what was reaped. Input that no work or room is left for is kept by its connection, so that nothing waits
+ * behind it: the sends least of all.
  * ret: 1 everything was processed; 0 the batch has not one record left */
 static int process_completions(struct rw_core *core) {
     while (core->completion_next < core->completion_count) {
@@ -407,8 +425,8 @@ static int ending_is_actionable(const struct rw_core *core) {
 }
 
 static int has_work(const struct rw_core *core) {
-    return core->dirty.count || core->ready.count || core->completion_next < core->completion_count || core->starved.count || rw_topics_changes(core->topics) ||
-           ending_is_actionable(core);
+    return core->dirty.count || core->ready.count || core->completion_next < core->completion_count ||
+           core->starved.count || rw_topics_changes(core->topics) || ending_is_actionable(core);
 }
 
 static int64_t earlier(int64_t a, int64_t b) { return a < 0 || (b >= 0 && b < a) ? b : a; }
@@ -417,7 +435,9 @@ static int64_t earlier(int64_t a, int64_t b) { return a < 0 || (b >= 0 && b < a)
 static int64_t next_due_ms(const struct rw_core *core) {
     int64_t due = rw_timer_wheel_next_ms(&core->wheel, core->clock_wide_ms);
     if (core->drain.active) due = earlier(due, DRAIN_STEP_MS);
-    if (core->accept_retry_ms) due = earlier(due, rw_before(core->now_ms, core->accept_retry_ms) ? (int64_t)(core->accept_retry_ms - core->now_ms) : 0);
+    if (core->accept_retry_ms)
+        due = earlier(
+            due, rw_before(core->now_ms, core->accept_retry_ms) ? (int64_t)(core->accept_retry_ms - core->now_ms) : 0);
     if (core->stats->node_outbox_bytes) due = earlier(due, OUTBOX_RETRY_MS);
     return due;
 }
@@ -468,7 +488,8 @@ static void take_completions(struct rw_core *core, uint32_t wait_us) {
     }
 }
 
-/* What clients have sent while the host was blocked comes all at once, within a second: their rates know of it (ws_rate.c). */
+/* What clients have sent while the host was blocked comes all at once, within a second: their rates know of it
+ * (ws_rate.c). */
 static void note_blocked(struct rw_core *core) {
     uint32_t gap = core->now_ms - core->last_turn_ms;
     if (gap > BLOCKED_MS) {
@@ -497,8 +518,9 @@ void rw_core_settle_sends(struct rw_core *core) {
     }
 }
 
-/* What comes now is served at once, while its half of the turn lasts: a client that says little never waits behind those that say much. What waited
- * from earlier turns has the rest, and half a turn at least, so that neither keeps the other from it. */
+/* What comes now is served at once, while its half of the turn lasts: a client that says little never waits behind
+ * those that say much. What waited from earlier turns has the rest, and half a turn at least, so that neither keeps the
+ * other from it. */
 static void serve_input(struct rw_core *core, uint32_t wait_us) {
     uint32_t waiting = core->ready.count;
     core->work.spent = 0;
@@ -511,8 +533,9 @@ static void serve_input(struct rw_core *core, uint32_t wait_us) {
     core->busy = core->ready.count > 0 && rw_work_is_over(core);
 }
 
-/* Whatever the load: a peer whose bytes wait somewhere is spared by whoever would end its connection (rw_connection_spares). After a block the kernel
- * may have more than one turn takes, for which the one judgement waits. */
+/* Whatever the load: a peer whose bytes wait somewhere is spared by whoever would end its connection
+ * (rw_connection_spares). After a block the kernel may have more than one turn takes, for which the one judgement
+ * waits. */
 static void fire_timers(struct rw_core *core) {
     int blocked = core->now_ms - core->last_turn_ms > BLOCKED_MS && !core->timers_held;
     core->last_turn_ms = core->now_ms;
@@ -602,7 +625,8 @@ void rw_core_wake(struct rw_core *core) {
 
 /* ------------------------------------------------------------------ questions of the host */
 
-int32_t rw_core_topics(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint8_t *out, uint32_t bytes) {
+int32_t rw_core_topics(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint8_t *out,
+                       uint32_t bytes) {
     const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
     if (!slot) return RW_ERR_STALE;
     uint64_t needed = 0;
@@ -634,8 +658,10 @@ uint32_t rw_core_subscribers(const struct rw_core *core, const uint8_t *topic, u
     return count;
 }
 
-int32_t rw_core_is_subscribed(const struct rw_core *core, uint32_t slot, uint32_t generation, const uint8_t *topic, uint32_t topic_bytes) {
-    return rw_slot_pool_get(&core->pool, slot, generation) && rw_topics_is_subscribed(core->topics, slot, topic, topic_bytes);
+int32_t rw_core_is_subscribed(const struct rw_core *core, uint32_t slot, uint32_t generation, const uint8_t *topic,
+                              uint32_t topic_bytes) {
+    return rw_slot_pool_get(&core->pool, slot, generation) &&
+           rw_topics_is_subscribed(core->topics, slot, topic, topic_bytes);
 }
 
 void rw_core_pace(struct rw_core *core, uint32_t events) {

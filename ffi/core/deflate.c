@@ -1,8 +1,8 @@
 /* permessage-deflate, see deflate.h.
  *
- * Invariants: a stream that is shared is reset before each message, so nothing of one connection reaches another; the history of a dedicated
- * compressor is what the client's window holds, or RW_WS_DEFLATE_HISTORY_LOST is set; no call writes past the room it is given, and
- * inflating never goes on past the limit, however little of the input is left. */
+ * Invariants: a stream that is shared is reset before each message, so nothing of one connection reaches another; the
+ * history of a dedicated compressor is what the client's window holds, or RW_WS_DEFLATE_HISTORY_LOST is set; no call
+ * writes past the room it is given, and inflating never goes on past the limit, however little of the input is left. */
 #define ZLIB_CONST
 #include "deflate.h"
 
@@ -10,7 +10,8 @@
 #include <string.h>
 #include <zlib.h>
 
-/* zlib's default, as others take it: on a message of 1 KB a lower level saves a tenth of the time and costs a tenth in size. */
+/* zlib's default, as others take it: on a message of 1 KB a lower level saves a tenth of the time and costs a tenth in
+ * size. */
 #define LEVEL 6
 /* A match reaches back windowBits less this much: zlib's MIN_LOOKAHEAD, deflate.h there. */
 #define LOOKAHEAD 262u
@@ -46,14 +47,16 @@ static int may_agree_to_window(const struct rw_core *core) {
     return limit == 0 || core->inflate_bytes < limit - limit / 8;
 }
 
-uint8_t *rw_deflate_answer(struct rw_core *core, uint32_t behavior, const uint8_t *offer, size_t bytes, struct rw_deflate_terms *terms, uint8_t *out) {
+uint8_t *rw_deflate_answer(struct rw_core *core, uint32_t behavior, const uint8_t *offer, size_t bytes,
+                           struct rw_deflate_terms *terms, uint8_t *out) {
     static const char name[] = "Sec-WebSocket-Extensions: ";
     uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX];
     uint32_t deflate = core->behaviors[behavior].deflate;
     int may_keep_window = may_agree_to_window(core);
     uint32_t answer_bytes = rw_deflate_negotiate(deflate, offer, bytes, may_keep_window, terms, answer);
     if (!answer_bytes) {
-        if (!may_keep_window && rw_deflate_negotiate(deflate, offer, bytes, 1, terms, answer)) RW_COUNT(core, declined_inflate, 1);
+        if (!may_keep_window && rw_deflate_negotiate(deflate, offer, bytes, 1, terms, answer))
+            RW_COUNT(core, declined_inflate, 1);
         *terms = (struct rw_deflate_terms){0};
         return out;
     }
@@ -78,7 +81,9 @@ void rw_deflate_keep(struct rw_slot *slot, const struct rw_deflate_terms *terms)
 }
 
 /* 0: the client takes nothing over. */
-static uint32_t receive_window_of(const struct rw_slot *slot) { return (uint32_t)slot->as.ws.deflate_flags >> RW_WS_DEFLATE_RECEIVE_SHIFT; }
+static uint32_t receive_window_of(const struct rw_slot *slot) {
+    return (uint32_t)slot->as.ws.deflate_flags >> RW_WS_DEFLATE_RECEIVE_SHIFT;
+}
 /* Peers whose zlib makes 9 of 8 exist. */
 static uint32_t zlib_window(uint32_t window) { return window < RW_DEFLATE_WINDOW_MIN ? RW_DEFLATE_WINDOW_MIN : window; }
 
@@ -131,7 +136,8 @@ static int begin_deflater(struct stream *stream, uint32_t window, uint32_t memor
 static size_t bound(uint64_t bytes) { return (size_t)(bytes + bytes / 8 + bytes / 16 + 64); }
 
 /* Everything that is in data, flushed to a byte border. ret: bytes written, -1: no room for it */
-static int64_t run_deflater(struct rw_core *core, struct stream *stream, const uint8_t *data, uint64_t bytes, uint8_t *out, size_t room) {
+static int64_t run_deflater(struct rw_core *core, struct stream *stream, const uint8_t *data, uint64_t bytes,
+                            uint8_t *out, size_t room) {
     stream->z.next_in = data;
     stream->z.avail_in = (uInt)bytes;
     stream->z.next_out = out;
@@ -146,13 +152,15 @@ static int64_t run_deflater(struct rw_core *core, struct stream *stream, const u
 
 uint32_t rw_deflate_window(uint32_t client_window, uint64_t bytes) {
     uint32_t window = RW_DEFLATE_WINDOW_MIN;
-    /* Large enough for every match in the message, and for all its symbols in one block: a block has at most 2^(memLevel + 6) - 1. */
+    /* Large enough for every match in the message, and for all its symbols in one block: a block has at most
+     * 2^(memLevel + 6) - 1. */
     while (window < client_window && (bytes + LOOKAHEAD > 1u << window || bytes >= 1u << (window - 1))) window++;
     return window;
 }
 
 int64_t rw_deflate_alone(struct rw_core *core, uint32_t window, const uint8_t *data, uint64_t bytes, rw_buffer *out) {
-    assert(bytes > 0 && bytes <= RW_DEFLATE_BYTES_MAX && window >= RW_DEFLATE_WINDOW_MIN && window <= RW_DEFLATE_WINDOW_MAX);
+    assert(bytes > 0 && bytes <= RW_DEFLATE_BYTES_MAX && window >= RW_DEFLATE_WINDOW_MIN &&
+           window <= RW_DEFLATE_WINDOW_MAX);
     struct rw_deflate *shared = shared_streams(core);
     if (!shared) return -1;
     struct stream *stream = &shared->deflaters[window - RW_DEFLATE_WINDOW_MIN];
@@ -185,7 +193,8 @@ static struct stream *own_deflater(const struct rw_core *core, struct rw_slot *s
     return stream;
 }
 
-int64_t rw_deflate_own(struct rw_core *core, struct rw_slot *slot, enum rw_deflate_part part, const uint8_t *data, uint64_t bytes, rw_buffer *out) {
+int64_t rw_deflate_own(struct rw_core *core, struct rw_slot *slot, enum rw_deflate_part part, const uint8_t *data,
+                       uint64_t bytes, rw_buffer *out) {
     assert(slot->as.ws.deflate_flags & RW_WS_DEFLATE_TAKEOVER && bytes <= RW_DEFLATE_BYTES_MAX);
     struct stream *stream = own_deflater(core, slot, part);
     if (!stream) return -1;
@@ -194,7 +203,8 @@ int64_t rw_deflate_own(struct rw_core *core, struct rw_slot *slot, enum rw_defla
     uint8_t *room = rw_buffers_data(core->buffers, buffer);
     *out = buffer;
     if (bytes == 0) {
-        /* zlib does not flush twice for nothing. What was flushed before is complete but for the empty block whose end is left out. */
+        /* zlib does not flush twice for nothing. What was flushed before is complete but for the empty block whose end
+         * is left out. */
         room[0] = 0;
         return part == RW_DEFLATE_LAST || part == RW_DEFLATE_WHOLE ? 1 : 0;
     }
@@ -236,7 +246,8 @@ static enum rw_inflate_result grow(struct sink *sink) {
 }
 
 /* Feed all of data[0..bytes), as far as the sink takes it. */
-static enum rw_inflate_result feed(struct stream *stream, const uint8_t *data, size_t bytes, int flush, struct sink *sink) {
+static enum rw_inflate_result feed(struct stream *stream, const uint8_t *data, size_t bytes, int flush,
+                                   struct sink *sink) {
     z_stream *z = &stream->z;
     z->next_in = data;
     z->avail_in = (uInt)bytes;
@@ -252,7 +263,8 @@ static enum rw_inflate_result feed(struct stream *stream, const uint8_t *data, s
         sink->used += room - z->avail_out;
         if (sink->used > sink->limit) return RW_INFLATE_TOO_BIG;
         if (result == Z_STREAM_END) {
-            /* A block with BFINAL set ends a stream of zlib's, but not the message, and its window lives on (RFC 7692 §7.2.3.4). */
+            /* A block with BFINAL set ends a stream of zlib's, but not the message, and its window lives on (RFC 7692
+             * §7.2.3.4). */
             if (inflateResetKeep(z) != Z_OK) return RW_INFLATE_CORRUPT;
             if (z->avail_in == 0) return RW_INFLATE_OK;
             continue;
@@ -266,14 +278,17 @@ static enum rw_inflate_result feed(struct stream *stream, const uint8_t *data, s
 /* ret: 1 the stream stands between two blocks, on a byte border: zlib.h, inflate(), data_type */
 static int between_blocks(const struct stream *stream) { return (stream->z.data_type & (128 + 63)) == 128; }
 
-static enum rw_inflate_result inflate_message(struct stream *stream, const uint8_t *data, size_t bytes, struct sink *sink) {
+static enum rw_inflate_result inflate_message(struct stream *stream, const uint8_t *data, size_t bytes,
+                                              struct sink *sink) {
     /* Some peers set RSV1 on an empty message and send nothing at all for it. */
     if (bytes == 0) return RW_INFLATE_OK;
     enum rw_inflate_result result = feed(stream, data, bytes, Z_SYNC_FLUSH, sink);
     if (result != RW_INFLATE_OK) return result;
-    /* Ended by a final block, without the empty one behind it: the stream stands at its beginning, and the tail would belong to nothing. */
+    /* Ended by a final block, without the empty one behind it: the stream stands at its beginning, and the tail would
+     * belong to nothing. */
     if (stream->z.total_in == 0) return RW_INFLATE_OK;
-    /* The end of the empty block that every message ends with. Stopping at the block shows a message that ends elsewhere. */
+    /* The end of the empty block that every message ends with. Stopping at the block shows a message that ends
+     * elsewhere. */
     result = feed(stream, tail, TAIL_BYTES, Z_BLOCK, sink);
     if (result != RW_INFLATE_OK) return result;
     return between_blocks(stream) || stream->z.total_in == 0 ? RW_INFLATE_OK : RW_INFLATE_CORRUPT;
@@ -285,7 +300,8 @@ static enum rw_inflate_result begin_inflater(struct stream *stream, uint32_t win
 }
 
 /* One whose window lives on, with the first message that needs it. */
-static enum rw_inflate_result own_inflater(struct rw_core *core, struct rw_slot *slot, uint32_t window, struct stream **stream) {
+static enum rw_inflate_result own_inflater(struct rw_core *core, struct rw_slot *slot, uint32_t window,
+                                           struct stream **stream) {
     if (slot->as.ws.deflate && slot->as.ws.deflate->inflater.begun) {
         *stream = &slot->as.ws.deflate->inflater;
         return RW_INFLATE_OK;
@@ -311,13 +327,16 @@ static enum rw_inflate_result inflater_of(struct rw_core *core, struct rw_slot *
     return inflateReset(&shared->inflater.z) == Z_OK ? RW_INFLATE_OK : RW_INFLATE_NO_MEMORY;
 }
 
-enum rw_inflate_result rw_deflate_inflate(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, size_t bytes, uint8_t *place,
-                                          size_t place_bytes, uint64_t limit, struct rw_inflated *out) {
+enum rw_inflate_result rw_deflate_inflate(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, size_t bytes,
+                                          uint8_t *place, size_t place_bytes, uint64_t limit, struct rw_inflated *out) {
     if (bytes > UINT32_MAX || limit > UINT32_MAX) return RW_INFLATE_TOO_BIG;
     struct stream *stream;
     enum rw_inflate_result result = inflater_of(core, slot, &stream);
     if (result != RW_INFLATE_OK) return result;
-    struct sink sink = {.buffers = core->buffers, .out = place, .room = place_bytes <= limit ? place_bytes : (size_t)limit + 1, .limit = limit};
+    struct sink sink = {.buffers = core->buffers,
+                        .out = place,
+                        .room = place_bytes <= limit ? place_bytes : (size_t)limit + 1,
+                        .limit = limit};
     result = inflate_message(stream, data, bytes, &sink);
     if (result == RW_INFLATE_OK) {
         *out = (struct rw_inflated){.buffer = sink.buffer, .bytes = sink.used};

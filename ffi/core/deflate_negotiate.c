@@ -1,6 +1,7 @@
 /* Negotiation of permessage-deflate, see deflate_negotiate.h.
  * Role: a parser of extension lists and the choice of terms. Up: deflate (and the fuzzer). Down: nothing.
- * Invariants: nothing outside offer[0..len) is read; what is agreed to is never more than the client offered (RFC 7692 §5.1). */
+ * Invariants: nothing outside offer[0..len) is read; what is agreed to is never more than the client offered (RFC 7692
+ * §5.1). */
 #include "deflate_negotiate.h"
 
 #include <assert.h>
@@ -30,7 +31,7 @@ enum parameter {
 
 /* One offer of permessage-deflate, as far as it has been read. */
 struct offer {
-    uint8_t ours;     /* permessage-deflate, and nothing in it that must be declined */
+    uint8_t ours; /* permessage-deflate, and nothing in it that must be declined */
     uint8_t given[PARAMETER_COUNT];
     uint8_t bits[PARAMETER_COUNT]; /* of the windows; 0: no value */
 };
@@ -81,7 +82,9 @@ static int read_value(struct scanner *scanner, uint8_t out[VALUE_BYTES_MAX]) {
     return count ? (int)count : -1;
 }
 
-static int is(const struct text *text, const char *name) { return text->count == strlen(name) && memcmp(text->bytes, name, text->count) == 0; }
+static int is(const struct text *text, const char *name) {
+    return text->count == strlen(name) && memcmp(text->bytes, name, text->count) == 0;
+}
 
 /* ret: 8..15, or 0: not a window size. No leading zeros (RFC 7692 §7.1.2.1). */
 static uint8_t window_bits(const uint8_t *value, int count) {
@@ -90,10 +93,11 @@ static uint8_t window_bits(const uint8_t *value, int count) {
     return 0;
 }
 
-/* value_count: -1: no value. An unknown parameter, a duplicate, or a value that does not belong declines the offer (RFC 7692 §7.1). */
+/* value_count: -1: no value. An unknown parameter, a duplicate, or a value that does not belong declines the offer (RFC
+ * 7692 §7.1). */
 static void note_parameter(struct offer *offer, const struct text *name, const uint8_t *value, int value_count) {
-    static const char *const names[PARAMETER_COUNT] = {"server_no_context_takeover", "client_no_context_takeover", "server_max_window_bits",
-                                                       "client_max_window_bits"};
+    static const char *const names[PARAMETER_COUNT] = {"server_no_context_takeover", "client_no_context_takeover",
+                                                       "server_max_window_bits", "client_max_window_bits"};
     uint32_t which = 0;
     while (which < PARAMETER_COUNT && !is(name, names[which])) which++;
     if (which == PARAMETER_COUNT || offer->given[which]) {
@@ -136,8 +140,8 @@ static uint32_t receive_window(uint32_t deflate, const struct offer *offer) {
     uint32_t offered = offer->bits[CLIENT_MAX_WINDOW_BITS];
     if (offered && offered < window) window = offered;
     if (window == 0 || (window < RW_DEFLATE_WINDOW_MAX && !offer->given[CLIENT_MAX_WINDOW_BITS])) {
-        /* A client that has not offered to limit its window must not be asked to (RFC 7692 §7.1.2.2). It may be told to take nothing over, asked or not
-         * (§7.1.1.2); but many fail the handshake then, or take over all the same. */
+        /* A client that has not offered to limit its window must not be asked to (RFC 7692 §7.1.2.2). It may be told to
+         * take nothing over, asked or not (§7.1.1.2); but many fail the handshake then, or take over all the same. */
         window = rw_deflate_answers_only_offered(deflate) ? RW_DEFLATE_WINDOW_MAX : 0;
         if (offered && offered < window) window = offered;
     }
@@ -176,9 +180,11 @@ static uint8_t *put_bits(uint8_t *out, const char *name, uint32_t bits) {
     return out;
 }
 
-/* The client's side first. What is as it would be anyway is left out, but a limit that the client has asked for is confirmed (RFC 7692 §7.1.2.1).
- * So may be what only spares the client memory: a message of ours decodes with a larger window as well, and behind any other. */
-static uint32_t write_answer(uint32_t deflate, const struct offer *offer, const struct rw_deflate_terms *terms, uint8_t *answer) {
+/* The client's side first. What is as it would be anyway is left out, but a limit that the client has asked for is
+ * confirmed (RFC 7692 §7.1.2.1). So may be what only spares the client memory: a message of ours decodes with a larger
+ * window as well, and behind any other. */
+static uint32_t write_answer(uint32_t deflate, const struct offer *offer, const struct rw_deflate_terms *terms,
+                             uint8_t *answer) {
     int unasked = !rw_deflate_answers_only_offered(deflate);
     uint8_t *out = put(answer, "permessage-deflate");
     if (terms->receive_window == 0) {
@@ -186,15 +192,16 @@ static uint32_t write_answer(uint32_t deflate, const struct offer *offer, const 
     } else if (terms->receive_window < RW_DEFLATE_WINDOW_MAX) {
         out = put_bits(out, "; client_max_window_bits=", terms->receive_window);
     }
-    if (!terms->send_takeover && (unasked || offer->given[SERVER_NO_CONTEXT_TAKEOVER])) out = put(out, "; server_no_context_takeover");
+    if (!terms->send_takeover && (unasked || offer->given[SERVER_NO_CONTEXT_TAKEOVER]))
+        out = put(out, "; server_no_context_takeover");
     if ((terms->send_window < RW_DEFLATE_WINDOW_MAX && unasked) || offer->given[SERVER_MAX_WINDOW_BITS])
         out = put_bits(out, "; server_max_window_bits=", terms->send_window);
     assert(out <= answer + RW_DEFLATE_ANSWER_BYTES_MAX);
     return (uint32_t)(out - answer);
 }
 
-uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer_bytes, size_t len, int may_keep_window, struct rw_deflate_terms *terms,
-                              uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX]) {
+uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer_bytes, size_t len, int may_keep_window,
+                              struct rw_deflate_terms *terms, uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX]) {
     *terms = (struct rw_deflate_terms){0};
     if (deflate == 0) return 0;
     struct scanner scanner = {.at = offer_bytes, .end = offer_bytes + len};

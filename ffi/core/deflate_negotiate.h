@@ -1,6 +1,6 @@
 /* What a client offers and what we agree to (RFC 7692 §7.1, RFC 6455 §9.1), as a pure function.
- * Role: Sec-WebSocket-Extensions → terms of permessage-deflate. Up: deflate. Down: nothing.
- * An offer that cannot be kept to the letter is declined, and the next one is looked at; a header that is not well-formed agrees to nothing. */
+ * Role: Sec-WebSocket-Extensions → terms of permessage-deflate. Up: deflate. Down: nothing. An offer that cannot be
+ * kept to the letter is declined, and the next one is looked at; a header that is not well-formed agrees to nothing. */
 #ifndef RW_DEFLATE_NEGOTIATE_H
 #define RW_DEFLATE_NEGOTIATE_H
 
@@ -17,18 +17,21 @@ struct rw_deflate_terms {
     uint8_t compresses;    /* messages of ours may be compressed */
     uint8_t send_takeover; /* our window lives from message to message: a dedicated compressor */
     uint8_t send_window;   /* windowBits that the client inflates with: 9..15 */
-    uint8_t receive_window; /* windowBits of the client's takeover, 8..15: a dedicated decompressor; 0: none, every message begins anew */
+    /* windowBits of the client's takeover, 8..15: a dedicated decompressor; 0: none, every message begins anew */
+    uint8_t receive_window;
 };
 
 /* Negotiate for a behavior whose rw_behavior.deflate is `deflate`.
- * in:  offer[0..len): the client's Sec-WebSocket-Extensions, several fields joined by commas; may_keep_window: 0: only what needs no receive_window
+ * in:  offer[0..len): the client's Sec-WebSocket-Extensions, several fields joined by commas; may_keep_window: 0: only
+ * what needs no receive_window
  *      is agreed to
  * out: *terms, all 0 when nothing is agreed; answer[0..ret): the value of the answer's Sec-WebSocket-Extensions
  * ret: bytes of the answer, 0: nothing is agreed */
-uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer, size_t len, int may_keep_window, struct rw_deflate_terms *terms,
-                              uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX]);
+uint32_t rw_deflate_negotiate(uint32_t deflate, const uint8_t *offer, size_t len, int may_keep_window,
+                              struct rw_deflate_terms *terms, uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX]);
 
-/* Does the value of one Sec-WebSocket-Extensions field follow the grammar (RFC 6455 §9.1), whatever it offers? An empty one does: it offers nothing.
+/* Does the value of one Sec-WebSocket-Extensions field follow the grammar (RFC 6455 §9.1), whatever it offers? An empty
+ * one does: it offers nothing.
  * ret: 1 it does, 0 it is malformed */
 int rw_deflate_offers_valid(const uint8_t *offer, size_t len);
 

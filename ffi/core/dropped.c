@@ -12,7 +12,7 @@ struct dropped_message {
     uint32_t slot, generation;
     rw_buffer payload; /* RW_BUFFER_NONE: an empty message */
     uint32_t bytes;
-    uint32_t charged;  /* of the bound: the first drop of a publish bears the copy that all of them share */
+    uint32_t charged; /* of the bound: the first drop of a publish bears the copy that all of them share */
     uint32_t binary;
 };
 
@@ -31,7 +31,8 @@ static int copy_payload(struct rw_core *core, const uint8_t *payload, uint64_t b
     return 1;
 }
 
-int rw_dropped_keep(struct rw_core *core, struct rw_slot *slot, uint32_t send_flags, const uint8_t *payload, uint64_t bytes, rw_buffer *copy) {
+int rw_dropped_keep(struct rw_core *core, struct rw_slot *slot, uint32_t send_flags, const uint8_t *payload,
+                    uint64_t bytes, rw_buffer *copy) {
     if (!core->dropped && !(core->dropped = calloc(1, sizeof *core->dropped))) return 0;
     struct rw_dropped *dropped = core->dropped;
     if (dropped->count == RW_DROPPED_MESSAGES_MAX || bytes > RW_DROPPED_BYTES_MAX) return 0;
@@ -67,7 +68,8 @@ static int tell(struct rw_core *core, struct rw_slot *slot, const struct dropped
     struct rw_event *event;
     if (message->bytes > RW_EVENT_LARGE_BYTES) {
         /* Those of one publish share their payload, and all of them have a bound of their own. */
-        event = rw_event_add_large_for(core, message->slot, message->generation, RW_EVENT_DROPPED, message->payload, message->bytes);
+        event = rw_event_add_large_for(core, message->slot, message->generation, RW_EVENT_DROPPED, message->payload,
+                                       message->bytes);
         if (!event) return 0;
     } else {
         uint8_t *payload;

@@ -1,13 +1,16 @@
 /* The thread behind epoll_watcher.h.
  *
  * Up: ring_epoll, ring_uring. Down: poll(2), eventfd(2), pthreads.
- * It is in one of two states: idle (waits for the control eventfd alone) or watching (waits for the epoll descriptor too).
+ * It is in one of two states: idle (waits for the control eventfd alone) or watching (waits for the epoll descriptor
+ * too).
  *
- *   idle ──knock──> watching ──epoll readable──> watching := no; took := armed, armed := no; took ? write wake_fd ──> idle
+ *   idle ──knock──> watching ──epoll readable──> watching := no; took := armed, armed := no; took ? write wake_fd ──>
+ *   idle
  *
- * Hand-over: arm sets `armed`, then reads `watching`; the thread clears `watching`, then takes `armed`. All are sequentially consistent, so
- * one of the two sees the other: either the thread takes this arm and writes, or arm sees it idle and knocks. Nothing spins: an epoll
- * descriptor that stays readable while nobody is armed puts the thread to idle, and only a knock brings it back. */
+ * Hand-over: arm sets `armed`, then reads `watching`; the thread clears `watching`, then takes `armed`. All are
+ * sequentially consistent, so one of the two sees the other: either the thread takes this arm and writes, or arm sees
+ * it idle and knocks. Nothing spins: an epoll descriptor that stays readable while nobody is armed puts the thread to
+ * idle, and only a knock brings it back. */
 #include "epoll_watcher.h"
 
 #include <errno.h>
@@ -25,14 +28,12 @@
 /* An eventfd's counter cannot run full with ones; a write can fail only by a signal, and all are blocked here. */
 static void eventfd_signal(int32_t fd) {
     const uint64_t one = 1;
-    while (write(fd, &one, sizeof one) < 0 && errno == EINTR) {
-    }
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR) {}
 }
 
 static void eventfd_drain(int32_t fd) {
     uint64_t count;
-    while (read(fd, &count, sizeof count) < 0 && errno == EINTR) {
-    }
+    while (read(fd, &count, sizeof count) < 0 && errno == EINTR) {}
 }
 
 static void *watcher_main(void *context) {
@@ -62,7 +63,8 @@ static int32_t watcher_start(struct rw_epoll_watcher *self) {
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     int result = pthread_create(&self->thread, &attributes, watcher_main, self);
-    /* glibc carves thread-local storage out of the stack: a host with much of it needs the default size (pthread_create(3), EINVAL) */
+    /* glibc carves thread-local storage out of the stack: a host with much of it needs the default size
+     * (pthread_create(3), EINVAL) */
     if (result == EINVAL) result = pthread_create(&self->thread, NULL, watcher_main, self);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -73,7 +75,8 @@ static int32_t watcher_start(struct rw_epoll_watcher *self) {
 void rw_epoll_watcher_init(struct rw_epoll_watcher *watcher, int32_t epoll_fd, int32_t wake_fd) {
     watcher->epoll_fd = epoll_fd;
     watcher->wake_fd = wake_fd;
-    /* Now, and not at the first sleep: connections may have taken every descriptor by then, and a core that cannot sleep spins. */
+    /* Now, and not at the first sleep: connections may have taken every descriptor by then, and a core that cannot
+     * sleep spins. */
     watcher->control_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     watcher->is_running = false;
     atomic_init(&watcher->armed, false);

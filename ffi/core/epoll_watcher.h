@@ -1,8 +1,10 @@
 /* A thread that writes an eventfd when an epoll descriptor becomes readable.
  *
- * Role: the host's event loop can wait for one eventfd only, not for an epoll descriptor; this thread stands in between, while the core sleeps.
- * Up: ring_epoll (for everything), ring_uring (for polled eventfds). Down: poll(2), one thread, started at the first arm.
- * Guarantee: after arm, readiness that is there or comes makes wake_fd readable, until disarm; after disarm at most one late write follows. */
+ * Role: the host's event loop can wait for one eventfd only, not for an epoll descriptor; this thread stands in
+ * between, while the core sleeps.
+ * Up: ring_epoll (for everything), ring_uring (for polled eventfds). Down: poll(2), one thread, started at the first
+ * arm. Guarantee: after arm, readiness that is there or comes makes wake_fd readable, until disarm; after disarm at
+ * most one late write follows. */
 #ifndef RW_EPOLL_WATCHER_H
 #define RW_EPOLL_WATCHER_H
 
@@ -14,8 +16,8 @@
 struct rw_epoll_watcher {
     int32_t epoll_fd;
     int32_t wake_fd;
-    int32_t control_fd; /* eventfd: the sleeper's knock; -1: there was no descriptor yet */
-    bool is_running;    /* the thread */
+    int32_t control_fd;   /* eventfd: the sleeper's knock; -1: there was no descriptor yet */
+    bool is_running;      /* the thread */
     atomic_bool armed;    /* a write to wake_fd is wanted */
     atomic_bool watching; /* the thread looks at epoll_fd, or is about to */
     atomic_bool stopping;

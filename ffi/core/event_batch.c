@@ -36,7 +36,8 @@ void rw_event_batch_begin(struct rw_core *core) {
     core->mail_held_bytes = 0;
 }
 
-struct rw_event *rw_event_add_large_for(struct rw_core *core, uint32_t slot, uint32_t generation, enum rw_event_type type, rw_buffer buffer, uint32_t bytes) {
+struct rw_event *rw_event_add_large_for(struct rw_core *core, uint32_t slot, uint32_t generation,
+                                        enum rw_event_type type, rw_buffer buffer, uint32_t bytes) {
     struct rw_event_batch *batch = &core->events;
     if (batch->held_count == batch->held_capacity) {
         uint32_t capacity = batch->held_capacity ? batch->held_capacity * 2 : 16;

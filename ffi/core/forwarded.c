@@ -27,7 +27,8 @@ static struct text trimmed(const uint8_t *bytes, size_t len) {
     return text;
 }
 
-/* ------------------------------------------------------------------ a node: RFC 7239 §6, and what proxies write into X-Forwarded-For */
+/* ------------------------------------------------------------------ a node
+ * RFC 7239 §6, and what proxies write into X-Forwarded-For */
 
 static int is_obfuscated_port(struct text port) {
     if (port.end - port.at < 2 || *port.at != '_') return 0;
@@ -71,7 +72,8 @@ static void read_node(struct text node, struct rw_forwarded_hop *hop) {
         const uint8_t *bracket = memchr(node.at, ']', bytes);
         if (!bracket) return;
         int bare = bracket + 1 == node.end;
-        if (bare || (bracket[1] == ':' && is_port((struct text){bracket + 2, node.end}))) read_address(AF_INET6, (struct text){node.at + 1, bracket}, hop);
+        if (bare || (bracket[1] == ':' && is_port((struct text){bracket + 2, node.end})))
+            read_address(AF_INET6, (struct text){node.at + 1, bracket}, hop);
     } else if (!colon) {
         read_address(AF_INET, node, hop);
     } else if (memchr(colon + 1, ':', (size_t)(node.end - colon) - 1)) {
@@ -83,8 +85,8 @@ static void read_node(struct text node, struct rw_forwarded_hop *hop) {
 
 /* ------------------------------------------------------------------ an element of Forwarded: RFC 7239 §4 */
 
-/* A quoted string, whose opening quote was taken, without its escapes (RFC 9110 §5.6.4). ret: 1, or 0: it does not end; one that is too long for a
- * node comes out too long */
+/* A quoted string, whose opening quote was taken, without its escapes (RFC 9110 §5.6.4). ret: 1, or 0: it does not end;
+ * one that is too long for a node comes out too long */
 static int take_quoted(struct text *text, uint8_t *out, size_t *bytes) {
     *bytes = 0;
     while (text->at < text->end) {
@@ -100,7 +102,8 @@ static int take_quoted(struct text *text, uint8_t *out, size_t *bytes) {
     return 0;
 }
 
-/* Up to the next semicolon. By the grammar a token; but what a proxy means by an address that it did not quote is as plain. */
+/* Up to the next semicolon. By the grammar a token; but what a proxy means by an address that it did not quote is as
+ * plain. */
 static struct text take_bare(struct text *text) {
     const uint8_t *start = text->at;
     while (text->at < text->end && *text->at != ';') text->at++;
@@ -144,7 +147,8 @@ static void read_element(struct text element, struct rw_forwarded_hop *hop) {
     *hop = found;
 }
 
-/* Is the quote at `at` a part of a quoted string, by the backslashes before it? They are looked at once for each quote: linear. */
+/* Is the quote at `at` a part of a quoted string, by the backslashes before it? They are looked at once for each quote:
+ * linear. */
 static int is_escaped(const uint8_t *bytes, size_t at) {
     size_t count = 0;
     while (count < at && bytes[at - 1 - count] == '\\') count++;

@@ -20,14 +20,16 @@
 
 #define PIPELINE_HOLD_BYTES 16384u
 #define BODY_PIECE_BYTES_MAX 65536u
-/* A body that gets on by less than this within so many body timeouts counts as stalled, too: a byte now and then does not keep it alive. */
+/* A body that gets on by less than this within so many body timeouts counts as stalled, too: a byte now and then does
+ * not keep it alive. */
 #define BODY_PROGRESS_BYTES 1024u
 #define BODY_PROGRESS_TIMEOUTS 4u
 /* Past this much unread body it is cheaper to close than to read on for the next request. */
 #define DISCARD_BYTES_MAX (1u << 20)
-/* The FIN of a peer that has left looks like that of one that still reads. In the middle of a response it counts as gone without any output for so
- * long; with output, its reset tells. In front of a response the host decides, and probes bring the reset: a system forgets a connection that
- * nobody has any more (a minute after, tcp_fin_timeout in tcp(7)), and answers what comes for it with one. */
+/* The FIN of a peer that has left looks like that of one that still reads. In the middle of a response it counts as
+ * gone without any output for so long; with output, its reset tells. In front of a response the host decides, and
+ * probes bring the reset: a system forgets a connection that nobody has any more (a minute after, tcp_fin_timeout in
+ * tcp(7)), and answers what comes for it with one. */
 #define HALF_CLOSED_GRACE_MS 1000u
 #define PROBE_SECONDS 10
 #define PROBES_LOST_MAX 3
@@ -37,7 +39,8 @@
 static void begin_request(struct rw_slot *slot, uint32_t keep_flags) {
     struct rw_slot_http *http = &slot->as.http;
     /* What a header has told of the client holds until the next head: the host may ask while it writes its log. */
-    struct rw_slot_http kept = {.request = http->request, .forwarded_bytes = http->forwarded_bytes, .flags = keep_flags};
+    struct rw_slot_http kept = {
+        .request = http->request, .forwarded_bytes = http->forwarded_bytes, .flags = keep_flags};
     memcpy(kept.forwarded_address, http->forwarded_address, sizeof kept.forwarded_address);
     *http = kept;
 }
@@ -60,13 +63,15 @@ static uint32_t body_due_ms(const struct rw_core *core, const struct rw_slot *sl
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-/* When the clock has something to say: at the deadline, or sooner when a drain lets connections be idle for less time. */
+/* When the clock has something to say: at the deadline, or sooner when a drain lets connections be idle for less
+ * time. */
 static uint32_t due_ms(const struct rw_core *core, const struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
     int first = (http->flags & RW_X_FIRST) != 0;
     if (http->phase == RW_HTTP_BODY) return body_due_ms(core, slot);
     if (!core->drain.active || http->phase != RW_HTTP_IDLE || (first && !core->drain.idle_ms)) return slot->deadline_ms;
-    uint32_t idle_ms = core->now_ms - (first ? slot->opened_ms : slot->deadline_ms - core->limits.keep_alive_timeout_ms);
+    uint32_t idle_ms =
+        core->now_ms - (first ? slot->opened_ms : slot->deadline_ms - core->limits.keep_alive_timeout_ms);
     idle_ms = least(idle_ms, core->now_ms - slot->last_input_ms);
     /* A client that still reads the response to its last request has not had the time for the next. */
     idle_ms = least(idle_ms, rw_connection_has_output(slot) ? 0 : core->now_ms - slot->last_output_ms);
@@ -124,7 +129,8 @@ int rw_http_body_waits(const struct rw_core *core, const struct rw_slot *slot) {
     const struct rw_slot_http *http = &slot->as.http;
     if (http->phase != RW_HTTP_BODY || http->flags & RW_X_COMPLETE || http->body_unacked == 0) return 0;
     if (http->body_unacked >= core->limits.body_window_bytes) return 1;
-    /* Past the budget the window is closed: what the host takes, it may let go of. When it has taken all of it there is nothing to wait for. */
+    /* Past the budget the window is closed: what the host takes, it may let go of. When it has taken all of it there is
+     * nothing to wait for. */
     return !rw_unfinished_admits(core, http->body_held, BODY_PIECE_BYTES_MAX);
 }
 
@@ -149,16 +155,15 @@ static const char *lines_of(uint32_t status) {
     switch (status) {
         case 426:
             return "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"; /* RFC 9110 §7.8 */
-        case 429:
-            return "Retry-After: 10\r\n"; /* a connection of that address must end first */
-        case 503:
-            return "Retry-After: 1\r\n";
-        default:
-            return "";
+        case 429: return "Retry-After: 10\r\n"; /* a connection of that address must end first */
+        case 503: return "Retry-After: 1\r\n";
+        default: return "";
     }
 }
 
-void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status) { rw_http_refuse_because(core, slot, status, NULL); }
+void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status) {
+    rw_http_refuse_because(core, slot, status, NULL);
+}
 
 void rw_http_refuse_because(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *why) {
     struct rw_slot_http *http = &slot->as.http;
@@ -189,7 +194,8 @@ int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot) {
     event->arg0 = (uint32_t)http->abort_cause << 16 | http->abort_status;
     event->arg1 = (uint32_t)http->request << 16;
     http->flags |= RW_X_ABORT_TOLD;
-    if (http->abort_cause == RW_ABORT_PEER_GONE || http->abort_cause == RW_ABORT_WRITE_TIMEOUT) RW_COUNT(core, http_aborts, 1);
+    if (http->abort_cause == RW_ABORT_PEER_GONE || http->abort_cause == RW_ABORT_WRITE_TIMEOUT)
+        RW_COUNT(core, http_aborts, 1);
     return 1;
 }
 
@@ -209,7 +215,8 @@ static uint8_t *put_lower(uint8_t *out, const uint8_t *bytes, size_t len) {
 }
 
 /* The request event: host, target, then the header block (ringway.h, RW_EVENT_REQUEST). */
-static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, int32_t head_bytes, uint32_t event_flags) {
+static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, int32_t head_bytes,
+                        uint32_t event_flags) {
     const struct rw_http_head *head = &core->head;
     uint8_t *payload;
     /* The host comes twice: by itself, and as the field it was taken from. */
@@ -250,19 +257,24 @@ struct refusal {
     const char *why;
 };
 
-/* Does the request ask for a WebSocket? Upgrade is ignored where Connection does not name it: then it was meant for whoever passed it on (RFC
- * 9110 §7.8). In HTTP/1.0 it is always ignored, but what has a key can only be a handshake, and its client is told what it lacks. */
+/* Does the request ask for a WebSocket? Upgrade is ignored where Connection does not name it: then it was meant for
+ * whoever passed it on (RFC
+ * 9110 §7.8). In HTTP/1.0 it is always ignored, but what has a key can only be a handshake, and its client is told what
+ * it lacks. */
 static int asks_for_websocket(const struct rw_http_head *head) {
     if (!(head->flags & RW_HTTP_UPGRADE_WEBSOCKET) || !(head->flags & RW_HTTP_CONNECTION_UPGRADE)) return 0;
     return !(head->flags & RW_HTTP_10) || head->ws_key.bytes;
 }
 
-/* The extensions that the client offers must follow the grammar, whether we speak any of them or not (RFC 6455 §9.1). */
+/* The extensions that the client offers must follow the grammar, whether we speak any of them or not (RFC 6455
+ * §9.1). */
 static int extensions_valid(const struct rw_http_head *head, const uint8_t *bytes) {
     static const char name[] = "sec-websocket-extensions";
     for (uint32_t i = 0; i < head->header_count; i++) {
         const struct rw_http_header *header = &head->headers[i];
-        if (header->name.bytes != sizeof name - 1 || strncasecmp((const char *)bytes + header->name.offset, name, sizeof name - 1) != 0) continue;
+        if (header->name.bytes != sizeof name - 1 ||
+            strncasecmp((const char *)bytes + header->name.offset, name, sizeof name - 1) != 0)
+            continue;
         if (!rw_deflate_offers_valid(bytes + header->value.offset, header->value.bytes)) return 0;
     }
     return 1;
@@ -271,14 +283,17 @@ static int extensions_valid(const struct rw_http_head *head, const uint8_t *byte
 /* The opening handshake, RFC 6455 §4.2.1. */
 static struct refusal check_handshake(const struct rw_http_head *head, const uint8_t *bytes) {
     if (head->flags & RW_HTTP_10) return (struct refusal){400, "a WebSocket handshake needs HTTP/1.1 (RFC 6455, 4.1)"};
-    if (head->method != RW_METHOD_GET) return (struct refusal){400, "a WebSocket handshake is a GET request (RFC 6455, 4.1)"};
-    if (head->flags & RW_HTTP_CHUNKED || head->content_length > 0) return (struct refusal){400, "a WebSocket handshake has no content"};
+    if (head->method != RW_METHOD_GET)
+        return (struct refusal){400, "a WebSocket handshake is a GET request (RFC 6455, 4.1)"};
+    if (head->flags & RW_HTTP_CHUNKED || head->content_length > 0)
+        return (struct refusal){400, "a WebSocket handshake has no content"};
     const uint8_t *version = bytes + head->ws_version.offset;
     if (!head->ws_version.bytes) return (struct refusal){400, "Sec-WebSocket-Version is missing (RFC 6455, 4.1)"};
     if (head->ws_version.bytes != 2 || version[0] != '1' || version[1] != '3') return (struct refusal){426, NULL};
     if (!rw_ws_key_valid(bytes + head->ws_key.offset, head->ws_key.bytes))
         return (struct refusal){400, "Sec-WebSocket-Key is not 16 bytes in base64 (RFC 6455, 4.1)"};
-    if (!extensions_valid(head, bytes)) return (struct refusal){400, "Sec-WebSocket-Extensions is malformed (RFC 6455, 9.1)"};
+    if (!extensions_valid(head, bytes))
+        return (struct refusal){400, "Sec-WebSocket-Extensions is malformed (RFC 6455, 9.1)"};
     return (struct refusal){0, NULL};
 }
 
@@ -292,7 +307,8 @@ static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     if (head->flags & RW_HTTP_CHUNKED) flags |= RW_X_CHUNKED_IN;
     if (head->method == RW_METHOD_CONNECT) flags = (flags | RW_X_CONNECT) & ~(uint32_t)RW_X_KEEP_ALIVE;
     if (asks_for_websocket(head)) {
-        /* A proxy in front may take what follows for frames whatever the answer is: unless it is 101, the connection ends with it. */
+        /* A proxy in front may take what follows for frames whatever the answer is: unless it is 101, the connection
+         * ends with it. */
         flags = (flags | RW_X_UPGRADE) & ~(uint32_t)RW_X_KEEP_ALIVE;
         memcpy(http->ws_accept_key, bytes + head->ws_key.offset, RW_WS_KEY_BYTES);
     }
@@ -341,7 +357,8 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     } else if (head->flags & RW_HTTP_HAS_LENGTH && head->content_length > core->limits.max_body_bytes) {
         refusal.status = 413;
     }
-    if (slot->tls && !rw_tls_may_serve(slot->tls, bytes + head->host.offset, head->host.bytes)) refusal = (struct refusal){421, NULL};
+    if (slot->tls && !rw_tls_may_serve(slot->tls, bytes + head->host.offset, head->host.bytes))
+        refusal = (struct refusal){421, NULL};
     if (refusal.status) {
         RW_COUNT(core, requests, 1);
         rw_http_refuse_because(core, slot, refusal.status, refusal.why);
@@ -395,7 +412,8 @@ static int hold_body(struct rw_core *core, struct rw_slot *slot, size_t bytes, i
 static size_t discard_body(struct rw_core *core, struct rw_slot *slot, size_t used, size_t data_bytes, int end) {
     struct rw_slot_http *http = &slot->as.http;
     http->body_received += data_bytes;
-    if (http->body_received > core->limits.max_body_bytes || http->body_received - http->body_mark > DISCARD_BYTES_MAX) {
+    if (http->body_received > core->limits.max_body_bytes ||
+        http->body_received - http->body_mark > DISCARD_BYTES_MAX) {
         rw_connection_finish(core, slot);
         return 0;
     }
@@ -522,7 +540,8 @@ static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
     if (http->flags & RW_X_CONTINUE) {
         http->flags &= ~(uint32_t)RW_X_CONTINUE;
         /* A body that came without waiting needs no invitation. */
-        if (!(http->flags & RW_X_BEGUN) && http->body_received == 0 && !slot->input_bytes) rw_http_write_continue(core, slot);
+        if (!(http->flags & RW_X_BEGUN) && http->body_received == 0 && !slot->input_bytes)
+            rw_http_write_continue(core, slot);
     }
 }
 
@@ -546,7 +565,8 @@ void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_http *http = &slot->as.http;
     /* Input that waits for the host was sent before the end of stream: BODY_ACK or RESUME go on with it. */
     if (slot->input_bytes && (slot->state.paused_by_host || rw_http_body_waits(core, slot))) return;
-    if (http->phase == RW_HTTP_RECEIVED && rw_listener_is_of(core, slot) && core->listeners[slot->listener].flags & RW_LISTENER_ABORT_AT_FIN) {
+    if (http->phase == RW_HTTP_RECEIVED && rw_listener_is_of(core, slot) &&
+        core->listeners[slot->listener].flags & RW_LISTENER_ABORT_AT_FIN) {
         /* The host may have been told of the request in this very turn. */
         if (slot->state.end_seen) {
             rw_connection_terminate(core, slot);
@@ -578,7 +598,8 @@ void rw_http_drain(struct rw_core *core, struct rw_slot *slot) {
     int comes = slot->input_bytes || (slot->tls && rw_tls_is_shaking_hands(slot->tls));
     if (http->phase != RW_HTTP_IDLE || comes) return;
     if (at_once) rw_connection_finish(core, slot);
-    else rw_connection_arm_timer(core, slot, due_ms(core, slot)); /* also when it is due: what has come by then is read first */
+    /* also when it is due: what has come by then is read first */
+    else rw_connection_arm_timer(core, slot, due_ms(core, slot));
 }
 
 /* Idle for as long as a drain allows. ret: 1 it ends, 0 its next request has come this very moment */
@@ -589,11 +610,12 @@ static int end_idle(struct rw_core *core, struct rw_slot *slot) {
     return 1;
 }
 
-/* A peer whose input is held back is not read from, so that its leaving goes unseen. It may have half-closed only: it counts as gone when
- * nothing went either way for a body timeout. */
+/* A peer whose input is held back is not read from, so that its leaving goes unseen. It may have half-closed only: it
+ * counts as gone when nothing went either way for a body timeout. */
 static int is_gone(const struct rw_core *core, const struct rw_slot *slot) {
     if (slot->state.send_inflight || slot->state.send_refused) return 0;
-    if (core->now_ms - slot->last_output_ms < core->limits.body_timeout_ms) return 0; /* it may be weeks ago, see age.h */
+    /* it may be weeks ago, see age.h */
+    if (core->now_ms - slot->last_output_ms < core->limits.body_timeout_ms) return 0;
     /* What the host has paused may have come whole, and its end with it: only a reset tells then. */
     short events = slot->state.paused_by_host ? 0 : POLLRDHUP;
     struct pollfd asked = {.fd = slot->fd, .events = events};
@@ -625,7 +647,8 @@ static void await_answer(struct rw_core *core, struct rw_slot *slot) {
         rw_connection_terminate(core, slot);
         return;
     }
-    struct rw_event *event = http->flags & RW_X_HALF_CLOSED ? NULL : rw_event_add(core, slot, RW_EVENT_HALF_CLOSED, 0, NULL);
+    struct rw_event *event =
+        http->flags & RW_X_HALF_CLOSED ? NULL : rw_event_add(core, slot, RW_EVENT_HALF_CLOSED, 0, NULL);
     if (event) {
         event->arg1 = (uint32_t)http->request << 16;
         http->flags |= RW_X_HALF_CLOSED;
@@ -717,10 +740,7 @@ void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
             RW_COUNT(core, timeouts_head, 1);
             rw_http_refuse(core, slot, 408);
             break;
-        case RW_HTTP_BODY:
-            on_body_timer(core, slot, due);
-            break;
-        case RW_HTTP_RECEIVED:
-            break;
+        case RW_HTTP_BODY: on_body_timer(core, slot, due); break;
+        case RW_HTTP_RECEIVED: break;
     }
 }

@@ -1,4 +1,5 @@
-/* HTTP/1.1, sending side, see http.h. The core writes all framing fields, so that a response is never ambiguous (RFC 9112 §6). */
+/* HTTP/1.1, sending side, see http.h. The core writes all framing fields, so that a response is never ambiguous (RFC
+ * 9112 §6). */
 #include "http.h"
 
 #include <stdio.h>
@@ -12,8 +13,8 @@
 #include "ws.h"
 #include "ws_handshake.h"
 
-/* "HTTP/1.1 200 " + reason + CRLF, Connection, Date, Content-Length with 20 digits: fits whatever the values are. A status given as text has
- * its own length on top. */
+/* "HTTP/1.1 200 " + reason + CRLF, Connection, Date, Content-Length with 20 digits: fits whatever the values are. A
+ * status given as text has its own length on top. */
 #define FRAMING_BYTES_MAX 256u
 /* Bodies up to this are copied behind their head, so that both are one contiguous send. */
 #define INLINE_BODY_BYTES 16384u
@@ -130,11 +131,13 @@ struct status {
 };
 
 /* Take the status off the front of the data. ret: bytes taken, -1: the data is shorter than it says */
-static int32_t read_status(struct status *status, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+static int32_t read_status(struct status *status, const struct rw_command *command, const uint8_t *data,
+                           uint64_t bytes) {
     *status = (struct status){.number = command->arg0 & 0xFFFFu};
     if (!(command->flags & RW_RESPOND_STATUS_TEXT)) return 0;
     if (bytes < 1 || bytes - 1 < data[0]) return -1;
-    /* A control character could end the line early, and with it who decides what is framing: then the number speaks (RFC 9112 §4). */
+    /* A control character could end the line early, and with it who decides what is framing: then the number speaks
+     * (RFC 9112 §4). */
     int printable = data[0] > 0;
     for (uint32_t i = 1; i <= data[0]; i++) printable &= data[i] == '\t' || (data[i] >= 0x20 && data[i] != 0x7F);
     if (printable) {
@@ -166,14 +169,17 @@ static uint8_t *put_date(const struct rw_core *core, uint8_t *out) {
 /* No body and no Content-Length, whatever the host gave (RFC 9110 §8.6, §15.3.5, §15.4.5). */
 static int is_bodiless(uint32_t status) { return status < 200 || status == 204 || status == 304; }
 
-/* A success of CONNECT has neither Content-Length nor Transfer-Encoding: what follows its head is no content (RFC 9110 §9.3.6). The connection
- * ends behind it, since nothing here is a tunnel. */
-static int is_tunnel(const struct rw_slot *slot, uint32_t status) { return slot->as.http.flags & RW_X_CONNECT && status >= 200 && status < 300; }
+/* A success of CONNECT has neither Content-Length nor Transfer-Encoding: what follows its head is no content (RFC 9110
+ * §9.3.6). The connection ends behind it, since nothing here is a tunnel. */
+static int is_tunnel(const struct rw_slot *slot, uint32_t status) {
+    return slot->as.http.flags & RW_X_CONNECT && status >= 200 && status < 300;
+}
 
 /* May the host answer the present request with this command? */
 static int expects(const struct rw_slot *slot, const struct rw_command *command) {
     const struct rw_slot_http *http = &slot->as.http;
-    return http->request == (uint16_t)command->request && http->phase >= RW_HTTP_BODY && !(http->flags & (RW_X_COMPLETE | RW_X_ANSWERED_BY_CORE));
+    return http->request == (uint16_t)command->request && http->phase >= RW_HTTP_BODY &&
+           !(http->flags & (RW_X_COMPLETE | RW_X_ANSWERED_BY_CORE));
 }
 
 /* A body that is still coming and longer than what we would read and throw away: say that the connection ends here. */
@@ -186,7 +192,8 @@ static uint8_t *put_connection(const struct rw_core *core, struct rw_slot *slot,
     struct rw_slot_http *http = &slot->as.http;
     /* A peer that has half-closed still gets answers to what it sent before. */
     int last = slot->state.peer_closed && slot->input_bytes == 0;
-    if (command_flags & RW_RESPOND_CLOSE || core->drain.active || last || body_is_left(slot)) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+    if (command_flags & RW_RESPOND_CLOSE || core->drain.active || last || body_is_left(slot))
+        http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     if (!(http->flags & RW_X_KEEP_ALIVE)) return put_text(out, "Connection: close\r\n");
     return http->flags & RW_X_HTTP10 ? put_text(out, "Connection: keep-alive\r\n") : out;
 }
@@ -200,7 +207,8 @@ static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t byt
     return out;
 }
 
-static void commit(struct rw_core *core, struct rw_slot *slot, const uint8_t *start, const uint8_t *end, uint64_t reserved) {
+static void commit(struct rw_core *core, struct rw_slot *slot, const uint8_t *start, const uint8_t *end,
+                   uint64_t reserved) {
     rw_outbox_unreserve(&core->outbox, slot, (uint32_t)(reserved - (uint64_t)(end - start)));
     rw_connection_mark_dirty(core, slot);
 }
@@ -213,18 +221,22 @@ static int write_body(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     return 1;
 }
 
-void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data,
+                     uint64_t bytes) {
     struct rw_slot_http *http = &slot->as.http;
     struct status status;
     int32_t status_bytes = read_status(&status, command, data, bytes);
-    if (!expects(slot, command) || http->flags & RW_X_BEGUN || status_bytes < 0 || command->arg1 > bytes - (uint64_t)status_bytes) return;
+    if (!expects(slot, command) || http->flags & RW_X_BEGUN || status_bytes < 0 ||
+        command->arg1 > bytes - (uint64_t)status_bytes)
+        return;
     const uint8_t *headers = data + status_bytes;
     const uint8_t *body = headers + command->arg1;
     uint64_t body_bytes = bytes - (uint64_t)status_bytes - command->arg1;
     int bodiless = is_bodiless(status.number);
     int head_only = (http->flags & RW_X_HEAD) != 0;
     /* The length of what GET would have sent is not known here when a HEAD handler gave no body (RFC 9110 §9.3.2). */
-    int unsized = (body_bytes == 0 && (head_only || command->flags & RW_RESPOND_NO_LENGTH)) || is_tunnel(slot, status.number);
+    int unsized =
+        (body_bytes == 0 && (head_only || command->flags & RW_RESPOND_NO_LENGTH)) || is_tunnel(slot, status.number);
     /* Without a length the body of any other response ends with the connection (RFC 9112 §6.3). */
     if (unsized && !head_only && !bodiless) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     uint64_t here = head_only || bodiless || body_bytes > INLINE_BODY_BYTES ? 0 : body_bytes;
@@ -246,7 +258,8 @@ void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw
     rw_http_response_complete(core, slot);
 }
 
-void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
+                           const uint8_t *data, uint64_t bytes) {
     struct rw_slot_http *http = &slot->as.http;
     struct status status;
     int32_t status_bytes = read_status(&status, command, data, bytes);
@@ -317,13 +330,15 @@ static uint32_t try_room(const struct rw_slot *slot) {
     return slot->out_bytes < RW_RESPOND_TRY_WINDOW_BYTES ? RW_RESPOND_TRY_WINDOW_BYTES - slot->out_bytes : 0;
 }
 
-/* What fits the window is queued and goes out with everything else of this tick; only for more is the kernel asked at once.
+/* What fits the window is queued and goes out with everything else of this tick; only for more is the kernel asked at
+ * once.
  * ret: bytes accepted, -1: the connection is at its end */
 static int64_t offer(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
     uint64_t accepted = 0;
     uint64_t kept;
     do {
-        if (bytes - accepted > try_room(slot)) accepted += rw_connection_send_now(core, slot, data + accepted, bytes - accepted);
+        if (bytes - accepted > try_room(slot))
+            accepted += rw_connection_send_now(core, slot, data + accepted, bytes - accepted);
         kept = bytes - accepted < try_room(slot) ? bytes - accepted : try_room(slot);
         if (kept && !write_body(core, slot, data + accepted, kept)) return -1;
         accepted += kept;
@@ -361,7 +376,9 @@ void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot) {
         rw_connection_terminate(core, slot);
         return;
     }
-    if (http->flags & RW_X_CHUNKED_OUT && !(http->flags & RW_X_HEAD) && !write_body(core, slot, (const uint8_t *)"0\r\n\r\n", 5)) return;
+    if (http->flags & RW_X_CHUNKED_OUT && !(http->flags & RW_X_HEAD) &&
+        !write_body(core, slot, (const uint8_t *)"0\r\n\r\n", 5))
+        return;
     http->flags &= ~(uint32_t)(RW_X_DRAIN_WANTED | RW_X_DRAIN_DUE);
     rw_http_response_complete(core, slot);
 }
@@ -388,13 +405,16 @@ void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes
     rw_http_update_pause(core, slot);
 }
 
-int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
+int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
+                        const uint8_t *data, uint64_t bytes) {
     struct rw_slot_http *http = &slot->as.http;
     uint32_t behavior = command->arg0 & (RW_BEHAVIORS_MAX - 1);
     uint32_t leading_bytes = command->arg0 >> 8;
     uint32_t offer_bytes = command->arg1;
     if ((uint64_t)offer_bytes + leading_bytes > bytes) return RW_ERR_INVALID;
-    if (!(http->flags & RW_X_UPGRADE) || http->phase != RW_HTTP_RECEIVED || http->flags & (RW_X_BEGUN | RW_X_ANSWERED_BY_CORE)) return RW_ERR_STALE;
+    if (!(http->flags & RW_X_UPGRADE) || http->phase != RW_HTTP_RECEIVED ||
+        http->flags & (RW_X_BEGUN | RW_X_ANSWERED_BY_CORE))
+        return RW_ERR_STALE;
     const uint8_t *leading = data + offer_bytes;
     const uint8_t *trailing = leading + leading_bytes;
     uint64_t room = FRAMING_BYTES_MAX + RW_DEFLATE_HEADER_BYTES_MAX + bytes;
@@ -420,7 +440,8 @@ int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct
     return RW_OK;
 }
 
-void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *extra, const char *why) {
+void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *extra,
+                           const char *why) {
     const char *reason = reason_of(status);
     const char *between = why ? ": " : "";
     if (!why) why = "";

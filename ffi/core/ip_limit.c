@@ -24,7 +24,8 @@ int32_t rw_ip_limit_open(struct rw_ip_limit *limit, uint32_t most, struct rw_shm
         rw_shm_ip_clear(shm, worker); /* of a predecessor: a cell that was full stays so */
         return RW_OK;
     }
-    void *memory = mmap(NULL, PRIVATE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(NULL, PRIVATE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return -ENOMEM;
     limit->cells = memory;
     /* Without a secret an attacker could at most be counted together with somebody. */
@@ -48,8 +49,10 @@ static uint32_t key_of(const struct rw_ip_limit *limit, const uint8_t *ip) {
 
 /* Where the cells of a key are: of a product with a large odd number, a different one for each row, the upper bits. */
 static void locate(uint32_t key, uint32_t at[RW_IP_ROWS]) {
-    static const uint64_t odd[RW_IP_ROWS] = {0x9e3779b97f4a7c15ull, 0xc2b2ae3d27d4eb4full, 0xd6e8feb86659fd93ull, 0xa0761d6478bd642full};
-    for (uint32_t row = 0; row < RW_IP_ROWS; row++) at[row] = row * RW_IP_CELLS + (uint32_t)(key * odd[row] >> (64 - CELL_BITS));
+    static const uint64_t odd[RW_IP_ROWS] = {0x9e3779b97f4a7c15ull, 0xc2b2ae3d27d4eb4full, 0xd6e8feb86659fd93ull,
+                                             0xa0761d6478bd642full};
+    for (uint32_t row = 0; row < RW_IP_ROWS; row++)
+        at[row] = row * RW_IP_CELLS + (uint32_t)(key * odd[row] >> (64 - CELL_BITS));
 }
 
 static uint32_t load(const _Atomic uint16_t *cell) { return atomic_load_explicit(cell, memory_order_relaxed); }
@@ -78,8 +81,8 @@ static uint32_t count_of(const struct rw_ip_limit *limit, const uint32_t at[RW_I
     return least(sums);
 }
 
-/* Only this worker writes the cell. One that is full stays so: how many it stands for is not known any more. It takes two addresses with tens of
- * thousands of connections that share it, and then the other rows still tell. */
+/* Only this worker writes the cell. One that is full stays so: how many it stands for is not known any more. It takes
+ * two addresses with tens of thousands of connections that share it, and then the other rows still tell. */
 static void add(struct rw_ip_limit *limit, const uint32_t at[RW_IP_ROWS], int32_t by) {
     for (uint32_t row = 0; row < RW_IP_ROWS; row++) {
         _Atomic uint16_t *cell = &limit->cells[at[row]];

@@ -16,24 +16,29 @@
 
 #define RW_RING_ENTRIES_DEFAULT 4096u
 #define RW_RECV_BUFFERS_DEFAULT 512u
-#define RW_RECV_BUFFER_BYTES_DEFAULT 8192u /* 512 * 8 KiB = 4 MiB a worker, touched only under load (the ring hands out warm ones last-in first-out where it can) */
+/* 512 * 8 KiB = 4 MiB a worker, touched only under load (the ring hands out warm ones last-in first-out where it
+ * can) */
+#define RW_RECV_BUFFER_BYTES_DEFAULT 8192u
 
 /* One event batch: 4096 records of 32 bytes, and 1 MiB of payload that is written from its start every turn. */
 #define RW_EVENTS_CAPACITY 4096u
 #define RW_PAYLOAD_BYTES (1u << 20)
-/* Behind the payload, in the same mapping: for the host, which copies short payloads there under objects that it uses again. Nothing here
- * writes to it, but commands may name it as they name the payload. */
+/* Behind the payload, in the same mapping: for the host, which copies short payloads there under objects that it uses
+ * again. Nothing here writes to it, but commands may name it as they name the payload. */
 #define RW_LEND_BYTES (1u << 20)
 #define RW_COMMANDS_CAPACITY 4096u
 #define RW_DATA_BYTES (1u << 20)
-/* What an event counts for beside its payload where a host says how much it takes (RW_COMMAND_RESUME): about what it costs to keep it. */
+/* What an event counts for beside its payload where a host says how much it takes (RW_COMMAND_RESUME): about what it
+ * costs to keep it. */
 #define RW_WINDOW_EVENT_BYTES 256u
 
 #define RW_EVENT_LARGE_BYTES 65536u /* payloads above this are handed over in place, not copied into the payload area */
-/* Input that waits for turns. Past it few receive buffers go round, so that no socket brings more than a little before its receive has been stopped. */
+/* Input that waits for turns. Past it few receive buffers go round, so that no socket brings more than a little before
+ * its receive has been stopped. */
 #define RW_KEPT_BYTES_HIGH (4u << 20)
 #define RW_RECV_BUFFERS_LEAST 8u
-#define RW_HELD_BYTES_MAX (4u << 20) /* of connections' payloads in place, in one batch; a single larger one goes all the same */
+#define RW_HELD_BYTES_MAX \
+    (4u << 20) /* of connections' payloads in place, in one batch; a single larger one goes all the same */
 
 #define RW_HEAD_BYTES_DEFAULT 16384u
 #define RW_HEAD_BYTES_MAX 65535u /* lengths within a head are u16 */
@@ -56,14 +61,15 @@
 #define RW_WRITE_TIMEOUT_MS_DEFAULT 30000u
 #define RW_LINGER_TIMEOUT_MS_DEFAULT 2000u
 #define RW_MIN_BYTES_PER_SECOND_DEFAULT 1024u
-#define RW_UNREAD_WAIT_MS_MAX 86400000u    /* however much is unread: far from where a clock of 32 bits wraps */
+#define RW_UNREAD_WAIT_MS_MAX 86400000u /* however much is unread: far from where a clock of 32 bits wraps */
 
 #define RW_WS_CONTROL_BYTES_MAX 125u        /* RFC 6455 §5.5 */
 #define RW_WS_HEADER_BYTES_MAX 14u          /* 2 + 8 length + 4 mask */
 #define RW_WS_CONTROL_QUEUE_BYTES_MAX 4096u /* pongs queued to one socket, at most */
 
-#define RW_WS_RATE_BURST_MS 2000u           /* what a rate allows in so long may come at once */
-#define RW_WS_SEND_AT_ONCE_BYTES 16384u /* of what the host sends with RW_BEHAVIOR_LIMIT_BEFORE, before it meets the kernel */
+#define RW_WS_RATE_BURST_MS 2000u /* what a rate allows in so long may come at once */
+#define RW_WS_SEND_AT_ONCE_BYTES \
+    16384u                     /* of what the host sends with RW_BEHAVIOR_LIMIT_BEFORE, before it meets the kernel */
 #define RW_SEND_IOVECS_MAX 16u /* segments of one send */
 #define RW_TIMER_TICK_MS 64u
 
@@ -72,11 +78,13 @@
 #define RW_TOPICS_DEFAULT (1u << 20) /* of a worker: 200 bytes each with names of 50, 1.2 KiB with the longest */
 #define RW_NODE_RING_BYTES_DEFAULT (1u << 20)
 #define RW_NODE_OUTBOX_BYTES_MAX (16u << 20) /* per receiving worker; past it messages are dropped and counted */
-#define RW_MAIL_HELD_BYTES_MAX (16u << 20)   /* of large mail, handed to the host in one batch; a single larger one goes all the same */
-#define RW_INTEREST_CELLS (1u << 18)         /* u16 counters per worker: 512 KiB, touched where topics fall */
+#define RW_MAIL_HELD_BYTES_MAX \
+    (16u << 20) /* of large mail, handed to the host in one batch; a single larger one goes all the same */
+#define RW_INTEREST_CELLS (1u << 18) /* u16 counters per worker: 512 KiB, touched where topics fall */
 
-/* Counters of addresses per worker, for max_connections_per_ip: 4 rows of u16, 2 MiB, untouched without a limit. With 100,000 addresses on a node one
- * in a hundred is counted one too many, with a million the typical error is two (ip_limit.h). */
+/* Counters of addresses per worker, for max_connections_per_ip: 4 rows of u16, 2 MiB, untouched without a limit. With
+ * 100,000 addresses on a node one in a hundred is counted one too many, with a million the typical error is two
+ * (ip_limit.h). */
 #define RW_IP_ROWS 4u
 #define RW_IP_CELLS (1u << 18)
 #define RW_IP_CONNECTIONS_MAX 65534u /* below what a cell holds */

@@ -24,7 +24,8 @@ int32_t rw_core_listen(struct rw_core *core, int32_t fd, uint32_t index, uint32_
     struct rw_listener *listener = &core->listeners[index];
     if (listener->used) return RW_ERR_FULL;
     /* Its TLS may have been set before. */
-    *listener = (struct rw_listener){.fd = fd, .used = 1, .flags = flags, .generation = listener->generation + 1, .tls = listener->tls};
+    *listener = (struct rw_listener){
+        .fd = fd, .used = 1, .flags = flags, .generation = listener->generation + 1, .tls = listener->tls};
     int32_t result = arm(core, index);
     if (result != RW_OK) listener->used = 0;
     return result;
@@ -95,7 +96,8 @@ void rw_listener_retry(struct rw_core *core) {
     core->accept_retry_ms = 0;
     for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) {
         struct rw_listener *listener = &core->listeners[i];
-        if (listener->used && !listener->armed && !listener->stopped && arm(core, i) != RW_OK) rw_core_retry_accept(core, core->now_ms + RETRY_MS);
+        if (listener->used && !listener->armed && !listener->stopped && arm(core, i) != RW_OK)
+            rw_core_retry_accept(core, core->now_ms + RETRY_MS);
     }
 }
 
@@ -127,9 +129,7 @@ void rw_listener_on_accept(struct rw_core *core, const struct rw_completion *com
             rest = 1;
             break;
         case -ECONNABORTED:
-        case -EPROTO:
-            RW_COUNT(core, refused_aborted, 1);
-            break;
+        case -EPROTO: RW_COUNT(core, refused_aborted, 1); break;
         default:
             if (completion->result >= 0) {
                 on_connection(core, index, completion->result);

@@ -67,8 +67,9 @@ static int has_opened(struct rw_shm_header *shm, uint32_t from, uint32_t to) {
     return (int)(atomic_load(&rw_shm_worker(shm, from)->opened[to / 64]) >> (to % 64) & 1);
 }
 
-/* Nothing that waits for our predecessor is ours. The bits are taken before the positions are looked at: what a sender writes after that it
- * tells us again. A ring that is opened later has nothing in it but what its sender means for us. ret: 0 out of memory */
+/* Nothing that waits for our predecessor is ours. The bits are taken before the positions are looked at: what a sender
+ * writes after that it tells us again. A ring that is opened later has nothing in it but what its sender means for us.
+ * ret: 0 out of memory */
 static int incoming_forget(struct rw_node_bus *bus) {
     for (uint32_t i = 0; i < RW_NODE_WORDS; i++) atomic_exchange(&bus->self->pending[i], 0);
     for (uint32_t w = 0; w < bus->shm->worker_count; w++) {
@@ -87,7 +88,8 @@ static void set_others(struct rw_node_bus *bus) {
     rw_node_bit_clear(bus->others, bus->worker);
 }
 
-/* Rings that a predecessor has written to: whoever reads them looks once more, for it may have died between writing and telling.
+/* Rings that a predecessor has written to: whoever reads them looks once more, for it may have died between writing and
+ * telling.
  * ret: 0 out of memory */
 static int outgoing_take_over(struct rw_node_bus *bus) {
     for (uint32_t i = 0; i < bus->words; i++)
@@ -109,7 +111,8 @@ static void bus_free(struct rw_node_bus *bus) {
     free(bus);
 }
 
-struct rw_node_bus *rw_node_bus_create(struct rw_shm_header *shm, uint32_t worker, const int32_t *inbox_fds, struct rw_stats *stats) {
+struct rw_node_bus *rw_node_bus_create(struct rw_shm_header *shm, uint32_t worker, const int32_t *inbox_fds,
+                                       struct rw_stats *stats) {
     if (shm == NULL || worker >= shm->worker_count || inbox_fds == NULL || stats == NULL) {
         errno = EINVAL;
         return NULL;

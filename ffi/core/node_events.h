@@ -1,8 +1,9 @@
-/* What the host hears of its node: interest of this worker that has changed (RW_EVENT_INTEREST), and mail of other workers (RW_EVENT_MAIL).
+/* What the host hears of its node: interest of this worker that has changed (RW_EVENT_INTEREST), and mail of other
+ * workers (RW_EVENT_MAIL).
  *
- * Role: topics and node_bus → event batch. Up: core, at the start of a turn. Interest has a quarter of a batch at most, and both together
- * have half: so whatever there is to tell of the one, there is room for the other, and for connections. What finds none is told in the
- * next turn, in order. */
+ * Role: topics and node_bus → event batch. Up: core, at the start of a turn. Interest has a quarter of a batch at most,
+ * and both together have half: so whatever there is to tell of the one, there is room for the other, and for
+ * connections. What finds none is told in the next turn, in order. */
 #ifndef RW_NODE_EVENTS_H
 #define RW_NODE_EVENTS_H
 

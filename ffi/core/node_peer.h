@@ -1,6 +1,8 @@
-/* What the node bus keeps of itself and of the other workers: shared by node_bus.c, node_send.c and node_receive.c, and by nobody else.
+/* What the node bus keeps of itself and of the other workers: shared by node_bus.c, node_send.c and node_receive.c, and
+ * by nobody else.
  *
- * A peer is made when there is first something to say to it or to hear from it, so places where nobody ever lived cost a pointer. */
+ * A peer is made when there is first something to say to it or to hear from it, so places where nobody ever lived cost
+ * a pointer. */
 #ifndef RW_NODE_PEER_H
 #define RW_NODE_PEER_H
 
@@ -50,7 +52,9 @@ struct rw_node_bus {
     struct rw_node_peer *peers[]; /* worker_count; NULL: nothing has passed yet */
 };
 
-static inline void rw_node_count(uint64_t *field, uint64_t by) { __atomic_store_n(field, __atomic_load_n(field, __ATOMIC_RELAXED) + by, __ATOMIC_RELAXED); }
+static inline void rw_node_count(uint64_t *field, uint64_t by) {
+    __atomic_store_n(field, __atomic_load_n(field, __ATOMIC_RELAXED) + by, __ATOMIC_RELAXED);
+}
 
 /* ------------------------------------------------------------------ sets of workers */
 
@@ -58,7 +62,9 @@ static inline void rw_node_bit_set(uint64_t *words, uint32_t bit) { words[bit / 
 
 static inline void rw_node_bit_clear(uint64_t *words, uint32_t bit) { words[bit / 64] &= ~((uint64_t)1 << (bit % 64)); }
 
-static inline int rw_node_bit_test(const uint64_t *words, uint32_t bit) { return (int)(words[bit / 64] >> (bit % 64) & 1); }
+static inline int rw_node_bit_test(const uint64_t *words, uint32_t bit) {
+    return (int)(words[bit / 64] >> (bit % 64) & 1);
+}
 
 static inline int rw_node_any(const struct rw_node_bus *bus, const uint64_t *words) {
     uint64_t any = 0;
@@ -76,8 +82,9 @@ static inline uint32_t rw_node_bit_next(const struct rw_node_bus *bus, const uin
     return RW_WORKERS_MAX;
 }
 
-#define RW_NODE_EACH(bus, words, worker) \
-    for (uint32_t worker = rw_node_bit_next(bus, words, 0); worker < RW_WORKERS_MAX; worker = rw_node_bit_next(bus, words, worker + 1))
+#define RW_NODE_EACH(bus, words, worker)                                             \
+    for (uint32_t worker = rw_node_bit_next(bus, words, 0); worker < RW_WORKERS_MAX; \
+         worker = rw_node_bit_next(bus, words, worker + 1))
 
 /* ------------------------------------------------------------------ between the three files */
 

@@ -3,10 +3,11 @@
  * Role: records → messages. Up: core, once a turn. Down: node_ring reads and checks records.
  *
  * Invariants:
- *  - `read` is stored only behind records we have done with, and our own position is kept in private memory, so nothing another process writes
- *    can move it. What is refused stays in its ring, and so does everything behind it.
+ *  - `read` is stored only behind records we have done with, and our own position is kept in private memory, so nothing
+ *    another process writes can move it. What is refused stays in its ring, and so does everything behind it.
  *  - A record that makes no sense empties its ring (read = written) and is counted.
- *  - A record after the first is taken only when it continues the very message that is being put together (sender's epoch, offset, total). */
+ *  - A record after the first is taken only when it continues the very message that is being put together (sender's
+ *    epoch, offset, total). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,8 +36,9 @@ void rw_node_assembly_discard(struct rw_node_bus *bus, struct rw_node_peer *peer
     bus->assemblies--;
 }
 
-static enum outcome hand_over(struct rw_node_bus *bus, const struct receiver *receiver, const struct rw_node_record *first, uint32_t from,
-                              const uint8_t *topic, const uint8_t *payload) {
+static enum outcome hand_over(struct rw_node_bus *bus, const struct receiver *receiver,
+                              const struct rw_node_record *first, uint32_t from, const uint8_t *topic,
+                              const uint8_t *payload) {
     const struct rw_node_message message = {
         .topic = topic,
         .payload = payload,
@@ -54,7 +56,8 @@ static enum outcome hand_over(struct rw_node_bus *bus, const struct receiver *re
     return MESSAGE_TAKEN;
 }
 
-static enum outcome assembly_begin(struct rw_node_bus *bus, struct rw_node_peer *peer, const struct rw_node_record *record, const uint8_t *content) {
+static enum outcome assembly_begin(struct rw_node_bus *bus, struct rw_node_peer *peer,
+                                   const struct rw_node_record *record, const uint8_t *content) {
     struct rw_node_assembly *assembly = &peer->assembly;
     assembly->bytes = malloc((size_t)record->topic_bytes + record->payload_bytes);
     if (assembly->bytes == NULL) {
@@ -70,17 +73,18 @@ static enum outcome assembly_begin(struct rw_node_bus *bus, struct rw_node_peer 
 }
 
 static int continues(const struct rw_node_assembly *assembly, const struct rw_node_record *record) {
-    return assembly->bytes != NULL && assembly->first.epoch == record->epoch && assembly->first.topic_hash == record->topic_hash &&
-           assembly->first.payload_bytes == record->payload_bytes && assembly->have == record->offset &&
-           ((assembly->first.flags ^ record->flags) & RW_NODE_MAIL) == 0;
+    return assembly->bytes != NULL && assembly->first.epoch == record->epoch &&
+           assembly->first.topic_hash == record->topic_hash && assembly->first.payload_bytes == record->payload_bytes &&
+           assembly->have == record->offset && ((assembly->first.flags ^ record->flags) & RW_NODE_MAIL) == 0;
 }
 
 /* Take one valid record. */
-static enum outcome take_record(struct rw_node_bus *bus, uint32_t from, const struct rw_node_record *record, const uint8_t *content,
-                                const struct receiver *receiver) {
+static enum outcome take_record(struct rw_node_bus *bus, uint32_t from, const struct rw_node_record *record,
+                                const uint8_t *content, const struct receiver *receiver) {
     struct rw_node_peer *peer = bus->peers[from];
     struct rw_node_assembly *assembly = &peer->assembly;
-    if ((record->flags & RW_NODE_MAIL) != 0 && record->topic_hash != bus->epoch) return PART_TAKEN; /* for our predecessor */
+    /* for our predecessor */
+    if ((record->flags & RW_NODE_MAIL) != 0 && record->topic_hash != bus->epoch) return PART_TAKEN;
     if ((record->flags & RW_NODE_FIRST) != 0) {
         rw_node_assembly_discard(bus, peer); /* its sender died in the middle of it */
         if ((record->flags & RW_NODE_LAST) == 0) return assembly_begin(bus, peer, record, content);
@@ -96,26 +100,29 @@ static enum outcome take_record(struct rw_node_bus *bus, uint32_t from, const st
         assembly->have += record->part_bytes;
         return PART_TAKEN;
     }
-    const enum outcome outcome = hand_over(bus, receiver, &assembly->first, from, assembly->bytes, assembly->bytes + assembly->first.topic_bytes);
+    const enum outcome outcome = hand_over(bus, receiver, &assembly->first, from, assembly->bytes,
+                                           assembly->bytes + assembly->first.topic_bytes);
     if (outcome != REFUSED) rw_node_assembly_discard(bus, peer);
     return outcome;
 }
 
-/* Free what dead senders left unfinished. The epoch is read first: everything its predecessor wrote is visible after it has changed. */
+/* Free what dead senders left unfinished. The epoch is read first: everything its predecessor wrote is visible after it
+ * has changed. */
 static void drop_orphans(struct rw_node_bus *bus) {
     for (uint32_t w = 0; w < bus->shm->worker_count && bus->assemblies > 0; w++) {
         struct rw_node_peer *peer = bus->peers[w];
         if (peer == NULL || peer->assembly.bytes == NULL) continue;
         const uint32_t epoch = atomic_load_explicit(&rw_shm_worker(bus->shm, w)->epoch, memory_order_acquire);
-        if (epoch != peer->assembly.first.epoch && atomic_load_explicit(&peer->in->written, memory_order_acquire) == peer->read)
+        if (epoch != peer->assembly.first.epoch &&
+            atomic_load_explicit(&peer->in->written, memory_order_acquire) == peer->read)
             rw_node_assembly_discard(bus, peer);
     }
 }
 
 /* ------------------------------------------------------------------ rings */
 
-/* Store how far we have read, and note a sender that waits for room. Half a ring is enough for any record and its pad, and a sender cannot be
- * short of room while less is used: so it hears of it once, not at every message. */
+/* Store how far we have read, and note a sender that waits for room. Half a ring is enough for any record and its pad,
+ * and a sender cannot be short of room while less is used: so it hears of it once, not at every message. */
 static void give_room(struct rw_node_bus *bus, uint32_t from, uint64_t written, uint64_t *tell) {
     struct rw_node_peer *peer = bus->peers[from];
     atomic_store_explicit(&peer->in->read, peer->read, memory_order_release);
@@ -134,9 +141,10 @@ static int ring_open(struct rw_node_bus *bus, uint32_t from) {
     return 1;
 }
 
-/* Take up to `quantum` messages of one sender. ret: how many; its bit in `arrived` is cleared when nothing is left; *refused: 1 when what comes
- * next was refused */
-static uint32_t receive_from(struct rw_node_bus *bus, uint32_t from, uint32_t quantum, const struct receiver *receiver, uint64_t *tell, int *refused) {
+/* Take up to `quantum` messages of one sender. ret: how many; its bit in `arrived` is cleared when nothing is left;
+ * *refused: 1 when what comes next was refused */
+static uint32_t receive_from(struct rw_node_bus *bus, uint32_t from, uint32_t quantum, const struct receiver *receiver,
+                             uint64_t *tell, int *refused) {
     *refused = 0;
     if ((bus->peers[from] == NULL || bus->peers[from]->in == NULL) && !ring_open(bus, from)) {
         *refused = 1;
@@ -180,7 +188,8 @@ static uint32_t receive_from(struct rw_node_bus *bus, uint32_t from, uint32_t qu
 int rw_node_arrived(struct rw_node_bus *bus) {
     for (uint32_t i = 0; i < bus->words; i++) {
         /* Looked at before it is taken: an exchange costs the line its owner even when nothing is there. */
-        if (atomic_load_explicit(&bus->self->pending[i], memory_order_relaxed) != 0) bus->arrived[i] |= atomic_exchange(&bus->self->pending[i], 0) & bus->others[i];
+        if (atomic_load_explicit(&bus->self->pending[i], memory_order_relaxed) != 0)
+            bus->arrived[i] |= atomic_exchange(&bus->self->pending[i], 0) & bus->others[i];
     }
     return rw_node_any(bus, bus->arrived);
 }
@@ -193,7 +202,9 @@ static uint32_t next_sender(struct rw_node_bus *bus, const uint64_t *senders) {
     return from;
 }
 
-uint32_t rw_node_bus_receive(struct rw_node_bus *bus, uint32_t max, int (*deliver)(void *context, const struct rw_node_message *message), void *context, int *more) {
+uint32_t rw_node_bus_receive(struct rw_node_bus *bus, uint32_t max,
+                             int (*deliver)(void *context, const struct rw_node_message *message), void *context,
+                             int *more) {
     const struct receiver receiver = {deliver, context};
     uint32_t taken = 0;
     *more = 0;
@@ -207,7 +218,8 @@ uint32_t rw_node_bus_receive(struct rw_node_bus *bus, uint32_t max, int (*delive
             if (from == RW_WORKERS_MAX) break;
             const uint32_t rest = max - taken;
             int refused;
-            const uint32_t of_it = receive_from(bus, from, rest < RW_NODE_RECEIVE_QUANTUM ? rest : RW_NODE_RECEIVE_QUANTUM, &receiver, tell, &refused);
+            const uint32_t of_it = receive_from(
+                bus, from, rest < RW_NODE_RECEIVE_QUANTUM ? rest : RW_NODE_RECEIVE_QUANTUM, &receiver, tell, &refused);
             taken += of_it;
             if (refused || !rw_node_bit_test(bus->arrived, from)) rw_node_bit_clear(senders, from);
             if (refused && of_it == 0 && left_out == RW_WORKERS_MAX) left_out = from;

@@ -2,7 +2,8 @@
  *
  * Role: bytes ↔ records. Up: node_bus, which owns positions, outboxes and what is put together. Down: shm.
  *
- *   ring:   … | record | record | pad | record …        a record is contiguous and 8-aligned; the pad fills up to the ring's end
+ *   ring:   … | record | record | pad | record …        a record is contiguous and 8-aligned; the pad fills up to the
+ *   ring's end
  *   record: struct rw_node_record | topic (FIRST only) | part of the payload | up to 7 bytes
  *
  * A message is cut at ring_bytes / 4, so that a pad and a record always fit into a ring that is half empty. */
@@ -17,7 +18,7 @@
 enum rw_node_record_flag {
     RW_NODE_FIRST = 1u << 0,
     RW_NODE_LAST = 1u << 1,
-    RW_NODE_PAD = 1u << 2, /* only `bytes` and `flags` are there */
+    RW_NODE_PAD = 1u << 2,  /* only `bytes` and `flags` are there */
     RW_NODE_MAIL = 1u << 3, /* no publish: it has no topic, and its topic_hash is the epoch of the receiver it is for */
 };
 
@@ -47,13 +48,16 @@ struct rw_node_progress {
     uint32_t started; /* its first record is written */
 };
 
-/* Write as much of a message as fits, from *position (>= writer->written) on; *position and *progress go on. Nothing of it counts
- * before `written` is stored, so a caller may as well forget it. ret: 1 all of the message is written | 0 the ring is full */
-int rw_node_ring_write(struct rw_node_writer *writer, const struct rw_node_message *message, uint32_t epoch, struct rw_node_progress *progress, uint64_t *position);
+/* Write as much of a message as fits, from *position (>= writer->written) on; *position and *progress go on. Nothing of
+ * it counts before `written` is stored, so a caller may as well forget it. ret: 1 all of the message is written | 0 the
+ * ring is full */
+int rw_node_ring_write(struct rw_node_writer *writer, const struct rw_node_message *message, uint32_t epoch,
+                       struct rw_node_progress *progress, uint64_t *position);
 
 /* Copy and check the record at `read`, where read != written. A pad has flags RW_NODE_PAD; anything else is followed by
  * topic_bytes + part_bytes that lie within the record.
  * ret: its bytes | 0 the positions or the record make no sense: nothing from here to `written` can be trusted */
-uint32_t rw_node_ring_read(const struct rw_shm_ring *ring, uint32_t ring_bytes, uint64_t read, uint64_t written, struct rw_node_record *record);
+uint32_t rw_node_ring_read(const struct rw_shm_ring *ring, uint32_t ring_bytes, uint64_t read, uint64_t written,
+                           struct rw_node_record *record);
 
 #endif

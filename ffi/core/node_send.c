@@ -25,13 +25,17 @@ struct rw_node_outbox_entry {
     struct rw_node_progress progress;
 };
 
-/* What an outbox can hold beside what fits a ring that is read: a ring takes three records of a quarter of its size whatever its position. */
-static uint64_t mail_bytes_max(const struct rw_node_bus *bus) { return (uint64_t)RW_NODE_OUTBOX_BYTES_MAX + bus->shm->ring_bytes / 2; }
+/* What an outbox can hold beside what fits a ring that is read: a ring takes three records of a quarter of its size
+ * whatever its position. */
+static uint64_t mail_bytes_max(const struct rw_node_bus *bus) {
+    return (uint64_t)RW_NODE_OUTBOX_BYTES_MAX + bus->shm->ring_bytes / 2;
+}
 
 /* ------------------------------------------------------------------ outboxes */
 
-/* Everything written up to `position` counts from now on. Unless its receiver has gone meanwhile: then the pages under it may have been given back
- * (rw_shm_worker_gone), and a successor must not find the holes. ret: 1, or 0: nothing counts */
+/* Everything written up to `position` counts from now on. Unless its receiver has gone meanwhile: then the pages under
+ * it may have been given back (rw_shm_worker_gone), and a successor must not find the holes. ret: 1, or 0: nothing
+ * counts */
 static int commit(struct rw_node_bus *bus, uint32_t worker, uint64_t position) {
     struct rw_node_peer *peer = bus->peers[worker];
     if (peer->out.written == position) return 1;
@@ -54,7 +58,8 @@ static struct outgoing *outgoing_create(const struct rw_node_message *message) {
     outgoing->message.topic = outgoing->bytes;
     outgoing->message.payload = outgoing->bytes + message->topic_bytes;
     if (message->topic_bytes > 0) memcpy(outgoing->bytes, message->topic, message->topic_bytes);
-    if (message->payload_bytes > 0) memcpy(outgoing->bytes + message->topic_bytes, message->payload, message->payload_bytes);
+    if (message->payload_bytes > 0)
+        memcpy(outgoing->bytes + message->topic_bytes, message->payload, message->payload_bytes);
     return outgoing;
 }
 
@@ -83,11 +88,13 @@ void rw_node_outbox_discard(struct rw_node_bus *bus, uint32_t worker) {
     set_waiting(bus->peers[worker], 0);
 }
 
-/* Queue what is left of a message. *shared: the copy all outboxes of this publish use, made by the first. ret: 1, or 0: no room or no memory */
-static int outbox_push(struct rw_node_bus *bus, uint32_t worker, const struct rw_node_message *message, struct rw_node_progress progress,
-                       struct outgoing **shared) {
+/* Queue what is left of a message. *shared: the copy all outboxes of this publish use, made by the first. ret: 1, or 0:
+ * no room or no memory */
+static int outbox_push(struct rw_node_bus *bus, uint32_t worker, const struct rw_node_message *message,
+                       struct rw_node_progress progress, struct outgoing **shared) {
     struct rw_node_peer *peer = bus->peers[worker];
-    const uint64_t cost = sizeof(struct rw_node_outbox_entry) + sizeof(struct outgoing) + message->topic_bytes + (message->payload_bytes - progress.payload);
+    const uint64_t cost = sizeof(struct rw_node_outbox_entry) + sizeof(struct outgoing) + message->topic_bytes +
+                          (message->payload_bytes - progress.payload);
     if (peer->outbox_bytes + cost > RW_NODE_OUTBOX_BYTES_MAX) return 0;
     if (*shared == NULL && (*shared = outgoing_create(message)) == NULL) return 0;
     struct rw_node_outbox_entry *entry = malloc(sizeof *entry);
@@ -107,7 +114,8 @@ static void outbox_move(struct rw_node_bus *bus, uint32_t worker) {
     struct rw_node_peer *peer = bus->peers[worker];
     while (peer->head != NULL) {
         uint64_t position = peer->out.written;
-        const int whole = rw_node_ring_write(&peer->out, &peer->head->outgoing->message, bus->epoch, &peer->head->progress, &position);
+        const int whole = rw_node_ring_write(&peer->out, &peer->head->outgoing->message, bus->epoch,
+                                             &peer->head->progress, &position);
         if (!commit(bus, worker, position) || !whole) return;
         rw_node_count(&bus->stats->node_messages_out, 1);
         outbox_pop(bus, worker);
@@ -150,15 +158,18 @@ void rw_node_ring_open(struct rw_node_bus *bus, uint32_t worker) {
     peer->out = (struct rw_node_writer){
         .ring = ring,
         .ring_bytes = bus->shm->ring_bytes,
-        .written = (atomic_load(&ring->written) + 7) & ~(uint64_t)7, /* aligned already, unless our predecessor lost its mind */
+        /* aligned already, unless our predecessor lost its mind */
+        .written = (atomic_load(&ring->written) + 7) & ~(uint64_t)7,
         .read_seen = atomic_load(&ring->read),
     };
     atomic_store(&ring->written, peer->out.written);
     atomic_store(&ring->waiting, 0);
 }
 
-/* ret: RW_OK | RW_ERR_STALE: nobody lives there | RW_ERR_FULL: ring and outbox are full, or memory is short: nothing is sent */
-static int32_t send_to(struct rw_node_bus *bus, uint32_t worker, const struct rw_node_message *message, struct outgoing **shared) {
+/* ret: RW_OK | RW_ERR_STALE: nobody lives there | RW_ERR_FULL: ring and outbox are full, or memory is short: nothing is
+ * sent */
+static int32_t send_to(struct rw_node_bus *bus, uint32_t worker, const struct rw_node_message *message,
+                       struct outgoing **shared) {
     const uint32_t epoch = atomic_load_explicit(&rw_shm_worker(bus->shm, worker)->epoch, memory_order_acquire);
     struct rw_node_peer *peer = bus->peers[worker];
     if (peer != NULL && peer->head != NULL && peer->epoch != epoch) rw_node_outbox_discard(bus, worker);

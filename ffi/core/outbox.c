@@ -84,7 +84,9 @@ uint8_t *rw_outbox_reserve(struct rw_outbox *outbox, struct rw_slot *slot, uint3
             }
         }
     }
-    uint32_t wanted = slot->out_bytes == 0 ? FIRST_BUFFER_BYTES : slot->out_bytes < NEXT_BUFFER_BYTES ? NEXT_BUFFER_BYTES : LATER_BUFFER_BYTES;
+    uint32_t wanted = slot->out_bytes == 0                  ? FIRST_BUFFER_BYTES
+                      : slot->out_bytes < NEXT_BUFFER_BYTES ? NEXT_BUFFER_BYTES
+                                                            : LATER_BUFFER_BYTES;
     rw_buffer buffer = rw_buffers_acquire(outbox->buffers, bytes > wanted ? bytes : wanted);
     if (!buffer) return NULL;
     if (push(outbox, slot, buffer, 0, bytes | RW_SEGMENT_PRIVATE) < 0) {
@@ -104,7 +106,8 @@ void rw_outbox_unreserve(struct rw_outbox *outbox, struct rw_slot *slot, uint32_
     outbox->bytes -= bytes;
 }
 
-int32_t rw_outbox_append(struct rw_outbox *outbox, struct rw_slot *slot, rw_buffer buffer, uint32_t offset, uint32_t bytes) {
+int32_t rw_outbox_append(struct rw_outbox *outbox, struct rw_slot *slot, rw_buffer buffer, uint32_t offset,
+                         uint32_t bytes) {
     if (slot->out_bytes > QUEUE_BYTES_MAX) return -ENOMEM;
     if (slot->out_tail) {
         struct rw_segment *tail = &outbox->segments[slot->out_tail];
@@ -119,7 +122,8 @@ int32_t rw_outbox_append(struct rw_outbox *outbox, struct rw_slot *slot, rw_buff
     return pushed;
 }
 
-uint32_t rw_outbox_peek(const struct rw_outbox *outbox, const struct rw_slot *slot, struct iovec *iov, uint32_t capacity) {
+uint32_t rw_outbox_peek(const struct rw_outbox *outbox, const struct rw_slot *slot, struct iovec *iov,
+                        uint32_t capacity) {
     uint32_t count = 0;
     for (uint32_t index = slot->out_head; index && count < capacity; index = outbox->segments[index].next) {
         const struct rw_segment *segment = &outbox->segments[index];

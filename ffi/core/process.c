@@ -1,9 +1,10 @@
-/* What the supervisor needs from the kernel and the runtime does not offer: listening sockets, eventfds, CPU affinity, the end of
- * a parent, and word to a service manager.
+/* What the supervisor needs from the kernel and the runtime does not offer: listening sockets, eventfds, CPU affinity,
+ * the end of a parent, and word to a service manager.
  *
- * Role: thin, checked wrappers that answer negated errno numbers. Up: bindings (supervisor, worker start). Down: socket(2), eventfd(2),
- * sched_setaffinity(2). Neighbour: node_bus signals eventfds through here. Invariants: descriptors made here are non-blocking and survive
- * exec (workers inherit them by number); nothing that is not a stale socket is ever unlinked. */
+ * Role: thin, checked wrappers that answer negated errno numbers. Up: bindings (supervisor, worker start). Down:
+ * socket(2), eventfd(2), sched_setaffinity(2). Neighbour: node_bus signals eventfds through here. Invariants:
+ * descriptors made here are non-blocking and survive exec (workers inherit them by number); nothing that is not a stale
+ * socket is ever unlinked. */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -80,12 +81,14 @@ static int32_t listen_tcp(const char *host, uint32_t port, uint32_t backlog, uin
     if (bytes < 0) return bytes;
     const int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (fd < 0) return -errno;
-    /* SO_REUSEADDR lets us bind over connections in TIME_WAIT; it never lets two sockets listen (socket(7)). Without SO_REUSEPORT on our
-     * side bind(2) refuses any listener there is, also one that has it. */
+    /* SO_REUSEADDR lets us bind over connections in TIME_WAIT; it never lets two sockets listen (socket(7)). Without
+     * SO_REUSEPORT on our side bind(2) refuses any listener there is, also one that has it. */
     int error = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (error == 0 && (flags & RW_LISTEN_EXCLUSIVE) == 0) error = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-    if (error == 0 && address.any.sa_family == AF_INET6) error = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & RW_LISTEN_IPV6_ONLY) != 0);
-    if (error == 0) error = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* inherited by accepted sockets: one call less for each */
+    if (error == 0 && address.any.sa_family == AF_INET6)
+        error = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & RW_LISTEN_IPV6_ONLY) != 0);
+    /* inherited by accepted sockets: one call less for each */
+    if (error == 0) error = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (error == 0 && bind(fd, &address.any, (socklen_t)bytes) != 0) error = -errno;
     if (error == 0 && (flags & RW_LISTEN_LATER) == 0) error = start_listening(fd, backlog);
     return error == 0 ? fd : close_with(fd, error);
@@ -158,7 +161,9 @@ void rw_eventfd_signal(int32_t fd) {
     while (write(fd, &one, sizeof one) < 0 && errno == EINTR) continue;
 }
 
-int32_t rw_end_with_parent(int32_t signal) { return prctl(PR_SET_PDEATHSIG, (unsigned long)signal) == 0 ? RW_OK : -errno; }
+int32_t rw_end_with_parent(int32_t signal) {
+    return prctl(PR_SET_PDEATHSIG, (unsigned long)signal) == 0 ? RW_OK : -errno;
+}
 
 int32_t rw_service_notify(const char *path, const char *text) {
     union socket_address address;
@@ -180,8 +185,8 @@ void rw_listen_close(int32_t fd) {
     close(fd);
 }
 
-/* sched_setaffinity(2) acts on one thread, and a runtime has started some by now. One that begins meanwhile inherits from a thread that is
- * pinned, or is seen by the second pass. */
+/* sched_setaffinity(2) acts on one thread, and a runtime has started some by now. One that begins meanwhile inherits
+ * from a thread that is pinned, or is seen by the second pass. */
 static int32_t pin_threads(const cpu_set_t *set, size_t set_bytes) {
     DIR *tasks = opendir("/proc/self/task");
     if (tasks == NULL) return RW_OK; /* no /proc: the calling thread, the one that counts, is pinned */

@@ -84,7 +84,8 @@ static int32_t parse_v1(const uint8_t *bytes, size_t len, struct rw_proxy_source
 
 static uint16_t load_big_endian_16(const uint8_t *from) { return (uint16_t)(from[0] << 8 | from[1]); }
 
-/* Source address, destination address, source port, destination port, for addresses of `size` bytes. ret: 0 when the block is too short for them */
+/* Source address, destination address, source port, destination port, for addresses of `size` bytes. ret: 0 when the
+ * block is too short for them */
 static int read_addresses(const uint8_t *block, size_t block_bytes, uint8_t size, struct rw_proxy_source *source) {
     if (block_bytes < 2u * size + 4u) return 0;
     memcpy(source->address, block, size);
@@ -95,7 +96,8 @@ static int read_addresses(const uint8_t *block, size_t block_bytes, uint8_t size
 
 static int32_t parse_v2(const uint8_t *bytes, size_t len, struct rw_proxy_source *source) {
     if (len > 12 && (bytes[12] >> 4 != 2 || (bytes[12] & 15) > V2_COMMAND_PROXY)) return RW_PROXY_MALFORMED;
-    /* §2.2: LOCAL is the proxy speaking for itself (a health check): what it says of family and addresses is to be ignored. */
+    /* §2.2: LOCAL is the proxy speaking for itself (a health check): what it says of family and addresses is to be
+     * ignored. */
     int local = len > 12 && (bytes[12] & 15) == V2_COMMAND_LOCAL;
     if (len > 13 && !local && (bytes[13] >> 4 > V2_FAMILY_UNIX || (bytes[13] & 15) > 2)) return RW_PROXY_MALFORMED;
     if (len < RW_PROXY_V2_FIXED_BYTES) return 0;

@@ -1,7 +1,8 @@
 /* The PROXY protocol, versions 1 and 2: what a proxy says of its client before the client's first byte.
  *
- * Role: a pure parser. Up: connection, for listeners with RW_LISTENER_PROXY_PROTOCOL or RW_LISTENER_PROXY_REQUIRED. Down: nothing.
- * With the first alone a header is optional: bytes that are none belong to the client, and are told from one as early as they differ.
+ * Role: a pure parser. Up: connection, for listeners with RW_LISTENER_PROXY_PROTOCOL or RW_LISTENER_PROXY_REQUIRED.
+ * Down: nothing. With the first alone a header is optional: bytes that are none belong to the client, and are told from
+ * one as early as they differ.
  * Source: proxy-protocol.txt of HAProxy, "The PROXY protocol, Versions 1 & 2". */
 #ifndef RW_PROXY_H
 #define RW_PROXY_H
@@ -9,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RW_PROXY_V1_BYTES_MAX 107u   /* §2.1: the longest line, with its CRLF */
-#define RW_PROXY_V2_FIXED_BYTES 16u  /* §2.2: signature, version and command, family and transport, length */
+#define RW_PROXY_V1_BYTES_MAX 107u        /* §2.1: the longest line, with its CRLF */
+#define RW_PROXY_V2_FIXED_BYTES 16u       /* §2.2: signature, version and command, family and transport, length */
 #define RW_PROXY_V2_BLOCK_BYTES_MAX 4096u /* addresses and extensions; longer ones are refused */
 /* Bytes that are no header are known as such within so many. */
 #define RW_PROXY_DECISION_BYTES 12u

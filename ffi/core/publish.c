@@ -2,15 +2,19 @@
  *
  * Role: topics → outboxes. Up: command_batch, core (messages of other workers). Down: outbox, deflate, node_bus.
  *
- * A message is framed once, at the end of the publish log, a refcounted buffer; every subscriber's queue gets a reference:
+ * A message is framed once, at the end of the publish log, a refcounted buffer; every subscriber's queue gets a
+ * reference:
  *
  *   log     [frame 1][frame 2][frame 3]…
- *   socket  └─────── one segment ──────┘   frames that follow each other in the log merge, so a burst is one contiguous send
+ *   socket  └─────── one segment ──────┘   frames that follow each other in the log merge, so a burst is one contiguous
+ *   send
  *
- * Compressed frames have a log of their own. A message is compressed on its own, at most once for each window size that clients have agreed to, and
- * only when one of them is there; one that fits the smallest window is the same for all of them. A client that keeps its window gets the same
- * frame, and our compressor for it begins anew with its next message.
- * A socket that is already waiting for its peer gets a copy instead of a small frame: else a slow reader would keep whole logs alive. */
+ * Compressed frames have a log of their own. A message is compressed on its own, at most once for each window size that
+ * clients have agreed to, and only when one of them is there; one that fits the smallest window is the same for all of
+ * them. A client that keeps its window gets the same frame, and our compressor for it begins anew with its next
+ * message.
+ * A socket that is already waiting for its peer gets a copy instead of a small frame: else a slow reader would keep
+ * whole logs alive. */
 #include <string.h>
 
 #include "connection.h"
@@ -22,7 +26,7 @@
 
 /* One form of the message: as it is, or compressed for a window. */
 struct form {
-    rw_buffer buffer;    /* RW_BUFFER_NONE: not made yet */
+    rw_buffer buffer; /* RW_BUFFER_NONE: not made yet */
     uint32_t offset, bytes;
     uint32_t references; /* of queues, to be taken when all have been served */
     uint8_t failed;      /* it cannot be made: memory is short */
@@ -38,7 +42,8 @@ struct publication {
 /* ------------------------------------------------------------------ the log */
 
 /* A frame at the end of the log, or in a buffer of its own when it is large. ret: 0 out of memory */
-static int write_frame(struct rw_core *core, struct form *form, uint8_t opcode, const uint8_t *payload, uint64_t bytes) {
+static int write_frame(struct rw_core *core, struct form *form, uint8_t opcode, const uint8_t *payload,
+                       uint64_t bytes) {
     uint64_t needed = bytes + 10;
     if (needed > UINT32_MAX / 4) return 0;
     rw_buffer *log = form->deflated ? &core->deflated_log : &core->publish_log;
@@ -69,12 +74,15 @@ static int write_frame(struct rw_core *core, struct form *form, uint8_t opcode, 
     return 1;
 }
 
-static uint8_t opcode_of(const struct rw_ws_message *message) { return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY; }
+static uint8_t opcode_of(const struct rw_ws_message *message) {
+    return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY;
+}
 
 static struct form *plain_form(struct rw_core *core, struct publication *publication) {
     struct form *form = &publication->plain;
     const struct rw_ws_message *message = &publication->message;
-    if (!form->buffer && !form->failed) form->failed = !write_frame(core, form, opcode_of(message), message->payload, message->bytes);
+    if (!form->buffer && !form->failed)
+        form->failed = !write_frame(core, form, opcode_of(message), message->payload, message->bytes);
     return form->failed ? NULL : form;
 }
 
@@ -86,7 +94,8 @@ static struct form *deflated_form(struct rw_core *core, struct publication *publ
         rw_buffer deflated = RW_BUFFER_NONE;
         int64_t bytes = rw_deflate_alone(core, window, message->payload, message->bytes, &deflated);
         form->deflated = 1;
-        form->failed = bytes < 0 || !write_frame(core, form, opcode_of(message), rw_buffers_data(core->buffers, deflated), (uint64_t)bytes);
+        form->failed = bytes < 0 || !write_frame(core, form, opcode_of(message),
+                                                 rw_buffers_data(core->buffers, deflated), (uint64_t)bytes);
         if (deflated) rw_buffers_release(core->buffers, deflated);
     }
     return form->failed ? NULL : form;
@@ -148,17 +157,19 @@ __attribute__((noinline)) static int queue_with_care(struct rw_core *core, struc
 
 /* ret: 1 queued, 0 not: the connection is terminated */
 static inline int queue_form(struct rw_core *core, struct rw_slot *slot, struct form *form) {
-    if (slot->state.send_inflight || slot->as.ws.fragments_out || form->deflated) return queue_with_care(core, slot, form);
+    if (slot->state.send_inflight || slot->as.ws.fragments_out || form->deflated)
+        return queue_with_care(core, slot, form);
     if (!queue_reference(core, slot, form)) return 0;
     rw_connection_mark_dirty(core, slot);
     return 1;
 }
 
-uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint64_t hash, uint32_t flags, const uint8_t *payload,
-                          uint64_t bytes, uint32_t except) {
+uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint64_t hash,
+                          uint32_t flags, const uint8_t *payload, uint64_t bytes, uint32_t except) {
     uint32_t id = rw_topics_find(core->topics, topic, topic_bytes, hash);
     if (!id) return 0;
-    struct publication publication = {.message = {.flags = flags & (RW_SEND_TEXT | RW_SEND_COMPRESS), .payload = payload, .bytes = bytes}};
+    struct publication publication = {
+        .message = {.flags = flags & (RW_SEND_TEXT | RW_SEND_COMPRESS), .payload = payload, .bytes = bytes}};
     uint32_t delivered = 0;
     uint32_t deflated = 0;
     uint32_t count;
@@ -175,12 +186,14 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
         if (!rw_ws_can_send(slot)) continue;
         struct form *form = only ? only : form_for(core, &publication, slot);
         if (!form) break;
-        if (!rw_ws_admit_message(core, slot, &publication.message, form->bytes) || !queue_form(core, slot, form)) continue;
+        if (!rw_ws_admit_message(core, slot, &publication.message, form->bytes) || !queue_form(core, slot, form))
+            continue;
         delivered++;
         deflated += form->deflated;
     }
     release_form(core, &publication.plain);
-    for (uint32_t window = RW_DEFLATE_WINDOW_MIN; window <= RW_DEFLATE_WINDOW_MAX; window++) release_form(core, &publication.deflated[window]);
+    for (uint32_t window = RW_DEFLATE_WINDOW_MIN; window <= RW_DEFLATE_WINDOW_MAX; window++)
+        release_form(core, &publication.deflated[window]);
     if (publication.message.copy) rw_buffers_release(core->buffers, publication.message.copy);
     RW_COUNT(core, deliveries, delivered);
     RW_COUNT(core, ws_messages_out, delivered);
@@ -189,14 +202,19 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
     return delivered;
 }
 
-void rw_publish(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint32_t flags, const uint8_t *payload, uint64_t bytes, uint32_t except) {
+void rw_publish(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint32_t flags,
+                const uint8_t *payload, uint64_t bytes, uint32_t except) {
     uint64_t hash = rw_topics_hash(topic, topic_bytes);
     if (flags & RW_PUBLISH_REMOTE) RW_COUNT(core, publishes_remote, 1);
     else RW_COUNT(core, publishes, 1);
     (void)rw_publish_local(core, topic, topic_bytes, hash, flags, payload, bytes, except);
     if (!core->bus || bytes > UINT32_MAX / 4) return;
-    struct rw_node_message message = {
-        .topic = topic, .payload = payload, .topic_bytes = topic_bytes, .payload_bytes = (uint32_t)bytes, .topic_hash = hash, .flags = flags};
+    struct rw_node_message message = {.topic = topic,
+                                      .payload = payload,
+                                      .topic_bytes = topic_bytes,
+                                      .payload_bytes = (uint32_t)bytes,
+                                      .topic_hash = hash,
+                                      .flags = flags};
     (void)rw_node_bus_publish(core->bus, &message);
 }
 

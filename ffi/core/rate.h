@@ -1,6 +1,8 @@
-/* Token buckets in integers: so many tokens a millisecond, up to a capacity; what costs more than there is leaves a debt.
+/* Token buckets in integers: so many tokens a millisecond, up to a capacity; what costs more than there is leaves a
+ * debt.
  *
- * Role: pure functions over a count of tokens; who keeps it says what a token is. Up: client (upgrades), ws_rate (messages, bytes). */
+ * Role: pure functions over a count of tokens; who keeps it says what a token is. Up: client (upgrades), ws_rate
+ * (messages, bytes). */
 #ifndef RW_RATE_H
 #define RW_RATE_H
 

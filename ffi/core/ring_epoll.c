@@ -1,14 +1,19 @@
 /* The ring on epoll(7), for kernels and containers without io_uring.
  *
- * Role: the semantics of ring.h by readiness: receives and accepts are made in reap, sends in submit; what would block waits for epoll.
- * Up: connection, listener, core, through struct rw_ring_ops. Down: the kernel, and epoll_watcher while the core sleeps.
+ * Role: the semantics of ring.h by readiness: receives and accepts are made in reap, sends in submit; what would block
+ * waits for epoll.
+ * Up: connection, listener, core, through struct rw_ring_ops. Down: the kernel, and epoll_watcher while the core
+ * sleeps.
  *
  * Invariants:
- *  - level-triggered. A descriptor's registered interest may be wider than what is armed, never narrower; it is narrowed when the kernel reports
- *    something nobody waits for, so that pausing and resuming a quiet connection costs no system call.
- *  - descriptors that other processes share (listeners, eventfds) leave the epoll set as soon as nothing is armed: close(2) alone would not
- *    remove them while the open file lives elsewhere (epoll(7), "Will closing a file descriptor ...").
- *  - the completion queue holds last completions only, so the room for one per operation, made when it starts, always suffices. */
+ *  - level-triggered. A descriptor's registered interest may be wider than what is armed, never narrower; it is
+ *    narrowed when the kernel reports something nobody waits for, so that pausing and resuming a quiet connection costs
+ *    no system call.
+ *  - descriptors that other processes share (listeners, eventfds) leave the epoll set as soon as nothing is armed:
+ *    close(2) alone would not remove them while the open file lives elsewhere (epoll(7), "Will closing a file
+ *    descriptor ...").
+ *  - the completion queue holds last completions only, so the room for one per operation, made when it starts, always
+ *    suffices. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +32,8 @@
 #include "ring.h"
 #include "ringway.h"
 
-#define EVENTS_MAX 512      /* of one epoll_wait(2) */
-#define RECVS_PER_EVENT 4u  /* then the next descriptor: one fast sender must not starve the others */
+#define EVENTS_MAX 512     /* of one epoll_wait(2) */
+#define RECVS_PER_EVENT 4u /* then the next descriptor: one fast sender must not starve the others */
 #define ACCEPTS_PER_EVENT 64u
 #define DESCRIPTORS_FIRST 256u
 #define SENDS_FIRST 64u
@@ -59,7 +64,7 @@ struct ring_epoll {
     struct rw_ring ring; /* first: the ops cast back */
     int32_t epoll_fd;
     int32_t wake_fd;
-    int32_t interrupt_fd;     /* -1: none */
+    int32_t interrupt_fd; /* -1: none */
     uint32_t interrupt_armed;
     struct rw_epoll_watcher watcher;
 
@@ -140,7 +145,8 @@ static int32_t operation_begin(struct ring_epoll *self) {
         uint32_t capacity = self->done_capacity * 2;
         struct rw_completion *grown = malloc(capacity * sizeof *grown);
         if (grown == NULL) return -ENOMEM;
-        for (uint32_t i = 0; i < self->done_count; i++) grown[i] = self->done[(self->done_head + i) & (self->done_capacity - 1)];
+        for (uint32_t i = 0; i < self->done_count; i++)
+            grown[i] = self->done[(self->done_head + i) & (self->done_capacity - 1)];
         free(self->done);
         self->done = grown;
         self->done_capacity = capacity;
@@ -152,7 +158,8 @@ static int32_t operation_begin(struct ring_epoll *self) {
 
 static void done_push(struct ring_epoll *self, uint64_t user_data, int32_t result) {
     assert(self->done_count < self->done_capacity);
-    self->done[(self->done_head + self->done_count++) & (self->done_capacity - 1)] = (struct rw_completion){.user_data = user_data, .result = result};
+    self->done[(self->done_head + self->done_count++) & (self->done_capacity - 1)] =
+        (struct rw_completion){.user_data = user_data, .result = result};
 }
 
 static uint32_t done_take(struct ring_epoll *self, struct rw_completion *out, uint32_t capacity) {
@@ -161,7 +168,8 @@ static uint32_t done_take(struct ring_epoll *self, struct rw_completion *out, ui
         out[count] = self->done[self->done_head];
         self->done_head = (self->done_head + 1) & (self->done_capacity - 1);
     }
-    if (self->done_count == 0) self->done_head = 0; /* stay on the first pages: the room is for every connection at once */
+    /* stay on the first pages: the room is for every connection at once */
+    if (self->done_count == 0) self->done_head = 0;
     return count;
 }
 
@@ -194,8 +202,12 @@ static int32_t read_start(struct ring_epoll *self, int32_t fd, uint64_t user_dat
     return RW_OK;
 }
 
-static int32_t epoll_accept_start(struct rw_ring *ring, int32_t fd, uint64_t user_data) { return read_start(epoll_of(ring), fd, user_data, READ_ACCEPT); }
-static int32_t epoll_recv_start(struct rw_ring *ring, int32_t fd, uint64_t user_data) { return read_start(epoll_of(ring), fd, user_data, READ_RECV); }
+static int32_t epoll_accept_start(struct rw_ring *ring, int32_t fd, uint64_t user_data) {
+    return read_start(epoll_of(ring), fd, user_data, READ_ACCEPT);
+}
+static int32_t epoll_recv_start(struct rw_ring *ring, int32_t fd, uint64_t user_data) {
+    return read_start(epoll_of(ring), fd, user_data, READ_RECV);
+}
 
 static int32_t epoll_poll_start(struct rw_ring *ring, int32_t fd, uint64_t user_data) {
     /* reap drains it, and must never wait for it */
@@ -204,7 +216,8 @@ static int32_t epoll_poll_start(struct rw_ring *ring, int32_t fd, uint64_t user_
     return read_start(epoll_of(ring), fd, user_data, READ_POLL);
 }
 
-/* The read side is over. Shared descriptors leave the epoll set at once, see the top; sockets when they next have something to say. */
+/* The read side is over. Shared descriptors leave the epoll set at once, see the top; sockets when they next have
+ * something to say. */
 static void read_stop(struct ring_epoll *self, int32_t fd) {
     struct descriptor *descriptor = &self->descriptors[fd];
     int shared = descriptor->reading != READ_RECV;
@@ -247,8 +260,9 @@ static void send_try(struct ring_epoll *self, uint32_t index) {
     const struct msghdr message = {.msg_iov = pending->iov, .msg_iovlen = pending->count};
     ssize_t sent;
     do {
-        sent = pending->count == 1 ? send(pending->fd, pending->iov[0].iov_base, pending->iov[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
-                                   : sendmsg(pending->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent = pending->count == 1
+                   ? send(pending->fd, pending->iov[0].iov_base, pending->iov[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                   : sendmsg(pending->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
     if (sent >= 0) {
         send_end(self, index, sent > INT32_MAX ? INT32_MAX : (int32_t)sent);
@@ -270,7 +284,8 @@ static void sends_flush(struct ring_epoll *self) {
     self->queue_count = 0;
 }
 
-static int32_t epoll_send(struct rw_ring *ring, int32_t fd, uint64_t user_data, const struct iovec *iov, uint32_t count) {
+static int32_t epoll_send(struct rw_ring *ring, int32_t fd, uint64_t user_data, const struct iovec *iov,
+                          uint32_t count) {
     struct ring_epoll *self = epoll_of(ring);
     assert(count >= 1 && count <= RW_SEND_IOVECS_MAX);
     if (self->queue_count == self->queue_capacity) sends_flush(self);
@@ -346,7 +361,8 @@ static int wait_events(struct ring_epoll *self, uint32_t wait_us) {
     const struct timespec timeout = {.tv_sec = wait_us / 1000000u, .tv_nsec = (long)(wait_us % 1000000u) * 1000};
     /* epoll_pwait2(2), by number: glibc has the function from 2.35 on, musl does not. */
     int count = (int)syscall(SYS_epoll_pwait2, self->epoll_fd, self->events, EVENTS_MAX, &timeout, NULL, 0);
-    if (count < 0 && (errno == ENOSYS || errno == EPERM)) { /* before Linux 5.11, and in sandboxes that do not know it */
+    /* before Linux 5.11, and in sandboxes that do not know it */
+    if (count < 0 && (errno == ENOSYS || errno == EPERM)) {
         count = epoll_wait(self->epoll_fd, self->events, EVENTS_MAX, (int)((wait_us + 999u) / 1000u));
     }
     return count;
@@ -395,9 +411,13 @@ static uint32_t reap_recv(struct ring_epoll *self, int32_t fd, struct rw_complet
             return count + 1;
         }
         self->lent[id / 8] |= (uint8_t)(1u << (id % 8));
-        out[count++] = (struct rw_completion){.user_data = self->descriptors[fd].read_user_data, .result = (int32_t)got,
-                                              .flags = RW_COMPLETION_MORE | RW_COMPLETION_BUFFER, .data = data, .buffer_id = (uint32_t)id};
-        if ((size_t)got < self->buffer_bytes) return count; /* most likely all there was; if not, the level tells again */
+        out[count++] = (struct rw_completion){.user_data = self->descriptors[fd].read_user_data,
+                                              .result = (int32_t)got,
+                                              .flags = RW_COMPLETION_MORE | RW_COMPLETION_BUFFER,
+                                              .data = data,
+                                              .buffer_id = (uint32_t)id};
+        /* most likely all there was; if not, the level tells again */
+        if ((size_t)got < self->buffer_bytes) return count;
     }
     return count;
 }
@@ -412,7 +432,8 @@ static uint32_t reap_accept(struct ring_epoll *self, int32_t fd, struct rw_compl
             read_end(self, fd, -errno, &out[count]);
             return count + 1;
         }
-        out[count++] = (struct rw_completion){.user_data = self->descriptors[fd].read_user_data, .result = accepted, .flags = RW_COMPLETION_MORE};
+        out[count++] = (struct rw_completion){
+            .user_data = self->descriptors[fd].read_user_data, .result = accepted, .flags = RW_COMPLETION_MORE};
     }
     return count;
 }
@@ -424,12 +445,14 @@ static uint32_t reap_poll(struct ring_epoll *self, int32_t fd, struct rw_complet
         read_end(self, fd, -errno, out);
         return 1;
     }
-    *out = (struct rw_completion){.user_data = self->descriptors[fd].read_user_data, .result = POLLIN, .flags = RW_COMPLETION_MORE};
+    *out = (struct rw_completion){
+        .user_data = self->descriptors[fd].read_user_data, .result = POLLIN, .flags = RW_COMPLETION_MORE};
     return 1;
 }
 
 /* An event may be older than the descriptor it names: everything below tries, and takes EAGAIN for an answer. */
-static uint32_t reap_event(struct ring_epoll *self, const struct epoll_event *event, struct rw_completion *out, uint32_t capacity) {
+static uint32_t reap_event(struct ring_epoll *self, const struct epoll_event *event, struct rw_completion *out,
+                           uint32_t capacity) {
     int32_t fd = event->data.fd;
     if (fd == self->interrupt_fd) {
         self->interrupt_armed = 0;
@@ -447,14 +470,10 @@ static uint32_t reap_event(struct ring_epoll *self, const struct epoll_event *ev
     if ((event->events & (EPOLLIN | EPOLLOUT) & ~wanted) || (both && wanted == 0)) interest_set(self, fd, wanted);
     if (!both && !(event->events & EPOLLIN)) return 0;
     switch ((enum reading)descriptor->reading) {
-    case READ_RECV:
-        return reap_recv(self, fd, out, capacity);
-    case READ_ACCEPT:
-        return reap_accept(self, fd, out, capacity);
-    case READ_POLL:
-        return reap_poll(self, fd, out);
-    case READ_NONE:
-        break;
+        case READ_RECV: return reap_recv(self, fd, out, capacity);
+        case READ_ACCEPT: return reap_accept(self, fd, out, capacity);
+        case READ_POLL: return reap_poll(self, fd, out);
+        case READ_NONE: break;
     }
     return 0;
 }
@@ -475,7 +494,8 @@ static int32_t epoll_sleep(struct rw_ring *ring) {
     assert(self->wake_fd >= 0);
     epoll_submit(ring, 0);
     if (self->done_count > 0 || self->event_next < self->event_count) return 1;
-    /* Readiness that comes between the look above and the watcher's own is level-triggered there too: it cannot be missed. */
+    /* Readiness that comes between the look above and the watcher's own is level-triggered there too: it cannot be
+     * missed. */
     return rw_epoll_watcher_arm(&self->watcher) < 0 ? 1 : 0; /* without a watcher: stay awake rather than deaf */
 }
 
@@ -518,7 +538,8 @@ static const struct rw_ring_ops epoll_ops = {
 static int memory_setup(struct ring_epoll *self, const struct rw_ring_config *config) {
     self->buffer_count = config->recv_buffers;
     self->buffer_bytes = config->recv_buffer_bytes;
-    void *buffers = mmap(NULL, (size_t)self->buffer_count * self->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *buffers = mmap(NULL, (size_t)self->buffer_count * self->buffer_bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     self->buffers = buffers == MAP_FAILED ? NULL : buffers;
     self->free_buffers = calloc(self->buffer_count, sizeof *self->free_buffers);
     self->lent = calloc(1, (self->buffer_count + 7) / 8);
@@ -534,8 +555,8 @@ static int memory_setup(struct ring_epoll *self, const struct rw_ring_config *co
         for (uint32_t i = 0; i < self->send_count; i++) self->sends[i].next_free = i + 1 < self->send_count ? i + 2 : 0;
         self->send_free = 1;
     }
-    return self->buffers != NULL && self->free_buffers != NULL && self->lent != NULL && self->descriptors != NULL && self->sends != NULL &&
-           self->queue != NULL && self->done != NULL;
+    return self->buffers != NULL && self->free_buffers != NULL && self->lent != NULL && self->descriptors != NULL &&
+           self->sends != NULL && self->queue != NULL && self->done != NULL;
 }
 
 struct rw_ring *rw_ring_epoll_create(const struct rw_ring_config *config, char *error, size_t error_bytes) {
@@ -552,9 +573,11 @@ struct rw_ring *rw_ring_epoll_create(const struct rw_ring_config *config, char *
     self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     rw_epoll_watcher_init(&self->watcher, self->epoll_fd, self->wake_fd);
     if (self->epoll_fd < 0) {
-        snprintf(error, error_bytes, "epoll: epoll_create1 failed: %s; at EMFILE raise RLIMIT_NOFILE (ulimit -n)", strerror(errno));
+        snprintf(error, error_bytes, "epoll: epoll_create1 failed: %s; at EMFILE raise RLIMIT_NOFILE (ulimit -n)",
+                 strerror(errno));
     } else if (!memory_setup(self, config)) {
-        snprintf(error, error_bytes, "epoll: no memory for %u receive buffers of %u bytes", config->recv_buffers, config->recv_buffer_bytes);
+        snprintf(error, error_bytes, "epoll: no memory for %u receive buffers of %u bytes", config->recv_buffers,
+                 config->recv_buffer_bytes);
     } else {
         return &self->ring;
     }

@@ -1,8 +1,9 @@
 /* The simulated ring of ring_sim.h.
  *
  * Up: core and tests. Down: memory.
- * Each submit is one pass over the descriptors, in an order drawn from the seed; each armed operation of a descriptor may put completions into the
- * queue that reap empties. Within a descriptor the stream of completions is in order; between descriptors nothing is promised. */
+ * Each submit is one pass over the descriptors, in an order drawn from the seed; each armed operation of a descriptor
+ * may put completions into the queue that reap empties. Within a descriptor the stream of completions is in order;
+ * between descriptors nothing is promised. */
 #ifdef RW_TEST
 
 #include "ring_sim.h"
@@ -102,7 +103,9 @@ static uint64_t random_next(struct ring_sim *self) {
 }
 
 static size_t random_below(struct ring_sim *self, size_t bound) { return (size_t)((random_next(self) >> 16) % bound); }
-static int chance(struct ring_sim *self, uint16_t permille) { return permille > 0 && random_below(self, 1000) < permille; }
+static int chance(struct ring_sim *self, uint16_t permille) {
+    return permille > 0 && random_below(self, 1000) < permille;
+}
 
 /* ---------------------------------------------------------------- bytes */
 
@@ -146,7 +149,8 @@ static struct virtual_descriptor *descriptor_at(const struct rw_ring *ring, int3
 
 static int32_t descriptor_new(struct ring_sim *self) {
     uint32_t index = 0;
-    while (index < self->descriptor_count && !self->descriptors[index].forgotten) index++; /* the lowest, as in a kernel */
+    /* the lowest, as in a kernel */
+    while (index < self->descriptor_count && !self->descriptors[index].forgotten) index++;
     if (index == self->descriptor_capacity) {
         self->descriptor_capacity = self->descriptor_capacity * 2 + 8;
         self->descriptors = must(realloc(self->descriptors, self->descriptor_capacity * sizeof *self->descriptors));
@@ -158,7 +162,8 @@ static int32_t descriptor_new(struct ring_sim *self) {
 
 static void queue_push(struct ring_sim *self, struct rw_completion completion) {
     if (self->queue_head + self->queue_count == self->queue_capacity) {
-        if (self->queue_count > 0) memmove(self->queue, self->queue + self->queue_head, self->queue_count * sizeof *self->queue);
+        if (self->queue_count > 0)
+            memmove(self->queue, self->queue + self->queue_head, self->queue_count * sizeof *self->queue);
         self->queue_head = 0;
         if (self->queue_count * 2 >= self->queue_capacity) {
             self->queue_capacity = self->queue_capacity * 2 + 64;
@@ -262,7 +267,8 @@ static int32_t sim_cancel(struct rw_ring *ring, int32_t fd, uint64_t user_data) 
     struct ring_sim *self = sim_of(ring);
     for (uint32_t i = 0; i < POLLS_MAX; i++) {
         struct real_poll *real = &self->polls[i];
-        if (real->operation.armed && real->fd == fd && real->operation.user_data == user_data) real->operation.cancelled = 1;
+        if (real->operation.armed && real->fd == fd && real->operation.user_data == user_data)
+            real->operation.cancelled = 1;
     }
     if (fd < RW_SIM_FD_FIRST) return RW_OK;
     struct virtual_descriptor *descriptor = descriptor_at(ring, fd);
@@ -287,10 +293,12 @@ static void sim_buffer_return(struct rw_ring *ring, uint32_t id) {
     assert(id < self->config.recv_buffers && self->lent[id]);
     self->lent[id] = 0;
     self->borrowed -= 1;
-    ASAN_POISON_MEMORY_REGION(self->buffers + (size_t)id * self->config.recv_buffer_bytes, self->config.recv_buffer_bytes);
+    ASAN_POISON_MEMORY_REGION(self->buffers + (size_t)id * self->config.recv_buffer_bytes,
+                              self->config.recv_buffer_bytes);
 }
 
-/* ---------------------------------------------------------------- one step of one operation; ret: 1 something happened */
+/* ---------------------------------------------------------------- one step of one operation
+ * ret: 1 something happened */
 
 static int recv_deliver(struct ring_sim *self, struct virtual_descriptor *descriptor) {
     uint32_t id = 0;
@@ -300,7 +308,8 @@ static int recv_deliver(struct ring_sim *self, struct virtual_descriptor *descri
         operation_end(self, &descriptor->read, -ENOBUFS);
         return 1;
     }
-    size_t count = descriptor->in.count < self->config.recv_buffer_bytes ? descriptor->in.count : self->config.recv_buffer_bytes;
+    size_t count =
+        descriptor->in.count < self->config.recv_buffer_bytes ? descriptor->in.count : self->config.recv_buffer_bytes;
     if (chance(self, self->faults.recv_split)) count = 1 + random_below(self, count);
     uint8_t *data = self->buffers + (size_t)id * self->config.recv_buffer_bytes;
     ASAN_UNPOISON_MEMORY_REGION(data, count);
@@ -308,7 +317,10 @@ static int recv_deliver(struct ring_sim *self, struct virtual_descriptor *descri
     self->lent[id] = 1;
     self->borrowed += 1;
     int last = chance(self, self->faults.recv_unarmed);
-    queue_push(self, (struct rw_completion){.user_data = descriptor->read.user_data, .result = (int32_t)count, .data = data, .buffer_id = id,
+    queue_push(self, (struct rw_completion){.user_data = descriptor->read.user_data,
+                                            .result = (int32_t)count,
+                                            .data = data,
+                                            .buffer_id = id,
                                             .flags = RW_COMPLETION_BUFFER | (last ? 0 : RW_COMPLETION_MORE)});
     if (last) descriptor->read = (struct operation){0};
     return 1;
@@ -344,7 +356,8 @@ static int accept_step(struct ring_sim *self, struct virtual_descriptor *listene
     listener->backlog_count -= 1;
     memmove(listener->backlog, listener->backlog + 1, listener->backlog_count * sizeof *listener->backlog);
     descriptor_at(&self->ring, fd)->accepted = 1;
-    queue_push(self, (struct rw_completion){.user_data = listener->read.user_data, .result = fd, .flags = RW_COMPLETION_MORE});
+    queue_push(
+        self, (struct rw_completion){.user_data = listener->read.user_data, .result = fd, .flags = RW_COMPLETION_MORE});
     return 1;
 }
 
@@ -374,7 +387,8 @@ static int poll_step(struct ring_sim *self, struct real_poll *real) {
     }
     struct pollfd pollfd = {.fd = real->fd, .events = POLLIN};
     if (poll(&pollfd, 1, 0) != 1 || read(real->fd, &value, sizeof value) < 0) return 0;
-    queue_push(self, (struct rw_completion){.user_data = real->operation.user_data, .result = POLLIN, .flags = RW_COMPLETION_MORE});
+    queue_push(self, (struct rw_completion){
+                         .user_data = real->operation.user_data, .result = POLLIN, .flags = RW_COMPLETION_MORE});
     return 1;
 }
 
@@ -383,7 +397,8 @@ static int poll_step(struct ring_sim *self, struct real_poll *real) {
 static void descriptor_step(struct ring_sim *self, uint32_t index) {
     struct virtual_descriptor *descriptor = &self->descriptors[index];
     uint32_t steps = self->config.sim_seed == 0 ? UINT32_MAX : 1 + (uint32_t)random_below(self, STEPS_MAX);
-    if (descriptor->send.armed && descriptor->send.submitted && !chance(self, self->faults.delay)) send_step(self, descriptor);
+    if (descriptor->send.armed && descriptor->send.submitted && !chance(self, self->faults.delay))
+        send_step(self, descriptor);
     if (chance(self, self->faults.delay)) return;
     for (uint32_t step = 0; step < steps && descriptor->read.armed && descriptor->read.submitted; step++) {
         if (!(descriptor->listening ? accept_step(self, descriptor) : recv_step(self, descriptor))) return;
@@ -405,10 +420,12 @@ static void pass(struct ring_sim *self) {
 
 static int32_t sim_submit(struct rw_ring *ring, uint32_t wait_us) {
     struct ring_sim *self = sim_of(ring);
-    for (uint32_t i = 0; i < self->descriptor_count; i++) self->descriptors[i].read.submitted = self->descriptors[i].send.submitted = 1;
+    for (uint32_t i = 0; i < self->descriptor_count; i++)
+        self->descriptors[i].read.submitted = self->descriptors[i].send.submitted = 1;
     for (uint32_t i = 0; i < POLLS_MAX; i++) self->polls[i].operation.submitted = 1;
     pass(self);
-    for (uint32_t i = 0; wait_us > 0 && self->queue_count == 0 && i < WAIT_PASSES; i++) pass(self); /* time passes, here in turns */
+    /* time passes, here in turns */
+    for (uint32_t i = 0; wait_us > 0 && self->queue_count == 0 && i < WAIT_PASSES; i++) pass(self);
     if (self->queue_count > self->completions) self->ring.counts.cq_overflows += 1;
     return RW_OK;
 }
@@ -579,8 +596,13 @@ struct rw_ring *rw_ring_sim_create(const struct rw_ring_config *config, char *er
     self->lent = must(calloc(config->recv_buffers, 1));
     ASAN_POISON_MEMORY_REGION(self->buffers, bytes);
     if (config->sim_seed != 0) {
-        self->faults = (struct rw_sim_faults){.recv_split = 400, .send_split = 400, .delay = 300, .no_buffers = 30, .recv_unarmed = 30,
-                                              .accept_error = 50, .late = 500};
+        self->faults = (struct rw_sim_faults){.recv_split = 400,
+                                              .send_split = 400,
+                                              .delay = 300,
+                                              .no_buffers = 30,
+                                              .recv_unarmed = 30,
+                                              .accept_error = 50,
+                                              .late = 500};
     }
     return &self->ring;
 }

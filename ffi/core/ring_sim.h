@@ -1,14 +1,16 @@
 /* A ring without a kernel, for tests: deterministic, seeded, as unkind as the contract of ring.h allows.
  *
- * Role: stands in for io_uring and epoll in unit tests and fuzzers; the test plays the peers. Up: core, tests. Down: nothing.
- * Only in builds with RW_TEST; rw_ring_create() gives it for RW_BACKEND_SIM.
+ * Role: stands in for io_uring and epoll in unit tests and fuzzers; the test plays the peers. Up: core, tests. Down:
+ * nothing. Only in builds with RW_TEST; rw_ring_create() gives it for RW_BACKEND_SIM.
  *
- * With sim_seed 0 it is obliging: every operation completes whole at the next submit, in the order of descriptors. With any other seed it
- * splits reads and writes at any byte, delays, reorders between descriptors (never within one), ends operations for want of buffers, fails accepts,
- * completes late after a cancel; the same seed and the same calls give the same run.
+ * With sim_seed 0 it is obliging: every operation completes whole at the next submit, in the order of descriptors. With
+ * any other seed it splits reads and writes at any byte, delays, reorders between descriptors (never within one), ends
+ * operations for want of buffers, fails accepts, completes late after a cancel; the same seed and the same calls give
+ * the same run.
  *
- * Violations of the caller's duties end the test by assert: a send buffer that changed before its send completed, two operations of a kind
- * on one descriptor, closing a descriptor with something armed, returning a buffer twice. Under ASan a buffer that was returned cannot be read. */
+ * Violations of the caller's duties end the test by assert: a send buffer that changed before its send completed, two
+ * operations of a kind on one descriptor, closing a descriptor with something armed, returning a buffer twice. Under
+ * ASan a buffer that was returned cannot be read. */
 #ifndef RW_RING_SIM_H
 #define RW_RING_SIM_H
 
@@ -36,10 +38,12 @@ void rw_sim_faults_set(struct rw_ring *ring, const struct rw_sim_faults *faults)
 
 /* ret: a virtual listening descriptor, for rw_ring_accept_start() */
 int32_t rw_sim_listen(struct rw_ring *ring);
-/* A peer connects. ret: the descriptor that an accept will deliver, by which the test names this connection from now on */
+/* A peer connects. ret: the descriptor that an accept will deliver, by which the test names this connection from
+ * now on */
 int32_t rw_sim_connect(struct rw_ring *ring, int32_t listener);
 
-/* The peer has this IPv6 address (16 bytes; IPv4 as ::ffff:a.b.c.d). Without, it has none that anybody could ask for. */
+/* The peer has this IPv6 address (16 bytes; IPv4 as ::ffff:a.b.c.d). Without, it has none that anybody could ask
+ * for. */
 void rw_sim_peer_address(struct rw_ring *ring, int32_t fd, const uint8_t *ip);
 /* The peer sends; copied. */
 void rw_sim_push(struct rw_ring *ring, int32_t fd, const void *bytes, size_t count);

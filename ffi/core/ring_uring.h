@@ -1,4 +1,5 @@
-/* The memory of a ring on io_uring; private to ring_uring.c (what it does) and ring_uring_setup.c (how it comes to be). */
+/* The memory of a ring on io_uring; private to ring_uring.c (what it does) and ring_uring_setup.c (how it comes to
+ * be). */
 #ifndef RW_RING_URING_H
 #define RW_RING_URING_H
 
@@ -55,9 +56,9 @@ struct ring_uring {
     size_t headers_bytes;
     uint32_t headers_used; /* since the submission queue was last empty; not used with SQPOLL */
 
-    int32_t interrupt_fd;      /* -1: none */
-    uint32_t interrupt_armed;  /* its poll is with the kernel */
-    uint32_t interrupt_stale;  /* and was armed for an earlier wait: when it completes, that says nothing about now */
+    int32_t interrupt_fd;     /* -1: none */
+    uint32_t interrupt_armed; /* its poll is with the kernel */
+    uint32_t interrupt_stale; /* and was armed for an earlier wait: when it completes, that says nothing about now */
 
     struct watch watches[RW_URING_WATCHES_MAX];
     uint32_t watch_top; /* watches[watch_top..] were never used: a cancel looks at few */

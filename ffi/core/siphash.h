@@ -1,5 +1,6 @@
-/* SipHash-1-3 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012): with a secret key nobody who does not know it can choose bytes
- * whose hashes collide. Role: a pure function. Up: topics (names come from clients), ip_limit (so do addresses). */
+/* SipHash-1-3 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012): with a secret key nobody who does not
+ * know it can choose bytes whose hashes collide. Role: a pure function. Up: topics (names come from clients), ip_limit
+ * (so do addresses). */
 #ifndef RW_SIPHASH_H
 #define RW_SIPHASH_H
 
@@ -35,7 +36,8 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rw_sip_load copies");
 
 /* in: k0, k1: the key */
 static inline uint64_t rw_siphash(uint64_t k0, uint64_t k1, const uint8_t *bytes, uint32_t count) {
-    struct rw_sip s = {k0 ^ 0x736f6d6570736575ull, k1 ^ 0x646f72616e646f6dull, k0 ^ 0x6c7967656e657261ull, k1 ^ 0x7465646279746573ull};
+    struct rw_sip s = {k0 ^ 0x736f6d6570736575ull, k1 ^ 0x646f72616e646f6dull, k0 ^ 0x6c7967656e657261ull,
+                       k1 ^ 0x7465646279746573ull};
     uint32_t whole = count & ~7u;
     for (uint32_t at = 0; at < whole; at += 8) {
         uint64_t word = rw_sip_load(bytes + at, 8);

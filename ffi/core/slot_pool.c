@@ -1,8 +1,9 @@
 /* The slot pool: an arena of slots whose pages are touched one after the other, and a LIFO list of those given back.
  *
  * Role: hands out and takes back slots. Up: connection. Down: mmap(2).
- * Invariants: slots[0..carved) have been handed out; each of them is either in use, with pool_next 0, or on the free list exactly
- * once, with FREE_MARK in pool_next. The generation of a slot is that of its present user, or, when free, of its next. */
+ * Invariants: slots[0..carved) have been handed out; each of them is either in use, with pool_next 0, or on the free
+ * list exactly once, with FREE_MARK in pool_next. The generation of a slot is that of its present user, or, when free,
+ * of its next. */
 #include "slot_pool.h"
 
 #include <errno.h>
@@ -60,7 +61,8 @@ void rw_slot_pool_release(struct rw_slot_pool *pool, struct rw_slot *slot) {
     assert(slot->out_head == 0 && slot->out_tail == 0 && slot->out_bytes == 0 && "output is queued");
     assert(slot->input == RW_BUFFER_NONE && "an input buffer would leak");
     assert(slot->subscriptions == 0 && slot->timer.bucket == 0 && !slot->state.ready && "the slot is still linked");
-    /* Now and not when it is next handed out: an id that was given out is stale from here on. 0 is never a generation, also after a wrap. */
+    /* Now and not when it is next handed out: an id that was given out is stale from here on. 0 is never a generation,
+     * also after a wrap. */
     slot->generation = slot->generation == UINT32_MAX ? 1u : slot->generation + 1u;
     slot->state.phase = RW_PHASE_FREE;
     slot->fd = -1;

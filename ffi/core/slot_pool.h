@@ -20,12 +20,15 @@ struct rw_slot_pool {
 /* capacity 1..RW_CONNECTIONS_MAX. ret: RW_OK or a negated errno */
 int32_t rw_slot_pool_init(struct rw_slot_pool *pool, uint32_t capacity);
 void rw_slot_pool_destroy(struct rw_slot_pool *pool);
-/* ret: a slot with every byte zero but fd = -1 and generation = one more than its last (never 0), or NULL when all are in use */
+/* ret: a slot with every byte zero but fd = -1 and generation = one more than its last (never 0), or NULL when all are
+ * in use */
 struct rw_slot *rw_slot_pool_acquire(struct rw_slot_pool *pool);
-/* The slot must be quiet: nothing armed, nothing in flight, no queue, no subscription, no timer (asserted). phase becomes FREE and the
- * generation grows, so that every id given out before is stale from now on. */
+/* The slot must be quiet: nothing armed, nothing in flight, no queue, no subscription, no timer (asserted). phase
+ * becomes FREE and the generation grows, so that every id given out before is stale from now on. */
 void rw_slot_pool_release(struct rw_slot_pool *pool, struct rw_slot *slot);
-static inline uint32_t rw_slot_pool_index(const struct rw_slot_pool *pool, const struct rw_slot *slot) { return (uint32_t)(slot - pool->slots); }
+static inline uint32_t rw_slot_pool_index(const struct rw_slot_pool *pool, const struct rw_slot *slot) {
+    return (uint32_t)(slot - pool->slots);
+}
 /* ret: the open slot of this id, or NULL when the id is stale or out of range */
 static inline struct rw_slot *rw_slot_pool_get(const struct rw_slot_pool *pool, uint32_t index, uint32_t generation) {
     if (index >= pool->carved) return NULL;

@@ -1,16 +1,18 @@
-/* The timer wheel: levels of 64 buckets, told apart by the highest digit (base 64) in which a deadline differs from now.
+/* The timer wheel: levels of 64 buckets, told apart by the highest digit (base 64) in which a deadline differs from
+ * now.
  *
  *   tick      = d3·64³ + d2·64² + d1·64 + d0
  *   level 0     deadlines that share all digits of now above d0: one bucket per tick
  *   level 1..2  deadlines that share all digits above d1, d2: one bucket per 64, 4096 ticks
  *   level 3     everything later: a circle of 64 buckets, the furthest for all that lies beyond the circle
  *
- * So every deadline of a level comes before every deadline of the level above, and the first occupied bucket of the lowest
- * occupied level is the next one to look at: empty time costs nothing, however much of it passes. When now enters a bucket of level
- * 1..3, its nodes go down at least one level, or into the circle again.
+ * So every deadline of a level comes before every deadline of the level above, and the first occupied bucket of the
+ * lowest occupied level is the next one to look at: empty time costs nothing, however much of it passes. When now
+ * enters a bucket of level 1..3, its nodes go down at least one level, or into the circle again.
  *
  * Role: one deadline per slot. Up: connection, core. Down: nothing.
- * Invariants: a linked node's due is in [now_tick, now_tick + 2^32); a bit of `occupied` is set exactly when its bucket has nodes. */
+ * Invariants: a linked node's due is in [now_tick, now_tick + 2^32); a bit of `occupied` is set exactly when its bucket
+ * has nodes. */
 #include "timer_wheel.h"
 
 #include <assert.h>
@@ -107,7 +109,8 @@ void rw_timer_wheel_cancel(struct rw_timer_wheel *wheel, uint32_t index) {
     wheel->count--;
 }
 
-/* The next bucket that holds anything. out: *place = level * 64 + bucket; *tick = when now enters it. ret: 1, or 0 when the wheel is empty */
+/* The next bucket that holds anything. out: *place = level * 64 + bucket; *tick = when now enters it. ret: 1, or 0 when
+ * the wheel is empty */
 static int next_occupied(const struct rw_timer_wheel *wheel, uint32_t *place, uint64_t *tick) {
     for (uint32_t level = 0; level < CIRCLE; level++) {
         if (wheel->occupied[level] == 0) continue;
@@ -128,7 +131,8 @@ static int next_occupied(const struct rw_timer_wheel *wheel, uint32_t *place, ui
     return 1;
 }
 
-/* Empty a bucket that now has entered: nodes due now go to the end of the expired list, the others where they now belong. */
+/* Empty a bucket that now has entered: nodes due now go to the end of the expired list, the others where they now
+ * belong. */
 static void bucket_open(struct rw_timer_wheel *wheel, uint32_t place, uint32_t *expired_tail) {
     uint32_t level = place / RW_TIMER_BUCKETS;
     uint32_t bucket = place % RW_TIMER_BUCKETS;
@@ -142,7 +146,8 @@ static void bucket_open(struct rw_timer_wheel *wheel, uint32_t place, uint32_t *
         if (due > wheel->now_tick) {
             node_link(wheel, link - 1u, node, due);
         } else {
-            *node = (struct rw_timer_node){.next = 0, .prev = *expired_tail, .due = node->due, .bucket = BUCKET_EXPIRED};
+            *node =
+                (struct rw_timer_node){.next = 0, .prev = *expired_tail, .due = node->due, .bucket = BUCKET_EXPIRED};
             if (*expired_tail != 0) node_at(wheel, *expired_tail - 1u)->next = link;
             else wheel->expired = link;
             *expired_tail = link;
@@ -151,9 +156,10 @@ static void bucket_open(struct rw_timer_wheel *wheel, uint32_t place, uint32_t *
     }
 }
 
-/* Everything due is gathered before anything is fired: what callbacks schedule, even for a time that is past, can then only fire
- * in a later advance, and a callback that schedules itself again cannot keep this one going. */
-uint32_t rw_timer_wheel_advance(struct rw_timer_wheel *wheel, uint64_t now_ms, void (*fire)(void *context, uint32_t index), void *context) {
+/* Everything due is gathered before anything is fired: what callbacks schedule, even for a time that is past, can then
+ * only fire in a later advance, and a callback that schedules itself again cannot keep this one going. */
+uint32_t rw_timer_wheel_advance(struct rw_timer_wheel *wheel, uint64_t now_ms,
+                                void (*fire)(void *context, uint32_t index), void *context) {
     assert(wheel->expired == 0 && "advance was called by one of its callbacks");
     uint64_t target = tick_at_or_before(now_ms);
     uint32_t expired_tail = 0;

@@ -3,9 +3,9 @@
  * Role: one deadline per slot. Cost is per deadline that comes due, never per connection that waits.
  * Up: connection (schedules), core (advances). Down: nothing; time is given in, so that tests own the clock.
  *
- * 4 levels of 64 buckets; a tick is RW_TIMER_TICK_MS, so the wheel spans 64^4 ticks (about 12 days); later deadlines wait in
- * the last bucket and are put back. A deadline fires at the first tick at or after it, never before it.
- * Links are slot indexes + 1 (0: end of list). */
+ * 4 levels of 64 buckets; a tick is RW_TIMER_TICK_MS, so the wheel spans 64^4 ticks (about 12 days); later deadlines
+ * wait in the last bucket and are put back. A deadline fires at the first tick at or after it, never before it. Links
+ * are slot indexes + 1 (0: end of list). */
 #ifndef RW_TIMER_WHEEL_H
 #define RW_TIMER_WHEEL_H
 
@@ -39,10 +39,12 @@ void rw_timer_wheel_init(struct rw_timer_wheel *wheel, void *base, size_t stride
 void rw_timer_wheel_schedule(struct rw_timer_wheel *wheel, uint32_t index, uint64_t due_ms);
 /* Harmless when not scheduled. */
 void rw_timer_wheel_cancel(struct rw_timer_wheel *wheel, uint32_t index);
-/* Fire everything due at now_ms: each is unlinked, then fired; the callback may schedule and cancel any node. ret: how many fired */
-uint32_t rw_timer_wheel_advance(struct rw_timer_wheel *wheel, uint64_t now_ms, void (*fire)(void *context, uint32_t index), void *context);
-/* Milliseconds from now_ms until the wheel must be advanced next (0: already due; never later than the earliest deadline,
- * maybe earlier, at a cascade); -1: nothing is scheduled. Constant time. */
+/* Fire everything due at now_ms: each is unlinked, then fired; the callback may schedule and cancel any node. ret: how
+ * many fired */
+uint32_t rw_timer_wheel_advance(struct rw_timer_wheel *wheel, uint64_t now_ms,
+                                void (*fire)(void *context, uint32_t index), void *context);
+/* Milliseconds from now_ms until the wheel must be advanced next (0: already due; never later than the earliest
+ * deadline, maybe earlier, at a cascade); -1: nothing is scheduled. Constant time. */
 int64_t rw_timer_wheel_next_ms(const struct rw_timer_wheel *wheel, uint64_t now_ms);
 
 #endif

@@ -14,17 +14,20 @@
 /* ------------------------------------------------------------------ shared by the connections of a core */
 
 static struct rw_tls_shared *shared_create(const struct rw_core *core) {
-    /* No openssl.cnf: a program that brings its own OpenSSL behaves the same on every machine. No atexit(3): the host may unload us before. */
+    /* No openssl.cnf: a program that brings its own OpenSSL behaves the same on every machine. No atexit(3): the host
+     * may unload us before. */
     if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) != 1) return NULL;
     struct rw_tls_shared *shared = calloc(1, sizeof *shared);
     if (!shared) return NULL;
     shared->bio = rw_tls_bio_create();
     int secret = 1;
     if (core->shm) {
-        static_assert(sizeof core->shm->ticket_secret == sizeof shared->ticket_secret, "every worker has the whole secret");
+        static_assert(sizeof core->shm->ticket_secret == sizeof shared->ticket_secret,
+                      "every worker has the whole secret");
         memcpy(shared->ticket_secret, core->shm->ticket_secret, sizeof shared->ticket_secret);
     } else {
-        secret = getrandom(shared->ticket_secret, sizeof shared->ticket_secret, 0) == (ssize_t)sizeof shared->ticket_secret;
+        secret =
+            getrandom(shared->ticket_secret, sizeof shared->ticket_secret, 0) == (ssize_t)sizeof shared->ticket_secret;
     }
     if (shared->bio && secret) return shared;
     rw_tls_shared_destroy(shared);
@@ -59,11 +62,15 @@ static int32_t refuse(char *error, size_t error_bytes, const char *sentence) {
     return RW_ERR_INVALID;
 }
 
-int32_t rw_core_listener_tls(struct rw_core *core, uint32_t index, const struct rw_tls_options *options, char *error, size_t error_bytes) {
+int32_t rw_core_listener_tls(struct rw_core *core, uint32_t index, const struct rw_tls_options *options, char *error,
+                             size_t error_bytes) {
     if (error_bytes) error[0] = 0;
-    if (index >= RW_LISTENERS_MAX || !options) return refuse(error, error_bytes, "there is no such listener, or no TLS options were given");
+    if (index >= RW_LISTENERS_MAX || !options)
+        return refuse(error, error_bytes, "there is no such listener, or no TLS options were given");
     /* What is given now would go with it. */
-    if (rw_listener_is_ending(&core->listeners[index])) return refuse(error, error_bytes, "the listener is being stopped: use another index, or try again after a turn");
+    if (rw_listener_is_ending(&core->listeners[index]))
+        return refuse(error, error_bytes,
+                      "the listener is being stopped: use another index, or try again after a turn");
     if (!core->tls) core->tls = shared_create(core);
     if (!core->tls) return refuse(error, error_bytes, "TLS cannot be set up: out of memory or of randomness");
     struct rw_tls_context context;
@@ -86,10 +93,11 @@ int32_t rw_core_listener_tls(struct rw_core *core, uint32_t index, const struct 
     return RW_OK;
 }
 
-int32_t rw_core_server_name(struct rw_core *core, uint32_t index, const char *name, uint32_t context, const struct rw_tls_options *options, char *error,
-                            size_t error_bytes) {
+int32_t rw_core_server_name(struct rw_core *core, uint32_t index, const char *name, uint32_t context,
+                            const struct rw_tls_options *options, char *error, size_t error_bytes) {
     if (error_bytes) error[0] = 0;
-    if (index >= RW_LISTENERS_MAX || !core->listeners[index].tls) return refuse(error, error_bytes, "the listener does not speak TLS: give it a certificate first");
+    if (index >= RW_LISTENERS_MAX || !core->listeners[index].tls)
+        return refuse(error, error_bytes, "the listener does not speak TLS: give it a certificate first");
     if (context > UINT16_MAX) return refuse(error, error_bytes, "the context of a server name must be at most 65535");
     char normal[RW_TLS_NAME_BYTES_MAX + 1];
     if (!name || !rw_tls_name_normalize(normal, (const uint8_t *)name, strlen(name))) {

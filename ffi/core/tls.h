@@ -1,18 +1,19 @@
 /* TLS 1.2 and 1.3 on listeners and connections, by OpenSSL without sockets.
  *
- * Role: ciphertext ↔ the plain bytes that http and ws know. Up: connection, http, command_batch, the host (ringway.h). Down: OpenSSL,
- * tls_context (certificates and settings), tls_names (SNI), tls_sessions and tls_tickets (resumption), tls_staple (OCSP).
+ * Role: ciphertext ↔ the plain bytes that http and ws know. Up: connection, http, command_batch, the host (ringway.h).
+ * Down: OpenSSL, tls_context (certificates and settings), tls_names (SNI), tls_sessions and tls_tickets (resumption),
+ * tls_staple (OCSP).
  *
  *   recv ──ciphertext──> [BIO] SSL_read ──> rw_connection_on_plain()
  *   outbox (plain, counted) ──> SSL_write [BIO] ──> waiting ──swap──> sending ──> ring
  *
- * Plain bytes stay in the outbox until the kernel has taken the whole ciphertext that stands for them, so that out_bytes, backpressure,
- * drain and the write timeout mean what they mean without TLS. Handshakes, tickets and alerts are ciphertext that stands for nothing.
+ * Plain bytes stay in the outbox until the kernel has taken the whole ciphertext that stands for them, so that
+ * out_bytes, backpressure, drain and the write timeout mean what they mean without TLS. Handshakes, tickets and alerts
+ * are ciphertext that stands for nothing.
  *
- * Invariants: the bytes of `sending` never change and never move; OpenSSL writes to `waiting` only; both are bounded; whoever holds a
- * rw_tls_listener holds a reference, so that handshakes outlive rw_core_unlisten().
- * Split: tls.c listeners, tls_connection.c handshake and receiving, tls_send.c sending, tls_identity.c who
- * is at both ends. */
+ * Invariants: the bytes of `sending` never change and never move; OpenSSL writes to `waiting` only; both are bounded;
+ * whoever holds a rw_tls_listener holds a reference, so that handshakes outlive rw_core_unlisten(). Split: tls.c
+ * listeners, tls_connection.c handshake and receiving, tls_send.c sending, tls_identity.c who is at both ends. */
 #ifndef RW_TLS_H
 #define RW_TLS_H
 
@@ -25,8 +26,8 @@
 #include "tls_names.h"
 #include "tls_tickets.h"
 
-/* Four records at most, so that ciphertext fits the 64 KiB class of buffers. Overhead of a record: 5 header + 16 IV + 48 MAC + 16 padding
- * (AES-CBC with SHA-384, the worst); AEAD ciphers need 29 at most. */
+/* Four records at most, so that ciphertext fits the 64 KiB class of buffers. Overhead of a record: 5 header + 16 IV +
+ * 48 MAC + 16 padding (AES-CBC with SHA-384, the worst); AEAD ciphers need 29 at most. */
 #define RW_TLS_RECORD_BYTES 16384u
 #define RW_TLS_RECORD_OVERHEAD 96u
 #define RW_TLS_SEND_BYTES 65536u
@@ -53,11 +54,11 @@ struct rw_tls_listener {
 };
 
 enum rw_tls_phase {
-    RW_TLS_HELLO = 0,     /* nothing that is surely TLS has come: no SSL yet */
+    RW_TLS_HELLO = 0, /* nothing that is surely TLS has come: no SSL yet */
     RW_TLS_HANDSHAKE = 1,
-    RW_TLS_ASKING = 2,    /* waits for RW_COMMAND_SERVER_NAME */
+    RW_TLS_ASKING = 2, /* waits for RW_COMMAND_SERVER_NAME */
     RW_TLS_OPEN = 3,
-    RW_TLS_FAILED = 4,    /* an alert may still have to go out; nothing else */
+    RW_TLS_FAILED = 4, /* an alert may still have to go out; nothing else */
 };
 
 struct rw_tls_bytes {
@@ -74,13 +75,13 @@ struct rw_tls {
     uint32_t in_bytes;
     struct rw_tls_bytes sending;
     struct rw_tls_bytes waiting;
-    uint32_t covers;         /* bytes of the outbox that `sending` stands for */
+    uint32_t covers; /* bytes of the outbox that `sending` stands for */
     uint16_t server_context;
-    uint8_t phase;           /* enum rw_tls_phase */
-    uint8_t asked : 1;       /* the host was asked for the server name, once in a handshake */
-    uint8_t begun : 1;       /* a byte has come */
-    uint8_t counted : 1;     /* tls_errors has it */
-    uint8_t notified : 1;    /* close_notify is written */
+    uint8_t phase;        /* enum rw_tls_phase */
+    uint8_t asked : 1;    /* the host was asked for the server name, once in a handshake */
+    uint8_t begun : 1;    /* a byte has come */
+    uint8_t counted : 1;  /* tls_errors has it */
+    uint8_t notified : 1; /* close_notify is written */
 };
 
 /* ------------------------------------------------------------------ tls.c */
@@ -96,7 +97,8 @@ void rw_tls_shared_destroy(struct rw_tls_shared *shared);
 int32_t rw_tls_accept(struct rw_slot *slot, struct rw_tls_listener *listener);
 /* Nothing is in flight: free everything. */
 void rw_tls_release(struct rw_core *core, struct rw_slot *slot);
-/* Ciphertext has come for an OPEN slot. What it says reaches rw_connection_on_plain(); the slot may have ended afterwards. */
+/* Ciphertext has come for an OPEN slot. What it says reaches rw_connection_on_plain(); the slot may have ended
+ * afterwards. */
 void rw_tls_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, uint32_t len);
 /* Go on with a handshake that is on the ready list. */
 void rw_tls_serve(struct rw_core *core, struct rw_slot *slot);
@@ -111,16 +113,16 @@ static inline int rw_tls_is_shaking_hands(const struct rw_tls *tls) { return tls
 
 /* ------------------------------------------------------------------ tls_identity.c */
 
-/* May a request for `host` ("name:port", as in its head) come on this connection? Not when that name demands what this connection has not
- * shown: a client certificate, a later version, better ciphers.
+/* May a request for `host` ("name:port", as in its head) come on this connection? Not when that name demands what this
+ * connection has not shown: a client certificate, a later version, better ciphers.
  * ret: 1, or 0: answer 421 (RFC 9110 §15.5.20) */
 int rw_tls_may_serve(const struct rw_tls *tls, const uint8_t *host, size_t bytes);
 
 /* ------------------------------------------------------------------ tls_send.c */
 
 static inline int rw_tls_has_output(const struct rw_tls *tls) { return tls->sending.bytes || tls->waiting.bytes; }
-/* Ciphertext for the next send, which stays where it is until rw_tls_sent() has been told of all of it. No send may be in flight.
- * out: *iov; *plain: bytes of the outbox it stands for
+/* Ciphertext for the next send, which stays where it is until rw_tls_sent() has been told of all of it. No send may be
+ * in flight. out: *iov; *plain: bytes of the outbox it stands for
  * ret: 1, 0 nothing to send, -EPROTO the connection must end */
 int32_t rw_tls_fill(struct rw_core *core, struct rw_slot *slot, struct iovec *iov, uint32_t *plain);
 /* The kernel took `bytes` of it. ret: bytes of the outbox that are done with */

@@ -59,7 +59,8 @@ static void fail(struct rw_core *core, struct rw_slot *slot) {
 
 /* Does this begin an HTTP request? ret: 1 yes, 0 not known yet, -1 no */
 static int is_plain_http(const uint8_t *bytes, uint32_t len) {
-    static const char *const methods[] = {"GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "CONNECT ", "OPTIONS ", "TRACE ", "PATCH "};
+    static const char *const methods[] = {"GET ",     "HEAD ",    "POST ",  "PUT ",  "DELETE ",
+                                          "CONNECT ", "OPTIONS ", "TRACE ", "PATCH "};
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
         size_t method_bytes = strlen(methods[i]);
         if (memcmp(bytes, methods[i], len < method_bytes ? len : method_bytes) == 0) return len >= method_bytes;
@@ -83,7 +84,9 @@ static void answer_in_plain(struct rw_core *core, struct rw_slot *slot, const vo
 static void answer_plain_http(struct rw_core *core, struct rw_slot *slot) {
     static const char body[] = "This port speaks TLS: use https, or wss for a WebSocket.\n";
     char answer[512];
-    int length = snprintf(answer, sizeof answer, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: close\r\nDate: %s\r\n\r\n%s",
+    int length = snprintf(answer, sizeof answer,
+                          "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: "
+                          "close\r\nDate: %s\r\n\r\n%s",
                           sizeof body - 1, core->date, body);
     assert(length > 0 && (size_t)length < sizeof answer);
     RW_COUNT(core, tls_plain, 1);
@@ -115,12 +118,8 @@ static int on_first_bytes(struct rw_core *core, struct rw_slot *slot, const uint
         return 0;
     }
     switch (is_plain_http(bytes, len)) {
-        case 1:
-            answer_plain_http(core, slot);
-            break;
-        case 0:
-            (void)rw_connection_stash(core, slot, bytes, len);
-            break;
+        case 1: answer_plain_http(core, slot); break;
+        case 0: (void)rw_connection_stash(core, slot, bytes, len); break;
         default:
             count_failure(core, slot->tls);
             answer_in_plain(core, slot, unexpected_message, sizeof unexpected_message);
@@ -164,7 +163,9 @@ int rw_tls_on_client_hello(SSL *ssl, int *alert, void *arg) {
         tls->name = strdup(shared->name);
     }
     /* A second hello (RFC 8446 §4.1.2) that names another server, or none, takes back what the first has chosen. */
-    const struct rw_tls_context *chosen = found ? &found->context : tls->server_context ? &tls->listener->context : NULL;
+    const struct rw_tls_context *chosen = found                 ? &found->context
+                                          : tls->server_context ? &tls->listener->context
+                                                                : NULL;
     tls->server_context = found ? found->number : 0;
     if ((!named || tls->name) && (!chosen || rw_tls_context_use(chosen, ssl))) return SSL_CLIENT_HELLO_SUCCESS;
     *alert = SSL_AD_INTERNAL_ERROR;
@@ -218,28 +219,18 @@ static int shake_hands(struct rw_core *core, struct rw_slot *slot) {
         return 1;
     }
     switch (SSL_get_error(tls->ssl, result)) {
-        case SSL_ERROR_WANT_READ:
-            break;
-        case SSL_ERROR_WANT_CLIENT_HELLO_CB:
-            ask_host(core, slot);
-            break;
-        default:
-            fail(core, slot);
-            break;
+        case SSL_ERROR_WANT_READ: break;
+        case SSL_ERROR_WANT_CLIENT_HELLO_CB: ask_host(core, slot); break;
+        default: fail(core, slot); break;
     }
     return 0;
 }
 
 static void on_read_stopped(struct rw_core *core, struct rw_slot *slot, int error) {
     switch (error) {
-        case SSL_ERROR_WANT_READ:
-            break;
-        case SSL_ERROR_ZERO_RETURN:
-            rw_connection_on_end_of_stream(core, slot);
-            break;
-        default:
-            fail(core, slot);
-            break;
+        case SSL_ERROR_WANT_READ: break;
+        case SSL_ERROR_ZERO_RETURN: rw_connection_on_end_of_stream(core, slot); break;
+        default: fail(core, slot); break;
     }
 }
 
@@ -281,11 +272,13 @@ static void take(struct rw_core *core, struct rw_slot *slot, const uint8_t *byte
     if (ERR_peek_error()) ERR_clear_error();
     tls->in = bytes;
     tls->in_bytes = len;
-    if (tls->phase == RW_TLS_OPEN || (tls->phase == RW_TLS_HANDSHAKE && shake_hands(core, slot))) read_records(core, slot);
+    if (tls->phase == RW_TLS_OPEN || (tls->phase == RW_TLS_HANDSHAKE && shake_hands(core, slot)))
+        read_records(core, slot);
     uint32_t left = tls->in_bytes;
     tls->in = NULL;
     tls->in_bytes = 0;
-    if (slot->state.phase == RW_PHASE_OPEN && tls->phase <= RW_TLS_ASKING && left) keep_for_later(core, slot, bytes + len - left, left);
+    if (slot->state.phase == RW_PHASE_OPEN && tls->phase <= RW_TLS_ASKING && left)
+        keep_for_later(core, slot, bytes + len - left, left);
     if (rw_tls_has_output(tls)) rw_connection_mark_dirty(core, slot);
 }
 
@@ -316,5 +309,6 @@ void rw_tls_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *byt
 }
 
 void rw_tls_serve(struct rw_core *core, struct rw_slot *slot) {
-    if (slot->tls->phase == RW_TLS_HANDSHAKE || (slot->tls->phase == RW_TLS_HELLO && slot->input_bytes)) take_kept(core, slot);
+    if (slot->tls->phase == RW_TLS_HANDSHAKE || (slot->tls->phase == RW_TLS_HELLO && slot->input_bytes))
+        take_kept(core, slot);
 }

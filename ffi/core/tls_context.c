@@ -15,14 +15,16 @@
 #include "tls_sessions.h"
 #include "tls_staple.h"
 
-/* AES-128 first: fast where there are AES instructions; OpenSSL moves ChaCha20 to the front for clients that prefer it. */
+/* AES-128 first: fast where there are AES instructions; OpenSSL moves ChaCha20 to the front for clients that prefer
+ * it. */
 #define CIPHERS_TLS13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 /* Forward secrecy and AEAD only. */
-#define CIPHERS_TLS12                                                                                                                         \
-    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"                    \
+#define CIPHERS_TLS12                                                                                               \
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-" \
+    "SHA384:"                                                                                                       \
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384"
-/* What clients have, and what costs little: an exchange over ffdhe2048 to ffdhe8192 takes the server up to hundreds of times the CPU of one
- * over X25519, at the wish of whoever sends a hello. */
+/* What clients have, and what costs little: an exchange over ffdhe2048 to ffdhe8192 takes the server up to hundreds of
+ * times the CPU of one over X25519, at the wish of whoever sends a hello. */
 #define GROUPS "X25519:P-256:P-384"
 
 static_assert(sizeof(uintptr_t) == sizeof(uint64_t), "a client_policy fits a pointer");
@@ -106,7 +108,8 @@ static EVP_PKEY *read_key(const struct load *load) {
     if (passphrase.asked && !passphrase.text) {
         (void)mistake(load, "the TLS key '%s' is encrypted and no passphrase was given", path);
     } else if (passphrase.asked) {
-        (void)mistake(load, "the TLS key '%s' cannot be decrypted, most likely because the passphrase is wrong: %s", path, reason());
+        (void)mistake(load, "the TLS key '%s' cannot be decrypted, most likely because the passphrase is wrong: %s",
+                      path, reason());
     } else if (has_no_pem()) {
         (void)mistake(load, "'%s' holds no private key in PEM form", path);
     } else {
@@ -118,12 +121,15 @@ static EVP_PKEY *read_key(const struct load *load) {
 static int load_key(const struct load *load) {
     EVP_PKEY *key = read_key(load);
     if (!key) return 0;
-    /* Asked before OpenSSL does: it keeps a key of another type beside the certificate, and says so only in a handshake. */
+    /* Asked before OpenSSL does: it keeps a key of another type beside the certificate, and says so only in a
+     * handshake. */
     int matches = X509_check_private_key(SSL_CTX_get0_certificate(load->ssl), key) == 1;
     int used = matches && SSL_CTX_use_PrivateKey(load->ssl, key) == 1;
     EVP_PKEY_free(key);
     if (used) return 1;
-    if (!matches) return mistake(load, "the TLS key '%s' does not match the certificate '%s': %s", load->own->key_file, load->own->cert_file, reason());
+    if (!matches)
+        return mistake(load, "the TLS key '%s' does not match the certificate '%s': %s", load->own->key_file,
+                       load->own->cert_file, reason());
     return mistake(load, "the TLS key '%s' cannot be used: %s", load->own->key_file, reason());
 }
 
@@ -135,9 +141,14 @@ static int is_of_another_kind(const struct load *load) {
     if (!next) return 1; /* load_chain() says why */
     int kind = EVP_PKEY_get_base_id(X509_get0_pubkey(next)), same = 0;
     X509_free(next);
-    for (long more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_FIRST); more; more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_NEXT))
+    for (long more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_FIRST); more;
+         more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_NEXT))
         same |= EVP_PKEY_get_base_id(X509_get0_pubkey(SSL_CTX_get0_certificate(load->ssl))) == kind;
-    return same ? mistake(load, "the TLS certificate '%s' has the same kind of key as another one of this name: give one for each kind, such as RSA and ECDSA", load->own->cert_file) : 1;
+    return same ? mistake(load,
+                          "the TLS certificate '%s' has the same kind of key as another one of this name: give one for "
+                          "each kind, such as RSA and ECDSA",
+                          load->own->cert_file)
+                : 1;
 }
 
 /* ret: 1 or 0 */
@@ -146,7 +157,9 @@ static int load_certificates(struct load *load) {
         load->own = each;
         if (!each->cert_file || !each->key_file) return mistake(load, "TLS needs a certificate and its key");
         if (each != load->options && !is_of_another_kind(load)) return 0;
-        if (!load_chain(load) || !load_key(load) || (each->ocsp_file && !rw_tls_staple_load(load->ssl, each->ocsp_file, load->error, load->error_bytes))) return 0;
+        if (!load_chain(load) || !load_key(load) ||
+            (each->ocsp_file && !rw_tls_staple_load(load->ssl, each->ocsp_file, load->error, load->error_bytes)))
+            return 0;
     }
     return 1;
 }
@@ -166,7 +179,8 @@ static int digest_file(EVP_MD_CTX *digest, const char *path) {
     BIO *content = BIO_new(BIO_s_mem());
     int done = file && content;
     uint8_t piece[4096];
-    for (int got; done && (got = BIO_read(file, piece, sizeof piece)) > 0;) done = BIO_write(content, piece, got) == got;
+    for (int got; done && (got = BIO_read(file, piece, sizeof piece)) > 0;)
+        done = BIO_write(content, piece, got) == got;
     char *bytes = NULL;
     long len = done ? BIO_get_mem_data(content, &bytes) : 0;
     done = done && digest_bytes(digest, bytes, (size_t)len);
@@ -181,7 +195,8 @@ static int digest_clients(const struct load *load, uint8_t out[EVP_MAX_MD_SIZE])
     int mode = SSL_CTX_get_verify_mode(load->ssl);
     int done = digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) && digest_bytes(digest, &mode, sizeof mode) &&
                (!load->options->ca_file || digest_file(digest, load->options->ca_file)) &&
-               (!load->options->crl_file || digest_file(digest, load->options->crl_file)) && EVP_DigestFinal_ex(digest, out, NULL);
+               (!load->options->crl_file || digest_file(digest, load->options->crl_file)) &&
+               EVP_DigestFinal_ex(digest, out, NULL);
     EVP_MD_CTX_free(digest);
     return done;
 }
@@ -191,8 +206,10 @@ static int digest_certificates(const struct load *load, EVP_MD_CTX *digest) {
     uint8_t certificate[EVP_MAX_MD_SIZE];
     unsigned int bytes = 0;
     int done = 1;
-    for (long more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_FIRST); more && done; more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_NEXT))
-        done = X509_digest(SSL_CTX_get0_certificate(load->ssl), EVP_sha256(), certificate, &bytes) && digest_bytes(digest, certificate, bytes);
+    for (long more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_FIRST); more && done;
+         more = SSL_CTX_set_current_cert(load->ssl, SSL_CERT_SET_NEXT))
+        done = X509_digest(SSL_CTX_get0_certificate(load->ssl), EVP_sha256(), certificate, &bytes) &&
+               digest_bytes(digest, certificate, bytes);
     return done;
 }
 
@@ -201,9 +218,10 @@ static int bind_sessions(const struct load *load, struct rw_tls_context *context
     uint8_t clients[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
     const char *ciphers = load->options->ciphers ? load->options->ciphers : "";
-    int done = digest && digest_clients(load, clients) && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) && digest_certificates(load, digest) &&
-               digest_bytes(digest, clients, 32) &&
-               digest_bytes(digest, ciphers, strlen(ciphers)) && EVP_DigestFinal_ex(digest, context->session_context, NULL) &&
+    int done = digest && digest_clients(load, clients) && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) &&
+               digest_certificates(load, digest) && digest_bytes(digest, clients, 32) &&
+               digest_bytes(digest, ciphers, strlen(ciphers)) &&
+               EVP_DigestFinal_ex(digest, context->session_context, NULL) &&
                SSL_CTX_set_session_id_context(load->ssl, context->session_context, RW_TLS_SESSION_CONTEXT_BYTES) == 1;
     EVP_MD_CTX_free(digest);
     if (done && SSL_CTX_get_verify_mode(load->ssl) != SSL_VERIFY_NONE) {
@@ -234,7 +252,8 @@ static int load_client_ca(const struct load *load) {
 
 static int load_revocations(const struct load *load) {
     const char *path = load->options->crl_file;
-    if (!load->options->ca_file) return mistake(load, "the certificates that '%s' revokes are of authorities that were not given", path);
+    if (!load->options->ca_file)
+        return mistake(load, "the certificates that '%s' revokes are of authorities that were not given", path);
     BIO *file = open_file(load, "list of revoked certificates", path);
     if (!file) return 0;
     X509_STORE *store = SSL_CTX_get_cert_store(load->ssl);
@@ -247,8 +266,10 @@ static int load_revocations(const struct load *load) {
     BIO_free(file);
     /* What ends the loop is an error too: no further list. */
     if (count && added && has_no_pem()) ERR_clear_error();
-    if (!count && has_no_pem()) return mistake(load, "'%s' holds no list of revoked certificates (X509 CRL) in PEM form", path);
-    if (ERR_peek_error()) return mistake(load, "the list of revoked certificates '%s' cannot be used: %s", path, reason());
+    if (!count && has_no_pem())
+        return mistake(load, "'%s' holds no list of revoked certificates (X509 CRL) in PEM form", path);
+    if (ERR_peek_error())
+        return mistake(load, "the list of revoked certificates '%s' cannot be used: %s", path, reason());
     return X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
 }
 
@@ -270,12 +291,15 @@ static int load_dh_params(const struct load *load) {
 /* ------------------------------------------------------------------ settings */
 
 /* http/1.1, else http/1.0; a client that offers neither is told so (RFC 7301 §3.2): it would speak what we do not. */
-static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_bytes, const unsigned char *offered, unsigned int offered_bytes, void *context) {
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_bytes, const unsigned char *offered,
+                   unsigned int offered_bytes, void *context) {
     (void)ssl, (void)context;
-    static const unsigned char spoken[2][9] = {{8, 'h', 't', 't', 'p', '/', '1', '.', '1'}, {8, 'h', 't', 't', 'p', '/', '1', '.', '0'}};
+    static const unsigned char spoken[2][9] = {{8, 'h', 't', 't', 'p', '/', '1', '.', '1'},
+                                               {8, 'h', 't', 't', 'p', '/', '1', '.', '0'}};
     for (uint32_t i = 0; i < 2; i++) {
         for (unsigned int at = 0; at < offered_bytes; at += 1u + offered[at]) {
-            if (offered_bytes - at < sizeof spoken[i] || memcmp(offered + at, spoken[i], sizeof spoken[i]) != 0) continue;
+            if (offered_bytes - at < sizeof spoken[i] || memcmp(offered + at, spoken[i], sizeof spoken[i]) != 0)
+                continue;
             *out = offered + at + 1;
             *out_bytes = offered[at];
             return SSL_TLSEXT_ERR_OK;
@@ -284,42 +308,53 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_bytes
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static int on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int encrypt) {
+static int on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
+                         int encrypt) {
     const struct rw_tls *tls = SSL_get_app_data(ssl);
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    return rw_tls_ticket_key(tls->listener->core->tls->ticket_secret, (uint64_t)now.tv_sec, name, iv, cipher, mac, encrypt);
+    return rw_tls_ticket_key(tls->listener->core->tls->ticket_secret, (uint64_t)now.tv_sec, name, iv, cipher, mac,
+                             encrypt);
 }
 
 static int apply_settings(const struct load *load) {
     SSL_CTX *ssl = load->ssl;
     const struct rw_tls_options *options = load->options;
     uint32_t min_version = options->min_version ? options->min_version : TLS1_2_VERSION;
-    if (min_version != TLS1_2_VERSION && min_version != TLS1_3_VERSION) return mistake(load, "the least TLS version must be 1.2 or 1.3");
+    if (min_version != TLS1_2_VERSION && min_version != TLS1_3_VERSION)
+        return mistake(load, "the least TLS version must be 1.2 or 1.3");
     if (!SSL_CTX_set_min_proto_version(ssl, (int)min_version) || !SSL_CTX_set_max_proto_version(ssl, TLS1_3_VERSION) ||
         !SSL_CTX_set_ciphersuites(ssl, CIPHERS_TLS13) || !SSL_CTX_set1_groups_list(ssl, GROUPS)) {
         return mistake(load, "TLS cannot be set up: %s", reason());
     }
     if (SSL_CTX_set_cipher_list(ssl, options->ciphers ? options->ciphers : CIPHERS_TLS12) != 1) {
-        return mistake(load, "OpenSSL knows no usable cipher in '%s': %s", options->ciphers ? options->ciphers : CIPHERS_TLS12, reason());
+        return mistake(load, "OpenSSL knows no usable cipher in '%s': %s",
+                       options->ciphers ? options->ciphers : CIPHERS_TLS12, reason());
     }
-    SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION |
+                                 SSL_OP_NO_RENEGOTIATION);
     /* A record in one read, not its head and then the rest: all that has come is at hand in any case. */
     SSL_CTX_set_read_ahead(ssl, 1);
-    /* An idle connection gives back 33 KiB, at the price of taking them again: a twentieth of what OpenSSL costs for an echo of 1 KiB. */
-    /* And no chain but that of the certificate's file: OpenSSL would look for one among the authorities of clients, in each handshake. */
+    /* An idle connection gives back 33 KiB, at the price of taking them again: a twentieth of what OpenSSL costs for an
+     * echo of 1 KiB. */
+    /* And no chain but that of the certificate's file: OpenSSL would look for one among the authorities of clients, in
+     * each handshake. */
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
-    /* Tickets keep sessions at the clients; a cache here would be memory without bound, and of no use to other workers. */
+    /* Tickets keep sessions at the clients; a cache here would be memory without bound, and of no use to other
+     * workers. */
     (void)SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
     (void)SSL_CTX_set_timeout(ssl, RW_TLS_EPOCH_SECONDS);
     SSL_CTX_set_alpn_select_cb(ssl, on_alpn, NULL);
     SSL_CTX_set_client_hello_cb(ssl, rw_tls_on_client_hello, NULL);
-    return rw_tls_sessions_set_up(ssl) && SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl, on_ticket_key) == 1 ? 1 : mistake(load, "TLS cannot be set up: %s", reason());
+    return rw_tls_sessions_set_up(ssl) && SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl, on_ticket_key) == 1
+               ? 1
+               : mistake(load, "TLS cannot be set up: %s", reason());
 }
 
 /* ------------------------------------------------------------------ interface */
 
-int32_t rw_tls_context_create(struct rw_tls_context *context, const struct rw_tls_options *options, char *error, size_t error_bytes) {
+int32_t rw_tls_context_create(struct rw_tls_context *context, const struct rw_tls_options *options, char *error,
+                              size_t error_bytes) {
     struct load load = {.options = options, .own = options, .error = error, .error_bytes = error_bytes};
     ERR_clear_error();
     load.ssl = SSL_CTX_new(TLS_server_method());
@@ -329,8 +364,8 @@ int32_t rw_tls_context_create(struct rw_tls_context *context, const struct rw_tl
     }
     *context = (struct rw_tls_context){.ssl = load.ssl};
     int done = apply_settings(&load) && load_certificates(&load) && (!options->ca_file || load_client_ca(&load)) &&
-               (!options->crl_file || load_revocations(&load)) &&
-               (!options->dh_params_file || load_dh_params(&load)) && bind_sessions(&load, context);
+               (!options->crl_file || load_revocations(&load)) && (!options->dh_params_file || load_dh_params(&load)) &&
+               bind_sessions(&load, context);
     ERR_clear_error();
     if (done) return RW_OK;
     rw_tls_context_release(context);
@@ -342,11 +377,14 @@ void rw_tls_context_release(struct rw_tls_context *context) {
     context->ssl = NULL;
 }
 
-uint64_t rw_tls_client_policy_of(const SSL *ssl) { return (uint64_t)(uintptr_t)SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)); }
+uint64_t rw_tls_client_policy_of(const SSL *ssl) {
+    return (uint64_t)(uintptr_t)SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+}
 
 int rw_tls_context_use(const struct rw_tls_context *context, SSL *ssl) {
     if (SSL_get_SSL_CTX(ssl) == context->ssl) return 1;
-    /* SSL_set_SSL_CTX(3) is silent on it, but takes over the certificate alone: what SSL_new() copied from the first context stays otherwise. */
+    /* SSL_set_SSL_CTX(3) is silent on it, but takes over the certificate alone: what SSL_new() copied from the first
+     * context stays otherwise. */
     if (!SSL_set_SSL_CTX(ssl, context->ssl)) return 0;
     SSL_set_verify(ssl, SSL_CTX_get_verify_mode(context->ssl), NULL);
     return SSL_set_min_proto_version(ssl, (int)SSL_CTX_get_min_proto_version(context->ssl)) == 1 &&

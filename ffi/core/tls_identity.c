@@ -1,10 +1,12 @@
-/* Who is at both ends of a TLS connection, see tls.h: the name that the client asked for and what it may ask for by it. */
+/* Who is at both ends of a TLS connection, see tls.h: the name that the client asked for and what it may ask for by
+ * it. */
 #include <openssl/x509.h>
 #include <string.h>
 
 #include "tls.h"
 
-int32_t rw_core_tls(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint8_t *out, uint32_t bytes, uint32_t *version) {
+int32_t rw_core_tls(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint8_t *out, uint32_t bytes,
+                    uint32_t *version) {
     const struct rw_slot *slot = rw_slot_pool_get(&core->pool, slot_index, generation);
     *version = 0;
     if (!slot) return RW_ERR_STALE;
@@ -25,12 +27,14 @@ int32_t rw_core_tls(const struct rw_core *core, uint32_t slot_index, uint32_t ge
 }
 
 /* The context of a host as a request has it; one that no client can ask for in a handshake is the listener's own. */
-static const struct rw_tls_context *context_of(const struct rw_tls_listener *listener, const uint8_t *host, size_t bytes, uint16_t *number) {
+static const struct rw_tls_context *context_of(const struct rw_tls_listener *listener, const uint8_t *host,
+                                               size_t bytes, uint16_t *number) {
     /* IPv6 addresses, whose colons are no port's, are no server names (RFC 6066 §3). */
     const uint8_t *colon = bytes ? memchr(host, ':', bytes) : NULL;
     char name[RW_TLS_NAME_BYTES_MAX + 1];
     const struct rw_tls_name *found = NULL;
-    if (rw_tls_name_normalize(name, host, colon ? (size_t)(colon - host) : bytes)) found = rw_tls_names_find(&listener->names, name);
+    if (rw_tls_name_normalize(name, host, colon ? (size_t)(colon - host) : bytes))
+        found = rw_tls_names_find(&listener->names, name);
     *number = found ? found->number : 0;
     return found ? &found->context : &listener->context;
 }

@@ -42,7 +42,8 @@ static int search(const struct rw_tls_names *names, const char *name, uint32_t *
     return 0;
 }
 
-int32_t rw_tls_names_set(struct rw_tls_names *names, const char *name, uint16_t number, const struct rw_tls_context *context) {
+int32_t rw_tls_names_set(struct rw_tls_names *names, const char *name, uint16_t number,
+                         const struct rw_tls_context *context) {
     uint32_t at;
     if (search(names, name, &at)) {
         rw_tls_context_release(&names->items[at].context);

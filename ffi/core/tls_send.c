@@ -16,8 +16,11 @@ void rw_tls_bytes_release(struct rw_core *core, struct rw_tls_bytes *bytes) {
 static int reserve(struct rw_core *core, struct rw_tls_bytes *waiting, size_t more) {
     size_t needed = (size_t)waiting->bytes + more;
     if (waiting->buffer && rw_buffers_capacity(core->buffers, waiting->buffer) >= needed) return 1;
-    /* Past what one send takes only small pieces come, to a peer that does not read: not a copy of it all for each of them. */
-    rw_buffer grown = rw_buffers_acquire(core->buffers, needed > RW_TLS_SEND_BYTES && needed < RW_TLS_WAITING_BYTES_MAX ? RW_TLS_WAITING_BYTES_MAX : needed);
+    /* Past what one send takes only small pieces come, to a peer that does not read: not a copy of it all for each of
+     * them. */
+    rw_buffer grown = rw_buffers_acquire(core->buffers, needed > RW_TLS_SEND_BYTES && needed < RW_TLS_WAITING_BYTES_MAX
+                                                            ? RW_TLS_WAITING_BYTES_MAX
+                                                            : needed);
     if (!grown) return 0;
     if (waiting->buffer) {
         memcpy(rw_buffers_data(core->buffers, grown), rw_buffers_data(core->buffers, waiting->buffer), waiting->bytes);
@@ -33,7 +36,9 @@ static int bio_write(BIO *bio, const char *bytes, int count) {
     struct rw_tls *tls = BIO_get_data(bio);
     struct rw_core *core = tls->listener->core;
     BIO_clear_retry_flags(bio);
-    if (count <= 0 || tls->waiting.bytes + (uint32_t)count > RW_TLS_WAITING_BYTES_MAX || !reserve(core, &tls->waiting, (size_t)count)) return -1;
+    if (count <= 0 || tls->waiting.bytes + (uint32_t)count > RW_TLS_WAITING_BYTES_MAX ||
+        !reserve(core, &tls->waiting, (size_t)count))
+        return -1;
     memcpy(rw_buffers_data(core->buffers, tls->waiting.buffer) + tls->waiting.bytes, bytes, (size_t)count);
     tls->waiting.bytes += (uint32_t)count;
     return count;
@@ -67,8 +72,8 @@ static int bio_create(BIO *bio) {
 BIO_METHOD *rw_tls_bio_create(void) {
     BIO_METHOD *method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "ringway");
     if (!method) return NULL;
-    if (BIO_meth_set_write(method, bio_write) && BIO_meth_set_read(method, bio_read) && BIO_meth_set_ctrl(method, bio_ctrl) &&
-        BIO_meth_set_create(method, bio_create))
+    if (BIO_meth_set_write(method, bio_write) && BIO_meth_set_read(method, bio_read) &&
+        BIO_meth_set_ctrl(method, bio_ctrl) && BIO_meth_set_create(method, bio_create))
         return method;
     BIO_meth_free(method);
     return NULL;
@@ -142,7 +147,8 @@ int32_t rw_tls_fill(struct rw_core *core, struct rw_slot *slot, struct iovec *io
         if (tls->phase == RW_TLS_OPEN && slot->out_bytes && !tls->notified) covers = encrypt(core, slot);
         if (covers < 0) return covers;
         /* The last bytes and the end of the stream in one packet. */
-        if (slot->state.phase == RW_PHASE_FINISHING && (uint32_t)covers == slot->out_bytes) (void)rw_tls_end(core, slot);
+        if (slot->state.phase == RW_PHASE_FINISHING && (uint32_t)covers == slot->out_bytes)
+            (void)rw_tls_end(core, slot);
         tls->sending = tls->waiting;
         tls->waiting = (struct rw_tls_bytes){0};
         tls->covers = (uint32_t)covers;

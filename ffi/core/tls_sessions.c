@@ -37,13 +37,16 @@ static int on_ticket(SSL *ssl, void *arg) {
     return rw_tls_session_begin(SSL_get_session(ssl), wall_seconds_now());
 }
 
-static SSL_TICKET_RETURN on_ticket_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *key_name, size_t key_name_bytes, SSL_TICKET_STATUS status,
-                                          void *arg) {
+static SSL_TICKET_RETURN on_ticket_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *key_name,
+                                          size_t key_name_bytes, SSL_TICKET_STATUS status, void *arg) {
     (void)key_name, (void)key_name_bytes, (void)arg;
     if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) return SSL_TICKET_RETURN_IGNORE_RENEW;
     if (!rw_tls_session_may_go_on(session, wall_seconds_now())) return SSL_TICKET_RETURN_IGNORE_RENEW;
     /* With TLS 1.2 the ticket serves again, until its key grows old. */
-    return status == SSL_TICKET_SUCCESS_RENEW || SSL_version(ssl) == TLS1_3_VERSION ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_USE;
+    return status == SSL_TICKET_SUCCESS_RENEW || SSL_version(ssl) == TLS1_3_VERSION ? SSL_TICKET_RETURN_USE_RENEW
+                                                                                    : SSL_TICKET_RETURN_USE;
 }
 
-int rw_tls_sessions_set_up(SSL_CTX *ssl) { return SSL_CTX_set_session_ticket_cb(ssl, on_ticket, on_ticket_opened, NULL) == 1; }
+int rw_tls_sessions_set_up(SSL_CTX *ssl) {
+    return SSL_CTX_set_session_ticket_cb(ssl, on_ticket, on_ticket_opened, NULL) == 1;
+}

@@ -2,9 +2,9 @@
  *
  * Role: callbacks of OpenSSL. Up: tls_context. Down: OpenSSL. Keys of tickets are tls_tickets'.
  *
- * With TLS 1.3 each resumption brings a ticket: a client uses each of its own once (RFC 8446 §C.4), so that it would run out of them. Since
- * tickets renew themselves then, a session carries the time of its whole handshake, and ends with that (RFC 8446 §4.6.1) or with the
- * client's certificate. */
+ * With TLS 1.3 each resumption brings a ticket: a client uses each of its own once (RFC 8446 §C.4), so that it would
+ * run out of them. Since tickets renew themselves then, a session carries the time of its whole handshake, and ends
+ * with that (RFC 8446 §4.6.1) or with the client's certificate. */
 #ifndef RW_TLS_SESSIONS_H
 #define RW_TLS_SESSIONS_H
 

@@ -32,7 +32,8 @@ static void free_list(void *parent, void *list, CRYPTO_EX_DATA *data, int index,
 static int on_status_request(SSL *ssl, void *arg) {
     (void)arg;
     const X509 *shown = SSL_get_certificate(ssl);
-    for (const struct staple *staple = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), list_index); staple; staple = staple->next) {
+    for (const struct staple *staple = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), list_index); staple;
+         staple = staple->next) {
         if (staple->certificate != shown) continue;
         /* Clients take none better than an old one. */
         if (staple->until && time(NULL) >= staple->until) break;
@@ -44,7 +45,8 @@ static int on_status_request(SSL *ssl, void *arg) {
     return SSL_TLSEXT_ERR_NOACK;
 }
 
-/* What the response says of the certificate, by its serial number. ret: 1 it says something, *until is set; 0 it says nothing */
+/* What the response says of the certificate, by its serial number. ret: 1 it says something, *until is set; 0 it says
+ * nothing */
 static int find_answer(OCSP_RESPONSE *response, const X509 *certificate, time_t *until) {
     OCSP_BASICRESP *basic = OCSP_response_get1_basic(response);
     int found = 0;
@@ -68,7 +70,8 @@ static int add(SSL_CTX *ssl, OCSP_RESPONSE *response, time_t until) {
     if (list_index < 0) list_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_list);
     struct staple *staple = list_index < 0 ? NULL : calloc(1, sizeof *staple);
     if (!staple) return 0;
-    *staple = (struct staple){.next = SSL_CTX_get_ex_data(ssl, list_index), .certificate = SSL_CTX_get0_certificate(ssl), .until = until};
+    *staple = (struct staple){
+        .next = SSL_CTX_get_ex_data(ssl, list_index), .certificate = SSL_CTX_get0_certificate(ssl), .until = until};
     staple->len = i2d_OCSP_RESPONSE(response, &staple->bytes);
     if (staple->len <= 0 || !SSL_CTX_set_ex_data(ssl, list_index, staple)) {
         OPENSSL_free(staple->bytes);
@@ -91,7 +94,8 @@ int rw_tls_staple_load(SSL_CTX *ssl, const char *path, char *error, size_t error
     const char *wrong = NULL;
     time_t until = 0;
     if (!response) wrong = "is none in DER form";
-    else if (OCSP_response_status(response) != OCSP_RESPONSE_STATUS_SUCCESSFUL) wrong = "says that the responder has failed: fetch another";
+    else if (OCSP_response_status(response) != OCSP_RESPONSE_STATUS_SUCCESSFUL)
+        wrong = "says that the responder has failed: fetch another";
     else if (i2d_OCSP_RESPONSE(response, NULL) > (int)RW_TLS_STAPLE_BYTES_MAX) wrong = "is longer than 16 KiB";
     else if (!find_answer(response, SSL_CTX_get0_certificate(ssl), &until)) wrong = "is about another certificate";
     else if (!add(ssl, response, until)) wrong = "cannot be kept: out of memory";

@@ -1,6 +1,7 @@
 /* OCSP responses that are sent with a certificate (stapling, RFC 6066 §8).
  *
- * Role: files → what SSL_CTX sends. Up: tls_context. Down: OpenSSL. Responses are fetched by others: a file is replaced, and loaded again. */
+ * Role: files → what SSL_CTX sends. Up: tls_context. Down: OpenSSL. Responses are fetched by others: a file is
+ * replaced, and loaded again. */
 #ifndef RW_TLS_STAPLE_H
 #define RW_TLS_STAPLE_H
 

@@ -6,16 +6,18 @@
  *   members of a topic, one block:  [slot, slot, slot, …  | subscription, subscription, subscription, … ]
  *                                    0     1     2          0             1             2              position
  *
- * The fan-out loop reads the first half only. The second half finds the subscription of the member that a removal moves into the gap.
- * Subscriptions of one slot form a doubly linked list, whose head the slot keeps.
+ * The fan-out loop reads the first half only. The second half finds the subscription of the member that a removal moves
+ * into the gap. Subscriptions of one slot form a doubly linked list, whose head the slot keeps.
  *
  * Changes that are to be told are a doubly linked list of topics, oldest first:
  *
  *   told == (count > 0)   nothing to tell       told != (count > 0)   on the list
  *
- * Role: who gets a publish on this worker. Up: command_batch, connection, node_events. Down: malloc(3), in arrays that grow by doubling.
- * Invariants: topics[id].count > 0 for every topic in `names` that is not on the list of changes; members[p] == subscriptions[s].slot with s = the second half's [p]
- * and subscriptions[s].position == p; an index is at most 3/4 full, so that a search ends. */
+ * Role: who gets a publish on this worker. Up: command_batch, connection, node_events. Down: malloc(3), in arrays that
+ * grow by doubling.
+ * Invariants: topics[id].count > 0 for every topic in `names` that is not on the list of changes; members[p] ==
+ * subscriptions[s].slot with s = the second half's [p] and subscriptions[s].position == p; an index is at most 3/4
+ * full, so that a search ends. */
 #include "topics.h"
 
 #include <assert.h>
@@ -29,8 +31,8 @@
 
 #define INDEX_CELLS_MIN 64u
 #define INDEX_CELLS_MAX (1u << 31)
-#define ENTRIES_MIN 64u          /* of an array of topics or subscriptions */
-#define ENTRIES_MAX (1u << 30)   /* so that an index can hold them all */
+#define ENTRIES_MIN 64u        /* of an array of topics or subscriptions */
+#define ENTRIES_MAX (1u << 30) /* so that an index can hold them all */
 #define MEMBERS_MIN 4u
 #define SEED_UNSET 0x52696e6777617931ull /* until rw_topics_seed(); any value does */
 
@@ -58,7 +60,8 @@ static uint32_t pair_hash(uint32_t topic, uint32_t slot) {
     return (uint32_t)(x >> 32);
 }
 
-/* ------------------------------------------------------------------ an index: open addressing, linear probing, removal by shifting back */
+/* ------------------------------------------------------------------ an index
+ * Open addressing, linear probing, removal by shifting back. */
 struct cell {
     uint32_t hash;
     uint32_t value; /* 0: empty */
@@ -108,7 +111,8 @@ static void index_remove_at(struct index *index, uint32_t gap) {
     index->cells[gap] = (struct cell){0};
     index->count--;
     /* Back to 1/4 full; that it fails costs memory only. */
-    if (index->capacity > INDEX_CELLS_MIN && index->count < index->capacity / 8u) (void)index_resize(index, index->capacity / 2u);
+    if (index->capacity > INDEX_CELLS_MIN && index->count < index->capacity / 8u)
+        (void)index_resize(index, index->capacity / 2u);
 }
 
 /* The cell that holds `value`, which is there. */
@@ -130,7 +134,7 @@ struct topic {
     uint32_t name_bytes;
     uint32_t count;
     uint32_t capacity;
-    uint32_t next_free; /* id */
+    uint32_t next_free;   /* id */
     uint32_t next_change; /* id, 0: the last */
     uint32_t prev_change; /* id, 0: the first */
     uint32_t told;        /* 1: whoever asks for changes knows of its subscribers */
@@ -149,7 +153,7 @@ struct rw_topics {
     void *context;
     struct index names;
     struct index pairs;
-    struct topic *topics; /* [topics_capacity]; 0 is not used */
+    struct topic *topics;               /* [topics_capacity]; 0 is not used */
     struct subscription *subscriptions; /* [subscriptions_capacity]; 0 is not used */
     uint32_t topics_capacity;
     uint32_t topics_carved; /* ids below it have been used */
@@ -159,7 +163,7 @@ struct rw_topics {
     uint32_t subscriptions_free;
     uint32_t ended; /* topics without subscribers, whose end is still to be told */
     uint32_t notes_changes;
-    uint32_t changes; /* how many */
+    uint32_t changes;      /* how many */
     uint32_t first_change; /* id, 0: none */
     uint32_t last_change;
 };
@@ -212,20 +216,23 @@ static int32_t topics_reserve(struct rw_topics *topics) {
 static int32_t subscriptions_reserve(struct rw_topics *topics) {
     if (topics->subscriptions_free != 0) return RW_OK;
     void *entries = topics->subscriptions;
-    int32_t result = entries_reserve(&entries, &topics->subscriptions_capacity, topics->subscriptions_carved, sizeof *topics->subscriptions);
+    int32_t result = entries_reserve(&entries, &topics->subscriptions_capacity, topics->subscriptions_carved,
+                                     sizeof *topics->subscriptions);
     topics->subscriptions = entries;
     return result;
 }
 
 /* Whether it has subscribers or not. ret: its id, 0 when there is none */
-static inline uint32_t topic_find(const struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash) {
+static inline uint32_t topic_find(const struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes,
+                                  uint64_t hash) {
     const struct index *names = &topics->names;
     if (names->count == 0) return 0;
     uint32_t mask = names->capacity - 1u;
     for (uint32_t at = name_hash(hash) & mask; names->cells[at].value != 0; at = (at + 1u) & mask) {
         if (names->cells[at].hash != name_hash(hash)) continue;
         const struct topic *topic = &topics->topics[names->cells[at].value];
-        if (topic->hash == hash && topic->name_bytes == name_bytes && memcmp(topic->name, name, name_bytes) == 0) return names->cells[at].value;
+        if (topic->hash == hash && topic->name_bytes == name_bytes && memcmp(topic->name, name, name_bytes) == 0)
+            return names->cells[at].value;
     }
     return 0;
 }
@@ -258,7 +265,8 @@ static int32_t members_resize(struct topic *topic, uint32_t capacity) {
     uint32_t *moved = realloc(members, (size_t)capacity * 2u * sizeof *members);
     if (moved == NULL && !shrinking) return -ENOMEM;
     if (moved != NULL) topic->members = moved; /* else the old block stays, larger than it need be */
-    if (!shrinking && topic->count != 0) memmove(moved + capacity, moved + topic->capacity, topic->count * sizeof *members);
+    if (!shrinking && topic->count != 0)
+        memmove(moved + capacity, moved + topic->capacity, topic->count * sizeof *members);
     topic->capacity = capacity;
     return RW_OK;
 }
@@ -277,14 +285,16 @@ static void members_remove(struct rw_topics *topics, struct topic *topic, uint32
         topic->members[topic->capacity + position] = moved;
         topics->subscriptions[moved].position = position;
     }
-    if (topic->capacity > MEMBERS_MIN && topic->count < topic->capacity / 4u) (void)members_resize(topic, topic->capacity / 2u);
+    if (topic->capacity > MEMBERS_MIN && topic->count < topic->capacity / 4u)
+        (void)members_resize(topic, topic->capacity / 2u);
 }
 
 /* ------------------------------------------------------------------ topics come and go */
 
 /* A topic, in the index of names, with room for its first member, who must follow. Room in the tables was reserved.
  * out: *id. ret: RW_OK, or -ENOMEM and nothing changed */
-static int32_t topic_carve(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash, uint32_t *id) {
+static int32_t topic_carve(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash,
+                           uint32_t *id) {
     struct topic made = {.hash = hash, .name_bytes = name_bytes};
     made.name = malloc(name_bytes);
     if (made.name == NULL) return -ENOMEM;
@@ -382,7 +392,8 @@ static void subscription_add(struct rw_topics *topics, uint32_t id, uint32_t slo
     uint32_t position = topic->count++;
     topic->members[position] = slot;
     topic->members[topic->capacity + position] = number;
-    topics->subscriptions[number] = (struct subscription){.topic = id, .slot = slot, .position = position, .next = *list};
+    topics->subscriptions[number] =
+        (struct subscription){.topic = id, .slot = slot, .position = position, .next = *list};
     if (*list != 0) topics->subscriptions[*list].prev = number;
     *list = number;
     index_place(&topics->pairs, (struct cell){pair_hash(id, slot), number});
@@ -390,7 +401,8 @@ static void subscription_add(struct rw_topics *topics, uint32_t id, uint32_t slo
 }
 
 /* ------------------------------------------------------------------ the interface */
-int32_t rw_topics_subscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name, uint32_t name_bytes) {
+int32_t rw_topics_subscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name,
+                            uint32_t name_bytes) {
     if (name_bytes == 0 || name_bytes > RW_TOPIC_BYTES_MAX) return RW_ERR_INVALID;
     uint64_t hash = rw_topics_hash(name, name_bytes);
     uint32_t id = topic_find(topics, name, name_bytes, hash);
@@ -410,7 +422,8 @@ int32_t rw_topics_subscribe(struct rw_topics *topics, uint32_t slot, uint32_t *l
     return 1;
 }
 
-int32_t rw_topics_unsubscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name, uint32_t name_bytes) {
+int32_t rw_topics_unsubscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name,
+                              uint32_t name_bytes) {
     if (*list == 0) return 0;
     uint32_t id = topic_find(topics, name, name_bytes, rw_topics_hash(name, name_bytes));
     uint32_t number = id == 0 ? 0 : subscription_find(topics, id, slot);
@@ -445,7 +458,8 @@ const uint32_t *rw_topics_members(const struct rw_topics *topics, uint32_t topic
     return topics->topics[topic].members;
 }
 
-int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, const uint8_t **name, uint32_t *name_bytes) {
+int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, const uint8_t **name,
+                           uint32_t *name_bytes) {
     if (*cursor == 0) return 0;
     const struct subscription *subscription = &topics->subscriptions[*cursor];
     const struct topic *topic = &topics->topics[subscription->topic];

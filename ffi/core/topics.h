@@ -1,7 +1,8 @@
 /* Topics and their subscribers: who gets a publish on this worker.
  *
  * Role: an index topic → slots and slot → topics. It holds no bytes of messages and sends nothing.
- * Up: command_batch (subscribe, unsubscribe, publish), connection (end of a slot). Down: malloc(3) in growing arrays, never per message.
+ * Up: command_batch (subscribe, unsubscribe, publish), connection (end of a slot). Down: malloc(3) in growing arrays,
+ * never per message.
  *
  *   name ──hash──> topic ──> members: [slot, slot, slot …]   dense, for the fan-out loop
  *                              ↕ position
@@ -10,9 +11,10 @@
  * subscribe, unsubscribe and is_subscribed are O(1); dropping a slot is O(its subscriptions).
  * A topic exists while it has subscribers; ids are reused.
  *
- * Changes: who wants to hear, in its own time, which topics have got a first subscriber or lost the last one asks for the changes. They are the topics
- * that differ from what it was told last; what changes back meanwhile is no change. Noting one takes no memory, so none is ever lost: a topic
- * that has no subscribers any more keeps its name until that was told. */
+ * Changes: who wants to hear, in its own time, which topics have got a first subscriber or lost the last one asks for
+ * the changes. They are the topics that differ from what it was told last; what changes back meanwhile is no change.
+ * Noting one takes no memory, so none is ever lost: a topic that has no subscribers any more keeps its name until that
+ * was told. */
 #ifndef RW_TOPICS_H
 #define RW_TOPICS_H
 
@@ -21,15 +23,16 @@
 
 struct rw_topics;
 
-/* Called when a topic gets its first subscriber (interested = 1) and loses its last (0). Name borrowed for the call, which
- * must not change topics. */
-typedef void rw_topics_interest_fn(void *context, const uint8_t *name, uint32_t name_bytes, uint64_t hash, int interested);
+/* Called when a topic gets its first subscriber (interested = 1) and loses its last (0). Name borrowed for the call,
+ * which must not change topics. */
+typedef void rw_topics_interest_fn(void *context, const uint8_t *name, uint32_t name_bytes, uint64_t hash,
+                                   int interested);
 
 struct rw_topics *rw_topics_create(rw_topics_interest_fn *interest, void *context);
 void rw_topics_destroy(struct rw_topics *topics);
 
-/* Key the hash below, once per process and before the first topic: with the same secret in every worker of a node, clients cannot choose
- * names that collide. Not called: a fixed key. */
+/* Key the hash below, once per process and before the first topic: with the same secret in every worker of a node,
+ * clients cannot choose names that collide. Not called: a fixed key. */
 void rw_topics_seed(uint64_t seed);
 /* The same, unless the process has a key already: cores of several threads share it. */
 void rw_topics_seed_first(uint64_t seed);
@@ -38,9 +41,11 @@ uint64_t rw_topics_hash(const uint8_t *name, uint32_t name_bytes);
 
 /* `list` is the slot's subscription list head (0: none), kept in the slot.
  * ret: 1 subscribed now, 0 it was already, RW_ERR_INVALID name empty or longer than RW_TOPIC_BYTES_MAX, -ENOMEM */
-int32_t rw_topics_subscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name, uint32_t name_bytes);
+int32_t rw_topics_subscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name,
+                            uint32_t name_bytes);
 /* ret: 1 it was subscribed, 0 it was not */
-int32_t rw_topics_unsubscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name, uint32_t name_bytes);
+int32_t rw_topics_unsubscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name,
+                              uint32_t name_bytes);
 int rw_topics_is_subscribed(const struct rw_topics *topics, uint32_t slot, const uint8_t *name, uint32_t name_bytes);
 /* Drop all subscriptions of a slot; *list becomes 0. */
 void rw_topics_drop(struct rw_topics *topics, uint32_t slot, uint32_t *list);
@@ -50,13 +55,15 @@ uint32_t rw_topics_find(const struct rw_topics *topics, const uint8_t *name, uin
 /* The dense member array; valid until the next subscribe, unsubscribe or drop. */
 const uint32_t *rw_topics_members(const struct rw_topics *topics, uint32_t topic, uint32_t *count);
 /* Walk a slot's topics: start with *cursor = *list; ret: 1 and a name (borrowed until the next change), 0 at the end */
-int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, const uint8_t **name, uint32_t *name_bytes);
+int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, const uint8_t **name,
+                           uint32_t *name_bytes);
 
 /* Note changes from now on; before the first topic. */
 void rw_topics_note_changes(struct rw_topics *topics);
 /* ret: how many there are */
 uint32_t rw_topics_changes(const struct rw_topics *topics);
-/* The oldest change. ret: 1 and a name (borrowed until the next call of any function), *interested as above; 0: there is none */
+/* The oldest change. ret: 1 and a name (borrowed until the next call of any function), *interested as above; 0: there
+ * is none */
 int rw_topics_change(const struct rw_topics *topics, const uint8_t **name, uint32_t *name_bytes, int *interested);
 /* That one was told: on to the next. */
 void rw_topics_change_told(struct rw_topics *topics);

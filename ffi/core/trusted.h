@@ -1,6 +1,7 @@
 /* Addresses in one form, and the ranges of those whose owners are believed about their clients.
  *
- * Role: pure functions and one list. Up: client. Down: malloc(3). An IPv4 address is ::ffff:a.b.c.d here, as dual-stack sockets have it. */
+ * Role: pure functions and one list. Up: client. Down: malloc(3). An IPv4 address is ::ffff:a.b.c.d here, as dual-stack
+ * sockets have it. */
 #ifndef RW_TRUSTED_H
 #define RW_TRUSTED_H
 

@@ -3,9 +3,10 @@
  *   turn  | fresh input, as it is received: half | input that waited, by the ready list: the rest, half at least |
  *   slot    of what is left of its part, a share each; what goes past that waits on the ready list, behind the others
  *
- * Work is counted in units of about 100 ns of this thread: a frame is one, 256 bytes of payload are one, and an event is as many as what the
- * host says that its handler takes (rw_core_pace). Whoever is served goes on until its share is spent, so one message, and one at least, may go past it:
- * a turn is late by the dearest message there is, not by how many a client has sent.
+ * Work is counted in units of about 100 ns of this thread: a frame is one, 256 bytes of payload are one, and an event
+ * is as many as what the host says that its handler takes (rw_core_pace). Whoever is served goes on until its share is
+ * spent, so one message, and one at least, may go past it: a turn is late by the dearest message there is, not by how
+ * many a client has sent.
  *
  * Role: pure counting. Up: connection (who is served, and how long), ws, http, tls_connection (what it cost). */
 #ifndef RW_WORK_H
@@ -18,11 +19,12 @@
 #define RW_WORK_RECEIVED_BYTES 1024u /* of what is only copied */
 /* A step of a TLS handshake: a signature is 30 µs to 1 ms, so a few in a turn. */
 #define RW_WORK_HANDSHAKE 1024u
-/* What commands may add to an event: this thread may have lost its CPU meanwhile, so a few events must always pass. Sends, and publishes to a few, are
- * not worth counting. */
+/* What commands may add to an event: this thread may have lost its CPU meanwhile, so a few events must always pass.
+ * Sends, and publishes to a few, are not worth counting. */
 #define RW_WORK_APPLY_MAX (RW_WORK_UNITS / 16)
 #define RW_WORK_APPLY_LEAST 16u
-/* So many events of one client are served in one turn where there is room for them, and however dear their commands are: what they publish leaves as one send to each subscriber. */
+/* So many events of one client are served in one turn where there is room for them, and however dear their commands
+ * are: what they publish leaves as one send to each subscriber. */
 #define RW_WORK_BURST_EVENTS 32u
 /* What fresh input of one receive may use at most: an eighth of a turn, or a burst. */
 #define RW_WORK_FRESH_SHARE (RW_WORK_UNITS / 8)
@@ -58,8 +60,8 @@ static inline void rw_work_charge_event(struct rw_core *core, uint64_t bytes) {
     rw_work_charge(core, core->work.event_units + core->work.apply_units + bytes / RW_WORK_BYTES);
 }
 
-/* The commands that followed from the present batch took so long, which nobody knows before: a publish costs as much as there are subscribers. At once
- * when it is more than lately, and by and by when it is less. */
+/* The commands that followed from the present batch took so long, which nobody knows before: a publish costs as much as
+ * there are subscribers. At once when it is more than lately, and by and by when it is less. */
 static inline void rw_work_note_applied(struct rw_core *core, uint64_t ns) {
     uint64_t units = ns / 100 / (core->events.count ? core->events.count : 1);
     if (units < core->work.apply_units) units = (core->work.apply_units + units) / 2;

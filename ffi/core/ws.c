@@ -12,7 +12,8 @@
 #include "utf8.h"
 #include "work.h"
 
-/* Pings are due at whole seconds of the core clock, so that many idle sockets wake the worker together and not one by one. */
+/* Pings are due at whole seconds of the core clock, so that many idle sockets wake the worker together and not one by
+ * one. */
 #define PING_GRID_MS 1024u
 /* Shorter intervals are kept to as they are: a second more could be past the idle timeout. */
 #define PING_GRID_INTERVAL_MS 8192u
@@ -121,15 +122,16 @@ static enum rw_close_cause cause_of(enum rw_inflate_result result) {
     return result == RW_INFLATE_TOO_BIG ? RW_CLOSE_TOO_BIG : RW_CLOSE_INVALID_DEFLATE;
 }
 
-/* Inflate a whole message into the batch, which has room for RW_EVENT_LARGE_BYTES, or into a buffer when it is longer than that.
- * No way back from here: with context takeover a message can be inflated only once. */
-static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data, size_t bytes) {
+/* Inflate a whole message into the batch, which has room for RW_EVENT_LARGE_BYTES, or into a buffer when it is longer
+ * than that. No way back from here: with context takeover a message can be inflated only once. */
+static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data,
+                             size_t bytes) {
     struct rw_slot_ws *ws = &slot->as.ws;
     assert(rw_event_batch_has_room_for_any(core));
     uint8_t *place = core->events.payload + core->events.payload_used;
     struct rw_inflated inflated;
-    enum rw_inflate_result result =
-        rw_deflate_inflate(core, slot, data, bytes, place, RW_EVENT_LARGE_BYTES, rw_ws_behavior(core, slot)->max_payload_bytes, &inflated);
+    enum rw_inflate_result result = rw_deflate_inflate(core, slot, data, bytes, place, RW_EVENT_LARGE_BYTES,
+                                                       rw_ws_behavior(core, slot)->max_payload_bytes, &inflated);
     if (result == RW_INFLATE_NO_MEMORY) {
         rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
         rw_connection_terminate(core, slot);
@@ -142,7 +144,8 @@ static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t
     RW_COUNT(core, ws_deflated_in, 1);
     rw_work_charge(core, inflated.bytes / RW_WORK_BYTES);
     /* It is what it is inflated that a rate is about; so much of it as came was charged as it came. */
-    if (rw_ws_is_rated(rw_ws_behavior(core, slot)) && inflated.bytes > bytes) rw_ws_rate_charge(slot, 0, inflated.bytes - bytes);
+    if (rw_ws_is_rated(rw_ws_behavior(core, slot)) && inflated.bytes > bytes)
+        rw_ws_rate_charge(slot, 0, inflated.bytes - bytes);
     const uint8_t *text = inflated.buffer ? rw_buffers_data(core->buffers, inflated.buffer) : place;
     if (opcode == RW_WS_OP_TEXT && rw_utf8_feed(RW_UTF8_ACCEPT, text, inflated.bytes) != RW_UTF8_ACCEPT) {
         if (inflated.buffer) rw_buffers_release(core->buffers, inflated.buffer);
@@ -197,7 +200,8 @@ static int grow_message(struct rw_core *core, struct rw_slot *slot, size_t more)
     if (wanted < needed) wanted = needed;
     if (wanted == 0) wanted = 1;
     if (!rw_unfinished_admits(core, capacity, rw_buffers_capacity_for(wanted) - capacity)) {
-        rw_ws_fail(core, slot, rw_unfinished_never_admits(core, capacity, frame_end) ? RW_CLOSE_TOO_BIG : RW_CLOSE_UNFINISHED);
+        rw_ws_fail(core, slot,
+                   rw_unfinished_never_admits(core, capacity, frame_end) ? RW_CLOSE_TOO_BIG : RW_CLOSE_UNFINISHED);
         return 0;
     }
     rw_buffer grown = rw_buffers_acquire(core->buffers, wanted);
@@ -208,7 +212,8 @@ static int grow_message(struct rw_core *core, struct rw_slot *slot, size_t more)
     }
     rw_buffer before = take_message(core, slot);
     if (before) {
-        memcpy(rw_buffers_data(core->buffers, grown), rw_buffers_data(core->buffers, before), (size_t)ws->message_bytes);
+        memcpy(rw_buffers_data(core->buffers, grown), rw_buffers_data(core->buffers, before),
+               (size_t)ws->message_bytes);
         rw_buffers_release(core->buffers, before);
     }
     put_message(core, slot, grown);
@@ -248,7 +253,8 @@ static size_t on_payload(struct rw_core *core, struct rw_slot *slot, const uint8
 }
 
 /* A whole message in one frame, all of it here: unmask it straight into the batch. ret: 1 done, 0 failed or no room */
-static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, const uint8_t *payload) {
+static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame,
+                      const uint8_t *payload) {
     uint32_t bytes = (uint32_t)frame->payload_bytes;
     if (slot->as.ws.flags & RW_WS_CLOSE_SENT) return 1;
     uint8_t *out;
@@ -271,7 +277,8 @@ static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct r
 }
 
 /* The same for a compressed message, which is unmasked where it lies. */
-static int take_whole_deflated(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *payload) {
+static int take_whole_deflated(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame,
+                               uint8_t *payload) {
     size_t bytes = (size_t)frame->payload_bytes;
     if (slot->as.ws.flags & RW_WS_CLOSE_SENT) return 1;
     if (!rw_event_batch_has_room_for_any(core)) {
@@ -290,7 +297,8 @@ static void begin_message(struct rw_core *core, struct rw_slot *slot) {
     if (timeout_ms) rw_connection_arm_timer(core, slot, core->now_ms + timeout_ms);
 }
 
-static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *bytes, size_t header_bytes, size_t len) {
+static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *bytes,
+                            size_t header_bytes, size_t len) {
     struct rw_slot_ws *ws = &slot->as.ws;
     int continues = frame->opcode == RW_WS_OP_CONTINUATION;
     int rated = rw_ws_is_rated(rw_ws_behavior(core, slot));
@@ -303,11 +311,14 @@ static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const st
         rw_ws_fail(core, slot, RW_CLOSE_TOO_BIG);
         return 0;
     }
-    /* A message that has begun goes on, and is paid for behind: one that is larger than what may come at once must pass too. */
+    /* A message that has begun goes on, and is paid for behind: one that is larger than what may come at once must pass
+     * too. */
     if (rated && !continues && !rw_ws_rate_admit(core, slot)) return 0;
-    int whole = frame->fin && !continues && frame->payload_bytes <= len - header_bytes && frame->payload_bytes <= RW_EVENT_LARGE_BYTES;
+    int whole = frame->fin && !continues && frame->payload_bytes <= len - header_bytes &&
+                frame->payload_bytes <= RW_EVENT_LARGE_BYTES;
     if (whole) {
-        int taken = frame->rsv1 ? take_whole_deflated(core, slot, frame, bytes + header_bytes) : take_whole(core, slot, frame, bytes + header_bytes);
+        int taken = frame->rsv1 ? take_whole_deflated(core, slot, frame, bytes + header_bytes)
+                                : take_whole(core, slot, frame, bytes + header_bytes);
         if (!taken) return 0;
         if (rated) rw_ws_rate_charge(slot, 1, frame->payload_bytes);
         return header_bytes + (size_t)frame->payload_bytes;
@@ -331,7 +342,8 @@ static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const st
 /* ------------------------------------------------------------------ control frames */
 
 /* ret: 0 when the event has no room */
-static int tell_control(struct rw_core *core, struct rw_slot *slot, enum rw_event_type type, const uint8_t *data, uint32_t bytes) {
+static int tell_control(struct rw_core *core, struct rw_slot *slot, enum rw_event_type type, const uint8_t *data,
+                        uint32_t bytes) {
     uint8_t *payload;
     struct rw_event *event = rw_event_add(core, slot, type, bytes, &payload);
     if (!event) {
@@ -348,7 +360,9 @@ static int tell_control(struct rw_core *core, struct rw_slot *slot, enum rw_even
 
 static int on_ping(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint32_t bytes) {
     struct rw_slot_ws *ws = &slot->as.ws;
-    if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_PING && !tell_control(core, slot, RW_EVENT_PING, data, bytes)) return 0;
+    if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_PING &&
+        !tell_control(core, slot, RW_EVENT_PING, data, bytes))
+        return 0;
     RW_COUNT(core, ws_pings_in, 1);
     if (ws->flags & RW_WS_CLOSE_SENT) return 1;
     if (ws->control_bytes > RW_WS_CONTROL_QUEUE_BYTES_MAX) {
@@ -395,7 +409,8 @@ static void on_close(struct rw_core *core, struct rw_slot *slot, const uint8_t *
     rw_connection_finish(core, slot);
 }
 
-static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, const uint8_t *bytes, size_t header_bytes, size_t len) {
+static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame,
+                               const uint8_t *bytes, size_t header_bytes, size_t len) {
     uint32_t payload_bytes = (uint32_t)frame->payload_bytes;
     if (len - header_bytes < payload_bytes) return 0;
     uint8_t payload[RW_WS_CONTROL_BYTES_MAX];
@@ -409,7 +424,9 @@ static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const
             break;
         }
         case RW_WS_OP_PONG:
-            if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_PONG && !tell_control(core, slot, RW_EVENT_PONG, payload, payload_bytes)) return 0;
+            if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_PONG &&
+                !tell_control(core, slot, RW_EVENT_PONG, payload, payload_bytes))
+                return 0;
             RW_COUNT(core, ws_pongs_in, 1);
             break;
         case RW_WS_OP_CLOSE:
@@ -422,8 +439,7 @@ static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const
             break;
         case RW_WS_OP_CONTINUATION:
         case RW_WS_OP_TEXT:
-        case RW_WS_OP_BINARY:
-            assert(0 && "a data frame is not a control frame");
+        case RW_WS_OP_BINARY: assert(0 && "a data frame is not a control frame");
     }
     return header_bytes + payload_bytes;
 }
@@ -442,9 +458,10 @@ static size_t on_frame(struct rw_core *core, struct rw_slot *slot, uint8_t *byte
     return on_data_frame(core, slot, &frame, bytes, (size_t)header_bytes, len);
 }
 
-/* A peer that reads, but asks for more than it reads: half of what may wait for it does, and the kernel goes on taking it. One frame is then served
- * each time that it has, so that a client which reads its answers is never past its limit, and one with much to hear, from a topic say, is heard
- * itself. Who reads nothing for so long is not waited for: its limit is there for that. */
+/* A peer that reads, but asks for more than it reads: half of what may wait for it does, and the kernel goes on taking
+ * it. One frame is then served each time that it has, so that a client which reads its answers is never past its limit,
+ * and one with much to hear, from a topic say, is heard itself. Who reads nothing for so long is not waited for: its
+ * limit is there for that. */
 #define READING_MS 1000u
 
 static int asks_ahead(const struct rw_core *core, const struct rw_slot *slot) {
@@ -461,7 +478,8 @@ static void wait_for_reader(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_ws_on_answers_read(struct rw_core *core, struct rw_slot *slot) {
     slot->state.answers_wait = 0;
-    slot->last_input_ms = slot->as.ws.message_began_ms = core->now_ms; /* it was not read from: its silence begins now, or its message goes on */
+    /* it was not read from: its silence begins now, or its message goes on */
+    slot->last_input_ms = slot->as.ws.message_began_ms = core->now_ms;
     rw_connection_mark_ready(core, slot);
 }
 
@@ -475,7 +493,8 @@ size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, s
             break;
         }
         rw_work_charge(core, 1);
-        size_t used = ws->flags & RW_WS_IN_FRAME ? on_payload(core, slot, bytes + at, len - at) : on_frame(core, slot, bytes + at, len - at);
+        size_t used = ws->flags & RW_WS_IN_FRAME ? on_payload(core, slot, bytes + at, len - at)
+                                                 : on_frame(core, slot, bytes + at, len - at);
         if (used == 0) break;
         at += used;
         if (ahead && at < len) {
@@ -509,7 +528,8 @@ static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
         ws->dropped = 0;
     }
     if (ws->flags & RW_WS_DRAIN_DUE) {
-        if (behavior->flags & RW_BEHAVIOR_WANTS_DRAIN && !rw_event_add(core, slot, RW_EVENT_WS_DRAIN, 0, NULL)) goto full;
+        if (behavior->flags & RW_BEHAVIOR_WANTS_DRAIN && !rw_event_add(core, slot, RW_EVENT_WS_DRAIN, 0, NULL))
+            goto full;
         ws->flags &= (uint8_t)~RW_WS_DRAIN_DUE;
     }
     return;
@@ -525,7 +545,8 @@ void rw_ws_serve(struct rw_core *core, struct rw_slot *slot) {
     serve_notices(core, slot);
     if (slot->state.paused_by_host || slot->state.answers_wait || !slot->input_bytes) return;
     if (slot->state.paused_by_core && !rw_ws_rate_resume(core, slot)) return;
-    size_t consumed = rw_ws_input(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
+    size_t consumed =
+        rw_ws_input(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
     if (slot->state.phase == RW_PHASE_OPEN) rw_connection_unstash(core, slot, (uint32_t)consumed);
 }
 
@@ -541,7 +562,8 @@ void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     /* Input that waits for room in the batch was sent before the end of stream: it is delivered first. */
-    if (slot->input_bytes && (slot->state.paused_by_host || slot->state.paused_by_core || slot->state.answers_wait)) return;
+    if (slot->input_bytes && (slot->state.paused_by_host || slot->state.paused_by_core || slot->state.answers_wait))
+        return;
     if (rw_ws_awaits_answers(core, slot)) {
         rw_connection_mark_ready(core, slot); /* and so is what the host has to say to it */
         return;
@@ -560,7 +582,8 @@ int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot) {
     struct rw_slot_ws *ws = &slot->as.ws;
     if (ws->flags & RW_WS_CLOSE_TOLD) return 1;
     uint32_t opening = ws->flags & RW_WS_OPEN_DUE ? 1 : 0;
-    if (core->events.count + opening + 1 > RW_EVENTS_CAPACITY || !rw_event_batch_has_room(core, ws->reason_bytes)) return 0;
+    if (core->events.count + opening + 1 > RW_EVENTS_CAPACITY || !rw_event_batch_has_room(core, ws->reason_bytes))
+        return 0;
     if (rw_dropped_waits(core, slot)) return 0;
     if (opening) {
         struct rw_event *open = rw_event_add(core, slot, RW_EVENT_OPEN, 0, NULL);
@@ -583,7 +606,8 @@ void rw_ws_release(struct rw_core *core, struct rw_slot *slot) {
     rw_deflate_release(core, slot);
 }
 
-/* Spans may be longer than half of what the clock counts to before it wraps, so times that far ahead cannot be compared: what is left of a span can.
+/* Spans may be longer than half of what the clock counts to before it wraps, so times that far ahead cannot be
+ * compared: what is left of a span can.
  * ret: 0: it is over */
 static uint32_t left_ms(uint32_t now, uint32_t since, uint32_t span_ms) {
     uint32_t passed = now - since;
@@ -652,7 +676,8 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
         else wait = left;
     }
     /* Nobody who is not read from is silent. */
-    if (behavior->idle_timeout_ms && !slot->state.paused_by_host && !slot->state.paused_by_core && !slot->state.answers_wait) {
+    if (behavior->idle_timeout_ms && !slot->state.paused_by_host && !slot->state.paused_by_core &&
+        !slot->state.answers_wait) {
         uint32_t left = left_ms(now, slot->last_input_ms, behavior->idle_timeout_ms);
         if (left == 0 && rw_connection_spares(core, slot, slot->last_input_ms + behavior->idle_timeout_ms, POLLIN)) {
             left = 1; /* and what else is due is done */
@@ -666,9 +691,11 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     }
     /* Nor is its message late: the end of the pause gives it its time anew. */
     int begun = ws->message_opcode && !(ws->flags & RW_WS_MESSAGE_DUE);
-    if (behavior->message_timeout_ms && begun && !slot->state.paused_by_host && !slot->state.paused_by_core && !slot->state.answers_wait) {
+    if (behavior->message_timeout_ms && begun && !slot->state.paused_by_host && !slot->state.paused_by_core &&
+        !slot->state.answers_wait) {
         uint32_t left = left_ms(now, ws->message_began_ms, behavior->message_timeout_ms);
-        if (left == 0 && rw_connection_spares(core, slot, ws->message_began_ms + behavior->message_timeout_ms, POLLIN)) {
+        if (left == 0 &&
+            rw_connection_spares(core, slot, ws->message_began_ms + behavior->message_timeout_ms, POLLIN)) {
             left = 1;
         } else if (left == 0) {
             rw_ws_fail(core, slot, RW_CLOSE_MESSAGE_TIMEOUT);
@@ -686,7 +713,8 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
         wait = least(wait, left);
     }
     if (behavior->ping_interval_ms) {
-        uint32_t left = left_ms(now, now - least(now - ws->last_ping_ms, now - slot->last_input_ms), behavior->ping_interval_ms);
+        uint32_t left =
+            left_ms(now, now - least(now - ws->last_ping_ms, now - slot->last_input_ms), behavior->ping_interval_ms);
         if (left == 0) {
             rw_ws_send_ping(core, slot);
             RW_COUNT(core, ws_pings_out, 1);

@@ -1,8 +1,8 @@
 /* The opening handshake's two computations: is the key one, and what answers it.
  * Role: pure functions. Up: ws, http. Down: nothing.
  *
- * SHA-1 is written out here because this is the only place that needs it: RFC 6455 uses it to show that the server read the
- * handshake, not to protect anything, and sixty lines weigh less than a dependency on a crypto library. */
+ * SHA-1 is written out here because this is the only place that needs it: RFC 6455 uses it to show that the server read
+ * the handshake, not to protect anything, and sixty lines weigh less than a dependency on a crypto library. */
 #include "ws_handshake.h"
 
 #include <assert.h>
@@ -17,46 +17,34 @@ static const char websocket_guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; /* 
 /* 60 bytes of input, the 1-bit and the 8-byte length (RFC 3174 §4) always make two blocks. */
 #define ACCEPT_PADDED_BYTES (2 * SHA1_BLOCK_BYTES)
 static_assert(ACCEPT_INPUT_BYTES == 60, "24 bytes of key and 36 of GUID");
-static_assert(ACCEPT_INPUT_BYTES + 1 + 8 > SHA1_BLOCK_BYTES && ACCEPT_INPUT_BYTES + 1 + 8 <= ACCEPT_PADDED_BYTES, "two blocks");
+static_assert(ACCEPT_INPUT_BYTES + 1 + 8 > SHA1_BLOCK_BYTES && ACCEPT_INPUT_BYTES + 1 + 8 <= ACCEPT_PADDED_BYTES,
+              "two blocks");
 static_assert((SHA1_DIGEST_BYTES + 2) / 3 * 4 == RW_WS_ACCEPT_BYTES, "base64 of the digest");
 
 /* ret: the 6 bits a base64 character stands for, -1 when it is none */
-static int base64_value(uint8_t character)
-{
-    if (character >= 'A' && character <= 'Z')
-        return character - 'A';
-    if (character >= 'a' && character <= 'z')
-        return character - 'a' + 26;
-    if (character >= '0' && character <= '9')
-        return character - '0' + 52;
-    if (character == '+')
-        return 62;
+static int base64_value(uint8_t character) {
+    if (character >= 'A' && character <= 'Z') return character - 'A';
+    if (character >= 'a' && character <= 'z') return character - 'a' + 26;
+    if (character >= '0' && character <= '9') return character - '0' + 52;
+    if (character == '+') return 62;
     return character == '/' ? 63 : -1;
 }
 
-int rw_ws_key_valid(const uint8_t *key, size_t len)
-{
-    if (len != RW_WS_KEY_BYTES || key[22] != '=' || key[23] != '=')
-        return 0;
+int rw_ws_key_valid(const uint8_t *key, size_t len) {
+    if (len != RW_WS_KEY_BYTES || key[22] != '=' || key[23] != '=') return 0;
     for (size_t i = 0; i < 22; i++)
-        if (base64_value(key[i]) < 0)
-            return 0;
+        if (base64_value(key[i]) < 0) return 0;
     /* 21 characters carry 126 of the 128 bits: the 22nd has two more and four that must be zero (RFC 4648 §3.5). */
     return (base64_value(key[21]) & 0x0F) == 0;
 }
 
-static inline uint32_t rotate_left(uint32_t word, unsigned bits)
-{
-    return word << bits | word >> (32 - bits);
-}
+static inline uint32_t rotate_left(uint32_t word, unsigned bits) { return word << bits | word >> (32 - bits); }
 
-static inline uint32_t load_big_endian_32(const uint8_t *from)
-{
+static inline uint32_t load_big_endian_32(const uint8_t *from) {
     return (uint32_t)from[0] << 24 | (uint32_t)from[1] << 16 | (uint32_t)from[2] << 8 | from[3];
 }
 
-static inline void store_big_endian_32(uint8_t *to, uint32_t word)
-{
+static inline void store_big_endian_32(uint8_t *to, uint32_t word) {
     to[0] = (uint8_t)(word >> 24);
     to[1] = (uint8_t)(word >> 16);
     to[2] = (uint8_t)(word >> 8);
@@ -64,25 +52,18 @@ static inline void store_big_endian_32(uint8_t *to, uint32_t word)
 }
 
 /* RFC 3174 §5: f(t; B, C, D) + K(t) */
-static inline uint32_t sha1_round(unsigned t, uint32_t b, uint32_t c, uint32_t d)
-{
-    if (t < 20)
-        return ((b & c) | (~b & d)) + 0x5A827999u;
-    if (t < 40)
-        return (b ^ c ^ d) + 0x6ED9EBA1u;
-    if (t < 60)
-        return ((b & c) | (b & d) | (c & d)) + 0x8F1BBCDCu;
+static inline uint32_t sha1_round(unsigned t, uint32_t b, uint32_t c, uint32_t d) {
+    if (t < 20) return ((b & c) | (~b & d)) + 0x5A827999u;
+    if (t < 40) return (b ^ c ^ d) + 0x6ED9EBA1u;
+    if (t < 60) return ((b & c) | (b & d) | (c & d)) + 0x8F1BBCDCu;
     return (b ^ c ^ d) + 0xCA62C1D6u;
 }
 
 /* Take one block into the digest (RFC 3174 §6.1). */
-static void sha1_block(uint32_t digest[5], const uint8_t block[SHA1_BLOCK_BYTES])
-{
+static void sha1_block(uint32_t digest[5], const uint8_t block[SHA1_BLOCK_BYTES]) {
     uint32_t w[80];
-    for (unsigned t = 0; t < 16; t++)
-        w[t] = load_big_endian_32(block + (size_t)t * 4);
-    for (unsigned t = 16; t < 80; t++)
-        w[t] = rotate_left(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1);
+    for (unsigned t = 0; t < 16; t++) w[t] = load_big_endian_32(block + (size_t)t * 4);
+    for (unsigned t = 16; t < 80; t++) w[t] = rotate_left(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1);
 
     uint32_t a = digest[0], b = digest[1], c = digest[2], d = digest[3], e = digest[4];
     for (unsigned t = 0; t < 80; t++) {
@@ -101,8 +82,7 @@ static void sha1_block(uint32_t digest[5], const uint8_t block[SHA1_BLOCK_BYTES]
 }
 
 /* bytes[0..20) as 28 characters: six groups of three bytes, then two bytes and one '='. */
-static void base64_digest(const uint8_t bytes[SHA1_DIGEST_BYTES], char out[RW_WS_ACCEPT_BYTES])
-{
+static void base64_digest(const uint8_t bytes[SHA1_DIGEST_BYTES], char out[RW_WS_ACCEPT_BYTES]) {
     for (size_t i = 0, o = 0; o < RW_WS_ACCEPT_BYTES; i += 3, o += 4) {
         const uint32_t third = i + 2 < SHA1_DIGEST_BYTES ? bytes[i + 2] : 0;
         const uint32_t group = (uint32_t)bytes[i] << 16 | (uint32_t)bytes[i + 1] << 8 | third;
@@ -114,8 +94,7 @@ static void base64_digest(const uint8_t bytes[SHA1_DIGEST_BYTES], char out[RW_WS
     out[RW_WS_ACCEPT_BYTES - 1] = '=';
 }
 
-void rw_ws_accept(const uint8_t key[RW_WS_KEY_BYTES], char out[RW_WS_ACCEPT_BYTES])
-{
+void rw_ws_accept(const uint8_t key[RW_WS_KEY_BYTES], char out[RW_WS_ACCEPT_BYTES]) {
     uint8_t message[ACCEPT_PADDED_BYTES] = {0};
     memcpy(message, key, RW_WS_KEY_BYTES);
     memcpy(message + RW_WS_KEY_BYTES, websocket_guid, sizeof(websocket_guid) - 1);
@@ -127,7 +106,6 @@ void rw_ws_accept(const uint8_t key[RW_WS_KEY_BYTES], char out[RW_WS_ACCEPT_BYTE
     sha1_block(digest, message + SHA1_BLOCK_BYTES);
 
     uint8_t bytes[SHA1_DIGEST_BYTES];
-    for (size_t i = 0; i < 5; i++)
-        store_big_endian_32(bytes + i * 4, digest[i]);
+    for (size_t i = 0; i < 5; i++) store_big_endian_32(bytes + i * 4, digest[i]);
     base64_digest(bytes, out);
 }

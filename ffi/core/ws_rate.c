@@ -1,8 +1,9 @@
 /* How fast a WebSocket may send, see ws.h and struct rw_behavior.
  *
- * Two buckets in the slot, of thousandths: a token per millisecond and unit of the rate. A message takes one whole message of tokens, so that no more than
- * the burst passes at once; its bytes may go into debt, so that any size passes when the peer was at rest, and the debt is waited for.
- * Paused means: not read from (paused_by_core). What has been received by then waits in slot.input, in order, and TCP holds back the rest. */
+ * Two buckets in the slot, of thousandths: a token per millisecond and unit of the rate. A message takes one whole
+ * message of tokens, so that no more than the burst passes at once; its bytes may go into debt, so that any size passes
+ * when the peer was at rest, and the debt is waited for. Paused means: not read from (paused_by_core). What has been
+ * received by then waits in slot.input, in order, and TCP holds back the rest. */
 #include <poll.h>
 
 #include "connection.h"
@@ -31,7 +32,9 @@ static void refill(const struct rw_core *core, struct rw_slot *slot) {
 
 /* After a refill. */
 static uint32_t message_wait_ms(const struct rw_behavior *behavior, const struct rw_slot *slot) {
-    return behavior->messages_per_second ? rw_rate_wait_ms(slot->as.ws.message_tokens, TOKENS, behavior->messages_per_second) : 0;
+    return behavior->messages_per_second
+               ? rw_rate_wait_ms(slot->as.ws.message_tokens, TOKENS, behavior->messages_per_second)
+               : 0;
 }
 
 static uint32_t byte_wait_ms(const struct rw_behavior *behavior, const struct rw_slot *slot) {
@@ -43,7 +46,9 @@ static uint32_t wait_ms(const struct rw_behavior *behavior, const struct rw_slot
     return messages > bytes ? messages : bytes;
 }
 
-static uint32_t look_again_ms(const struct rw_core *core, uint32_t wait) { return core->now_ms + (wait < LOOK_MS ? wait : LOOK_MS); }
+static uint32_t look_again_ms(const struct rw_core *core, uint32_t wait) {
+    return core->now_ms + (wait < LOOK_MS ? wait : LOOK_MS);
+}
 
 int rw_ws_rate_admit(struct rw_core *core, struct rw_slot *slot) {
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
@@ -67,7 +72,8 @@ void rw_ws_rate_charge(struct rw_slot *slot, uint32_t messages, uint64_t bytes) 
     slot->as.ws.byte_tokens -= (int64_t)bytes * TOKENS;
 }
 
-/* Behind an end of stream there may be bytes that are still to be read, and on Unix sockets behind a hang-up too; behind an error there is nothing. */
+/* Behind an end of stream there may be bytes that are still to be read, and on Unix sockets behind a hang-up too;
+ * behind an error there is nothing. */
 static int has_failed(const struct rw_slot *slot) {
     struct pollfd asked = {.fd = slot->fd};
     return poll(&asked, 1, 0) > 0 && (asked.revents & POLLERR) != 0;

@@ -74,16 +74,21 @@ int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes
     return admitted > 0;
 }
 
-RARE static int admit_message_past_limit(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message, uint64_t frame_bytes) {
+RARE static int admit_message_past_limit(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message,
+                                         uint64_t frame_bytes) {
     int admitted = admit(core, slot, frame_bytes);
     if (admitted == 0 && !(message->flags & RW_SEND_OWN)) {
-        int wants_payload = rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD && !(message->flags & RW_SEND_FIRST);
-        if (!wants_payload || !rw_dropped_keep(core, slot, message->flags, message->payload, message->bytes, &message->copy)) count_drop(core, slot);
+        int wants_payload =
+            rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD && !(message->flags & RW_SEND_FIRST);
+        if (!wants_payload ||
+            !rw_dropped_keep(core, slot, message->flags, message->payload, message->bytes, &message->copy))
+            count_drop(core, slot);
     }
     return admitted > 0;
 }
 
-int rw_ws_admit_message(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message, uint64_t frame_bytes) {
+int rw_ws_admit_message(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message,
+                        uint64_t frame_bytes) {
     return fits(core, slot, frame_bytes) || admit_message_past_limit(core, slot, message, frame_bytes);
 }
 
@@ -93,7 +98,9 @@ int rw_ws_hold(struct rw_core *core, struct rw_slot *slot, const uint8_t *frame,
     struct rw_slot_ws *ws = &slot->as.ws;
     uint64_t needed = (uint64_t)ws->held_bytes + frame_bytes;
     if (!ws->held || rw_buffers_capacity(core->buffers, ws->held) < needed) {
-        rw_buffer grown = needed <= UINT32_MAX / 4 ? rw_buffers_acquire(core->buffers, (size_t)(ws->held ? 2 * needed : needed)) : RW_BUFFER_NONE;
+        rw_buffer grown = needed <= UINT32_MAX / 4
+                              ? rw_buffers_acquire(core->buffers, (size_t)(ws->held ? 2 * needed : needed))
+                              : RW_BUFFER_NONE;
         if (!grown) {
             end_for_memory(core, slot);
             return 0;
@@ -133,7 +140,9 @@ struct frame {
     uint8_t opcode, fin, rsv1;
 };
 
-static uint64_t framed_bytes(uint64_t payload_bytes) { return payload_bytes + (payload_bytes < 126 ? 2u : payload_bytes <= UINT16_MAX ? 4u : 10u); }
+static uint64_t framed_bytes(uint64_t payload_bytes) {
+    return payload_bytes + (payload_bytes < 126 ? 2u : payload_bytes <= UINT16_MAX ? 4u : 10u);
+}
 static uint64_t size_of(const struct frame *frame) { return framed_bytes(frame->bytes); }
 
 static void take_deflated(struct rw_core *core, struct frame *frame, int64_t bytes) {
@@ -143,14 +152,16 @@ static void take_deflated(struct rw_core *core, struct frame *frame, int64_t byt
 
 /* Inlined, so that what is plain and whole costs what it did before there were other kinds.
  * ret: 0 out of memory, the connection is terminated */
-static inline __attribute__((always_inline)) int queue_frame(struct rw_core *core, struct rw_slot *slot, const struct frame *frame) {
+static inline __attribute__((always_inline)) int queue_frame(struct rw_core *core, struct rw_slot *slot,
+                                                             const struct frame *frame) {
     uint64_t bytes = size_of(frame);
     uint8_t *out = reserve(core, slot, bytes);
     if (!out) return 0;
     uint32_t header = rw_ws_encode_header(out, frame->opcode, frame->fin, frame->rsv1, frame->bytes);
     assert(header + frame->bytes == bytes);
     if (frame->bytes) memcpy(out + header, frame->payload, (size_t)frame->bytes);
-    int at_once = rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_LIMIT_BEFORE && slot->out_unflushed >= RW_WS_SEND_AT_ONCE_BYTES;
+    int at_once =
+        rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_LIMIT_BEFORE && slot->out_unflushed >= RW_WS_SEND_AT_ONCE_BYTES;
     if (at_once) rw_connection_flush_now(core, slot);
     if (slot->out_bytes > slot->out_unflushed) slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
     rw_connection_mark_dirty(core, slot);
@@ -164,11 +175,12 @@ static int hold_frame(struct rw_core *core, struct rw_slot *slot, const struct f
         end_for_memory(core, slot);
         return 0;
     }
-    return rw_ws_hold(core, slot, header, header_bytes) && (frame->bytes == 0 || rw_ws_hold(core, slot, frame->payload, (uint32_t)frame->bytes));
+    return rw_ws_hold(core, slot, header, header_bytes) &&
+           (frame->bytes == 0 || rw_ws_hold(core, slot, frame->payload, (uint32_t)frame->bytes));
 }
 
-/* Compress a whole message. A held one is compressed on its own: the connection's window belongs to the message before it, which is not complete.
- * With no memory for it the message goes out as it is. */
+/* Compress a whole message. A held one is compressed on its own: the connection's window belongs to the message before
+ * it, which is not complete. With no memory for it the message goes out as it is. */
 static void deflate_whole(struct rw_core *core, struct rw_slot *slot, struct frame *frame) {
     struct rw_slot_ws *ws = &slot->as.ws;
     int takeover = (ws->deflate_flags & RW_WS_DEFLATE_TAKEOVER) != 0;
@@ -176,7 +188,8 @@ static void deflate_whole(struct rw_core *core, struct rw_slot *slot, struct fra
     if (takeover && !rw_ws_must_hold(slot)) {
         bytes = rw_deflate_own(core, slot, RW_DEFLATE_WHOLE, frame->payload, frame->bytes, &frame->deflated);
     } else {
-        bytes = rw_deflate_alone(core, rw_deflate_window(ws->deflate_window, frame->bytes), frame->payload, frame->bytes, &frame->deflated);
+        bytes = rw_deflate_alone(core, rw_deflate_window(ws->deflate_window, frame->bytes), frame->payload,
+                                 frame->bytes, &frame->deflated);
         if (takeover && bytes >= 0) ws->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
     }
     if (bytes < 0) return;
@@ -184,13 +197,16 @@ static void deflate_whole(struct rw_core *core, struct rw_slot *slot, struct fra
     frame->rsv1 = 1;
 }
 
-static uint8_t opcode_of(const struct rw_ws_message *message) { return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY; }
+static uint8_t opcode_of(const struct rw_ws_message *message) {
+    return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY;
+}
 
 /* A whole message that is neither compressed nor held: nearly all there are. */
 static void send_plain(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
     uint64_t frame_bytes = framed_bytes(message->bytes);
     if (!fits(core, slot, frame_bytes) && !admit_message_past_limit(core, slot, message, frame_bytes)) return;
-    const struct frame frame = {.payload = message->payload, .bytes = message->bytes, .opcode = opcode_of(message), .fin = 1};
+    const struct frame frame = {
+        .payload = message->payload, .bytes = message->bytes, .opcode = opcode_of(message), .fin = 1};
     if (!queue_frame(core, slot, &frame)) return;
     RW_COUNT(core, ws_messages_out, 1);
     RW_COUNT(core, ws_bytes_out, message->bytes);
@@ -199,7 +215,8 @@ static void send_plain(struct rw_core *core, struct rw_slot *slot, struct rw_ws_
 RARE static void send_formed(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
     struct frame frame = {.payload = message->payload, .bytes = message->bytes, .opcode = opcode_of(message), .fin = 1};
     /* A message that the queue has no room for whatever comes out is not worth compressing. */
-    if (rw_deflate_wanted(core, slot, message->flags, message->bytes) && has_room(core, slot, 3)) deflate_whole(core, slot, &frame);
+    if (rw_deflate_wanted(core, slot, message->flags, message->bytes) && has_room(core, slot, 3))
+        deflate_whole(core, slot, &frame);
     if (rw_ws_admit_message(core, slot, message, size_of(&frame))) {
         int queued = rw_ws_must_hold(slot) ? hold_frame(core, slot, &frame) : queue_frame(core, slot, &frame);
         if (queued) {
@@ -216,9 +233,11 @@ RARE static void send_formed(struct rw_core *core, struct rw_slot *slot, struct 
 
 /* ------------------------------------------------------------------ fragments */
 
-/* A message in fragments is dropped whole or not at all: a peer that gets a part of it must fail the connection (RFC 6455 §5.4).
+/* A message in fragments is dropped whole or not at all: a peer that gets a part of it must fail the connection (RFC
+ * 6455 §5.4).
  * ret: 1 send the fragment, 0 dropped or closed */
-static int admit_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message, const struct frame *frame) {
+static int admit_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message,
+                          const struct frame *frame) {
     struct rw_slot_ws *ws = &slot->as.ws;
     if (!(message->flags & RW_SEND_CONTINUE)) {
         if (rw_ws_admit_message(core, slot, message, size_of(frame))) {
@@ -237,13 +256,17 @@ static int admit_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_
 /* ret: 0 the rest of a compressed message could not be compressed: the connection is terminated */
 static int deflate_fragment(struct rw_core *core, struct rw_slot *slot, uint32_t flags, struct frame *frame) {
     struct rw_slot_ws *ws = &slot->as.ws;
-    enum rw_deflate_part part = !(flags & RW_SEND_CONTINUE) ? RW_DEFLATE_FIRST : frame->fin ? RW_DEFLATE_LAST : RW_DEFLATE_MIDDLE;
+    enum rw_deflate_part part = !(flags & RW_SEND_CONTINUE) ? RW_DEFLATE_FIRST
+                                : frame->fin                ? RW_DEFLATE_LAST
+                                                            : RW_DEFLATE_MIDDLE;
     if (part == RW_DEFLATE_FIRST) {
         if (!(flags & RW_SEND_COMPRESS) || !(ws->deflate_flags & RW_WS_DEFLATE_TAKEOVER)) return 1;
     } else if (ws->fragments_out != RW_WS_FRAGMENTS_DEFLATED) {
         return 1;
     }
-    int64_t bytes = frame->bytes <= RW_DEFLATE_BYTES_MAX ? rw_deflate_own(core, slot, part, frame->payload, frame->bytes, &frame->deflated) : -1;
+    int64_t bytes = frame->bytes <= RW_DEFLATE_BYTES_MAX
+                        ? rw_deflate_own(core, slot, part, frame->payload, frame->bytes, &frame->deflated)
+                        : -1;
     if (bytes < 0) {
         if (part != RW_DEFLATE_FIRST) end_for_memory(core, slot);
         return part == RW_DEFLATE_FIRST;
@@ -296,7 +319,8 @@ void rw_ws_send(struct rw_core *core, struct rw_slot *slot, uint32_t flags, cons
 
 /* ------------------------------------------------------------------ control frames */
 
-void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data, uint32_t bytes) {
+void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data,
+                        uint32_t bytes) {
     assert(bytes <= RW_WS_CONTROL_BYTES_MAX);
     if (!rw_ws_can_send(slot)) return;
     uint8_t *out = reserve(core, slot, bytes + 2);
@@ -309,7 +333,8 @@ void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opco
 static rw_buffer ping_frame(struct rw_core *core) {
     if (!core->ping_frame) {
         core->ping_frame = rw_buffers_acquire(core->buffers, 2);
-        if (core->ping_frame) (void)rw_ws_encode_header(rw_buffers_data(core->buffers, core->ping_frame), RW_WS_OP_PING, 1, 0, 0);
+        if (core->ping_frame)
+            (void)rw_ws_encode_header(rw_buffers_data(core->buffers, core->ping_frame), RW_WS_OP_PING, 1, 0, 0);
     }
     return core->ping_frame;
 }
@@ -332,7 +357,8 @@ void rw_ws_end_tick(struct rw_core *core) {
     core->ping_frame = RW_BUFFER_NONE;
 }
 
-static void send_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason, uint32_t bytes) {
+static void send_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason,
+                       uint32_t bytes) {
     uint8_t payload[RW_WS_CONTROL_BYTES_MAX];
     uint32_t length = 0;
     if (code) {
@@ -370,69 +396,43 @@ void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, cons
 static uint32_t code_of(enum rw_close_cause cause) {
     switch (cause) {
         case RW_CLOSE_INVALID_UTF8:
-        case RW_CLOSE_INVALID_DEFLATE:
-            return 1007;
-        case RW_CLOSE_TOO_BIG:
-            return 1009;
+        case RW_CLOSE_INVALID_DEFLATE: return 1007;
+        case RW_CLOSE_TOO_BIG: return 1009;
         case RW_CLOSE_MESSAGE_RATE:
         case RW_CLOSE_BYTE_RATE:
-        case RW_CLOSE_MESSAGE_TIMEOUT:
-            return 1008;
+        case RW_CLOSE_MESSAGE_TIMEOUT: return 1008;
         case RW_CLOSE_UNFINISHED:
-        case RW_CLOSE_INFLATE_WINDOWS:
-            return 1013;
-        default:
-            return 1002;
+        case RW_CLOSE_INFLATE_WINDOWS: return 1013;
+        default: return 1002;
     }
 }
 
 static const char *reason_of(enum rw_close_cause cause) {
     switch (cause) {
-        case RW_CLOSE_INVALID_UTF8:
-            return "text that is not UTF-8";
-        case RW_CLOSE_INVALID_DEFLATE:
-            return "a compressed message that does not inflate";
-        case RW_CLOSE_INFLATE_WINDOWS:
-            return "no memory is left for compressed messages, try again later";
-        case RW_CLOSE_MESSAGE_RATE:
-            return "more messages a second than allowed";
-        case RW_CLOSE_BYTE_RATE:
-            return "more bytes a second than allowed";
-        case RW_CLOSE_MESSAGE_TIMEOUT:
-            return "a message took longer than allowed";
-        case RW_CLOSE_UNFINISHED:
-            return "too much is held of unfinished messages, try again later";
-        default:
-            return "";
+        case RW_CLOSE_INVALID_UTF8: return "text that is not UTF-8";
+        case RW_CLOSE_INVALID_DEFLATE: return "a compressed message that does not inflate";
+        case RW_CLOSE_INFLATE_WINDOWS: return "no memory is left for compressed messages, try again later";
+        case RW_CLOSE_MESSAGE_RATE: return "more messages a second than allowed";
+        case RW_CLOSE_BYTE_RATE: return "more bytes a second than allowed";
+        case RW_CLOSE_MESSAGE_TIMEOUT: return "a message took longer than allowed";
+        case RW_CLOSE_UNFINISHED: return "too much is held of unfinished messages, try again later";
+        default: return "";
     }
 }
 
 static void count_failure(struct rw_core *core, enum rw_close_cause cause) {
     switch (cause) {
-        case RW_CLOSE_TOO_BIG:
-            RW_COUNT(core, ws_too_big, 1);
-            break;
-        case RW_CLOSE_MESSAGE_RATE:
-            RW_COUNT(core, closes_message_rate, 1);
-            break;
-        case RW_CLOSE_BYTE_RATE:
-            RW_COUNT(core, closes_byte_rate, 1);
-            break;
-        case RW_CLOSE_MESSAGE_TIMEOUT:
-            RW_COUNT(core, timeouts_message, 1);
-            break;
-        case RW_CLOSE_UNFINISHED:
-            RW_COUNT(core, closes_unfinished, 1);
-            break;
-        case RW_CLOSE_INFLATE_WINDOWS:
-            RW_COUNT(core, closes_inflate, 1);
-            break;
+        case RW_CLOSE_TOO_BIG: RW_COUNT(core, ws_too_big, 1); break;
+        case RW_CLOSE_MESSAGE_RATE: RW_COUNT(core, closes_message_rate, 1); break;
+        case RW_CLOSE_BYTE_RATE: RW_COUNT(core, closes_byte_rate, 1); break;
+        case RW_CLOSE_MESSAGE_TIMEOUT: RW_COUNT(core, timeouts_message, 1); break;
+        case RW_CLOSE_UNFINISHED: RW_COUNT(core, closes_unfinished, 1); break;
+        case RW_CLOSE_INFLATE_WINDOWS: RW_COUNT(core, closes_inflate, 1); break;
         case RW_CLOSE_INVALID_DEFLATE:
             RW_COUNT(core, ws_invalid_deflate, 1);
             RW_COUNT(core, ws_protocol_errors, 1);
             break;
-        default:
-            RW_COUNT(core, ws_protocol_errors, 1);
+        default: RW_COUNT(core, ws_protocol_errors, 1);
     }
 }
 

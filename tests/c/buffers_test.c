@@ -169,7 +169,8 @@ static void random_use_agrees_with_a_count_kept_beside_it(void **state) {
             model[i].refs = 1;
             model[i].fill = (uint8_t)next_random(&seed);
             assert_true(rw_buffers_capacity(buffers, model[i].handle) >= bytes);
-            for (uint32_t k = 0; k < MODEL_BUFFERS; k++) assert_false(k != i && model[k].refs > 0 && model[k].handle == model[i].handle);
+            for (uint32_t k = 0; k < MODEL_BUFFERS; k++)
+                assert_false(k != i && model[k].refs > 0 && model[k].handle == model[i].handle);
         } else if (choice == 0) {
             uint32_t more = (uint32_t)(next_random(&seed) % 5);
             rw_buffers_retain(buffers, model[i].handle, more);

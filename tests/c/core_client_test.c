@@ -6,8 +6,9 @@
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"
 #define GET_WITH(lines) "GET / HTTP/1.1\r\nHost: a\r\n" lines "\r\n"
-#define WS_REQUEST_WITH(lines) \
-    "GET /ws HTTP/1.1\r\nHost: a\r\n" lines "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"
+#define WS_REQUEST_WITH(lines)              \
+    "GET /ws HTTP/1.1\r\nHost: a\r\n" lines \
+    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"
 #define V2_SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
 #define V2_LOCAL V2_SIGNATURE "\x20\0\0\0"
 #define V2_UNSPEC V2_SIGNATURE "\x21\0\0\0"
@@ -202,7 +203,8 @@ static void expect_unix_client(struct host *host, int fd, const char *text, cons
 }
 
 static void unix_sockets_have_no_address_to_be_counted_by_and_are_proxies(void **state) {
-    struct host *host = host_limited(state, (struct rw_core_config){.max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
+    struct host *host = host_limited(
+        state, (struct rw_core_config){.max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
     char folder[] = "/tmp/ringway-unix-XXXXXX", path[64];
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/socket", folder);
@@ -210,7 +212,8 @@ static void unix_sockets_have_no_address_to_be_counted_by_and_are_proxies(void *
     assert_true(listener >= 0);
     assert_int_equal(rw_core_listen(host->core, listener, 4, 0), RW_OK);
     int fds[4];
-    for (uint32_t i = 0; i < 3; i++) expect_unix_client(host, fds[i] = unix_connect(path), GET_WITH("X-Forwarded-For: 192.0.2.1\r\n"), "-");
+    for (uint32_t i = 0; i < 3; i++)
+        expect_unix_client(host, fds[i] = unix_connect(path), GET_WITH("X-Forwarded-For: 192.0.2.1\r\n"), "-");
     trust(host, "10.0.0.0/8");
     expect_unix_client(host, fds[3] = unix_connect(path), GET_WITH("X-Forwarded-For: 192.0.2.1\r\n"), "192.0.2.1");
     assert_int_equal(host->core->stats->refused_ip, 0);
@@ -233,7 +236,9 @@ static void the_client_is_the_first_hop_from_the_right_that_is_not_trusted(void 
         {GET_WITH("x-FORWARDED-for: 192.0.2.1:4711\r\n"), "192.0.2.1"},
         {GET_WITH("X-Forwarded-For: 192.0.2.1, 198.51.100.7\r\n"), "198.51.100.7"},
         {GET_WITH("X-Forwarded-For: 192.0.2.1, 198.51.100.7, 10.1.2.3, 127.0.0.9\r\n"), "198.51.100.7"},
-        {GET_WITH("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 10.0.0.1, 198.51.100.7\r\nX-Forwarded-For: 10.0.0.2\r\n"), "198.51.100.7"},
+        {GET_WITH(
+             "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 10.0.0.1, 198.51.100.7\r\nX-Forwarded-For: 10.0.0.2\r\n"),
+         "198.51.100.7"},
         {GET_WITH("X-Forwarded-For: 192.0.2.1\r\nAccept: a\r\nX-Forwarded-For: 10.0.0.2\r\n"), "192.0.2.1"},
         {GET_WITH("X-Forwarded-For: [2001:db8::1]:80, 10.0.0.2\r\n"), "2001:db8::1"},
         {GET_WITH("X-Forwarded-For: ::ffff:10.9.9.9, ::ffff:192.0.2.1\r\n"), "192.0.2.1"},
@@ -253,7 +258,8 @@ static void the_client_is_the_first_hop_from_the_right_that_is_not_trusted(void 
     /* One connection: each request of it is another client's. */
     struct peer *proxy = come(host, "127.0.0.1");
     for (uint32_t round = 0; round < 2; round++) {
-        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) expect_client_of(host, proxy, cases[i][0], cases[i][1]);
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+            expect_client_of(host, proxy, cases[i][0], cases[i][1]);
     }
     host_close(host);
 }
@@ -275,7 +281,8 @@ static void forwarded_is_read_when_it_is_what_proxies_write(void **state) {
 }
 
 static void nobody_else_is_believed(void **state) {
-    struct host *host = host_limited(state, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR, .max_connections_per_ip = 2});
+    struct host *host = host_limited(
+        state, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR, .max_connections_per_ip = 2});
     trust(host, "127.0.0.1/32");
     struct peer *forger = come(host, "127.0.0.2");
     expect_client_of(host, forger, GET_WITH("X-Forwarded-For: 192.0.2.1\r\n"), "-");
@@ -291,9 +298,11 @@ static void nobody_else_is_believed(void **state) {
 }
 
 static void behind_a_proxy_websockets_are_counted_by_their_clients(void **state) {
-    struct host *host = host_limited(state, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR, .max_connections_per_ip = 2});
+    struct host *host = host_limited(
+        state, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR, .max_connections_per_ip = 2});
     trust(host, "127.0.0.1/32 10.0.0.0/8");
-    static const char one[] = WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.1\r\n"), two[] = WS_REQUEST_WITH("X-Forwarded-For: 6.6.6.6, 192.0.2.2, 10.0.0.3\r\n");
+    static const char one[] = WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.1\r\n"),
+                      two[] = WS_REQUEST_WITH("X-Forwarded-For: 6.6.6.6, 192.0.2.2, 10.0.0.3\r\n");
     struct peer *sockets[2];
     for (uint32_t i = 0; i < 2; i++) expect_upgraded(host, sockets[i] = come(host, "127.0.0.1"), one, "192.0.2.1");
     struct peer *third = come(host, "127.0.0.1");
@@ -302,8 +311,10 @@ static void behind_a_proxy_websockets_are_counted_by_their_clients(void **state)
     assert_int_equal(host->core->stats->refused_ip, 1);
     host_expect_silence(host);
     /* The proxy itself is not counted, nor are requests, nor those who come from its own side. */
-    for (uint32_t i = 0; i < 4; i++) expect_client_of(host, come(host, "127.0.0.1"), GET_WITH("X-Forwarded-For: 192.0.2.1\r\n"), "192.0.2.1");
-    for (uint32_t i = 0; i < 4; i++) expect_upgraded(host, come(host, "127.0.0.1"), WS_REQUEST_WITH("X-Forwarded-For: 10.9.9.9\r\n"), "10.9.9.9");
+    for (uint32_t i = 0; i < 4; i++)
+        expect_client_of(host, come(host, "127.0.0.1"), GET_WITH("X-Forwarded-For: 192.0.2.1\r\n"), "192.0.2.1");
+    for (uint32_t i = 0; i < 4; i++)
+        expect_upgraded(host, come(host, "127.0.0.1"), WS_REQUEST_WITH("X-Forwarded-For: 10.9.9.9\r\n"), "10.9.9.9");
     for (uint32_t i = 0; i < 4; i++) expect_upgraded(host, come(host, "127.0.0.1"), WS_REQUEST, "-");
     for (uint32_t i = 0; i < 2; i++) expect_upgraded(host, come(host, "127.0.0.1"), two, "192.0.2.2");
     expect_status(host, come(host, "127.0.0.1"), two, 429);
@@ -316,7 +327,8 @@ static void behind_a_proxy_websockets_are_counted_by_their_clients(void **state)
 }
 
 static void a_handshake_that_the_host_refuses_is_taken_back(void **state) {
-    struct host *host = host_limited(state, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR, .max_connections_per_ip = 1});
+    struct host *host = host_limited(
+        state, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR, .max_connections_per_ip = 1});
     trust(host, "127.0.0.1/32");
     static const char text[] = WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.1\r\n");
     struct peer *other = come(host, "127.0.0.1");
@@ -351,7 +363,8 @@ static struct host *proxied_host(void **state, uint32_t flags, struct rw_core_co
     return host;
 }
 
-/* RW_REQUEST_X_FORWARDED and RW_REQUEST_FORWARDED, for a request and for a handshake that are not the first of their connection. */
+/* RW_REQUEST_X_FORWARDED and RW_REQUEST_FORWARDED, for a request and for a handshake that are not the first of their
+ * connection. */
 static void expect_proxy_flag(struct host *host, struct peer *peer, uint32_t wanted) {
     static const char *const heads[] = {GET_WITH("X-Forwarded-Host: b\r\n"), WS_REQUEST_WITH("Forwarded: host=b\r\n")};
     for (size_t i = 0; i < 2; i++) {
@@ -378,7 +391,8 @@ static void a_head_that_a_trusted_proxy_wrote_is_marked(void **state) {
         host_close(host);
     }
     /* Behind the PROXY protocol the head is the client's own. */
-    struct host *host = proxied_host(state, RW_LISTENER_PROXY_PROTOCOL, (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
+    struct host *host = proxied_host(state, RW_LISTENER_PROXY_PROTOCOL,
+                                     (struct rw_core_config){.proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
     trust(host, "127.0.0.1/32");
     struct peer *peer = come(host, "127.0.0.1");
     peer_send_text(host, peer, "PROXY TCP4 192.0.2.1 10.0.0.1 4711 80\r\n");
@@ -390,7 +404,10 @@ static void where_a_header_is_required_nobody_comes_without(void **state) {
     static const struct {
         const char *text;
         size_t bytes;
-    } cases[] = {{GET("/"), sizeof GET("/") - 1}, {"\x16\x03\x01\x02\0", 5}, {"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n", 30}, {V2_SIGNATURE "\x31\x11\0\0", 16}};
+    } cases[] = {{GET("/"), sizeof GET("/") - 1},
+                 {"\x16\x03\x01\x02\0", 5},
+                 {"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n", 30},
+                 {V2_SIGNATURE "\x31\x11\0\0", 16}};
     struct host *host = proxied_host(state, RW_LISTENER_PROXY_REQUIRED, (struct rw_core_config){0});
     for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         for (size_t cut = 0; cut < cases[i].bytes; cut += 3) {
@@ -415,13 +432,15 @@ static void where_a_header_is_required_nobody_comes_without(void **state) {
 }
 
 static void where_a_header_is_required_and_proxies_are_named_nobody_else_comes(void **state) {
-    struct host *host = proxied_host(state, RW_LISTENER_PROXY_PROTOCOL | RW_LISTENER_PROXY_REQUIRED, (struct rw_core_config){0});
+    struct host *host =
+        proxied_host(state, RW_LISTENER_PROXY_PROTOCOL | RW_LISTENER_PROXY_REQUIRED, (struct rw_core_config){0});
     trust(host, "127.0.0.1/32");
     struct peer *forger = come(host, "127.0.0.2");
     expect_refused(host, forger);
     assert_int_equal(host->core->stats->refused_proxy, 1);
     assert_int_equal(host->core->stats->accepts, 0);
-    expect_client_of(host, come(host, "127.0.0.1"), "PROXY TCP4 127.0.0.2 198.51.100.7 56324 443\r\n" GET("/"), "127.0.0.2 56324");
+    expect_client_of(host, come(host, "127.0.0.1"), "PROXY TCP4 127.0.0.2 198.51.100.7 56324 443\r\n" GET("/"),
+                     "127.0.0.2 56324");
     host_expect_silence(host);
     host_close(host);
 }
@@ -438,8 +457,10 @@ static void where_a_header_is_allowed_only_proxies_that_are_named_may_write_one(
 }
 
 static void the_address_that_a_header_tells_is_counted(void **state) {
-    static const char one[] = "PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n", two[] = "PROXY TCP6 2001:db8::1 ::1 1 2\r\n", near[] = "PROXY TCP6 2001:db8::2 ::1 1 2\r\n";
-    struct host *host = proxied_host(state, RW_LISTENER_PROXY_REQUIRED, (struct rw_core_config){.max_connections_per_ip = 2});
+    static const char one[] = "PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n",
+                      two[] = "PROXY TCP6 2001:db8::1 ::1 1 2\r\n", near[] = "PROXY TCP6 2001:db8::2 ::1 1 2\r\n";
+    struct host *host =
+        proxied_host(state, RW_LISTENER_PROXY_REQUIRED, (struct rw_core_config){.max_connections_per_ip = 2});
     struct peer *peers[2];
     for (uint32_t i = 0; i < 2; i++) {
         peers[i] = come(host, "127.0.0.1");
@@ -466,8 +487,9 @@ static void the_address_that_a_header_tells_is_counted(void **state) {
 }
 
 static void the_proxys_own_connections_are_let_in_and_not_counted(void **state) {
-    struct host *host = proxied_host(state, RW_LISTENER_PROXY_REQUIRED,
-                                     (struct rw_core_config){.max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
+    struct host *host = proxied_host(
+        state, RW_LISTENER_PROXY_REQUIRED,
+        (struct rw_core_config){.max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
     trust(host, "127.0.0.1/32");
     for (uint32_t i = 0; i < 3; i++) {
         struct peer *check = come(host, "127.0.0.1");
@@ -488,14 +510,17 @@ static void the_proxys_own_connections_are_let_in_and_not_counted(void **state) 
 }
 
 static void a_proxy_behind_a_proxy_is_believed_too(void **state) {
-    struct host *host = proxied_host(state, RW_LISTENER_PROXY_REQUIRED,
-                                     (struct rw_core_config){.max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
+    struct host *host = proxied_host(
+        state, RW_LISTENER_PROXY_REQUIRED,
+        (struct rw_core_config){.max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
     trust(host, "127.0.0.1/32 10.0.0.0/8");
-    static const char inner[] = "PROXY TCP4 10.0.0.5 198.51.100.7 56324 443\r\n", outer[] = "PROXY TCP4 192.0.2.9 198.51.100.7 56324 443\r\n";
+    static const char inner[] = "PROXY TCP4 10.0.0.5 198.51.100.7 56324 443\r\n",
+                      outer[] = "PROXY TCP4 192.0.2.9 198.51.100.7 56324 443\r\n";
     struct peer *chain = come(host, "127.0.0.1");
     peer_send_text(host, chain, inner);
     expect_client_of(host, chain, GET_WITH("X-Forwarded-For: 192.0.2.1, 10.0.0.6\r\n"), "192.0.2.1");
-    expect_client_of(host, chain, GET("/"), "10.0.0.5 56324"); /* told by the connection, when no header tells of the request */
+    /* told by the connection, when no header tells of the request */
+    expect_client_of(host, chain, GET("/"), "10.0.0.5 56324");
     expect_upgraded(host, chain, WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.1\r\n"), "192.0.2.1");
     struct peer *second = come(host, "127.0.0.1");
     peer_send_text(host, second, inner);
@@ -509,7 +534,9 @@ static void a_proxy_behind_a_proxy_is_believed_too(void **state) {
 
 static void with_no_proxy_named_a_header_that_is_optional_moves_no_count(void **state) {
     static const char text[] = "PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n";
-    struct host *host = proxied_host(state, RW_LISTENER_PROXY_PROTOCOL, (struct rw_core_config){.max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
+    struct host *host = proxied_host(
+        state, RW_LISTENER_PROXY_PROTOCOL,
+        (struct rw_core_config){.max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
     struct peer *first = come(host, "127.0.0.2");
     peer_send_text(host, first, text);
     expect_client_of(host, first, GET_WITH("X-Forwarded-For: 6.6.6.6\r\n"), "192.0.2.1 56324");
@@ -563,9 +590,12 @@ static void a_slow_rate_lets_one_through_at_once_and_the_next_in_its_time(void *
 }
 
 static void a_handshake_that_its_address_may_not_make_costs_no_upgrade(void **state) {
-    struct host *host = host_limited(state, (struct rw_core_config){.upgrades_per_kilosecond = 10, .max_connections_per_ip = 1, .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
+    struct host *host = host_limited(state, (struct rw_core_config){.upgrades_per_kilosecond = 10,
+                                                                    .max_connections_per_ip = 1,
+                                                                    .proxy_header = RW_PROXY_HEADER_X_FORWARDED_FOR});
     trust(host, "127.0.0.1/32");
-    static const char text[] = WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.1\r\n"), other[] = WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.2\r\n");
+    static const char text[] = WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.1\r\n"),
+                      other[] = WS_REQUEST_WITH("X-Forwarded-For: 192.0.2.2\r\n");
     expect_upgraded(host, come(host, "127.0.0.1"), text, "192.0.2.1");
     host_pass_time(host, 101000);
     expect_status(host, come(host, "127.0.0.1"), text, 429);
@@ -578,7 +608,13 @@ static void a_handshake_that_its_address_may_not_make_costs_no_upgrade(void **st
 static void settings_that_make_no_sense_are_refused(void **state) {
     (void)state;
     char error[256];
-    struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_SIM, .max_connections = 4, .sqpoll_cpu = -1, .wake_fd = -1, .inbox_fd_first = -1, .shm_fd = -1,
+    struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                    .backend = RW_BACKEND_SIM,
+                                    .max_connections = 4,
+                                    .sqpoll_cpu = -1,
+                                    .wake_fd = -1,
+                                    .inbox_fd_first = -1,
+                                    .shm_fd = -1,
                                     .max_connections_per_ip = RW_IP_CONNECTIONS_MAX + 1};
     assert_null(rw_core_create(&config, error, sizeof error));
     assert_non_null(strstr(error, "65534"));
@@ -593,9 +629,10 @@ static void settings_that_make_no_sense_are_refused(void **state) {
     rw_core_destroy(core);
 }
 
-#define ON_REAL_RINGS(test)                                                                          \
-    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, \
-        {#test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL}
+#define ON_REAL_RINGS(test)                                                                     \
+    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, { \
+        #test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL        \
+    }
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -1,4 +1,5 @@
-/* Connections that are silent for weeks: the core clock keeps 32 bits of a time, and is read right when they have wrapped, and wrapped again. */
+/* Connections that are silent for weeks: the core clock keeps 32 bits of a time, and is read right when they have
+ * wrapped, and wrapped again. */
 #include "connection.h"
 #include "core_fixture.h"
 #include "ws.h"
@@ -9,8 +10,9 @@
 #define WRAP_MS (1ull << 32)
 
 /* So that what lies back is just below, at, and just past what 31 and 32 bits hold, and far past it. */
-static const uint64_t silences[] = {HALF_MS - 5000, HALF_MS + 5000,      30ull * DAY_MS,      40ull * DAY_MS, WRAP_MS - 5000,
-                                    WRAP_MS + 300,  60ull * DAY_MS, WRAP_MS + HALF_MS + 5000, 100ull * DAY_MS};
+static const uint64_t silences[] = {HALF_MS - 5000, HALF_MS + 5000,           30ull * DAY_MS,
+                                    40ull * DAY_MS, WRAP_MS - 5000,           WRAP_MS + 300,
+                                    60ull * DAY_MS, WRAP_MS + HALF_MS + 5000, 100ull * DAY_MS};
 enum { SILENCES = sizeof silences / sizeof silences[0] };
 
 /* The core takes turns all the while, if only a few. */
@@ -124,7 +126,8 @@ static void a_drain_ends_a_connection_whose_request_was_silent_for_weeks(void **
 static void a_rate_is_full_after_weeks(void **state) {
     enum { BURST = 8 };
     for (size_t i = 0; i < SILENCES; i++) {
-        struct host *host = ws_host(state, (struct rw_behavior){.messages_per_second = BURST * 1000 / RW_WS_RATE_BURST_MS});
+        struct host *host =
+            ws_host(state, (struct rw_behavior){.messages_per_second = BURST * 1000 / RW_WS_RATE_BURST_MS});
         struct rw_event open;
         struct peer *peer = peer_open_ws(host, 7, &open);
         for (int burst = 0; burst < 2; burst++) {
@@ -137,9 +140,10 @@ static void a_rate_is_full_after_weeks(void **state) {
     }
 }
 
-#define ON_REAL_RINGS(test)                                                                          \
-    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, \
-        {#test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL}
+#define ON_REAL_RINGS(test)                                                                     \
+    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, { \
+        #test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL        \
+    }
 
 int main(void) {
     const struct CMUnitTest tests[] = {

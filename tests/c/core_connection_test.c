@@ -1,10 +1,11 @@
-/* Connections through the whole core, between request and WebSocket: answers that take their time, pausing, what an upgrade looks like on the wire,
- * why a WebSocket has ended, and the questions that the host asks about one. */
+/* Connections through the whole core, between request and WebSocket: answers that take their time, pausing, what an
+ * upgrade looks like on the wire, why a WebSocket has ended, and the questions that the host asks about one. */
 #include "core_fixture.h"
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"
 
-static int32_t host_call(struct host *host, const struct rw_event *about, struct rw_command command, const void *data, uint64_t bytes) {
+static int32_t host_call(struct host *host, const struct rw_event *about, struct rw_command command, const void *data,
+                         uint64_t bytes) {
     host_flush(host);
     command.slot = about->slot;
     command.generation = about->generation;
@@ -20,15 +21,19 @@ static void an_upgrade_has_the_fields_of_the_host_on_both_sides_of_its_own(void 
     peer_send_text(host, peer, WS_REQUEST);
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
     static const char data[] = "permessage-deflateX-A: b\r\nSec-WebSocket-Protocol: chat\r\n";
-    assert_int_equal(host_call(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = 7 | 8u << 8, .arg1 = 18}, data, sizeof data - 1), RW_OK);
+    assert_int_equal(host_call(host, &request,
+                               (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = 7 | 8u << 8, .arg1 = 18}, data,
+                               sizeof data - 1),
+                     RW_OK);
     host_expect(host, RW_EVENT_OPEN);
     peer_expect_head(host, peer, 101);
     char *date = strstr(peer->head, "\r\nDate: ");
     assert_non_null(date);
     assert_string_equal(date + 8 + 29, "\r\n\r\n");
     date[8] = 0;
-    assert_string_equal(peer->head, "HTTP/1.1 101 Switching Protocols\r\nX-A: b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                                    "Sec-WebSocket-Accept: " WS_ACCEPT "\r\nSec-WebSocket-Protocol: chat\r\nDate: ");
+    assert_string_equal(peer->head,
+                        "HTTP/1.1 101 Switching Protocols\r\nX-A: b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                        "Sec-WebSocket-Accept: " WS_ACCEPT "\r\nSec-WebSocket-Protocol: chat\r\nDate: ");
     host_close(host);
 }
 
@@ -62,7 +67,10 @@ static void a_quiet_upgrade_has_no_open_event_and_loses_no_message(void **state)
     peer_send_frame(host, peer, FIN_TEXT, "early", 5);
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
     host_turns(host, 3);
-    assert_int_equal(host_call(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .flags = RW_UPGRADE_QUIET, .arg0 = 7}, NULL, 0), RW_OK);
+    assert_int_equal(host_call(host, &request,
+                               (struct rw_command){.type = RW_COMMAND_UPGRADE, .flags = RW_UPGRADE_QUIET, .arg0 = 7},
+                               NULL, 0),
+                     RW_OK);
     struct record *message = host_expect(host, RW_EVENT_MESSAGE);
     assert_string_equal((char *)message->payload, "early");
     host_send(host, &message->event, RW_SEND_TEXT, "hi", 2);
@@ -74,7 +82,8 @@ static void a_quiet_upgrade_has_no_open_event_and_loses_no_message(void **state)
     peer = peer_connect(host);
     peer_send_text(host, peer, WS_REQUEST);
     request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .flags = RW_UPGRADE_QUIET, .arg0 = 7}, NULL, 0);
+    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .flags = RW_UPGRADE_QUIET, .arg0 = 7},
+                NULL, 0);
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_TERMINATE}, NULL, 0);
     assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg1, RW_CLOSE_BY_HOST);
     host_expect_silence(host);
@@ -269,7 +278,8 @@ static void the_topics_of_a_connection_are_listed_as_far_as_there_is_room(void *
     for (int32_t at = 0; at < all;) {
         uint16_t bytes;
         memcpy(&bytes, out + at, sizeof bytes);
-        for (uint32_t i = 0; i < 3; i++) seen |= strlen(names[i]) == bytes && memcmp(names[i], out + at + 2, bytes) == 0 ? 1u << i : 0;
+        for (uint32_t i = 0; i < 3; i++)
+            seen |= strlen(names[i]) == bytes && memcmp(names[i], out + at + 2, bytes) == 0 ? 1u << i : 0;
         at += 2 + bytes;
     }
     assert_int_equal(seen, 7);
@@ -290,8 +300,15 @@ static void a_topic_is_wanted_when_somebody_of_the_node_subscribes(void **state)
     assert_true(node >= 0);
     struct rw_core *cores[2];
     for (uint32_t worker = 0; worker < 2; worker++) {
-        struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_EPOLL, .max_connections = 16, .sqpoll_cpu = -1, .wake_fd = -1,
-                                        .inbox_fd_first = -1, .shm_fd = node, .worker_index = worker, .worker_count = 2};
+        struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                        .backend = RW_BACKEND_EPOLL,
+                                        .max_connections = 16,
+                                        .sqpoll_cpu = -1,
+                                        .wake_fd = -1,
+                                        .inbox_fd_first = -1,
+                                        .shm_fd = node,
+                                        .worker_index = worker,
+                                        .worker_count = 2};
         char error[256];
         cores[worker] = rw_core_create(&config, error, sizeof error);
         assert_non_null(cores[worker]);

@@ -1,9 +1,12 @@
-/* permessage-deflate through the whole core: the handshake, compressed messages both ways, fan-out, fragments, and what breaks the rules (RFC 7692). */
+/* permessage-deflate through the whole core: the handshake, compressed messages both ways, fan-out, fragments, and what
+ * breaks the rules (RFC 7692). */
 #include "deflate_client.h"
 
 #define TEXT_BYTES 300000u
 
-static struct host *deflate_host(void **state, uint32_t deflate) { return ws_host(state, (struct rw_behavior){.deflate = deflate}); }
+static struct host *deflate_host(void **state, uint32_t deflate) {
+    return ws_host(state, (struct rw_behavior){.deflate = deflate});
+}
 
 static uint8_t *new_text(size_t bytes, uint32_t seed) {
     uint8_t *text = malloc(bytes);
@@ -19,7 +22,9 @@ static void the_answer_has_the_extension_when_both_want_it(void **state) {
     host_behavior(host, 8, PLAIN);
     struct client client;
     client_open(host, &client, 7, BROWSER);
-    assert_true(peer_head_has(client.peer, "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover"));
+    assert_true(peer_head_has(
+        client.peer,
+        "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover"));
     client_free(&client);
     client_open(host, &client, 7, "");
     assert_null(strstr(client.peer->head, "Extensions"));
@@ -140,11 +145,22 @@ static void echo_all_lengths(struct host *host, struct client *client) {
 }
 
 static void messages_go_both_ways_in_every_mode(void **state) {
-    static const uint32_t modes[] = {SHARED_COMPRESSOR, SHARED, COMPRESSOR(9u, 1u), COMPRESSOR(9u, 2u), COMPRESSOR(10u, 3u) | DECOMPRESSOR(9u),
-                                     COMPRESSOR(11u, 4u) | DECOMPRESSOR(10u), COMPRESSOR(12u, 5u) | DECOMPRESSOR(11u), COMPRESSOR(13u, 6u) | DECOMPRESSOR(12u),
-                                     COMPRESSOR(14u, 7u) | DECOMPRESSOR(13u), SHARED_COMPRESSOR | DECOMPRESSOR(14u), DEDICATED, SHARED_OUT,
+    static const uint32_t modes[] = {SHARED_COMPRESSOR,
+                                     SHARED,
+                                     COMPRESSOR(9u, 1u),
+                                     COMPRESSOR(9u, 2u),
+                                     COMPRESSOR(10u, 3u) | DECOMPRESSOR(9u),
+                                     COMPRESSOR(11u, 4u) | DECOMPRESSOR(10u),
+                                     COMPRESSOR(12u, 5u) | DECOMPRESSOR(11u),
+                                     COMPRESSOR(13u, 6u) | DECOMPRESSOR(12u),
+                                     COMPRESSOR(14u, 7u) | DECOMPRESSOR(13u),
+                                     SHARED_COMPRESSOR | DECOMPRESSOR(14u),
+                                     DEDICATED,
+                                     SHARED_OUT,
                                      COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED};
-    static const char *const offers[] = {BROWSER, "permessage-deflate; server_no_context_takeover; client_max_window_bits=11", "permessage-deflate; server_max_window_bits=10"};
+    static const char *const offers[] = {BROWSER,
+                                         "permessage-deflate; server_no_context_takeover; client_max_window_bits=11",
+                                         "permessage-deflate; server_max_window_bits=10"};
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         for (size_t j = 0; j < ((uintptr_t)*state != RW_BACKEND_SIM ? 1 : sizeof offers / sizeof *offers); j++) {
             struct host *host = deflate_host(state, modes[i]);
@@ -290,7 +306,8 @@ static void messages_that_find_the_batch_full_come_in_later_turns(void **state) 
     host_close(host);
 }
 
-/* RFC 7692 §7.2.3.4: such a block ends what zlib calls a stream, and neither the message nor what later ones may refer to. */
+/* RFC 7692 §7.2.3.4: such a block ends what zlib calls a stream, and neither the message nor what later ones may refer
+ * to. */
 static void a_message_that_ends_with_a_final_block_stays_in_the_window(void **state) {
     struct host *host = ws_host(state, (struct rw_behavior){.deflate = DEDICATED});
     struct client client;
@@ -328,9 +345,9 @@ static void the_reserved_bit_where_it_does_not_belong_closes_with_1002(void **st
         const char *offer;
         uint8_t before, first; /* before: a frame that comes first, 0: none */
     } cases[] = {
-        {"", 0, RSV1_TEXT},     {"", 0, 0x41},       {BROWSER, 0, 0xC9},  {BROWSER, 0, 0xCA}, {BROWSER, 0, 0xC8},
-        {BROWSER, 0, 0xC0},     {BROWSER, 0x41, 0xC0}, {BROWSER, 0x01, 0x40}, {BROWSER, 0, 0xA1}, {BROWSER, 0, 0x91},
-        {BROWSER, 0, 0xE1},     {BROWSER, 0x41, RSV1_TEXT},
+        {"", 0, RSV1_TEXT}, {"", 0, 0x41},      {BROWSER, 0, 0xC9},    {BROWSER, 0, 0xCA},
+        {BROWSER, 0, 0xC8}, {BROWSER, 0, 0xC0}, {BROWSER, 0x41, 0xC0}, {BROWSER, 0x01, 0x40},
+        {BROWSER, 0, 0xA1}, {BROWSER, 0, 0x91}, {BROWSER, 0, 0xE1},    {BROWSER, 0x41, RSV1_TEXT},
     };
     struct host *host = deflate_host(state, DEDICATED);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -364,7 +381,9 @@ static void data_that_does_not_inflate_closes_with_1007(void **state) {
 /* It waits for room in the batch with other notices behind it; but after the close there is nothing more to say. */
 static void a_message_that_waits_and_does_not_inflate_is_the_last_word(void **state) {
     enum { FILLERS = 17, BYTES = 60000 }; /* a whole batch */
-    struct host *host = ws_host(state, (struct rw_behavior){.deflate = SHARED, .max_backpressure_bytes = 900, .flags = RW_BEHAVIOR_WANTS_DROPPED});
+    struct host *host = ws_host(
+        state,
+        (struct rw_behavior){.deflate = SHARED, .max_backpressure_bytes = 900, .flags = RW_BEHAVIOR_WANTS_DROPPED});
     host_behavior(host, 8, PLAIN);
     struct client client;
     struct rw_event open[FILLERS];
@@ -465,7 +484,8 @@ static void a_publish_compresses_once_for_all(void **state) {
         host_publish(host, NULL, "t", RW_SEND_TEXT | (round == 7 ? 0 : RW_SEND_COMPRESS), text, sizeof text);
         host_turn(host);
         assert_int_equal(host->core->stats->deflates - before, round == 7 ? 0 : 1);
-        for (uint32_t i = 0; i < CLIENTS; i++) client_expect(host, &clients[i], i % 3 == 2 || round == 7 ? FIN_TEXT : RSV1_TEXT, text, sizeof text);
+        for (uint32_t i = 0; i < CLIENTS; i++)
+            client_expect(host, &clients[i], i % 3 == 2 || round == 7 ? FIN_TEXT : RSV1_TEXT, text, sizeof text);
         for (uint32_t i = round % 3; i < CLIENTS; i += 3) {
             host_send(host, &clients[i].open, RW_SEND_TEXT | RW_SEND_COMPRESS, text, sizeof text - i);
             client_expect(host, &clients[i], i % 3 == 2 ? FIN_TEXT : RSV1_TEXT, text, sizeof text - i);
@@ -478,8 +498,13 @@ static void a_publish_compresses_once_for_all(void **state) {
 
 static void a_long_publish_is_compressed_for_each_window_in_use(void **state) {
     enum { CLIENTS = 6 };
-    static const char *const offers[CLIENTS] = {BROWSER, "permessage-deflate; server_max_window_bits=9", "permessage-deflate; server_max_window_bits=12", BROWSER,
-                                                "permessage-deflate; server_max_window_bits=9; server_no_context_takeover", ""};
+    static const char *const offers[CLIENTS] = {
+        BROWSER,
+        "permessage-deflate; server_max_window_bits=9",
+        "permessage-deflate; server_max_window_bits=12",
+        BROWSER,
+        "permessage-deflate; server_max_window_bits=9; server_no_context_takeover",
+        ""};
     struct host *host = deflate_host(state, DEDICATED);
     struct client clients[CLIENTS];
     for (uint32_t i = 0; i < CLIENTS; i++) {
@@ -491,7 +516,8 @@ static void a_long_publish_is_compressed_for_each_window_in_use(void **state) {
         host_publish(host, NULL, "t", RW_SEND_COMPRESS, text, 50000 - round);
         host_turn(host);
         assert_int_equal(host->core->stats->deflates, round * 3);
-        for (uint32_t i = 0; i < CLIENTS; i++) client_expect(host, &clients[i], i == 5 ? FIN_BINARY : RSV1_BINARY, text, 50000 - round);
+        for (uint32_t i = 0; i < CLIENTS; i++)
+            client_expect(host, &clients[i], i == 5 ? FIN_BINARY : RSV1_BINARY, text, 50000 - round);
     }
     assert_int_equal(host->core->stats->ws_deflated_out, 4 * 5);
     assert_int_equal(host->core->stats->ws_bytes_out, 6 * (4 * 50000 - 10));
@@ -607,7 +633,8 @@ static void backpressure_counts_what_is_really_sent(void **state) {
     assert_non_null(zeros);
     client_open(host, &client, 7, BROWSER);
     host_topic(host, &client.open, RW_COMMAND_SUBSCRIBE, "t");
-    for (uint32_t i = 0; i < 4; i++) host_send(host, &client.open, RW_SEND_COMPRESS, zeros, 50000); /* about 60 bytes each */
+    /* about 60 bytes each */
+    for (uint32_t i = 0; i < 4; i++) host_send(host, &client.open, RW_SEND_COMPRESS, zeros, 50000);
     for (uint32_t i = 0; i < 4; i++) host_publish(host, NULL, "t", RW_SEND_COMPRESS, zeros, 50000);
     host_flush(host);
     assert_int_equal(host->core->stats->drops_backpressure, 0);

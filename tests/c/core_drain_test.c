@@ -1,4 +1,5 @@
-/* A drain that gives idle connections a time: no request that a client could not know to be too late goes without its answer. */
+/* A drain that gives idle connections a time: no request that a client could not know to be too late goes without its
+ * answer. */
 #include "connection.h"
 #include "tls_fixture.h"
 
@@ -102,7 +103,10 @@ static void a_response_that_had_begun_does_not_end_the_connection_unsaid(void **
     struct peer *peer = peer_connect(host), *waiting = peer_connect(host);
     peer_send_text(host, peer, GET("/"));
     struct rw_event begun = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &begun, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 4}, "", 0);
+    host_answer(
+        host, &begun,
+        (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 4}, "",
+        0);
     peer_expect_head(host, peer, 200);
     assert_false(says_close(peer));
     peer_send_text(host, waiting, GET("/"));
@@ -132,7 +136,10 @@ static void without_a_time_a_response_that_had_begun_is_the_last(void **state) {
     struct peer *peer = peer_connect(host);
     peer_send_text(host, peer, GET("/"));
     struct rw_event begun = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &begun, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 4}, "", 0);
+    host_answer(
+        host, &begun,
+        (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 4}, "",
+        0);
     peer_expect_head(host, peer, 200);
     rw_core_drain(host->core, 1012, 100, 0);
     host_answer(host, &begun, (struct rw_command){.type = RW_COMMAND_RESPOND_CHUNK}, "body", 4);
@@ -236,7 +243,8 @@ static void a_request_too_late_meets_an_orderly_end(void **state) {
     struct peer *peer = idle_peer(host);
     rw_core_drain(host->core, 1012, 100, IDLE_MS);
     const struct rw_slot *slot = rw_core_slot(host->core, 0);
-    for (uint32_t passed = 0; slot->state.phase == RW_PHASE_OPEN && passed < 2 * IDLE_MS; passed += 400) host_pass_time(host, 400);
+    for (uint32_t passed = 0; slot->state.phase == RW_PHASE_OPEN && passed < 2 * IDLE_MS; passed += 400)
+        host_pass_time(host, 400);
     assert_int_equal(slot->state.phase, RW_PHASE_LINGERING);
     peer_send_text(host, peer, GET("/"));
     host_turns(host, 5);
@@ -331,9 +339,10 @@ static void tls_connections_drain_the_same_way(void **state) {
     host_close(host);
 }
 
-#define ON_REAL_RINGS(test)                                                                        \
-    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING},      \
-        {#test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL}
+#define ON_REAL_RINGS(test)                                                                     \
+    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, { \
+        #test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL        \
+    }
 
 int main(void) {
     const struct CMUnitTest tests[] = {

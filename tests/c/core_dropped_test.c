@@ -1,12 +1,14 @@
-/* What becomes of messages that cannot go out at once: held behind one that is being sent in fragments, or dropped and told of with their payload;
- * and why a WebSocket has ended. */
+/* What becomes of messages that cannot go out at once: held behind one that is being sent in fragments, or dropped and
+ * told of with their payload; and why a WebSocket has ended. */
 #include "core_fixture.h"
 
 #include "dropped.h"
 
 #define LIMIT 1000u
 
-static struct rw_slot *slot_of(struct host *host, const struct rw_event *open) { return rw_core_slot(host->core, open->slot); }
+static struct rw_slot *slot_of(struct host *host, const struct rw_event *open) {
+    return rw_core_slot(host->core, open->slot);
+}
 
 /* ---------------------------------------------------------------- held */
 
@@ -47,7 +49,8 @@ static void messages_wait_for_the_last_fragment_and_follow_in_order(void **state
 }
 
 static void held_messages_count_as_backpressure(void **state) {
-    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = LIMIT, .flags = RW_BEHAVIOR_WANTS_DROPPED});
+    struct host *host =
+        ws_host(state, (struct rw_behavior){.max_backpressure_bytes = LIMIT, .flags = RW_BEHAVIOR_WANTS_DROPPED});
     struct rw_event open;
     uint8_t payload[398] = {0};
     struct peer *peer = peer_open_ws(host, 7, &open);
@@ -106,9 +109,12 @@ static void after_a_first_fragment_that_was_dropped_nothing_is_held(void **state
 
 /* ---------------------------------------------------------------- dropped, with payload */
 
-#define WANTS_PAYLOAD ((struct rw_behavior){.max_backpressure_bytes = LIMIT, .flags = RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD | RW_BEHAVIOR_WANTS_DRAIN})
+#define WANTS_PAYLOAD                                      \
+    ((struct rw_behavior){.max_backpressure_bytes = LIMIT, \
+                          .flags = RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD | RW_BEHAVIOR_WANTS_DRAIN})
 
-static void expect_dropped(struct host *host, const struct rw_event *open, const void *payload, size_t bytes, uint32_t flags) {
+static void expect_dropped(struct host *host, const struct rw_event *open, const void *payload, size_t bytes,
+                           uint32_t flags) {
     struct record *record = host_expect(host, RW_EVENT_DROPPED);
     assert_int_equal(record->event.slot, open->slot);
     assert_int_equal(record->event.bytes, bytes);
@@ -282,10 +288,14 @@ static void a_close_says_why(void **state) {
         uint32_t code;
         enum rw_close_cause cause;
     } cases[] = {
-        {FIN_CLOSE, "\x03\xE8", 2, 1000, RW_CLOSE_BY_PEER},       {FIN_CLOSE, "", 0, 1005, RW_CLOSE_BY_PEER},
-        {FIN_CLOSE, "\x03", 1, 1002, RW_CLOSE_PROTOCOL_ERROR},    {FIN_CLOSE, "\x03\xE8\xff", 3, 1007, RW_CLOSE_INVALID_UTF8},
-        {0x83, "", 0, 1002, RW_CLOSE_PROTOCOL_ERROR},             {0x80, "", 0, 1002, RW_CLOSE_PROTOCOL_ERROR},
-        {FIN_TEXT, "\xff", 1, 1007, RW_CLOSE_INVALID_UTF8},       {FIN_BINARY, "longer than ten", 15, 1009, RW_CLOSE_TOO_BIG},
+        {FIN_CLOSE, "\x03\xE8", 2, 1000, RW_CLOSE_BY_PEER},
+        {FIN_CLOSE, "", 0, 1005, RW_CLOSE_BY_PEER},
+        {FIN_CLOSE, "\x03", 1, 1002, RW_CLOSE_PROTOCOL_ERROR},
+        {FIN_CLOSE, "\x03\xE8\xff", 3, 1007, RW_CLOSE_INVALID_UTF8},
+        {0x83, "", 0, 1002, RW_CLOSE_PROTOCOL_ERROR},
+        {0x80, "", 0, 1002, RW_CLOSE_PROTOCOL_ERROR},
+        {FIN_TEXT, "\xff", 1, 1007, RW_CLOSE_INVALID_UTF8},
+        {FIN_BINARY, "longer than ten", 15, 1009, RW_CLOSE_TOO_BIG},
         {0xC1, "", 0, 1002, RW_CLOSE_PROTOCOL_ERROR},
     };
     struct host *host = ws_host(state, (struct rw_behavior){.max_payload_bytes = 10});
@@ -316,7 +326,8 @@ static void a_close_says_why(void **state) {
 static void time_and_backpressure_are_causes(void **state) {
     struct host *host = ws_host(state, (struct rw_behavior){.idle_timeout_ms = 20000});
     host_behavior(host, 8, (struct rw_behavior){.max_lifetime_ms = 20000});
-    host_behavior(host, 9, (struct rw_behavior){.max_backpressure_bytes = LIMIT, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
+    host_behavior(host, 9,
+                  (struct rw_behavior){.max_backpressure_bytes = LIMIT, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
     struct rw_event open;
     (void)peer_open_ws(host, 7, &open);
     host_pass_time(host, 21000);

@@ -1,5 +1,5 @@
-/* No client takes the worker from the others: what one turn does of anybody's input, that output and deadlines go on meanwhile, and that nobody is
- * blamed for our delay. */
+/* No client takes the worker from the others: what one turn does of anybody's input, that output and deadlines go on
+ * meanwhile, and that nobody is blamed for our delay. */
 #include "deflate_client.h"
 #include "work.h"
 
@@ -47,7 +47,8 @@ static void compressed_bombs_share_turns_and_wait_as_they_came(void **state) {
     host_behavior(host, 8, PLAIN);
     struct client clients[CLIENTS];
     struct rw_event bystander;
-    for (uint32_t i = 0; i < CLIENTS; i++) client_open(host, &clients[i], 7, "permessage-deflate; client_no_context_takeover");
+    for (uint32_t i = 0; i < CLIENTS; i++)
+        client_open(host, &clients[i], 7, "permessage-deflate; client_no_context_takeover");
     struct peer *other = peer_open_ws(host, 8, &bystander);
     uint8_t frame[2048];
     size_t bytes = bomb(frame);
@@ -61,7 +62,8 @@ static void compressed_bombs_share_turns_and_wait_as_they_came(void **state) {
     uint64_t end = test_now_ms() + 60000;
     while (seen.total < CLIENTS * BOMBS + 1 && test_now_ms() < end) {
         host_turn(host);
-        assert_in_range(rw_buffers_stats(host->core->buffers, RW_BUFFER_LARGE).used, 0, RW_HELD_BYTES_MAX / MIB + CLIENTS);
+        assert_in_range(rw_buffers_stats(host->core->buffers, RW_BUFFER_LARGE).used, 0,
+                        RW_HELD_BYTES_MAX / MIB + CLIENTS);
     }
     assert_int_equal(seen.total, CLIENTS * BOMBS + 1);
     assert_in_range(seen.most_held, MIB, RW_HELD_BYTES_MAX);
@@ -90,7 +92,8 @@ static void large_messages_count_in_the_batch(void **state) {
 
 static void a_byte_rate_is_about_what_is_inflated(void **state) {
     enum { RATE = 65536, BOMBS = 8 };
-    struct host *host = ws_host(state, (struct rw_behavior){.deflate = SHARED, .bytes_per_second = RATE, .flags = RW_BEHAVIOR_PAUSE_ON_RATE});
+    struct host *host = ws_host(
+        state, (struct rw_behavior){.deflate = SHARED, .bytes_per_second = RATE, .flags = RW_BEHAVIOR_PAUSE_ON_RATE});
     struct client client;
     client_open(host, &client, 7, "permessage-deflate; client_no_context_takeover");
     uint8_t frame[2048];
@@ -118,7 +121,8 @@ static struct {
 
 static void fill_flood(void) {
     flood.count = 0;
-    while (flood.count + 32 < sizeof flood.bytes) flood.count += ws_client_frame(flood.bytes + flood.count, FIN_BINARY, "0123456789abcdef", 16);
+    while (flood.count + 32 < sizeof flood.bytes)
+        flood.count += ws_client_frame(flood.bytes + flood.count, FIN_BINARY, "0123456789abcdef", 16);
 }
 
 static void a_turn_brings_no_more_than_the_host_says(void **state) {
@@ -187,7 +191,8 @@ static void a_peer_whose_bytes_wait_in_the_worker_is_in_time(void **state) {
     uint32_t requests = 0;
     for (uint32_t turn = 0; turn < 400 && !requests; turn++) {
         host_turn(host);
-        for (; host->log_at < host->log_count; host->log_at++) requests += host->log[host->log_at].event.type == RW_EVENT_REQUEST;
+        for (; host->log_at < host->log_count; host->log_at++)
+            requests += host->log[host->log_at].event.type == RW_EVENT_REQUEST;
     }
     assert_int_equal(host->core->stats->timeouts_head, 0);
     assert_int_equal(requests, 1);
@@ -201,7 +206,8 @@ static void answer(struct host *host, const struct rw_event *event, const uint8_
 }
 
 static void answers_go_out_while_more_input_waits(void **state) {
-    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = 1000, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
+    struct host *host = ws_host(
+        state, (struct rw_behavior){.max_backpressure_bytes = 1000, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
     struct rw_event open;
     struct peer *peer = peer_open_ws(host, 7, &open);
     rw_core_pace(host->core, 40);
@@ -226,7 +232,8 @@ static void answers_go_out_while_more_input_waits(void **state) {
 
 /* The room came after the last turn: without looking, the send under way would count as refused. */
 static void a_client_that_has_read_since_is_not_over_its_limit(void **state) {
-    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = 1000, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
+    struct host *host = ws_host(
+        state, (struct rw_behavior){.max_backpressure_bytes = 1000, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
     struct rw_event open, slow;
     struct peer *peer = peer_open_ws(host, 7, &open);
     struct peer *other = peer_open_ws(host, 7, &slow);
@@ -250,7 +257,8 @@ static void a_client_that_has_read_since_is_not_over_its_limit(void **state) {
     host_close(host);
 }
 
-/* Asks for 4 KiB with each message, reads all of it, and not as fast as it asks. The limit is what it has to ask for twice to get past. */
+/* Asks for 4 KiB with each message, reads all of it, and not as fast as it asks. The limit is what it has to ask for
+ * twice to get past. */
 static void answer_at_length(struct host *host, const struct rw_event *event, const uint8_t *payload) {
     static const uint8_t text[4096];
     (void)payload;
@@ -262,7 +270,8 @@ static void answer_at_length(struct host *host, const struct rw_event *event, co
 
 static void a_client_that_asks_for_more_than_it_reads_is_served_as_it_reads(void **state) {
     enum { ASKED = 2000, FRAME = 4100 };
-    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = 2u << 20, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
+    struct host *host = ws_host(
+        state, (struct rw_behavior){.max_backpressure_bytes = 2u << 20, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
     struct rw_event open;
     struct peer *peer = peer_open_ws(host, 7, &open);
     fill_flood();
@@ -286,7 +295,8 @@ static void a_client_that_asks_for_more_than_it_reads_is_served_as_it_reads(void
 
 /* It asks and reads nothing: what the limit is for. */
 static void a_client_that_asks_and_does_not_read_is_cut_off(void **state) {
-    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = 2u << 20, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
+    struct host *host = ws_host(
+        state, (struct rw_behavior){.max_backpressure_bytes = 2u << 20, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
     struct rw_event open;
     struct peer *peer = peer_open_ws(host, 7, &open);
     fill_flood();
@@ -294,7 +304,8 @@ static void a_client_that_asks_and_does_not_read_is_cut_off(void **state) {
     host->handler = answer_at_length;
     rw_sim_peer_window(host->core->ring, peer->fd, 0);
     peer_send(host, peer, flood.bytes, 2000 * 22);
-    for (uint32_t turn = 0; turn < 500 && !rw_core_slot(host->core, open.slot)->state.answers_wait; turn++) host_turn(host);
+    for (uint32_t turn = 0; turn < 500 && !rw_core_slot(host->core, open.slot)->state.answers_wait; turn++)
+        host_turn(host);
     host_turns(host, 20);
     assert_int_equal(seen.held, 0);
     assert_in_range(seen.total, 256, 400); /* half the limit, and what one turn had asked for */
@@ -412,7 +423,8 @@ static void uploads_and_pipelines_get_no_more_than_their_share(void **state) {
     host_close(host);
 }
 
-/* What floods bring while their handlers are slow is bounded by how many they are, and not by the buffers that there are. */
+/* What floods bring while their handlers are slow is bounded by how many they are, and not by the buffers that there
+ * are. */
 static void input_that_waits_is_little_of_each(void **state) {
     enum { FLOODS = 80 };
     struct host *host = ws_host(state, PLAIN);
@@ -431,15 +443,19 @@ static void input_that_waits_is_little_of_each(void **state) {
         host_turn(host);
         if (host->core->kept_bytes > most) most = host->core->kept_bytes;
     }
-    /* All of the buffers once more, when it is high, and from then on what few of them bring of each; instead of 256 KiB of each. */
-    assert_in_range(most, 0, RW_KEPT_BYTES_HIGH + (RW_RECV_BUFFERS_DEFAULT + FLOODS * RW_RECV_BUFFERS_LEAST) * RW_RECV_BUFFER_BYTES_DEFAULT);
+    /* All of the buffers once more, when it is high, and from then on what few of them bring of each; instead of 256
+     * KiB of each. */
+    assert_in_range(most, 0,
+                    RW_KEPT_BYTES_HIGH +
+                        (RW_RECV_BUFFERS_DEFAULT + FLOODS * RW_RECV_BUFFERS_LEAST) * RW_RECV_BUFFER_BYTES_DEFAULT);
     peer_send_frame(host, other, FIN_TEXT, "hello", 5);
     uint64_t sent = host->core->stats->turns;
     for (uint32_t turn = 0; turn < 400 && !seen.bystander_at; turn++) host_turn(host);
     assert_in_range(seen.bystander_at, sent, sent + 2 * FLOODS);
     /* What they have sent is not to be served any more. */
     struct linger reset = {.l_onoff = 1};
-    for (uint32_t i = 0; i < FLOODS; i++) assert_int_equal(setsockopt(peers[i]->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+    for (uint32_t i = 0; i < FLOODS; i++)
+        assert_int_equal(setsockopt(peers[i]->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
     rw_core_pace(host->core, RW_EVENTS_CAPACITY);
     host_close(host);
 }
@@ -460,7 +476,8 @@ static void connections_without_a_receive_buffer_are_armed_again_in_order(void *
     uint64_t end = test_now_ms() + 10000;
     while (requests < PEERS - PEERS / 3 && test_now_ms() < end) {
         host_turn(host);
-        for (; host->log_at < host->log_count; host->log_at++) requests += host->log[host->log_at].event.type == RW_EVENT_REQUEST;
+        for (; host->log_at < host->log_count; host->log_at++)
+            requests += host->log[host->log_at].event.type == RW_EVENT_REQUEST;
     }
     assert_true(requests >= PEERS - PEERS / 3);
     assert_true(host->core->stats->recv_no_buffers > 0);
@@ -482,9 +499,12 @@ int main(void) {
         ON_SIM(a_client_that_is_sent_too_much_is_heard_as_it_reads),
         ON_SIM(publishes_to_many_count_for_the_messages_that_they_follow_from),
         ON_EVERY_RING(uploads_and_pipelines_get_no_more_than_their_share),
-        {"input_that_waits_is_little_of_each (io_uring)", input_that_waits_is_little_of_each, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING},
-        {"input_that_waits_is_little_of_each (epoll)", input_that_waits_is_little_of_each, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL},
-        {"connections_without_a_receive_buffer_are_armed_again_in_order (io_uring)", connections_without_a_receive_buffer_are_armed_again_in_order, backend_setup, NULL,
+        {"input_that_waits_is_little_of_each (io_uring)", input_that_waits_is_little_of_each, backend_setup, NULL,
+         (void *)(uintptr_t)RW_BACKEND_IO_URING},
+        {"input_that_waits_is_little_of_each (epoll)", input_that_waits_is_little_of_each, backend_setup, NULL,
+         (void *)(uintptr_t)RW_BACKEND_EPOLL},
+        {"connections_without_a_receive_buffer_are_armed_again_in_order (io_uring)",
+         connections_without_a_receive_buffer_are_armed_again_in_order, backend_setup, NULL,
          (void *)(uintptr_t)RW_BACKEND_IO_URING},
     };
     return cmocka_run_group_tests_name("no client takes the worker from the others", tests, NULL, NULL);

@@ -1,9 +1,9 @@
 /* A host and its peers, for tests of the core as a whole.
  *
- * Role: the tests' stand-in for TypeScript (commands in, events out) and for clients (bytes). Up: core_*_test.c, core_fuzz.c.
- * The same test runs on every backend: a peer is a virtual descriptor of the simulated ring, or a TCP socket on loopback.
- * Nothing here depends on speed: a wait ends when its condition holds, and fails only after very many turns. host_close() asserts
- * that everything was given back. */
+ * Role: the tests' stand-in for TypeScript (commands in, events out) and for clients (bytes). Up: core_*_test.c,
+ * core_fuzz.c. The same test runs on every backend: a peer is a virtual descriptor of the simulated ring, or a TCP
+ * socket on loopback. Nothing here depends on speed: a wait ends when its condition holds, and fails only after very
+ * many turns. host_close() asserts that everything was given back. */
 #ifndef CORE_FIXTURE_H
 #define CORE_FIXTURE_H
 
@@ -55,7 +55,7 @@ struct peer {
     uint8_t *in;                 /* received and not yet looked at: in_bytes at in, within memory[0..capacity) */
     uint8_t *memory;
     size_t in_bytes, capacity;
-    char head[4096];             /* of the last response */
+    char head[4096]; /* of the last response */
 };
 
 struct host {
@@ -92,8 +92,12 @@ FIXTURE struct host *host_open_seeded(uint32_t backend, const struct rw_core_con
     assert_non_null(host);
     if (sim_seed) {
         /* The config has no seed, and nothing is armed yet: another ring takes the place of the obliging one. */
-        struct rw_ring_config ring = {.backend = RW_BACKEND_SIM, .entries = config.ring_entries, .recv_buffers = config.recv_buffers,
-                                      .recv_buffer_bytes = config.recv_buffer_bytes, .wake_fd = -1, .sim_seed = sim_seed};
+        struct rw_ring_config ring = {.backend = RW_BACKEND_SIM,
+                                      .entries = config.ring_entries,
+                                      .recv_buffers = config.recv_buffers,
+                                      .recv_buffer_bytes = config.recv_buffer_bytes,
+                                      .wake_fd = -1,
+                                      .sim_seed = sim_seed};
         rw_ring_destroy(core->ring);
         core->ring = rw_ring_sim_create(&ring, error, sizeof error);
         assert_non_null(core->ring);
@@ -112,7 +116,9 @@ FIXTURE struct host *host_open_seeded(uint32_t backend, const struct rw_core_con
     return host;
 }
 
-FIXTURE struct host *host_open_with(uint32_t backend, const struct rw_core_config *config) { return host_open_seeded(backend, config, 0); }
+FIXTURE struct host *host_open_with(uint32_t backend, const struct rw_core_config *config) {
+    return host_open_seeded(backend, config, 0);
+}
 
 FIXTURE void host_record(struct host *host, const struct rw_event *event, const uint8_t *payload) {
     if (host->log_count == host->log_capacity) {
@@ -141,7 +147,8 @@ FIXTURE void host_turn_wait(struct host *host, uint32_t wait_us) {
         if (event->flags & RW_EVENT_LARGE) {
             payload = (const uint8_t *)(uintptr_t)((uint64_t)event->arg1 << 32 | event->arg0);
         } else {
-            assert_true(event->bytes <= host->info.payload_bytes && event->offset <= host->info.payload_bytes - event->bytes);
+            assert_true(event->bytes <= host->info.payload_bytes &&
+                        event->offset <= host->info.payload_bytes - event->bytes);
         }
         if (host->handler) {
             host->handler(host, event, payload);
@@ -168,8 +175,8 @@ FIXTURE void test_sleep_ms(uint32_t ms) {
     nanosleep(&pause, NULL);
 }
 
-/* Time passes for the core, by moving its clock: no test has to wait for a deadline, and none fails because the machine was slow. In steps
- * too short for the core to think that its host was blocked. */
+/* Time passes for the core, by moving its clock: no test has to wait for a deadline, and none fails because the machine
+ * was slow. In steps too short for the core to think that its host was blocked. */
 FIXTURE void host_pass_time(struct host *host, uint32_t ms) {
     for (uint32_t passed = 0; passed < ms; passed += 400) {
         host->core->clock_start_ms -= 400;
@@ -217,18 +224,22 @@ FIXTURE void host_command(struct host *host, struct rw_command command, const vo
 }
 
 /* A command about the connection, and the request, of an event. */
-FIXTURE void host_answer(struct host *host, const struct rw_event *to, struct rw_command command, const void *data, size_t bytes) {
+FIXTURE void host_answer(struct host *host, const struct rw_event *to, struct rw_command command, const void *data,
+                         size_t bytes) {
     command.slot = to->slot;
     command.generation = to->generation;
     if (to->type == RW_EVENT_REQUEST || to->type == RW_EVENT_BODY) command.request = to->arg1 >> 16;
     host_command(host, command, data, bytes);
 }
 
-FIXTURE void host_respond(struct host *host, const struct rw_event *to, uint32_t status, const char *headers, const char *body) {
+FIXTURE void host_respond(struct host *host, const struct rw_event *to, uint32_t status, const char *headers,
+                          const char *body) {
     char data[4096];
     int length = snprintf(data, sizeof data, "%s%s", headers, body);
     assert_in_range(length, 0, sizeof data - 1);
-    host_answer(host, to, (struct rw_command){.type = RW_COMMAND_RESPOND, .arg0 = status, .arg1 = (uint32_t)strlen(headers)}, data, (size_t)length);
+    host_answer(host, to,
+                (struct rw_command){.type = RW_COMMAND_RESPOND, .arg0 = status, .arg1 = (uint32_t)strlen(headers)},
+                data, (size_t)length);
 }
 
 FIXTURE void host_send(struct host *host, const struct rw_event *to, uint32_t flags, const void *data, size_t bytes) {
@@ -239,14 +250,19 @@ FIXTURE void host_topic(struct host *host, const struct rw_event *to, enum rw_co
     host_answer(host, to, (struct rw_command){.type = (uint16_t)type}, topic, strlen(topic));
 }
 
-FIXTURE void host_publish(struct host *host, const struct rw_event *except, const char *topic, uint32_t flags, const void *payload, size_t bytes) {
+FIXTURE void host_publish(struct host *host, const struct rw_event *except, const char *topic, uint32_t flags,
+                          const void *payload, size_t bytes) {
     size_t topic_bytes = strlen(topic);
     uint8_t *data = malloc(topic_bytes + bytes + 1);
     assert_non_null(data);
     memcpy(data, topic, topic_bytes);
     if (bytes) memcpy(data + topic_bytes, payload, bytes);
-    host_command(host, (struct rw_command){.type = RW_COMMAND_PUBLISH, .flags = (uint16_t)flags, .slot = except ? except->slot : RW_NO_SLOT,
-                                           .generation = except ? except->generation : 0, .arg0 = (uint32_t)topic_bytes},
+    host_command(host,
+                 (struct rw_command){.type = RW_COMMAND_PUBLISH,
+                                     .flags = (uint16_t)flags,
+                                     .slot = except ? except->slot : RW_NO_SLOT,
+                                     .generation = except ? except->generation : 0,
+                                     .arg0 = (uint32_t)topic_bytes},
                  data, topic_bytes + bytes);
     free(data);
 }
@@ -277,7 +293,8 @@ FIXTURE struct peer *peer_connect_as(struct host *host, int receive_buffer, cons
         assert_int_equal(inet_pton(AF_INET, source, &own.sin_addr), 1);
         assert_int_equal(bind(peer->fd, (struct sockaddr *)&own, sizeof own), 0);
     }
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)host->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)host->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     assert_int_equal(connect(peer->fd, (struct sockaddr *)&address, sizeof address), 0);
     int one = 1;
     (void)setsockopt(peer->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -285,7 +302,9 @@ FIXTURE struct peer *peer_connect_as(struct host *host, int receive_buffer, cons
     return peer;
 }
 
-FIXTURE struct peer *peer_connect_to(struct host *host, int receive_buffer) { return peer_connect_as(host, receive_buffer, NULL); }
+FIXTURE struct peer *peer_connect_to(struct host *host, int receive_buffer) {
+    return peer_connect_as(host, receive_buffer, NULL);
+}
 
 FIXTURE struct peer *peer_connect(struct host *host) {
     struct peer *peer = peer_connect_to(host, 0);
@@ -315,7 +334,9 @@ FIXTURE void peer_send(struct host *host, struct peer *peer, const void *bytes, 
     }
 }
 
-FIXTURE void peer_send_text(struct host *host, struct peer *peer, const char *text) { peer_send(host, peer, text, strlen(text)); }
+FIXTURE void peer_send_text(struct host *host, struct peer *peer, const char *text) {
+    peer_send(host, peer, text, strlen(text));
+}
 
 /* 65536 bytes behind what has come. */
 FIXTURE void peer_make_room(struct peer *peer) {
@@ -375,7 +396,9 @@ FIXTURE void peer_expect(struct host *host, struct peer *peer, const void *bytes
     peer_consume(peer, count);
 }
 
-FIXTURE void peer_expect_text(struct host *host, struct peer *peer, const char *text) { peer_expect(host, peer, text, strlen(text)); }
+FIXTURE void peer_expect_text(struct host *host, struct peer *peer, const char *text) {
+    peer_expect(host, peer, text, strlen(text));
+}
 
 /* Nothing more comes in a good number of turns. */
 FIXTURE void peer_expect_silence(struct host *host, struct peer *peer) {
@@ -407,11 +430,12 @@ FIXTURE void peer_close(struct host *host, struct peer *peer) {
 FIXTURE void peer_leave(struct host *host, struct peer *peer) {
     peer_close(host, peer);
     if (host_is_sim(host)) return;
-    host_answer(host, &host_expect(host, RW_EVENT_HALF_CLOSED)->event, (struct rw_command){.type = RW_COMMAND_TERMINATE}, NULL, 0);
+    host_answer(host, &host_expect(host, RW_EVENT_HALF_CLOSED)->event,
+                (struct rw_command){.type = RW_COMMAND_TERMINATE}, NULL, 0);
 }
 
-/* The core ends the connection: whoever reads gets its end. A simulated peer has no way to see the half-close, so it answers
- * with its own end of stream, as a client does. */
+/* The core ends the connection: whoever reads gets its end. A simulated peer has no way to see the half-close, so it
+ * answers with its own end of stream, as a client does. */
 FIXTURE void peer_expect_end(struct host *host, struct peer *peer) {
     uint64_t end = test_now_ms() + 10000;
     if (host_is_sim(host)) {
@@ -466,8 +490,9 @@ FIXTURE int peer_head_has(const struct peer *peer, const char *line) {
 
 #define WS_KEY "dGhlIHNhbXBsZSBub25jZQ==" /* RFC 6455 §1.3 */
 #define WS_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-#define WS_REQUEST \
-    "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"
+#define WS_REQUEST                                                                                        \
+    "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: " \
+    "13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"
 
 #define FIN_TEXT 0x81
 #define FIN_BINARY 0x82
@@ -561,8 +586,10 @@ FIXTURE void host_assert_empty(struct host *host) {
     assert_int_equal(core->dirty.count + core->ready.count + core->ending.count, 0);
     assert_int_equal(rw_topics_count(core->topics), 0);
     assert_int_equal(rw_topics_subscriptions(core->topics), 0);
-    assert_int_equal(host_buffers_used(host), (core->publish_log ? 1 : 0) + (core->deflated_log ? 1 : 0) + (core->ping_frame ? 1 : 0));
-    for (uint32_t i = 0; core->ip_limit.most && i < RW_IP_ROWS * RW_IP_CELLS; i++) assert_int_equal(core->ip_limit.cells[i], 0);
+    assert_int_equal(host_buffers_used(host),
+                     (core->publish_log ? 1 : 0) + (core->deflated_log ? 1 : 0) + (core->ping_frame ? 1 : 0));
+    for (uint32_t i = 0; core->ip_limit.most && i < RW_IP_ROWS * RW_IP_CELLS; i++)
+        assert_int_equal(core->ip_limit.cells[i], 0);
     if (host_is_sim(host)) assert_int_equal(rw_sim_borrowed(core->ring), 0);
 }
 
@@ -588,7 +615,8 @@ FIXTURE void host_close(struct host *host) {
         host_turn(host);
         for (; host->log_at < host->log_count; host->log_at++) {
             const struct rw_event *event = &host->log[host->log_at].event;
-            if (event->type == RW_EVENT_HALF_CLOSED) host_answer(host, event, (struct rw_command){.type = RW_COMMAND_TERMINATE}, NULL, 0);
+            if (event->type == RW_EVENT_HALF_CLOSED)
+                host_answer(host, event, (struct rw_command){.type = RW_COMMAND_TERMINATE}, NULL, 0);
         }
     }
     host_assert_empty(host);
@@ -626,9 +654,10 @@ FIXTURE struct host *ws_host(void **state, struct rw_behavior behavior) {
 }
 
 #define ON_SIM(test) {#test " (sim)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_SIM}
-#define ON_REAL_RINGS(test)                                                                                 \
-    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING},               \
-        {#test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL}
+#define ON_REAL_RINGS(test)                                                                     \
+    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, { \
+        #test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL        \
+    }
 #define ON_EVERY_RING(test) ON_SIM(test), ON_REAL_RINGS(test)
 
 #endif

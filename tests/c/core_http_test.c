@@ -1,4 +1,5 @@
-/* HTTP/1.1 through the whole core: bytes of a client in, events to the host, commands of the host, bytes on the wire. */
+/* HTTP/1.1 through the whole core: bytes of a client in, events to the host, commands of the host, bytes on the
+ * wire. */
 #include "core_fixture.h"
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -83,7 +84,10 @@ static void a_success_of_connect_has_no_framing_and_ends_the_connection(void **s
             host_respond(host, &request, 200, "", "content");
         } else {
             uint16_t sized = way == 1 ? RW_RESPOND_SIZED : 0;
-            host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = sized, .arg0 = 200, .arg1 = 7u * (way == 1)}, "", 0);
+            host_answer(host, &request,
+                        (struct rw_command){
+                            .type = RW_COMMAND_RESPOND_BEGIN, .flags = sized, .arg0 = 200, .arg1 = 7u * (way == 1)},
+                        "", 0);
             host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_CHUNK}, "content", 7);
             host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_END}, "", 0);
         }
@@ -202,7 +206,8 @@ static void connection_close_is_honoured_from_either_side(void **state) {
     struct peer *other = peer_connect(host);
     peer_send_text(host, other, GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_CLOSE, .arg0 = 200}, "x", 1);
+    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_CLOSE, .arg0 = 200},
+                "x", 1);
     peer_expect_response(host, other, 200, "x");
     assert_true(peer_head_has(other, "Connection: close"));
     peer_expect_end(host, other);
@@ -220,7 +225,8 @@ static void ten_thousand_pipelined_requests_wait_in_bounded_memory_and_keep_thei
     size_t sent = 0;
     char *all = malloc(REQUESTS * sizeof text);
     assert_non_null(all);
-    for (uint32_t i = 0; i < REQUESTS; i++) sent += (size_t)snprintf(all + sent, sizeof text, "GET /%u HTTP/1.1\r\nHost: a\r\n\r\n", i);
+    for (uint32_t i = 0; i < REQUESTS; i++)
+        sent += (size_t)snprintf(all + sent, sizeof text, "GET /%u HTTP/1.1\r\nHost: a\r\n\r\n", i);
     /* A real socket takes what its buffers hold while the host answers nothing; the rest is sent below. */
     size_t at = 0;
     if (host_is_sim(host)) {
@@ -267,7 +273,8 @@ static void requests_before_a_half_close_are_all_answered(void **state) {
     peer_send_text(host, peer, GET("/1") GET("/2") GET("/3"));
     peer_shutdown(host, peer);
     static const char *bodies[] = {"1", "2", "3"};
-    for (uint32_t i = 0; i < 3; i++) host_respond(host, &host_expect(host, RW_EVENT_REQUEST)->event, 200, "", bodies[i]);
+    for (uint32_t i = 0; i < 3; i++)
+        host_respond(host, &host_expect(host, RW_EVENT_REQUEST)->event, 200, "", bodies[i]);
     for (uint32_t i = 0; i < 3; i++) {
         peer_expect_response(host, peer, 200, bodies[i]);
         assert_int_equal(peer_head_has(peer, "Connection: close"), i == 2);
@@ -388,7 +395,8 @@ static void a_client_that_waits_is_told_to_continue_once_the_host_had_its_turn(v
     expect_body(host, "hi");
     host_respond(host, &request, 200, "", "x");
     peer_expect_response(host, peer, 200, "x");
-    /* A refusal at once comes instead of the invitation, and the body that may or may not follow ends the connection. */
+    /* A refusal at once comes instead of the invitation, and the body that may or may not follow ends the
+     * connection. */
     peer_send_text(host, peer, head);
     request = host_expect(host, RW_EVENT_REQUEST)->event;
     host_respond(host, &request, 403, "", "");
@@ -447,14 +455,17 @@ static void refused_requests_get_their_status_and_the_connection_ends(void **sta
         {400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"},
         {400, "GET / HTTP/1.1\nHost: a\n\n"},
         {413, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n"},
-        {414, "GET /0123456789012345678901234567890123456789012345678901234567890123456789 HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {414,
+         "GET /0123456789012345678901234567890123456789012345678901234567890123456789 HTTP/1.1\r\nHost: a\r\n\r\n"},
         {417, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: tea\r\n\r\n"},
         {431, "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nA: 2\r\nA: 3\r\nA: 4\r\nA: 5\r\n\r\n"},
         {501, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"},
         {505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"},
-        {426, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 12\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
+        {426, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+              "12\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
     };
-    struct host *host = host_open(state, &(struct rw_core_config){.max_target_bytes = 64, .max_header_count = 5, .max_body_bytes_lo = 1000});
+    struct host *host = host_open(
+        state, &(struct rw_core_config){.max_target_bytes = 64, .max_header_count = 5, .max_body_bytes_lo = 1000});
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct peer *peer = peer_connect(host);
         peer_send_text(host, peer, cases[i].text);
@@ -476,7 +487,8 @@ static void a_body_that_breaks_its_framing_aborts_the_request(void **state) {
     static const struct {
         uint32_t status;
         const char *body;
-    } cases[] = {{400, "3\r\nabcX"}, {400, "g\r\n"}, {400, "3\nabc"}, {413, "3e9\r\n"}, {400, "0\r\nContent-Length: 3\r\n\r\n"}};
+    } cases[] = {
+        {400, "3\r\nabcX"}, {400, "g\r\n"}, {400, "3\nabc"}, {413, "3e9\r\n"}, {400, "0\r\nContent-Length: 3\r\n\r\n"}};
     struct host *host = host_open(state, &(struct rw_core_config){.max_body_bytes_lo = 1000});
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct peer *peer = peer_connect(host);
@@ -507,8 +519,12 @@ static void a_body_that_breaks_its_framing_aborts_the_request(void **state) {
 }
 
 static void deadlines_answer_408_or_close(void **state) {
-    struct host *host = host_open(state, &(struct rw_core_config){.head_timeout_ms = 20000, .body_timeout_ms = 20000, .keep_alive_timeout_ms = 20000, .linger_timeout_ms = 2000});
-    struct peer *slow_head = peer_connect(host), *slow_body = peer_connect(host), *idle = peer_connect(host), *mute = peer_connect(host);
+    struct host *host = host_open(state, &(struct rw_core_config){.head_timeout_ms = 20000,
+                                                                  .body_timeout_ms = 20000,
+                                                                  .keep_alive_timeout_ms = 20000,
+                                                                  .linger_timeout_ms = 2000});
+    struct peer *slow_head = peer_connect(host), *slow_body = peer_connect(host), *idle = peer_connect(host),
+                *mute = peer_connect(host);
     while (rw_core_connections(host->core) < 4) host_turn(host);
     peer_send_text(host, idle, GET("/idle"));
     host_respond(host, &host_expect(host, RW_EVENT_REQUEST)->event, 200, "", "");
@@ -541,7 +557,8 @@ static void deadlines_answer_408_or_close(void **state) {
 
 /* Little by little for an hour, in chunks or not, and then nothing. */
 static void a_body_has_the_body_timeout_after_each_part(void **state) {
-    static const char *heads[] = {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n"};
+    static const char *heads[] = {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n",
+                                  "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n"};
     for (size_t i = 0; i < 2; i++) {
         struct host *host = host_open(state, &(struct rw_core_config){.body_timeout_ms = 30000});
         struct peer *peer = peer_connect(host);
@@ -633,7 +650,10 @@ static void a_stream_to_a_half_closed_peer_ends_with_its_connection(void **state
     struct peer *peer = peer_connect(host);
     peer_send_text(host, peer, GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 2}, "", 0);
+    host_answer(
+        host, &request,
+        (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 2}, "",
+        0);
     peer_expect_head(host, peer, 200); /* kept alive, for all that was known */
     peer_shutdown(host, peer);
     host_turns(host, 5);

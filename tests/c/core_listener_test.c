@@ -1,4 +1,5 @@
-/* Listeners through the whole core: when they begin and stop, what the host hears of their connections, and what a proxy says before those. */
+/* Listeners through the whole core: when they begin and stop, what the host hears of their connections, and what a
+ * proxy says before those. */
 #include "core_fixture.h"
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -32,7 +33,8 @@ static struct peer *connect_to(struct host *host, int32_t fd, int32_t port) {
 static int connection_is_refused(int32_t port) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int refused = connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno == ECONNREFUSED;
     close(fd);
     return refused;
@@ -82,7 +84,8 @@ static void a_connection_is_told_before_all_else_and_after_all_else(void **state
     peer = peer_connect(host);
     peer_send_text(host, peer, WS_REQUEST);
     host_expect(host, RW_EVENT_CONNECT);
-    host_answer(host, &host_expect(host, RW_EVENT_REQUEST)->event, (struct rw_command){.type = RW_COMMAND_UPGRADE}, NULL, 0);
+    host_answer(host, &host_expect(host, RW_EVENT_REQUEST)->event, (struct rw_command){.type = RW_COMMAND_UPGRADE},
+                NULL, 0);
     host_expect(host, RW_EVENT_OPEN);
     peer_close(host, peer);
     host_expect(host, RW_EVENT_CLOSE);
@@ -300,7 +303,8 @@ static struct host *proxied_host(void **state) {
 }
 
 /* The request that follows is answered, and the host is told this address. */
-static void expect_client(struct host *host, struct peer *peer, uint32_t address_bytes, const void *address, uint32_t port) {
+static void expect_client(struct host *host, struct peer *peer, uint32_t address_bytes, const void *address,
+                          uint32_t port) {
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
     uint8_t told[16];
     uint32_t told_port;
@@ -327,8 +331,16 @@ static void a_header_of_the_proxy_reads_the_same_however_it_is_cut(void **state)
         uint8_t address[16];
         uint32_t port;
     } cases[] = {
-        {"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n" GET("/"), 45 + sizeof GET("/") - 1, 4, {192, 0, 2, 1}, 56324},
-        {V2_SIGNATURE "\x21\x11\0\x0f\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb\4\0\0" GET("/"), 31 + sizeof GET("/") - 1, 4, {192, 0, 2, 1}, 0xdc04},
+        {"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n" GET("/"),
+         45 + sizeof GET("/") - 1,
+         4,
+         {192, 0, 2, 1},
+         56324},
+        {V2_SIGNATURE "\x21\x11\0\x0f\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb\4\0\0" GET("/"),
+         31 + sizeof GET("/") - 1,
+         4,
+         {192, 0, 2, 1},
+         0xdc04},
         {V2_SIGNATURE "\x20\0\0\0" GET("/"), 16 + sizeof GET("/") - 1, 0, {0}, 0},
         {GET("/"), sizeof GET("/") - 1, 0, {0}, 0},
         {"PROPFIND / HTTP/1.1\r\nHost: a\r\n\r\n", 32, 0, {0}, 0},
@@ -416,8 +428,12 @@ int main(void) {
         ON_SIM(more_ends_than_a_batch_holds_are_all_told),
         ON_EVERY_RING(a_listener_that_stops_leaves_its_connections_alone),
         ON_EVERY_RING(an_index_is_free_again_when_its_accept_has_ended),
-        {"a_descriptor_used_again_is_accepted_from_by_its_new_listener_only (io_uring)", a_descriptor_used_again_is_accepted_from_by_its_new_listener_only, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING},
-        {"a_descriptor_used_again_is_accepted_from_by_its_new_listener_only (epoll)", a_descriptor_used_again_is_accepted_from_by_its_new_listener_only, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL},
+        {"a_descriptor_used_again_is_accepted_from_by_its_new_listener_only (io_uring)",
+         a_descriptor_used_again_is_accepted_from_by_its_new_listener_only, backend_setup, NULL,
+         (void *)(uintptr_t)RW_BACKEND_IO_URING},
+        {"a_descriptor_used_again_is_accepted_from_by_its_new_listener_only (epoll)",
+         a_descriptor_used_again_is_accepted_from_by_its_new_listener_only, backend_setup, NULL,
+         (void *)(uintptr_t)RW_BACKEND_EPOLL},
         ON_SIM(what_an_accept_still_delivers_after_unlisten_is_closed_and_counted),
         ON_SIM(a_listener_that_rests_may_be_stopped_too),
         ON_EVERY_RING(ending_a_listeners_connections_ends_no_others),

@@ -1,9 +1,11 @@
-/* TLS, compression, fragments, publishes, drops and listeners that come and go, all at once, on a ring that splits, delays and fails by a seed.
+/* TLS, compression, fragments, publishes, drops and listeners that come and go, all at once, on a ring that splits,
+ * delays and fails by a seed.
  *
- * Sockets of plain and of TLS clients send and get numbered messages; the host publishes, sends whole and in fragments, answers late for server
- * names, unlistens, terminates; clients stop reading, or vanish. What a client got is judged as it comes: every message exact, publishes and
- * messages of its own each in order; and when its connection ends in order, that what it got and what was told as dropped is all there was.
- * Seeds run from 1; RW_SEED=n runs one, nearly the same each time: OpenSSL's randomness changes a length here and there. */
+ * Sockets of plain and of TLS clients send and get numbered messages; the host publishes, sends whole and in fragments,
+ * answers late for server names, unlistens, terminates; clients stop reading, or vanish. What a client got is judged as
+ * it comes: every message exact, publishes and messages of its own each in order; and when its connection ends in
+ * order, that what it got and what was told as dropped is all there was. Seeds run from 1; RW_SEED=n runs one, nearly
+ * the same each time: OpenSSL's randomness changes a length here and there. */
 
 #include "deflate_client.h"
 #include "seeds.h"
@@ -11,18 +13,28 @@
 
 #include "tls.h"
 
-enum { CLIENTS = 10, SLOTS = 6, SEEDS = 12, STEPS_MAX = 12000, LISTENERS = 2, FIRST_LISTENER = 3, MESSAGE_MAX = 70100, NAME_WAITS_MAX = 16 };
+enum {
+    CLIENTS = 10,
+    SLOTS = 6,
+    SEEDS = 12,
+    STEPS_MAX = 12000,
+    LISTENERS = 2,
+    FIRST_LISTENER = 3,
+    MESSAGE_MAX = 70100,
+    NAME_WAITS_MAX = 16
+};
 
 enum stage { AWAY, SHAKING, ASKING, OPEN, GONE };
 
 struct participant {
     struct client client;
     enum stage stage;
-    uint8_t deflate, opened, closed, closing, hurt, shut, fragmenting, answered_close; /* hurt: it may end early, with less than all */
+    /* hurt: it may end early, with less than all */
+    uint8_t deflate, opened, closed, closing, hurt, shut, fragmenting, answered_close;
     struct rw_event at;
     uint32_t behavior;
-    uint32_t sent, received;         /* messages of the client, and how many of them the host had */
-    uint32_t given, got, dropped;    /* messages for the client: by the host, by its own count, told as dropped */
+    uint32_t sent, received;      /* messages of the client, and how many of them the host had */
+    uint32_t given, got, dropped; /* messages for the client: by the host, by its own count, told as dropped */
     uint32_t first_publish, next_publish, next_direct, directs;
     uint32_t fragment_left, fragment_serial;
     uint8_t *partial; /* of a message in frames */
@@ -50,7 +62,8 @@ static uint64_t below(struct mix *mix, uint64_t bound) {
 
 static int calm(const struct mix *mix) { return mix->step > mix->calm_after; }
 
-/* ---------------------------------------------------------------- messages: kind, number, and text that follows from both */
+/* ---------------------------------------------------------------- messages
+ * Kind, number, and text that follows from both. */
 
 static size_t message_of(uint8_t *out, char kind, uint32_t number) {
     size_t bytes = 5 + (number * 2654435761u >> 8) % (number % 61 == 5 ? MESSAGE_MAX - 5 : number % 3 ? 60 : 3000);
@@ -92,7 +105,10 @@ static void on_request(struct mix *mix, const struct rw_event *event, const uint
     size_t offer = one->deflate ? strlen(BROWSER) : 0;
     memcpy(data, BROWSER, offer);
     int quiet = below(mix, 2) != 0;
-    struct rw_command upgrade = {.type = RW_COMMAND_UPGRADE, .flags = quiet ? RW_UPGRADE_QUIET : 0, .arg0 = one->behavior, .arg1 = (uint32_t)offer};
+    struct rw_command upgrade = {.type = RW_COMMAND_UPGRADE,
+                                 .flags = quiet ? RW_UPGRADE_QUIET : 0,
+                                 .arg0 = one->behavior,
+                                 .arg1 = (uint32_t)offer};
     host_answer(mix->host, event, upgrade, data, offer);
     one->opened = quiet & 1;
     host_topic(mix->host, event, RW_COMMAND_SUBSCRIBE, "t");
@@ -103,27 +119,21 @@ static void on_close(struct participant *one, const struct rw_event *event) {
     assert_true(one->opened && !one->closed);
     one->closed = 1;
     if (event->arg1 != RW_CLOSE_BY_HOST || event->arg0 != 1000) one->hurt = 1;
-    assert_true(event->arg1 == RW_CLOSE_BY_HOST || event->arg1 == RW_CLOSE_PEER_GONE || event->arg1 == RW_CLOSE_BACKPRESSURE);
+    assert_true(event->arg1 == RW_CLOSE_BY_HOST || event->arg1 == RW_CLOSE_PEER_GONE ||
+                event->arg1 == RW_CLOSE_BACKPRESSURE);
 }
 
 static void on_event(struct host *host, const struct rw_event *event, const uint8_t *payload) {
     struct mix *mix = host->context;
     switch ((enum rw_event_type)event->type) {
-        case RW_EVENT_CONNECT:
-            mix->connects++;
-            return;
-        case RW_EVENT_DISCONNECT:
-            mix->disconnects++;
-            return;
+        case RW_EVENT_CONNECT: mix->connects++; return;
+        case RW_EVENT_DISCONNECT: mix->disconnects++; return;
         case RW_EVENT_SERVER_NAME:
             assert_in_range(mix->asking_count, 0, NAME_WAITS_MAX - 1);
             mix->asking[mix->asking_count++] = *event;
             return;
-        case RW_EVENT_REQUEST:
-            on_request(mix, event, payload);
-            return;
-        default:
-            break;
+        case RW_EVENT_REQUEST: on_request(mix, event, payload); return;
+        default: break;
     }
     struct participant *one = participant_of(mix, event);
     assert_false(one->closed);
@@ -132,9 +142,7 @@ static void on_event(struct host *host, const struct rw_event *event, const uint
             assert_false(one->opened);
             one->opened = 1;
             break;
-        case RW_EVENT_MESSAGE:
-            assert_int_equal(expect_message_of(payload, event->bytes, 'c'), one->received++);
-            break;
+        case RW_EVENT_MESSAGE: assert_int_equal(expect_message_of(payload, event->bytes, 'c'), one->received++); break;
         case RW_EVENT_DROPPED:
             if (event->flags & RW_DROPPED_PAYLOAD) {
                 (void)expect_message_of(payload, event->bytes, (char)payload[0]);
@@ -144,22 +152,20 @@ static void on_event(struct host *host, const struct rw_event *event, const uint
                 one->dropped += event->arg0;
             }
             break;
-        case RW_EVENT_WS_DRAIN:
-            break;
-        case RW_EVENT_CLOSE:
-            on_close(one, event);
-            break;
+        case RW_EVENT_WS_DRAIN: break;
+        case RW_EVENT_CLOSE: on_close(one, event); break;
         case RW_EVENT_ABORT: /* it left before it was accepted */
             assert_true(one->hurt);
             one->opened = one->closed = 0;
             one->closing = 1;
             break;
-        default:
-            fail_msg("event %u was not asked for", event->type);
+        default: fail_msg("event %u was not asked for", event->type);
     }
 }
 
-static int takes_messages(const struct participant *one) { return one->at.generation && one->opened && !one->closed && !one->closing; }
+static int takes_messages(const struct participant *one) {
+    return one->at.generation && one->opened && !one->closed && !one->closing;
+}
 
 static void publish(struct mix *mix) {
     static uint8_t payload[MESSAGE_MAX];
@@ -217,7 +223,9 @@ static void listener_step(struct mix *mix) {
     } else if (mix->stopped[i] && !core->listeners[FIRST_LISTENER + i].used && (calm(mix) || below(mix, 20) == 0)) {
         struct rw_tls_options options = certificate_options(&leaf);
         if (mix->tls[i]) assert_int_equal(rw_core_listener_tls(core, FIRST_LISTENER + i, &options, NULL, 0), RW_OK);
-        assert_int_equal(rw_core_listen(core, mix->fds[i], FIRST_LISTENER + i, RW_LISTENER_WANTS_CONNECT | RW_LISTENER_WANTS_SERVER_NAME), RW_OK);
+        assert_int_equal(rw_core_listen(core, mix->fds[i], FIRST_LISTENER + i,
+                                        RW_LISTENER_WANTS_CONNECT | RW_LISTENER_WANTS_SERVER_NAME),
+                         RW_OK);
         mix->stopped[i] = 0;
     }
 }
@@ -264,7 +272,8 @@ static void start(struct mix *mix, struct participant *one, uint32_t id) {
     one->behavior = 1 + (uint32_t)below(mix, 3);
     one->stage = SHAKING;
     one->client.peer = peer_connect_to(mix->host, 0);
-    if (mix->tls[i]) (void)tls_dress(one->client.peer, below(mix, 2) ? client12 : client13, below(mix, 2) ? "unknown.test" : NULL);
+    if (mix->tls[i])
+        (void)tls_dress(one->client.peer, below(mix, 2) ? client12 : client13, below(mix, 2) ? "unknown.test" : NULL);
     if (id == 0) mix->host->listener = mix->fds[0];
 }
 
@@ -272,7 +281,8 @@ static int32_t fd_of(const struct participant *one) { return one->client.peer->f
 
 static void ask(struct mix *mix, struct participant *one) {
     char head[512];
-    int bytes = snprintf(head, sizeof head, "GET /%u%s", (uint32_t)(one - mix->clients), WS_REQUEST + strlen("GET /ws"));
+    int bytes =
+        snprintf(head, sizeof head, "GET /%u%s", (uint32_t)(one - mix->clients), WS_REQUEST + strlen("GET /ws"));
     peer_send(mix->host, one->client.peer, head, (size_t)bytes);
     one->stage = ASKING;
 }
@@ -290,7 +300,8 @@ static void take_head(struct participant *one) {
     assert_memory_equal(peer->head, "HTTP/1.1 101 ", 13);
     int agreed = strstr(peer->head, "permessage-deflate") != NULL;
     if (!agreed) one->deflate = 0;
-    zlib_peer_begin(&one->client.zlib, (int)window_in(peer->head, "client_max_window_bits="), (int)window_in(peer->head, "server_max_window_bits="));
+    zlib_peer_begin(&one->client.zlib, (int)window_in(peer->head, "client_max_window_bits="),
+                    (int)window_in(peer->head, "server_max_window_bits="));
     one->client.zlib.send_takeover = !strstr(peer->head, "client_no_context_takeover");
     one->client.zlib.receive_takeover = !strstr(peer->head, "server_no_context_takeover");
     one->stage = OPEN;
@@ -424,31 +435,47 @@ static void client_step(struct mix *mix, struct participant *one) {
 
 static void open_mix(struct mix *mix, uint64_t seed) {
     mix->random = seed;
-    struct rw_core_config config = {.max_connections = SLOTS, .recv_buffers = 1u << below(mix, 5), .recv_buffer_bytes = 64u << below(mix, 8),
-                                    .write_timeout_ms = 1u << 28, .head_timeout_ms = 1u << 28, .keep_alive_timeout_ms = 1u << 28};
+    struct rw_core_config config = {.max_connections = SLOTS,
+                                    .recv_buffers = 1u << below(mix, 5),
+                                    .recv_buffer_bytes = 64u << below(mix, 8),
+                                    .write_timeout_ms = 1u << 28,
+                                    .head_timeout_ms = 1u << 28,
+                                    .keep_alive_timeout_ms = 1u << 28};
     mix->host = host_open_seeded(RW_BACKEND_SIM, &config, seed);
     mix->host->handler = on_event;
     mix->host->context = mix;
-    uint32_t flags = RW_BEHAVIOR_WANTS_DROPPED | RW_BEHAVIOR_WANTS_DRAIN | (below(mix, 3) ? RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD : 0);
+    uint32_t flags =
+        RW_BEHAVIOR_WANTS_DROPPED | RW_BEHAVIOR_WANTS_DRAIN | (below(mix, 3) ? RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD : 0);
     static const uint32_t deflates[3] = {SHARED, DEDICATED, COMPRESSOR(10u, 3u) | SHARED_DECOMPRESSOR};
     for (uint32_t i = 0; i < 3; i++) {
-        host_behavior(mix->host, 1 + i, (struct rw_behavior){.max_backpressure_bytes = 4000u << below(mix, 6), .flags = flags, .deflate = deflates[i],
-                                                             .close_timeout_ms = 1u << 28, .deflate_min_bytes = (uint32_t)below(mix, 100)});
+        host_behavior(mix->host, 1 + i,
+                      (struct rw_behavior){.max_backpressure_bytes = 4000u << below(mix, 6),
+                                           .flags = flags,
+                                           .deflate = deflates[i],
+                                           .close_timeout_ms = 1u << 28,
+                                           .deflate_min_bytes = (uint32_t)below(mix, 100)});
     }
     struct rw_core *core = mix->host->core;
-    struct rw_sim_faults faults = {.recv_split = (uint16_t)below(mix, 900), .send_split = (uint16_t)below(mix, 900), .delay = (uint16_t)below(mix, 700),
-                                   .no_buffers = (uint16_t)below(mix, 200), .recv_unarmed = (uint16_t)below(mix, 200), .accept_error = (uint16_t)below(mix, 200),
+    struct rw_sim_faults faults = {.recv_split = (uint16_t)below(mix, 900),
+                                   .send_split = (uint16_t)below(mix, 900),
+                                   .delay = (uint16_t)below(mix, 700),
+                                   .no_buffers = (uint16_t)below(mix, 200),
+                                   .recv_unarmed = (uint16_t)below(mix, 200),
+                                   .accept_error = (uint16_t)below(mix, 200),
                                    .late = (uint16_t)below(mix, 1000)};
     rw_sim_faults_set(core->ring, &faults);
     mix->fds[0] = mix->host->listener;
-    assert_int_equal(rw_core_listener_flags(core, FIRST_LISTENER, RW_LISTENER_WANTS_CONNECT | RW_LISTENER_WANTS_SERVER_NAME), RW_OK);
+    assert_int_equal(
+        rw_core_listener_flags(core, FIRST_LISTENER, RW_LISTENER_WANTS_CONNECT | RW_LISTENER_WANTS_SERVER_NAME), RW_OK);
     for (uint32_t i = 0; i < LISTENERS; i++) {
         mix->tls[i] = i == 1 || below(mix, 2);
         struct rw_tls_options options = certificate_options(&leaf);
         if (mix->tls[i]) assert_int_equal(rw_core_listener_tls(core, FIRST_LISTENER + i, &options, NULL, 0), RW_OK);
         if (i == 0) continue;
         mix->fds[i] = rw_sim_listen(core->ring);
-        assert_int_equal(rw_core_listen(core, mix->fds[i], FIRST_LISTENER + i, RW_LISTENER_WANTS_CONNECT | RW_LISTENER_WANTS_SERVER_NAME), RW_OK);
+        assert_int_equal(rw_core_listen(core, mix->fds[i], FIRST_LISTENER + i,
+                                        RW_LISTENER_WANTS_CONNECT | RW_LISTENER_WANTS_SERVER_NAME),
+                         RW_OK);
     }
     mix->calm_after = 300 + (uint32_t)below(mix, 1500);
 }
@@ -495,7 +522,8 @@ static void every_client_gets_all_that_was_not_told_as_dropped(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_client_gets_all_that_was_not_told_as_dropped)};
     watch_seeds("core_mix_test");
-    int failed = cmocka_run_group_tests_name("everything at once on an unkind ring", tests, make_certificates, free_certificates);
+    int failed = cmocka_run_group_tests_name("everything at once on an unkind ring", tests, make_certificates,
+                                             free_certificates);
     say_seed();
     return failed;
 }

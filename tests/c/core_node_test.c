@@ -27,8 +27,16 @@ static int32_t wake_fds[WORKERS];
 static struct worker workers[WORKERS];
 
 static void start(uint32_t index, uint32_t flags) {
-    struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_EPOLL, .max_connections = 16, .sqpoll_cpu = -1, .wake_fd = wake_fds[index],
-                                    .inbox_fd_first = -1, .shm_fd = node, .worker_index = index, .worker_count = WORKERS, .flags = flags};
+    struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                    .backend = RW_BACKEND_EPOLL,
+                                    .max_connections = 16,
+                                    .sqpoll_cpu = -1,
+                                    .wake_fd = wake_fds[index],
+                                    .inbox_fd_first = -1,
+                                    .shm_fd = node,
+                                    .worker_index = index,
+                                    .worker_count = WORKERS,
+                                    .flags = flags};
     char error[256];
     workers[index] = (struct worker){.core = rw_core_create(&config, error, sizeof error)};
     assert_non_null(workers[index].core);
@@ -63,7 +71,9 @@ static uint32_t turn(uint32_t index) {
     return (uint32_t)count;
 }
 
-static const struct rw_event *event_at(uint32_t index, uint32_t at) { return (const struct rw_event *)(uintptr_t)workers[index].info.events + at; }
+static const struct rw_event *event_at(uint32_t index, uint32_t at) {
+    return (const struct rw_event *)(uintptr_t)workers[index].info.events + at;
+}
 
 static const uint8_t *payload_of(uint32_t index, const struct rw_event *event) {
     if (event->flags & RW_EVENT_LARGE) return (const uint8_t *)(uintptr_t)((uint64_t)event->arg1 << 32 | event->arg0);
@@ -72,11 +82,13 @@ static const uint8_t *payload_of(uint32_t index, const struct rw_event *event) {
 }
 
 static void subscribe(uint32_t index, const void *name, uint32_t bytes) {
-    assert_int_equal(rw_topics_subscribe(workers[index].core->topics, 0, &workers[index].subscriptions, name, bytes), 1);
+    assert_int_equal(rw_topics_subscribe(workers[index].core->topics, 0, &workers[index].subscriptions, name, bytes),
+                     1);
 }
 
 static void unsubscribe(uint32_t index, const void *name, uint32_t bytes) {
-    assert_int_equal(rw_topics_unsubscribe(workers[index].core->topics, 0, &workers[index].subscriptions, name, bytes), 1);
+    assert_int_equal(rw_topics_unsubscribe(workers[index].core->topics, 0, &workers[index].subscriptions, name, bytes),
+                     1);
 }
 
 static int32_t mail(uint32_t from, uint32_t to, const void *data, uint64_t bytes) {
@@ -192,7 +204,9 @@ static void changes_of_interest_leave_room_for_mail(void **state) {
         for (uint32_t i = 0; i < CHURN; i++) {
             /* By records in one turn, by bytes in the next. */
             const uint32_t topic = number++;
-            subscribe(0, name, turns % 2 ? long_name(topic, name) : (memcpy(name, &topic, sizeof topic), (uint32_t)sizeof topic));
+            subscribe(0, name,
+                      turns % 2 ? long_name(topic, name)
+                                : (memcpy(name, &topic, sizeof topic), (uint32_t)sizeof topic));
         }
         for (uint32_t i = 0; i < 10; i++) assert_int_equal(mail(1, 0, "mail", 4), RW_OK);
         (void)turn(1);
@@ -236,7 +250,8 @@ static void mail_has_its_results(void **state) {
     assert_int_equal(mail(0, 1, much, 4u << 20), RW_ERR_FULL);
     free(much);
     /* A batch has no results: there it does nothing. */
-    ((struct rw_command *)(uintptr_t)workers[0].info.commands)[0] = (struct rw_command){.type = RW_COMMAND_MAIL, .slot = RW_NO_SLOT, .arg0 = 2};
+    ((struct rw_command *)(uintptr_t)workers[0].info.commands)[0] =
+        (struct rw_command){.type = RW_COMMAND_MAIL, .slot = RW_NO_SLOT, .arg0 = 2};
     const uint64_t out = workers[0].core->stats->node_messages_out;
     assert_int_equal(rw_core_flush(workers[0].core, 1), RW_OK);
     assert_int_equal(workers[0].core->stats->node_messages_out, out);
@@ -322,7 +337,8 @@ static void many_small_pieces_of_mail_leave_half_of_the_records(void **state) {
         (void)turn(0);
         const uint32_t events = turn(1);
         assert_true(events <= RW_EVENTS_CAPACITY / 2);
-        for (uint32_t i = 0; i < events; i++, got++) assert_memory_equal(payload_of(1, event_at(1, i)), &got, sizeof got);
+        for (uint32_t i = 0; i < events; i++, got++)
+            assert_memory_equal(payload_of(1, event_at(1, i)), &got, sizeof got);
     }
     assert_int_equal(turn(1), 0);
 }
@@ -353,8 +369,14 @@ static void large_mail_is_held_by_no_more_than_a_limit_a_turn(void **state) {
 
 static void without_shared_memory_there_is_nobody_to_write_to(void **state) {
     (void)state;
-    struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_EPOLL, .max_connections = 16, .sqpoll_cpu = -1, .wake_fd = -1,
-                                    .inbox_fd_first = -1, .shm_fd = -1, .flags = RW_CORE_WANTS_INTEREST | RW_CORE_WANTS_MAIL};
+    struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                    .backend = RW_BACKEND_EPOLL,
+                                    .max_connections = 16,
+                                    .sqpoll_cpu = -1,
+                                    .wake_fd = -1,
+                                    .inbox_fd_first = -1,
+                                    .shm_fd = -1,
+                                    .flags = RW_CORE_WANTS_INTEREST | RW_CORE_WANTS_MAIL};
     char error[256];
     struct rw_core *core = rw_core_create(&config, error, sizeof error);
     assert_non_null(core);
@@ -382,7 +404,8 @@ static void the_host_can_read_the_view_at_any_time(void **state) {
 }
 
 static int32_t publish(uint32_t from, uint32_t flags) {
-    const struct rw_command command = {.type = RW_COMMAND_PUBLISH, .flags = (uint16_t)flags, .slot = RW_NO_SLOT, .arg0 = 4};
+    const struct rw_command command = {
+        .type = RW_COMMAND_PUBLISH, .flags = (uint16_t)flags, .slot = RW_NO_SLOT, .arg0 = 4};
     return rw_core_command(workers[from].core, &command, (const uint8_t *)"roomhello", 9);
 }
 

@@ -1,5 +1,5 @@
-/* Whoever sends more than is taken of it keeps the rest: however long it goes on, the core holds no more than what can come before a pause has met
- * the kernel. */
+/* Whoever sends more than is taken of it keeps the rest: however long it goes on, the core holds no more than what can
+ * come before a pause has met the kernel. */
 #include "tls_fixture.h"
 
 /* Every receive buffer there is, and what is kept of a window or a pipeline beside it. */
@@ -16,12 +16,14 @@ static struct {
 static void flood_frames(void) {
     static const uint8_t payload[1000];
     flood.count = flood.at = 0;
-    while (flood.count + 1100 < sizeof flood.bytes) flood.count += ws_client_frame(flood.bytes + flood.count, FIN_BINARY, payload, sizeof payload);
+    while (flood.count + 1100 < sizeof flood.bytes)
+        flood.count += ws_client_frame(flood.bytes + flood.count, FIN_BINARY, payload, sizeof payload);
 }
 
 static void flood_requests(void) {
     flood.count = flood.at = 0;
-    for (; flood.count + 100 < sizeof flood.bytes; flood.count += strlen(REQUEST)) memcpy(flood.bytes + flood.count, REQUEST, strlen(REQUEST));
+    for (; flood.count + 100 < sizeof flood.bytes; flood.count += strlen(REQUEST))
+        memcpy(flood.bytes + flood.count, REQUEST, strlen(REQUEST));
 }
 
 /* As much as the socket takes. */
@@ -134,7 +136,8 @@ static void past_the_window_of_a_body(void **state) {
         if (host->log_at == host->log_count) continue;
         struct record *piece = &host->log[host->log_at++];
         assert_int_equal(piece->event.type, RW_EVENT_BODY);
-        host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .arg0 = piece->event.bytes}, NULL, 0);
+        host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .arg0 = piece->event.bytes}, NULL,
+                    0);
         taken += piece->event.bytes;
     }
     expect_kept_at_most(host, &request, most);
@@ -156,9 +159,10 @@ static void past_the_answers_to_a_pipeline(void **state) {
     expect_kept_at_most(host, &request, most);
 }
 
-#define ON_REAL_RINGS(test)                                                                        \
-    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING},      \
-        {#test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL}
+#define ON_REAL_RINGS(test)                                                                     \
+    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, { \
+        #test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL        \
+    }
 
 int main(void) {
     const struct CMUnitTest tests[] = {

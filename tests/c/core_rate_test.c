@@ -1,8 +1,11 @@
-/* Rates of a WebSocket: what passes at once, what a peer past its rate gets, and that a pause loses and reorders nothing. */
+/* Rates of a WebSocket: what passes at once, what a peer past its rate gets, and that a pause loses and reorders
+ * nothing. */
 #include "tls_fixture.h"
 
 #define CLOSE(messages, bytes) ((struct rw_behavior){.messages_per_second = messages, .bytes_per_second = bytes})
-#define PAUSE(messages, bytes) ((struct rw_behavior){.messages_per_second = messages, .bytes_per_second = bytes, .flags = RW_BEHAVIOR_PAUSE_ON_RATE})
+#define PAUSE(messages, bytes) \
+    ((struct rw_behavior){     \
+        .messages_per_second = messages, .bytes_per_second = bytes, .flags = RW_BEHAVIOR_PAUSE_ON_RATE})
 
 static void send_number(struct host *host, struct peer *peer, uint32_t number, size_t bytes) {
     uint8_t *payload = calloc(1, bytes);
@@ -34,7 +37,8 @@ static void expect_closed_for(struct host *host, struct peer *peer, enum rw_clos
 /* Messages that come to the host within a number of turns, which must be numbered from *next on. */
 static void take_numbers(struct host *host, uint32_t *next, size_t bytes) {
     host_turns(host, 30);
-    for (; host->log_at < host->log_count && host->log[host->log_at].event.type == RW_EVENT_MESSAGE; ++*next) expect_number(host, *next, bytes);
+    for (; host->log_at < host->log_count && host->log[host->log_at].event.type == RW_EVENT_MESSAGE; ++*next)
+        expect_number(host, *next, bytes);
 }
 
 /* What a rate lets through since start_ms, by the core's own clock: so it does not matter how slow the machine is. */
@@ -174,7 +178,8 @@ static void a_host_that_was_blocked_blames_nobody(void **state) {
     uint32_t start = host->core->now_ms, first = next;
     take_numbers(host, &next, 8);
     assert_in_range(next - first, 2 * RATE, most_by_now(host, start - 1000, RATE));
-    if (next - first < 6 * RATE) expect_closed_for(host, peer, RW_CLOSE_MESSAGE_RATE, "more messages a second than allowed");
+    if (next - first < 6 * RATE)
+        expect_closed_for(host, peer, RW_CLOSE_MESSAGE_RATE, "more messages a second than allowed");
     host_close(host);
 }
 
@@ -333,7 +338,8 @@ static void the_host_may_pause_and_resume_on_top(void **state) {
     take_numbers(host, &next, 10);
     assert_int_equal(next, before);
     for (uint32_t round = 0; next < 60 && round < 100; round++) {
-        host_answer(host, &open, (struct rw_command){.type = round % 2 ? RW_COMMAND_PAUSE : RW_COMMAND_RESUME}, NULL, 0);
+        host_answer(host, &open, (struct rw_command){.type = round % 2 ? RW_COMMAND_PAUSE : RW_COMMAND_RESUME}, NULL,
+                    0);
         host_pass_time(host, 400);
         take_numbers(host, &next, 10);
     }
@@ -377,9 +383,10 @@ static void without_a_rate_nothing_is_counted_or_owed(void **state) {
     host_close(host);
 }
 
-#define ON_REAL_RINGS(test)                                                                          \
-    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, \
-        {#test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL}
+#define ON_REAL_RINGS(test)                                                                     \
+    {#test " (io_uring)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING}, { \
+        #test " (epoll)", test, backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL        \
+    }
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -1,4 +1,5 @@
-/* HTTP/1.1 responses through the whole core, and the ends of connections and of the core: see core_http_test.c for requests. */
+/* HTTP/1.1 responses through the whole core, and the ends of connections and of the core: see core_http_test.c for
+ * requests. */
 #include "core_fixture.h"
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -10,7 +11,10 @@ static void streamed_responses_are_sized_or_chunked(void **state) {
     struct peer *peer = peer_connect(host);
     peer_send_text(host, peer, GET("/sized") GET("/chunked"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 201, .arg1 = 6}, "A: b\r\n", 6);
+    host_answer(
+        host, &request,
+        (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 201, .arg1 = 6},
+        "A: b\r\n", 6);
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_CHUNK}, "abc", 3);
     host_turns(host, 3);
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_CHUNK}, "def", 3);
@@ -37,7 +41,10 @@ static void sized_streams_that_lie_about_their_length_end_the_connection(void **
         struct peer *peer = peer_connect(host);
         peer_send_text(host, peer, GET("/"));
         struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-        host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 4}, "", 0);
+        host_answer(
+            host, &request,
+            (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 4},
+            "", 0);
         host_turns(host, 3);
         host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_CHUNK}, "abcde", given[i]);
         host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_END}, "", 0);
@@ -110,7 +117,10 @@ static void the_fields_of_the_core_stand_behind_those_of_the_host_in_one_order(v
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .arg0 = 404}, "A: b\r\n", 6);
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_END}, "", 0);
     request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200 | 1u << 16, .arg1 = 2}, "A: b\r\n", 6);
+    host_answer(host, &request,
+                (struct rw_command){
+                    .type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200 | 1u << 16, .arg1 = 2},
+                "A: b\r\n", 6);
     peer_expect_head(host, peer, 200);
     expect_exact_head(peer, "HTTP/1.1 200 OK\r\nA: b\r\nDate: \r\nContent-Length: 5\r\n\r\n");
     peer_expect_text(host, peer, "hello");
@@ -122,7 +132,9 @@ static void the_fields_of_the_core_stand_behind_those_of_the_host_in_one_order(v
     peer = peer_connect(host);
     peer_send_text(host, peer, GET("/"));
     request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_CLOSE, .arg0 = 200, .arg1 = 6}, "A: b\r\nbye", 9);
+    host_answer(host, &request,
+                (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_CLOSE, .arg0 = 200, .arg1 = 6},
+                "A: b\r\nbye", 9);
     peer_expect_head(host, peer, 200);
     expect_exact_head(peer, "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nDate: \r\nContent-Length: 3\r\n\r\n");
     peer_expect_text(host, peer, "bye");
@@ -135,16 +147,29 @@ static void a_status_may_be_given_as_text(void **state) {
     struct peer *peer = peer_connect(host);
     peer_send_text(host, peer, GET("/") GET("/") GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_STATUS_TEXT, .arg0 = 299, .arg1 = 6}, "\x0b" "299 Foo Bar" "A: b\r\nhello", 23);
+    host_answer(
+        host, &request,
+        (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_STATUS_TEXT, .arg0 = 299, .arg1 = 6},
+        "\x0b"
+        "299 Foo Bar"
+        "A: b\r\nhello",
+        23);
     request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_STATUS_TEXT, .arg0 = 500}, "\x0a" "whatever\xe9\t" "A: b\r\n", 17);
+    host_answer(host, &request,
+                (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_STATUS_TEXT, .arg0 = 500},
+                "\x0a"
+                "whatever\xe9\t"
+                "A: b\r\n",
+                17);
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_END}, "", 0);
     request = host_expect(host, RW_EVENT_REQUEST)->event;
     char longest[1 + 255 + 2];
     memset(longest, 'x', sizeof longest);
     longest[0] = (char)255;
     memcpy(longest + 1, "201 ", 4);
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_STATUS_TEXT, .arg0 = 201}, longest, sizeof longest);
+    host_answer(host, &request,
+                (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_STATUS_TEXT, .arg0 = 201}, longest,
+                sizeof longest);
     peer_expect_head(host, peer, 299);
     expect_exact_head(peer, "HTTP/1.1 299 Foo Bar\r\nA: b\r\nDate: \r\nContent-Length: 5\r\n\r\n");
     peer_expect_text(host, peer, "hello");
@@ -162,17 +187,32 @@ static void a_status_may_be_given_as_text(void **state) {
 static void a_status_text_cannot_end_its_line_nor_outgrow_its_data(void **state) {
     struct host *host = host_open(state, DEFAULTS);
     struct peer *peer = peer_connect(host);
-    static const char *texts[] = {"\x0c" "200 OK\r\nA: b", "\x06" "200\0OK", "\x07" "200 O\x7fK", "\0"};
+    static const char *texts[] = {"\x0c"
+                                  "200 OK\r\nA: b",
+                                  "\x06"
+                                  "200\0OK",
+                                  "\x07"
+                                  "200 O\x7fK",
+                                  "\0"};
     for (size_t i = 0; i < 4; i++) {
         peer_send_text(host, peer, GET("/"));
         struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
         struct rw_command respond = {.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_STATUS_TEXT, .arg0 = 404};
-        host_answer(host, &request, respond, "\x09" "200 OK", 7);
+        host_answer(host, &request, respond,
+                    "\x09"
+                    "200 OK",
+                    7);
         host_answer(host, &request, respond, "", 0);
         respond.arg1 = 3;
-        host_answer(host, &request, respond, "\x06" "200 OKAB", 9);
+        host_answer(host, &request, respond,
+                    "\x06"
+                    "200 OKAB",
+                    9);
         respond.type = RW_COMMAND_RESPOND_BEGIN;
-        host_answer(host, &request, respond, "\x09" "200 OK", 7);
+        host_answer(host, &request, respond,
+                    "\x09"
+                    "200 OK",
+                    7);
         respond.type = RW_COMMAND_RESPOND;
         respond.arg1 = 0;
         host_answer(host, &request, respond, texts[i], 1u + (uint8_t)texts[i][0]);
@@ -193,7 +233,10 @@ static void a_response_without_a_length_is_one_that_needs_none_or_closes(void **
         struct peer *peer = peer_connect(host);
         peer_send_text(host, peer, cases[i].request);
         struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-        host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_NO_LENGTH, .arg0 = cases[i].status}, "", 0);
+        host_answer(
+            host, &request,
+            (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_NO_LENGTH, .arg0 = cases[i].status}, "",
+            0);
         peer_expect_head(host, peer, cases[i].status);
         assert_null(strstr(peer->head, "Content-Length"));
         assert_int_equal(peer_head_has(peer, "Connection: close"), cases[i].closes);
@@ -202,7 +245,8 @@ static void a_response_without_a_length_is_one_that_needs_none_or_closes(void **
     struct peer *peer = peer_connect(host);
     peer_send_text(host, peer, GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_NO_LENGTH, .arg0 = 200}, "body", 4);
+    host_answer(host, &request,
+                (struct rw_command){.type = RW_COMMAND_RESPOND, .flags = RW_RESPOND_NO_LENGTH, .arg0 = 200}, "body", 4);
     peer_expect_response(host, peer, 200, "body"); /* a body has a length */
     host_close(host);
 }
@@ -211,14 +255,20 @@ static void a_response_without_a_length_is_one_that_needs_none_or_closes(void **
 
 static int32_t host_try(struct host *host, const struct rw_event *request, const void *data, size_t bytes) {
     host_flush(host);
-    struct rw_command record = {.type = RW_COMMAND_RESPOND_TRY, .slot = request->slot, .generation = request->generation, .request = request->arg1 >> 16};
+    struct rw_command record = {.type = RW_COMMAND_RESPOND_TRY,
+                                .slot = request->slot,
+                                .generation = request->generation,
+                                .request = request->arg1 >> 16};
     return rw_core_command(host->core, &record, data, bytes);
 }
 
 static struct rw_event begin_sized(struct host *host, struct peer *peer, uint32_t bytes) {
     peer_send_text(host, peer, GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = bytes}, "", 0);
+    host_answer(
+        host, &request,
+        (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = bytes},
+        "", 0);
     return request;
 }
 
@@ -304,7 +354,10 @@ static void only_a_sized_response_that_is_under_way_takes_an_offer(void **state)
     /* HEAD: taken, and not sent. */
     peer_send_text(host, peer, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 100000}, "", 0);
+    host_answer(
+        host, &request,
+        (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 100000},
+        "", 0);
     static uint8_t body[100000];
     assert_int_equal(host_try(host, &request, body, sizeof body), sizeof body);
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_END}, "", 0);
@@ -404,8 +457,11 @@ static void commands_for_what_is_over_do_nothing(void **state) {
     peer_send_text(host, peer, GET("/"));
     struct rw_event second = host_expect(host, RW_EVENT_REQUEST)->event;
     for (uint32_t type = 0; type < 20; type++) {
-        if (type == RW_COMMAND_PUBLISH || type == RW_COMMAND_TERMINATE || type == RW_COMMAND_PAUSE || type == RW_COMMAND_RESUME) continue;
-        host_answer(host, &first, (struct rw_command){.type = (uint16_t)type, .arg0 = 200}, "", 0); /* a request that is over */
+        if (type == RW_COMMAND_PUBLISH || type == RW_COMMAND_TERMINATE || type == RW_COMMAND_PAUSE ||
+            type == RW_COMMAND_RESUME)
+            continue;
+        /* a request that is over */
+        host_answer(host, &first, (struct rw_command){.type = (uint16_t)type, .arg0 = 200}, "", 0);
     }
     for (uint32_t type = 0; type < 20; type++) {
         struct rw_event stale = second;
@@ -416,8 +472,15 @@ static void commands_for_what_is_over_do_nothing(void **state) {
         stale.slot = UINT32_MAX;
         host_answer(host, &stale, (struct rw_command){.type = (uint16_t)type, .arg0 = 200}, "x", 1);
     }
-    host_command(host, (struct rw_command){.type = RW_COMMAND_RESPOND, .slot = second.slot, .generation = second.generation, .request = second.arg1 >> 16, .arg0 = 200}, "", 0);
-    ((struct rw_command *)(uintptr_t)host->info.commands)[host->commands - 1].offset = UINT32_MAX; /* data outside of the area */
+    host_command(host,
+                 (struct rw_command){.type = RW_COMMAND_RESPOND,
+                                     .slot = second.slot,
+                                     .generation = second.generation,
+                                     .request = second.arg1 >> 16,
+                                     .arg0 = 200},
+                 "", 0);
+    /* data outside of the area */
+    ((struct rw_command *)(uintptr_t)host->info.commands)[host->commands - 1].offset = UINT32_MAX;
     peer_expect_silence(host, peer);
     host_respond(host, &second, 200, "", "2");
     peer_expect_response(host, peer, 200, "2");
@@ -461,10 +524,14 @@ static void draining_closes_idle_connections_and_lets_requests_finish(void **sta
 
 static void a_core_is_destroyed_with_everything_under_way(void **state) {
     struct host *host = host_open(state, DEFAULTS);
-    static const char *texts[] = {"", "GET / HT", GET("/"), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc", GET("/") GET("/") GET("/")};
+    static const char *texts[] = {"", "GET / HT", GET("/"),
+                                  "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc",
+                                  GET("/") GET("/") GET("/")};
     for (uint32_t i = 0; i < 5; i++) peer_send_text(host, peer_connect(host), texts[i]);
     for (struct record *record; (record = host_poll(host)) != NULL;) {
-        if (record->event.type == RW_EVENT_REQUEST) host_answer(host, &record->event, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .arg0 = 200}, "", 0);
+        if (record->event.type == RW_EVENT_REQUEST)
+            host_answer(host, &record->event, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .arg0 = 200}, "",
+                        0);
     }
     (void)peer_connect(host); /* perhaps accepted, perhaps not */
     rw_core_destroy(host->core);

@@ -1,13 +1,23 @@
 /* The core against a model, on a ring that splits, delays, reorders and fails by a seed.
  *
- * Peers play scripts (HTTP requests with bodies, or a WebSocket's messages) whose bytes go in pieces; a host answers, echoes, publishes, pauses
- * and terminates at random. What a peer received is judged when its connection is over: everything that had to come, in order and
- * exactly; only after a reset or a termination may it end early, and then as a prefix. Seeds run from 1; RW_SEED=n runs one. */
+ * Peers play scripts (HTTP requests with bodies, or a WebSocket's messages) whose bytes go in pieces; a host answers,
+ * echoes, publishes, pauses and terminates at random. What a peer received is judged when its connection is over:
+ * everything that had to come, in order and exactly; only after a reset or a termination may it end early, and then as
+ * a prefix. Seeds run from 1; RW_SEED=n runs one. */
 
 #include "core_fixture.h"
 #include "seeds.h"
 
-enum { LANES = 6, ROUNDS = 3, INSTANCES = LANES * ROUNDS, STEPS_MAX = 20000, SEEDS = 300, REQUESTS_MAX = 8, MESSAGES_MAX = 16, SLOTS = 5 };
+enum {
+    LANES = 6,
+    ROUNDS = 3,
+    INSTANCES = LANES * ROUNDS,
+    STEPS_MAX = 20000,
+    SEEDS = 300,
+    REQUESTS_MAX = 8,
+    MESSAGES_MAX = 16,
+    SLOTS = 5
+};
 
 struct request {
     uint32_t body_bytes, body_seen;
@@ -48,13 +58,17 @@ static uint64_t below(struct world *world, uint64_t bound) {
     return (z ^ z >> 31) % bound;
 }
 
-static uint8_t octet_of(uint32_t instance, uint32_t number, uint32_t i) { return (uint8_t)('!' + (instance * 7 + number * 13 + i * 3 + (i >> 6)) % 90); }
+static uint8_t octet_of(uint32_t instance, uint32_t number, uint32_t i) {
+    return (uint8_t)('!' + (instance * 7 + number * 13 + i * 3 + (i >> 6)) % 90);
+}
 
 static void pattern(uint8_t *out, uint32_t instance, uint32_t number, uint32_t from, uint32_t bytes) {
     for (uint32_t i = 0; i < bytes; i++) out[i] = octet_of(instance, number, from + i);
 }
 
-static uint32_t response_bytes(uint32_t instance, uint32_t number) { return (instance * 131 + number * 977) % 5 == 0 ? 20000 : (instance * 31 + number * 7) % 900; }
+static uint32_t response_bytes(uint32_t instance, uint32_t number) {
+    return (instance * 131 + number * 977) % 5 == 0 ? 20000 : (instance * 31 + number * 7) % 900;
+}
 
 /* ---------------------------------------------------------------- scripts */
 
@@ -89,7 +103,8 @@ static void script_http(struct world *world, struct instance *instance, uint32_t
         pattern(body, id, n, 0, bytes);
         script_text(instance, "POST /%u/%u HTTP/1.1\r\nHost: a\r\n", id, n);
         if (!chunked) {
-            script_text(instance, bytes || below(world, 2) ? "Content-Length: %u\r\n\r\n" : "X-Nothing: %u\r\n\r\n", bytes);
+            script_text(instance, bytes || below(world, 2) ? "Content-Length: %u\r\n\r\n" : "X-Nothing: %u\r\n\r\n",
+                        bytes);
             script_add(instance, body, bytes);
             continue;
         }
@@ -114,7 +129,10 @@ static void script_frame(struct instance *instance, uint8_t first, const uint8_t
 }
 
 static void script_websocket(struct world *world, struct instance *instance, uint32_t id) {
-    script_text(instance, "GET /%u/1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n", id);
+    script_text(instance,
+                "GET /%u/1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+                "13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n",
+                id);
     instance->message_count = (uint32_t)below(world, MESSAGES_MAX);
     uint8_t *payload = malloc(80000);
     assert_non_null(payload);
@@ -142,13 +160,16 @@ static void script_websocket(struct world *world, struct instance *instance, uin
 static struct instance *instance_of(struct world *world, const struct rw_event *event) {
     for (uint32_t i = 0; i < INSTANCES; i++) {
         struct instance *instance = &world->instances[i];
-        if (instance->generation == event->generation && instance->slot == event->slot && instance->generation) return instance;
+        if (instance->generation == event->generation && instance->slot == event->slot && instance->generation)
+            return instance;
     }
     fail_msg("an event of a connection nobody has");
     return NULL;
 }
 
-static uint32_t id_of(const struct world *world, const struct instance *instance) { return (uint32_t)(instance - world->instances); }
+static uint32_t id_of(const struct world *world, const struct instance *instance) {
+    return (uint32_t)(instance - world->instances);
+}
 
 static void hurt(struct instance *instance) { instance->hurt = 1; }
 
@@ -185,14 +206,16 @@ static void on_body(struct world *world, const struct rw_event *event, const uin
     assert_int_equal(event->arg1 >> 16, instance->requests_seen);
     assert_false(request->aborted || request->body_done);
     assert_true(request->body_seen + event->bytes <= request->body_bytes);
-    for (uint32_t i = 0; i < event->bytes; i++) assert_int_equal(payload[i], octet_of(id_of(world, instance), event->arg1 >> 16, request->body_seen + i));
+    for (uint32_t i = 0; i < event->bytes; i++)
+        assert_int_equal(payload[i], octet_of(id_of(world, instance), event->arg1 >> 16, request->body_seen + i));
     request->body_seen += event->bytes;
     if (event->flags & RW_BODY_END) {
         assert_int_equal(request->body_seen, request->body_bytes);
         request->body_done = 1;
     }
     uint16_t kept = event->arg1 >> 16 & 1 ? RW_BODY_KEPT : 0;
-    host_answer(world->host, event, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .flags = kept, .arg0 = event->bytes}, "", 0);
+    host_answer(world->host, event,
+                (struct rw_command){.type = RW_COMMAND_BODY_ACK, .flags = kept, .arg0 = event->bytes}, "", 0);
 }
 
 static void on_event(struct host *host, const struct rw_event *event, const uint8_t *payload) {
@@ -204,9 +227,7 @@ static void on_event(struct host *host, const struct rw_event *event, const uint
     struct instance *instance = instance_of(world, event);
     assert_false(instance->closed); /* nothing after CLOSE */
     switch ((enum rw_event_type)event->type) {
-        case RW_EVENT_BODY:
-            on_body(world, event, payload);
-            break;
+        case RW_EVENT_BODY: on_body(world, event, payload); break;
         case RW_EVENT_ABORT:
             assert_true(instance->hurt || instance->shut);
             assert_false(instance->requests[event->arg1 >> 16].aborted);
@@ -223,7 +244,8 @@ static void on_event(struct host *host, const struct rw_event *event, const uint
             assert_true(instance->opened && instance->messages_seen < instance->message_count);
             uint32_t k = instance->messages_seen++;
             assert_int_equal(event->bytes, instance->message_bytes[k]);
-            for (uint32_t i = 0; i < event->bytes; i++) assert_int_equal(payload[i], octet_of(id_of(world, instance), k, i));
+            for (uint32_t i = 0; i < event->bytes; i++)
+                assert_int_equal(payload[i], octet_of(id_of(world, instance), k, i));
             host_send(host, event, RW_SEND_TEXT, payload, event->bytes);
             break;
         }
@@ -232,10 +254,8 @@ static void on_event(struct host *host, const struct rw_event *event, const uint
             if (!instance->hurt) assert_int_equal(event->arg0, 1000);
             instance->closed = 1;
             break;
-        case RW_EVENT_RESPONSE_DRAIN:
-            break;
-        default:
-            fail_msg("event %u was not asked for", event->type);
+        case RW_EVENT_RESPONSE_DRAIN: break;
+        default: fail_msg("event %u was not asked for", event->type);
     }
 }
 
@@ -255,14 +275,19 @@ static void respond(struct world *world, const struct rw_event *request) {
         return;
     }
     int sized = below(world, 2) != 0;
-    host_answer(world->host, request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = sized ? RW_RESPOND_SIZED : 0, .arg0 = 200, .arg1 = bytes}, "", 0);
+    host_answer(
+        world->host, request,
+        (struct rw_command){
+            .type = RW_COMMAND_RESPOND_BEGIN, .flags = sized ? RW_RESPOND_SIZED : 0, .arg0 = 200, .arg1 = bytes},
+        "", 0);
     instance->streaming = number;
     instance->stream_left = bytes;
 }
 
 static void stream_on(struct world *world, struct instance *instance) {
     uint32_t id = id_of(world, instance), number = instance->streaming, total = response_bytes(id, number);
-    struct rw_event request = {.type = RW_EVENT_REQUEST, .slot = instance->slot, .generation = instance->generation, .arg1 = number << 16};
+    struct rw_event request = {
+        .type = RW_EVENT_REQUEST, .slot = instance->slot, .generation = instance->generation, .arg1 = number << 16};
     uint8_t piece[2000];
     uint32_t bytes = 1 + (uint32_t)below(world, sizeof piece);
     if (bytes > instance->stream_left) bytes = instance->stream_left;
@@ -301,7 +326,8 @@ static void host_step(struct world *world, int calm) {
         if (instance->streaming && (calm || below(world, 2))) stream_on(world, instance);
         if (instance->paused ? calm || below(world, 4) == 0 : !calm && below(world, 30) == 0) {
             instance->paused = !instance->paused;
-            host_answer(world->host, &of, (struct rw_command){.type = instance->paused ? RW_COMMAND_PAUSE : RW_COMMAND_RESUME}, "", 0);
+            host_answer(world->host, &of,
+                        (struct rw_command){.type = instance->paused ? RW_COMMAND_PAUSE : RW_COMMAND_RESUME}, "", 0);
         }
         if (!calm && below(world, 3000) == 0) {
             host_answer(world->host, &of, (struct rw_command){.type = RW_COMMAND_TERMINATE}, "", 0);
@@ -419,7 +445,8 @@ static void judge_http(const struct instance *instance, uint32_t id) {
 }
 
 /* ret: 1 a whole frame; its payload is judged as far as it has come */
-static int read_frame(struct reader *reader, const struct instance *instance, uint32_t id, uint32_t *echoes, uint32_t *publishes, int *closed) {
+static int read_frame(struct reader *reader, const struct instance *instance, uint32_t id, uint32_t *echoes,
+                      uint32_t *publishes, int *closed) {
     if (left(reader) < 2) return 0;
     uint32_t first = reader->at[0], header = reader->at[1] == 126 ? 4 : reader->at[1] == 127 ? 10 : 2;
     if (left(reader) < header) return 0;
@@ -440,15 +467,12 @@ static int read_frame(struct reader *reader, const struct instance *instance, ui
             assert_int_equal(serial, instance->first_publish + (*publishes)++);
             return read_pattern(reader, 99, serial, 0, bytes - 4);
         }
-        case 0x8A:
-            assert_int_equal(bytes, 4);
-            break;
+        case 0x8A: assert_int_equal(bytes, 4); break;
         case 0x88:
             assert_int_equal(bytes, 2);
             *closed = 1;
             break;
-        default:
-            fail_msg("a frame of kind %02x", first);
+        default: fail_msg("a frame of kind %02x", first);
     }
     if (left(reader) < bytes) return 0;
     assert_memory_equal(reader->at, first == 0x8A ? "ping" : "\x03\xE8", bytes);
@@ -483,17 +507,29 @@ static void run_seed(uint64_t seed) {
     struct world *world = calloc(1, sizeof *world);
     assert_non_null(world);
     world->random = world->seed = seed;
-    struct rw_core_config config = {.max_connections = SLOTS, .recv_buffers = 1u << below(world, 5), .recv_buffer_bytes = 64u << below(world, 7),
-                                    .body_window_bytes = 1 + (uint32_t)below(world, 2000), .response_high_water_bytes = 1000};
+    struct rw_core_config config = {.max_connections = SLOTS,
+                                    .recv_buffers = 1u << below(world, 5),
+                                    .recv_buffer_bytes = 64u << below(world, 7),
+                                    .body_window_bytes = 1 + (uint32_t)below(world, 2000),
+                                    .response_high_water_bytes = 1000};
     world->host = host_open_seeded(RW_BACKEND_SIM, &config, seed);
     world->host->handler = on_event;
     world->host->context = world;
     struct rw_core *core = world->host->core;
-    /* Every fourth seed has a rate that pauses its peers now and then; a step is a millisecond there, so that their debts end. */
+    /* Every fourth seed has a rate that pauses its peers now and then; a step is a millisecond there, so that their
+     * debts end. */
     int rated = seed % 4 == 0;
-    host_behavior(world->host, 1, rated ? (struct rw_behavior){.messages_per_second = 8, .bytes_per_second = 40000, .flags = RW_BEHAVIOR_PAUSE_ON_RATE} : PLAIN);
-    struct rw_sim_faults faults = {.recv_split = (uint16_t)below(world, 900), .send_split = (uint16_t)below(world, 900), .delay = (uint16_t)below(world, 700),
-                                   .no_buffers = (uint16_t)below(world, 200), .recv_unarmed = (uint16_t)below(world, 200), .accept_error = (uint16_t)below(world, 200),
+    host_behavior(world->host, 1,
+                  rated ? (struct rw_behavior){.messages_per_second = 8,
+                                               .bytes_per_second = 40000,
+                                               .flags = RW_BEHAVIOR_PAUSE_ON_RATE}
+                        : PLAIN);
+    struct rw_sim_faults faults = {.recv_split = (uint16_t)below(world, 900),
+                                   .send_split = (uint16_t)below(world, 900),
+                                   .delay = (uint16_t)below(world, 700),
+                                   .no_buffers = (uint16_t)below(world, 200),
+                                   .recv_unarmed = (uint16_t)below(world, 200),
+                                   .accept_error = (uint16_t)below(world, 200),
                                    .late = (uint16_t)below(world, 1000)};
     rw_sim_faults_set(core->ring, &faults);
     uint32_t done = 0;
@@ -526,7 +562,8 @@ static void run_seed(uint64_t seed) {
             done++;
         }
         host_step(world, step > calm_after);
-        /* Time is turns here: a slow machine ends nobody's patience, and a listener that is out of descriptors rests for no real time. */
+        /* Time is turns here: a slow machine ends nobody's patience, and a listener that is out of descriptors rests
+         * for no real time. */
         core->clock_start_ms = test_now_ms() - (rated ? step : step / 16);
         if (core->accept_retry_ms) core->accept_retry_ms = core->now_ms;
         host_turn(world->host);
@@ -556,7 +593,8 @@ static void every_peer_gets_exactly_its_own_answers_whatever_the_ring_does(void 
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_peer_gets_exactly_its_own_answers_whatever_the_ring_does)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_peer_gets_exactly_its_own_answers_whatever_the_ring_does)};
     watch_seeds("core_sim_test");
     int failed = cmocka_run_group_tests_name("the core on an unkind ring", tests, NULL, NULL);
     say_seed();

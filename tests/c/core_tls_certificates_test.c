@@ -1,4 +1,5 @@
-/* Certificates beyond one for each name, through the whole core: several kinds of key, stapled OCSP responses, lists of revoked ones. */
+/* Certificates beyond one for each name, through the whole core: several kinds of key, stapled OCSP responses, lists of
+ * revoked ones. */
 #include "tls_fixture.h"
 
 #include <openssl/ocsp.h>
@@ -9,7 +10,8 @@ static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
 
 static void a_client_is_shown_the_kind_of_certificate_that_it_can_use(void **state) {
     struct host *host = host_open(state, DEFAULTS);
-    struct certificate rsa = certificate_for(EVP_RSA_gen(2048), "rsa.test", &ca, NULL), named = certificate_for(EVP_RSA_gen(2048), "named-rsa.test", &ca, "secret");
+    struct certificate rsa = certificate_for(EVP_RSA_gen(2048), "rsa.test", &ca, NULL),
+                       named = certificate_for(EVP_RSA_gen(2048), "named-rsa.test", &ca, "secret");
     struct rw_tls_options second = certificate_options(&rsa), both = certificate_options(&leaf);
     both.also = &second;
     tls_listen(host, &both);
@@ -17,10 +19,13 @@ static void a_client_is_shown_the_kind_of_certificate_that_it_can_use(void **sta
     locked.passphrase = "secret";
     name.also = &locked;
     tls_name(host, "named.test", 1, &name);
-    static const struct { const char *ciphers, *sigalgs, *asked, *shown; } cases[] = {
+    static const struct {
+        const char *ciphers, *sigalgs, *asked, *shown;
+    } cases[] = {
         {"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDSA+SHA256", NULL, "leaf.test"},
         {"ECDHE-RSA-AES128-GCM-SHA256", "RSA-PSS+SHA256:RSA+SHA256", NULL, "rsa.test"},
-        {"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256", "ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256", NULL, "leaf.test"},
+        {"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256", "ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256", NULL,
+         "leaf.test"},
         {"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDSA+SHA256", "named.test", "leaf.test"},
         {"ECDHE-RSA-AES128-GCM-SHA256", "RSA-PSS+SHA256:RSA+SHA256", "named.test", "named-rsa.test"},
     };
@@ -39,7 +44,8 @@ static void a_client_is_shown_the_kind_of_certificate_that_it_can_use(void **sta
     certificate_free(&named);
 }
 
-static void expect_mistake(struct host *host, const struct rw_tls_options *options, const char *file, const char *what) {
+static void expect_mistake(struct host *host, const struct rw_tls_options *options, const char *file,
+                           const char *what) {
     char error[512];
     assert_int_equal(rw_core_listener_tls(host->core, 4, options, error, sizeof error), RW_ERR_INVALID);
     if (!strstr(error, file) || !strstr(error, what)) fail_msg("'%s' does not say '%s' of '%s'", error, what, file);
@@ -47,7 +53,8 @@ static void expect_mistake(struct host *host, const struct rw_tls_options *optio
 
 static void a_second_certificate_must_be_of_another_kind_and_whole(void **state) {
     struct host *host = host_open(state, DEFAULTS);
-    struct certificate same = certificate_make("same.test", &ca), rsa = certificate_for(EVP_RSA_gen(2048), "rsa.test", &ca, NULL);
+    struct certificate same = certificate_make("same.test", &ca),
+                       rsa = certificate_for(EVP_RSA_gen(2048), "rsa.test", &ca, NULL);
     struct rw_tls_options second = certificate_options(&same), first = certificate_options(&leaf);
     first.also = &second;
     expect_mistake(host, &first, same.cert_file.path, "same kind of key");
@@ -63,7 +70,8 @@ static void a_second_certificate_must_be_of_another_kind_and_whole(void **state)
     certificate_free(&rsa);
 }
 
-/* The authorities of clients are no part of what the server shows of itself, though one of them has signed its certificate. */
+/* The authorities of clients are no part of what the server shows of itself, though one of them has signed its
+ * certificate. */
 static void only_the_certificates_of_the_file_are_shown(void **state) {
     struct host *host = host_open(state, DEFAULTS);
     struct rw_tls_options options = certificate_options(&leaf);
@@ -114,7 +122,8 @@ static long stapled_serial(struct host *host, int version, const char *ciphers, 
         assert_non_null(response);
         OCSP_BASICRESP *basic = OCSP_response_get1_basic(response);
         ASN1_INTEGER *number;
-        OCSP_id_get0_info(NULL, NULL, NULL, &number, (OCSP_CERTID *)(uintptr_t)OCSP_SINGLERESP_get0_id(OCSP_resp_get0(basic, 0)));
+        OCSP_id_get0_info(NULL, NULL, NULL, &number,
+                          (OCSP_CERTID *)(uintptr_t)OCSP_SINGLERESP_get0_id(OCSP_resp_get0(basic, 0)));
         serial = ASN1_INTEGER_get(number);
         OCSP_BASICRESP_free(basic);
         OCSP_RESPONSE_free(response);
@@ -125,18 +134,22 @@ static long stapled_serial(struct host *host, int version, const char *ciphers, 
     return serial;
 }
 
-static long serial_of(const struct certificate *certificate) { return ASN1_INTEGER_get(X509_get0_serialNumber(certificate->x509)); }
+static long serial_of(const struct certificate *certificate) {
+    return ASN1_INTEGER_get(X509_get0_serialNumber(certificate->x509));
+}
 
 static void a_response_is_stapled_to_its_certificate_while_it_is_good(void **state) {
     struct host *host = host_open(state, DEFAULTS);
     struct certificate rsa = certificate_for(EVP_RSA_gen(2048), "rsa.test", &ca, NULL);
-    struct test_file good = ocsp_of(&leaf, 3600), good_rsa = ocsp_of(&rsa, 3600), old = ocsp_of(&rsa, -3600), text = test_file_with("no OCSP");
+    struct test_file good = ocsp_of(&leaf, 3600), good_rsa = ocsp_of(&rsa, 3600), old = ocsp_of(&rsa, -3600),
+                     text = test_file_with("no OCSP");
     struct rw_tls_options second = certificate_options(&rsa), first = certificate_options(&leaf);
     first.also = &second;
     first.ocsp_file = good.path;
     second.ocsp_file = good_rsa.path;
     tls_listen(host, &first);
-    static const char ecdsa[] = "ECDHE-ECDSA-AES128-GCM-SHA256", rsa_cipher[] = "ECDHE-RSA-AES128-GCM-SHA256", rsa_sigalgs[] = "RSA-PSS+SHA256:RSA+SHA256";
+    static const char ecdsa[] = "ECDHE-ECDSA-AES128-GCM-SHA256", rsa_cipher[] = "ECDHE-RSA-AES128-GCM-SHA256",
+                      rsa_sigalgs[] = "RSA-PSS+SHA256:RSA+SHA256";
     for (int i = 0; i < 2; i++) {
         assert_int_equal(stapled_serial(host, versions[i], ecdsa, "ECDSA+SHA256", 1), serial_of(&leaf));
         assert_int_equal(stapled_serial(host, versions[i], ecdsa, "ECDSA+SHA256", 0), 0);
@@ -203,8 +216,10 @@ static int is_let_in(struct host *host, SSL_CTX *context, SSL_SESSION *session) 
 
 static void a_revoked_client_certificate_is_refused_whatever_its_session(void **state) {
     struct host *host = host_open(state, DEFAULTS);
-    struct certificate friend = certificate_make("friend.test", &ca), revoked = certificate_make("revoked.test", &ca), other_ca = certificate_make("Other CA", NULL);
-    struct test_file none = crl_of(&ca, NULL), one = crl_of(&ca, &revoked), foreign = crl_of(&other_ca, &revoked), text = test_file_with("no CRL");
+    struct certificate friend = certificate_make("friend.test", &ca), revoked = certificate_make("revoked.test", &ca),
+                       other_ca = certificate_make("Other CA", NULL);
+    struct test_file none = crl_of(&ca, NULL), one = crl_of(&ca, &revoked), foreign = crl_of(&other_ca, &revoked),
+                     text = test_file_with("no CRL");
     struct rw_tls_options options = certificate_options(&leaf);
     options.ca_file = ca.cert_file.path;
     for (int i = 0; i < 2; i++) {

@@ -11,7 +11,8 @@ static void get_once(struct host *host, struct peer *peer) {
 }
 
 /* ret: whether the second of two connections resumed the session of the first */
-static int resumes(struct host *first, struct host *second, SSL_CTX *context, const char *first_name, const char *second_name) {
+static int resumes(struct host *first, struct host *second, SSL_CTX *context, const char *first_name,
+                   const char *second_name) {
     struct peer *peer = tls_open(first, context, first_name);
     get_once(first, peer);
     SSL_SESSION *session = SSL_get1_session(tls_of(peer)->ssl);
@@ -105,8 +106,16 @@ static struct host *shared_host(int32_t shm_fd, uint32_t worker) {
     struct host *host = host_open_with(RW_BACKEND_SIM, &config);
     /* host_open_with() makes cores without shared memory; this one is to have it. */
     rw_core_destroy(host->core);
-    config = (struct rw_core_config){.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_SIM, .max_connections = 64, .ring_entries = 256, .sqpoll_cpu = -1,
-                                     .wake_fd = -1, .inbox_fd_first = -1, .shm_fd = shm_fd, .worker_index = worker, .worker_count = 2};
+    config = (struct rw_core_config){.abi_version = RW_ABI_VERSION,
+                                     .backend = RW_BACKEND_SIM,
+                                     .max_connections = 64,
+                                     .ring_entries = 256,
+                                     .sqpoll_cpu = -1,
+                                     .wake_fd = -1,
+                                     .inbox_fd_first = -1,
+                                     .shm_fd = shm_fd,
+                                     .worker_index = worker,
+                                     .worker_count = 2};
     char error[256];
     host->core = rw_core_create(&config, error, sizeof error);
     assert_non_null(host->core);
@@ -141,7 +150,8 @@ static void name(struct host *host, const char *text, uint32_t context, const st
     char error[256];
     struct rw_tls_options options;
     if (certificate) options = certificate_options(certificate);
-    if (rw_core_server_name(host->core, 3, text, context, certificate ? &options : NULL, error, sizeof error) != RW_OK) fail_msg("%s", error);
+    if (rw_core_server_name(host->core, 3, text, context, certificate ? &options : NULL, error, sizeof error) != RW_OK)
+        fail_msg("%s", error);
 }
 
 /* What a client that asks for `asked` is shown, and by which context its requests are told. */
@@ -158,7 +168,8 @@ static void expect_name(struct host *host, SSL_CTX *context, const char *asked, 
 
 static void server_names_choose_the_certificate(void **state) {
     struct host *host = tls_host(state, DEFAULTS);
-    struct certificate exact = certificate_make("exact.test", NULL), wild = certificate_make("wild.test", NULL), newer = certificate_make("newer.test", NULL);
+    struct certificate exact = certificate_make("exact.test", NULL), wild = certificate_make("wild.test", NULL),
+                       newer = certificate_make("newer.test", NULL);
     name(host, "a.Example.com", 1, &exact);
     name(host, "*.example.com", 65535, &wild);
     SSL_CTX *contexts[] = {client12, client13};
@@ -300,7 +311,8 @@ static int is_admitted(struct host *host, SSL_CTX *context, const char *asked) {
 
 static void clients_must_show_a_certificate_of_the_ca(void **state) {
     struct host *host = host_open(state, DEFAULTS);
-    struct certificate friend = certificate_make("friend.test", &ca), stranger = certificate_make("stranger.test", NULL);
+    struct certificate friend = certificate_make("friend.test", &ca),
+                       stranger = certificate_make("stranger.test", NULL);
     struct rw_tls_options options = certificate_options(&leaf);
     options.ca_file = ca.cert_file.path;
     tls_listen(host, &options);
@@ -356,16 +368,24 @@ static void a_session_does_not_get_past_the_client_certificates_of_another_name(
 
 static void alpn_is_http_1_or_refused(void **state) {
     struct host *host = tls_host(state, DEFAULTS);
-    static const struct { const char *offered, *chosen; } cases[] = {
-        {"\x08http/1.1", "http/1.1"}, {"\x02h2\x08http/1.1", "http/1.1"}, {"\x08http/1.0", "http/1.0"}, {"\x08http/1.0\x08http/1.1", "http/1.1"}, {"\x02h2", NULL},
+    static const struct {
+        const char *offered, *chosen;
+    } cases[] = {
+        {"\x08http/1.1", "http/1.1"},
+        {"\x02h2\x08http/1.1", "http/1.1"},
+        {"\x08http/1.0", "http/1.0"},
+        {"\x08http/1.0\x08http/1.1", "http/1.1"},
+        {"\x02h2", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct peer *peer = tls_connect(host, i & 1 ? client12 : client13, NULL);
-        SSL_set_alpn_protos(tls_of(peer)->ssl, (const unsigned char *)cases[i].offered, (unsigned int)strlen(cases[i].offered));
+        SSL_set_alpn_protos(tls_of(peer)->ssl, (const unsigned char *)cases[i].offered,
+                            (unsigned int)strlen(cases[i].offered));
         int shook = tls_shake_hands(host, peer);
         assert_int_equal(shook, cases[i].chosen != NULL);
         if (!shook) {
-            assert_int_equal(ERR_GET_REASON(tls_of(peer)->reason), SSL_AD_REASON_OFFSET + SSL_AD_NO_APPLICATION_PROTOCOL);
+            assert_int_equal(ERR_GET_REASON(tls_of(peer)->reason),
+                             SSL_AD_REASON_OFFSET + SSL_AD_NO_APPLICATION_PROTOCOL);
             continue;
         }
         const unsigned char *chosen;
@@ -382,9 +402,12 @@ static void alpn_is_http_1_or_refused(void **state) {
 static void keys_are_agreed_on_over_three_curves_and_no_finite_field(void **state) {
     struct host *host = tls_host(state, DEFAULTS);
     /* In TLS 1.2 the curve of the certificate must be among those of the client as well. */
-    static const struct { const char *groups; int spoken13, spoken12; } cases[] = {
-        {"X25519", 1, 0}, {"P-256", 1, 1}, {"P-384", 1, 0}, {"X25519:P-256", 1, 1}, {"ffdhe2048:P-384:P-256", 1, 1},
-        {"X448", 0, 0}, {"P-521", 0, 0}, {"ffdhe2048", 0, 0}, {"ffdhe8192", 0, 0},
+    static const struct {
+        const char *groups;
+        int spoken13, spoken12;
+    } cases[] = {
+        {"X25519", 1, 0}, {"P-256", 1, 1}, {"P-384", 1, 0},     {"X25519:P-256", 1, 1}, {"ffdhe2048:P-384:P-256", 1, 1},
+        {"X448", 0, 0},   {"P-521", 0, 0}, {"ffdhe2048", 0, 0}, {"ffdhe8192", 0, 0},
     };
     for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
         int is12 = i & 1, spoken = is12 ? cases[i / 2].spoken12 : cases[i / 2].spoken13;
@@ -445,8 +468,16 @@ static void plain_http_is_told_to_use_https(void **state) {
 
 static void what_is_neither_tls_nor_http_gets_an_alert(void **state) {
     struct host *host = tls_host(state, DEFAULTS);
-    static const char *const texts[] = {"SSH-2.0-x\r\n", "\x80\x2e\x01", "GEX", "\xff", "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "get / http/1.1\r\n",
-                                        "\x16\x05\x01\x01\x02\x03\x04\x05", "\x16zzzzzzzz", "\x17\x03\x03\x01\x01", "\x15\x03\x01\x01\x02\x02\x0a"};
+    static const char *const texts[] = {"SSH-2.0-x\r\n",
+                                        "\x80\x2e\x01",
+                                        "GEX",
+                                        "\xff",
+                                        "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+                                        "get / http/1.1\r\n",
+                                        "\x16\x05\x01\x01\x02\x03\x04\x05",
+                                        "\x16zzzzzzzz",
+                                        "\x17\x03\x03\x01\x01",
+                                        "\x15\x03\x01\x01\x02\x02\x0a"};
     static const uint8_t alert[] = {21, 3, 3, 0, 2, 2, 10};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         struct peer *peer = peer_connect(host);
@@ -483,7 +514,8 @@ static void a_client_may_go_at_any_byte_of_its_hello(void **state) {
     host_close(host);
 }
 
-/* Every octet of a hello wrong, one after the other: an alert, or the end, or a handshake that goes on; never anything worse. */
+/* Every octet of a hello wrong, one after the other: an alert, or the end, or a handshake that goes on; never anything
+ * worse. */
 static void a_hello_may_be_wrong_at_any_byte(void **state) {
     (void)state;
     struct host *host = host_open_with(RW_BACKEND_SIM, DEFAULTS);

@@ -1,4 +1,5 @@
-/* Who is at both ends of a TLS connection, through the whole core: names that ask for client certificates, and requests that name another. */
+/* Who is at both ends of a TLS connection, through the whole core: names that ask for client certificates, and requests
+ * that name another. */
 #include "tls_fixture.h"
 
 static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
@@ -6,8 +7,11 @@ static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
 /* What a request for `named` is answered on a connection. `upgrade`: it is a handshake of a WebSocket */
 static void expect_status(struct host *host, struct peer *peer, const char *named, int upgrade, uint32_t status) {
     char head[512];
-    snprintf(head, sizeof head, "GET /a HTTP/1.1\r\nHost: %s\r\n%s\r\n", named,
-             upgrade ? "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n" : "");
+    snprintf(
+        head, sizeof head, "GET /a HTTP/1.1\r\nHost: %s\r\n%s\r\n", named,
+        upgrade ? "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY
+                  "\r\n"
+                : "");
     peer_send_text(host, peer, head);
     if (status == 200) {
         struct record *request = host_expect(host, RW_EVENT_REQUEST);
@@ -18,7 +22,8 @@ static void expect_status(struct host *host, struct peer *peer, const char *name
     }
 }
 
-static void expect_first_status(struct host *host, SSL_CTX *context, const char *asked, const char *named, uint32_t status) {
+static void expect_first_status(struct host *host, SSL_CTX *context, const char *asked, const char *named,
+                                uint32_t status) {
     for (int upgrade = 0; upgrade < (status == 200 ? 1 : 2); upgrade++) {
         struct peer *peer = tls_open(host, context, asked);
         expect_status(host, peer, named, upgrade, status);
@@ -39,7 +44,8 @@ static void a_name_that_asks_for_a_certificate_is_not_served_on_a_connection_of_
     tls_name(host, "other.test", 4, &other);
     for (int i = 0; i < 2; i++) {
         SSL_CTX *none = tls_client_with(versions[i], NULL), *known = tls_client_with(versions[i], &friend);
-        static const char *const refused[] = {"private.test", "PRIVATE.test:8443", "private.test.", "a.private.test", "other.test"};
+        static const char *const refused[] = {"private.test", "PRIVATE.test:8443", "private.test.", "a.private.test",
+                                              "other.test"};
         for (size_t j = 0; j < sizeof refused / sizeof refused[0]; j++) {
             expect_first_status(host, none, "public.test", refused[j], 421);
             expect_first_status(host, none, "unknown.test", refused[j], 421);
@@ -55,8 +61,10 @@ static void a_name_that_asks_for_a_certificate_is_not_served_on_a_connection_of_
         expect_first_status(host, known, "private.test", "a.private.test:1", 200);
         expect_first_status(host, known, "private.test", "public.test", 200);
         expect_first_status(host, known, "private.test", "other.test", 421);
-        static const char *const served[] = {"public.test", "unknown.test", "127.0.0.1:8443", "[::1]:8443", "a.b.private.test", "localhost"};
-        for (size_t j = 0; j < sizeof served / sizeof served[0]; j++) expect_first_status(host, none, "public.test", served[j], 200);
+        static const char *const served[] = {"public.test", "unknown.test",     "127.0.0.1:8443",
+                                             "[::1]:8443",  "a.b.private.test", "localhost"};
+        for (size_t j = 0; j < sizeof served / sizeof served[0]; j++)
+            expect_first_status(host, none, "public.test", served[j], 200);
         /* Each request of a connection is judged. */
         struct peer *kept = tls_open(host, none, NULL);
         expect_status(host, kept, "public.test", 0, 200);
@@ -161,7 +169,8 @@ static void an_optional_certificate_is_told_and_its_absence_is_not_resumed_where
         struct record *request = host_expect(host, RW_EVENT_REQUEST);
         uint8_t told[2048];
         uint32_t version;
-        int32_t bytes = rw_core_tls(host->core, request->event.slot, request->event.generation, told, sizeof told, &version);
+        int32_t bytes =
+            rw_core_tls(host->core, request->event.slot, request->event.generation, told, sizeof told, &version);
         assert_int_equal(version, versions[i / 2]);
         assert_memory_equal(told, "\x0d\0optional.test", 15);
         assert_int_equal(bytes, 15 + (shows ? i2d_X509(friend.x509, NULL) : 0));
@@ -174,9 +183,12 @@ static void an_optional_certificate_is_told_and_its_absence_is_not_resumed_where
         }
         /* Without room nothing is written, and the length is told all the same. */
         told[0] = 7;
-        assert_int_equal(rw_core_tls(host->core, request->event.slot, request->event.generation, told, 14, &version), bytes);
+        assert_int_equal(rw_core_tls(host->core, request->event.slot, request->event.generation, told, 14, &version),
+                         bytes);
         assert_int_equal(told[0], 7);
-        assert_int_equal(rw_core_tls(host->core, request->event.slot, request->event.generation + 1, told, 14, &version), RW_ERR_STALE);
+        assert_int_equal(
+            rw_core_tls(host->core, request->event.slot, request->event.generation + 1, told, 14, &version),
+            RW_ERR_STALE);
         host_respond(host, &request->event, 200, "", "");
         peer_expect_response(host, peer, 200, "");
         SSL_SESSION *session = SSL_get1_session(tls_of(peer)->ssl);

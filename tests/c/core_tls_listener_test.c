@@ -1,4 +1,5 @@
-/* Listeners that speak TLS: what comes before it, bodies offered over it, and what is left of it when the listener stops. */
+/* Listeners that speak TLS: what comes before it, bodies offered over it, and what is left of it when the listener
+ * stops. */
 #include "tls_fixture.h"
 
 static void a_header_of_the_proxy_comes_before_tls(void **state) {
@@ -40,7 +41,10 @@ static void a_header_of_the_proxy_comes_before_tls(void **state) {
 
 static int32_t host_try(struct host *host, const struct rw_event *request, const void *data, size_t bytes) {
     host_flush(host);
-    struct rw_command record = {.type = RW_COMMAND_RESPOND_TRY, .slot = request->slot, .generation = request->generation, .request = request->arg1 >> 16};
+    struct rw_command record = {.type = RW_COMMAND_RESPOND_TRY,
+                                .slot = request->slot,
+                                .generation = request->generation,
+                                .request = request->arg1 >> 16};
     return rw_core_command(host->core, &record, data, bytes);
 }
 
@@ -55,7 +59,10 @@ static void an_offered_body_is_taken_over_tls_as_far_as_the_client_takes_it(void
     assert_true(tls_shake_hands(host, peer));
     peer_send_text(host, peer, GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = BYTES}, "", 0);
+    host_answer(
+        host, &request,
+        (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = BYTES},
+        "", 0);
     const struct rw_slot *slot = rw_core_slot(host->core, request.slot);
     uint32_t at = 0, refusals = 0;
     while (at < BYTES) {

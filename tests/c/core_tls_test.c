@@ -1,4 +1,5 @@
-/* TLS through the whole core: a client's ciphertext in, events to the host, commands of the host, ciphertext on the wire. */
+/* TLS through the whole core: a client's ciphertext in, events to the host, commands of the host, ciphertext on the
+ * wire. */
 #include "connection.h"
 #include "tls.h"
 #include "tls_fixture.h"
@@ -43,7 +44,8 @@ static void take_body(struct host *host, struct peer *peer, const uint8_t *body,
         assert_memory_equal(part->payload, body + at, part->event.bytes);
         at += part->event.bytes;
         assert_int_equal(part->event.flags, at == bytes ? RW_BODY_END : 0);
-        host_answer(host, &part->event, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .arg0 = part->event.bytes}, NULL, 0);
+        host_answer(host, &part->event, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .arg0 = part->event.bytes},
+                    NULL, 0);
     }
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND, .arg0 = 200}, body, bytes);
     peer_expect_head(host, peer, 200);
@@ -72,7 +74,10 @@ static void small_pieces_share_records(void **state) {
     struct peer *peer = tls_open(host, client13, NULL);
     peer_send_text(host, peer, GET("/"));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 60000}, "", 0);
+    host_answer(
+        host, &request,
+        (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .flags = RW_RESPOND_SIZED, .arg0 = 200, .arg1 = 60000},
+        "", 0);
     uint8_t piece[600];
     uint64_t before = host->core->stats->bytes_out;
     for (int i = 0; i < 100; i++) {
@@ -146,7 +151,9 @@ static void a_publish_reaches_subscribers_over_tls(void **state) {
     host_close(host);
 }
 
-static const struct rw_slot *slot_of(const struct host *host, const struct rw_event *event) { return rw_core_slot(host->core, event->slot); }
+static const struct rw_slot *slot_of(const struct host *host, const struct rw_event *event) {
+    return rw_core_slot(host->core, event->slot);
+}
 
 /* Its two buffers of 16 KiB go when nothing is in them: connections at rest cost less than half. */
 static void openssl_gives_its_buffers_back(void **state) {
@@ -160,7 +167,9 @@ static void openssl_gives_its_buffers_back(void **state) {
 
 /* The peer takes nothing: what is queued counts as plain bytes until the ciphertext for it was taken whole. */
 static void backpressure_counts_plain_bytes_and_drains(void **state) {
-    struct host *host = tls_ws_host(state, client13, (struct rw_behavior){.max_backpressure_bytes = 100000, .flags = RW_BEHAVIOR_WANTS_DROPPED | RW_BEHAVIOR_WANTS_DRAIN});
+    struct host *host = tls_ws_host(state, client13,
+                                    (struct rw_behavior){.max_backpressure_bytes = 100000,
+                                                         .flags = RW_BEHAVIOR_WANTS_DROPPED | RW_BEHAVIOR_WANTS_DRAIN});
     struct rw_event open;
     struct peer *peer = peer_open_ws(host, 7, &open);
     host_turns(host, 3);
@@ -249,7 +258,10 @@ static void a_ring_that_cuts_and_delays_changes_nothing(void **state) {
         struct rw_tls_options options = certificate_options(&leaf);
         tls_listen(host, &options);
         host_behavior(host, 7, PLAIN);
-        rw_sim_faults_set(host->core->ring, &(struct rw_sim_faults){.recv_split = 400, .send_split = 400, .delay = 300, .no_buffers = 30, .recv_unarmed = 30, .late = 300});
+        rw_sim_faults_set(
+            host->core->ring,
+            &(struct rw_sim_faults){
+                .recv_split = 400, .send_split = 400, .delay = 300, .no_buffers = 30, .recv_unarmed = 30, .late = 300});
         dressing = seed & 1 ? client12 : client13;
         host->dress = dress;
         struct rw_event open;
@@ -287,7 +299,8 @@ static void the_core_says_close_notify_before_it_closes(void **state) {
 
 static void close_notify_of_the_client_is_its_end_of_stream(void **state) {
     struct host *host = tls_host(state, DEFAULTS);
-    struct peer *idle = tls_open(host, client13, NULL), *waiting = tls_open(host, client13, NULL), *bare = tls_open(host, client12, NULL);
+    struct peer *idle = tls_open(host, client13, NULL), *waiting = tls_open(host, client13, NULL),
+                *bare = tls_open(host, client12, NULL);
     (void)SSL_shutdown(tls_of(idle)->ssl);
     tls_push(host, idle);
     peer_expect_end(host, idle);
@@ -404,7 +417,8 @@ static void drain_and_terminate_are_safe_at_any_moment(void **state) {
     struct rw_event open;
     (void)peer_open_ws(host, 7, &open);
     host->dress = NULL;
-    struct peer *silent = peer_connect(host), *half_way = tls_connect(host, client13, NULL), *idle = tls_open(host, client13, NULL);
+    struct peer *silent = peer_connect(host), *half_way = tls_connect(host, client13, NULL),
+                *idle = tls_open(host, client13, NULL);
     uint8_t hello[1024];
     size_t bytes = hello_of(client13, hello, sizeof hello);
     struct peer *part = peer_connect(host);

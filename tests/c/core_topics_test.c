@@ -36,7 +36,8 @@ static void a_publish_reaches_subscribers_in_order_with_what_is_sent_to_them(voi
     host_close(host);
 }
 
-/* Topics interleave in one log, frames of several sizes cross its end, direct sends fall between: every subscriber's stream is exactly its own. */
+/* Topics interleave in one log, frames of several sizes cross its end, direct sends fall between: every subscriber's
+ * stream is exactly its own. */
 static void merged_segments_of_the_publish_log_are_each_subscribers_own_stream(void **state) {
     enum { PEERS = 6, ROUNDS = 400 };
     static const char *topics[] = {"t0", "t1", "t2"};
@@ -83,7 +84,9 @@ static void merged_segments_of_the_publish_log_are_each_subscribers_own_stream(v
 
 static void a_slow_subscriber_drops_whole_messages_and_costs_bounded_memory(void **state) {
     enum { MESSAGES = 1000, BYTES = 98, LIMIT = 10000 };
-    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = LIMIT, .flags = RW_BEHAVIOR_WANTS_DROPPED | RW_BEHAVIOR_WANTS_DRAIN});
+    struct host *host =
+        ws_host(state, (struct rw_behavior){.max_backpressure_bytes = LIMIT,
+                                            .flags = RW_BEHAVIOR_WANTS_DROPPED | RW_BEHAVIOR_WANTS_DRAIN});
     struct rw_event slow, fast;
     struct peer *slow_peer = peer_open_ws(host, 7, &slow), *fast_peer = peer_open_ws(host, 7, &fast);
     host_topic(host, &slow, RW_COMMAND_SUBSCRIBE, "t");
@@ -119,10 +122,12 @@ static void a_slow_subscriber_drops_whole_messages_and_costs_bounded_memory(void
     host_close(host);
 }
 
-/* Closing a member in the middle of a fan-out moves the last one into its place: nobody may be left out or served twice. */
+/* Closing a member in the middle of a fan-out moves the last one into its place: nobody may be left out or served
+ * twice. */
 static void slow_subscribers_are_closed_in_the_middle_of_a_publish(void **state) {
     enum { PEERS = 12, BYTES = 500 };
-    struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = 1200, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
+    struct host *host = ws_host(
+        state, (struct rw_behavior){.max_backpressure_bytes = 1200, .flags = RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE});
     struct rw_event open[PEERS];
     struct peer *peers[PEERS];
     uint8_t payload[BYTES];
@@ -145,13 +150,15 @@ static void slow_subscribers_are_closed_in_the_middle_of_a_publish(void **state)
     assert_int_equal(host->core->stats->closes_backpressure, closed);
     assert_int_equal(rw_core_subscribers(host->core, (const uint8_t *)"t", 1), PEERS / 3);
     for (uint32_t i = 1; i < PEERS; i += 3) {
-        for (uint32_t round = 0; round < 6; round++) peer_expect_frame(host, peers[i], FIN_BINARY, payload, sizeof payload);
+        for (uint32_t round = 0; round < 6; round++)
+            peer_expect_frame(host, peers[i], FIN_BINARY, payload, sizeof payload);
         peer_expect_silence(host, peers[i]);
     }
     host_close(host);
 }
 
-/* A burst within one tick is tried on the kernel before it counts as backpressure; what is dropped is counted, what comes is in order. */
+/* A burst within one tick is tried on the kernel before it counts as backpressure; what is dropped is counted, what
+ * comes is in order. */
 static void a_burst_is_delivered_in_order_or_dropped_and_counted(void **state) {
     enum { MESSAGES = 3000, BYTES = 1500, LIMIT = 50000 };
     struct host *host = ws_host(state, (struct rw_behavior){.max_backpressure_bytes = LIMIT});

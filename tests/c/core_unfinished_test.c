@@ -1,4 +1,5 @@
-/* The budget for what clients have begun and not finished: who is refused, who is not, and that all of it is given back. */
+/* The budget for what clients have begun and not finished: who is refused, who is not, and that all of it is given
+ * back. */
 #include "core_fixture.h"
 
 #define KIB 1024u
@@ -45,7 +46,10 @@ static size_t take_bodies(struct host *host, enum taking taking, uint32_t *abort
         bytes += event->bytes;
         if (event->flags & RW_BODY_END) ++*ends;
         uint16_t flags = taking == KEPT ? RW_BODY_KEPT : 0;
-        if (taking != NOT_TAKEN && event->bytes) host_answer(host, event, (struct rw_command){.type = RW_COMMAND_BODY_ACK, .flags = flags, .arg0 = event->bytes}, NULL, 0);
+        if (taking != NOT_TAKEN && event->bytes)
+            host_answer(host, event,
+                        (struct rw_command){.type = RW_COMMAND_BODY_ACK, .flags = flags, .arg0 = event->bytes}, NULL,
+                        0);
     }
     return bytes;
 }
@@ -65,7 +69,8 @@ static size_t take_all(struct host *host, enum taking taking, uint32_t *aborts, 
 }
 
 /* Send so much of a body as the core takes, in pieces, and take it. ret: bytes that came */
-static size_t upload(struct host *host, struct peer *peer, size_t bytes, enum taking taking, uint32_t *aborts, uint32_t *ends) {
+static size_t upload(struct host *host, struct peer *peer, size_t bytes, enum taking taking, uint32_t *aborts,
+                     uint32_t *ends) {
     size_t came = 0;
     for (size_t sent = 0; sent < bytes && *aborts == 0;) {
         size_t piece = bytes - sent < PIECE_BYTES ? bytes - sent : PIECE_BYTES;
@@ -213,7 +218,9 @@ static void a_client_that_leaves_and_one_that_is_cut_off_give_back_what_they_hel
     struct rw_event request = {0};
     for (size_t i = 0; i < host->log_count; i++) {
         const struct rw_event *event = &host->log[i].event;
-        if (event->type == RW_EVENT_BODY && event->bytes && rw_slot_pool_get(&host->core->pool, event->slot, event->generation)) request = *event;
+        if (event->type == RW_EVENT_BODY && event->bytes &&
+            rw_slot_pool_get(&host->core->pool, event->slot, event->generation))
+            request = *event;
     }
     assert_int_equal(request.type, RW_EVENT_BODY);
     host_respond(host, &request, 200, "", "enough");
@@ -277,7 +284,8 @@ static void unfinished_messages_share_the_budget_and_small_ones_get_through(void
     struct rw_event open;
     for (uint32_t i = 0; i < SENDERS; i++) peers[i] = peer_open_ws(host, 7, &open);
     struct peer *small = peer_open_ws(host, 7, &open);
-    for (uint32_t i = 0; i < SENDERS; i++) send_part(host, peers[i], i % 2 ? FIN_BINARY : 0x02, 256 * KIB, 256 * KIB - 100);
+    for (uint32_t i = 0; i < SENDERS; i++)
+        send_part(host, peers[i], i % 2 ? FIN_BINARY : 0x02, 256 * KIB, 256 * KIB - 100);
     host_turns(host, 200);
     assert_true(unfinished(host) <= BUDGET_KIB * KIB);
     uint32_t refused = 0;

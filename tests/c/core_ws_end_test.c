@@ -2,7 +2,8 @@
 #include "core_fixture.h"
 #include "ws.h"
 
-static void expect_close_of(struct host *host, struct peer *peer, uint32_t code, const char *reason, enum rw_close_cause cause) {
+static void expect_close_of(struct host *host, struct peer *peer, uint32_t code, const char *reason,
+                            enum rw_close_cause cause) {
     uint8_t payload[125] = {(uint8_t)(code >> 8), (uint8_t)code};
     memcpy(payload + 2, reason, strlen(reason));
     peer_expect_frame(host, peer, FIN_CLOSE, payload, 2 + strlen(reason));
@@ -26,12 +27,17 @@ static void what_was_answered_goes_out_before_the_close_of_a_refused_frame(void 
         {1002, RW_CLOSE_PROTOCOL_ERROR, "", BAD("\x80\x80\0\0\0\0")},
         {1002, RW_CLOSE_PROTOCOL_ERROR, "", BAD("\x88\x82\0\0\0\0\x03\xED")},
         {1007, RW_CLOSE_INVALID_UTF8, "text that is not UTF-8", BAD("\x81\x81\0\0\0\0\xFF")},
-        {1007, RW_CLOSE_INVALID_UTF8, "text that is not UTF-8", BAD("\x81\xE4\0\0\0\0" "abc\xC0")},
-        {1007, RW_CLOSE_INVALID_UTF8, "text that is not UTF-8", BAD("\x81\x82\0\0\0\0" "a\xC3")},
+        {1007, RW_CLOSE_INVALID_UTF8, "text that is not UTF-8",
+         BAD("\x81\xE4\0\0\0\0"
+             "abc\xC0")},
+        {1007, RW_CLOSE_INVALID_UTF8, "text that is not UTF-8",
+         BAD("\x81\x82\0\0\0\0"
+             "a\xC3")},
         {1009, RW_CLOSE_TOO_BIG, "", BAD("\x82\xFE\x03\xE9\0\0\0\0")},
         {1009, RW_CLOSE_TOO_BIG, "", BAD("\x02\x81\0\0\0\0x\x80\xFE\x03\xE8\0\0\0\0")},
     };
-    struct host *host = ws_host(state, (struct rw_behavior){.max_payload_bytes = 1000, .flags = RW_BEHAVIOR_WANTS_PING});
+    struct host *host =
+        ws_host(state, (struct rw_behavior){.max_payload_bytes = 1000, .flags = RW_BEHAVIOR_WANTS_PING});
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct rw_event open;
         struct peer *peer = peer_open_ws(host, 7, &open);
@@ -69,7 +75,8 @@ static void what_was_answered_goes_out_before_the_close_for_a_rate(void **state)
     for (uint32_t i = 0; i < 50; i++) count += ws_client_frame(bytes + count, FIN_TEXT, "x", 1);
     peer_send(host, peer, bytes, count);
     uint32_t heard = 0;
-    for (struct record *record = host_expect(host, RW_EVENT_MESSAGE); record && record->event.type == RW_EVENT_MESSAGE; record = host_poll(host)) {
+    for (struct record *record = host_expect(host, RW_EVENT_MESSAGE); record && record->event.type == RW_EVENT_MESSAGE;
+         record = host_poll(host)) {
         heard++;
         host_send(host, &open, RW_SEND_TEXT, "y", 1);
     }
@@ -152,7 +159,8 @@ static void pass_time(struct host *host, uint32_t ms) {
     host_turns(host, 2);
 }
 
-/* The peer reads `bytes` more, and no more: the simulated one lets so much through, the real one leaves the rest in its kernel. */
+/* The peer reads `bytes` more, and no more: the simulated one lets so much through, the real one leaves the rest in its
+ * kernel. */
 static void read_some(struct host *host, struct peer *peer, size_t bytes) {
     if (host_is_sim(host)) rw_sim_peer_window(host->core->ring, peer->fd, bytes);
     size_t wanted = peer->in_bytes + bytes;
@@ -176,7 +184,8 @@ static void read_some(struct host *host, struct peer *peer, size_t bytes) {
 enum { LONG = 8 << 20, CLOSE_TIMEOUT_MS = 60000 };
 
 static struct host *slow_host(void **state, uint32_t least_rate, struct rw_behavior behavior) {
-    struct host *host = host_open(state, &(struct rw_core_config){.write_timeout_ms = 100 * CLOSE_TIMEOUT_MS, .min_bytes_per_second = least_rate});
+    struct host *host = host_open(state, &(struct rw_core_config){.write_timeout_ms = 100 * CLOSE_TIMEOUT_MS,
+                                                                  .min_bytes_per_second = least_rate});
     host_behavior(host, 7, behavior);
     return host;
 }

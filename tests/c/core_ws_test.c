@@ -1,4 +1,5 @@
-/* WebSocket through the whole core: frames of a client in, events to the host, commands of the host, frames on the wire (RFC 6455). */
+/* WebSocket through the whole core: frames of a client in, events to the host, commands of the host, frames on the wire
+ * (RFC 6455). */
 #include "core_fixture.h"
 #include "ws.h"
 
@@ -18,26 +19,33 @@ static void close_properly(struct host *host, struct peer *peer) {
 
 /* ---------------------------------------------------------------- handshake */
 
-#define OFFERING(extensions)                                                                                                                    \
-    "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: " extensions \
-    "\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"
+#define OFFERING(extensions)                                                                            \
+    "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: " \
+    "13\r\nSec-WebSocket-Extensions: " extensions "\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"
 
 static void handshakes_that_are_not_quite_right_are_refused(void **state) {
     static const struct {
         uint32_t status;
         const char *text;
     } cases[] = {
-        {400, "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
-        {400, "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2hvcnQ=\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 1\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\nx"},
+        {400, "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+              "13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
+        {400, "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+              "13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
+        {400,
+         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n"},
+        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+              "13\r\nSec-WebSocket-Key: c2hvcnQ=\r\n\r\n"},
+        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " WS_KEY
+              "\r\n\r\n"},
+        {400, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: "
+              "1\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\nx"},
         {400, OFFERING("permessage-deflate; server_max_window_bits=")},
         {400, OFFERING("permessage-deflate; x=\"a b\"")},
         {400, OFFERING("permessage-deflate;")},
         {400, OFFERING("x\r\nSec-WebSocket-Extensions: permessage-deflate x")},
-        {426, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
+        {426, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+              "8\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n"},
     };
     struct host *host = ws_host(state, PLAIN);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -55,7 +63,9 @@ static void handshakes_that_are_not_quite_right_are_refused(void **state) {
 static void a_client_that_speaks_http_1_0_is_told_why_it_gets_no_websocket(void **state) {
     struct host *host = ws_host(state, PLAIN);
     struct peer *peer = peer_connect(host);
-    peer_send_text(host, peer, "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n");
+    peer_send_text(host, peer,
+                   "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+                   "13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n");
     peer_expect_response(host, peer, 400, "Bad Request: a WebSocket handshake needs HTTP/1.1 (RFC 6455, 4.1)");
     peer_expect_end(host, peer);
     host_close(host);
@@ -64,8 +74,10 @@ static void a_client_that_speaks_http_1_0_is_told_why_it_gets_no_websocket(void 
 static void upgrade_is_ignored_where_it_was_not_meant_for_us(void **state) {
     static const char *const requests[] = {
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive\r\nSec-WebSocket-Version: "
+        "13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: "
+        "AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket/13\r\nConnection: Upgrade\r\n\r\n",
         "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade, keep-alive\r\n\r\n",
@@ -111,14 +123,16 @@ static void frames_sent_with_the_handshake_wait_for_the_open_event(void **state)
     peer_send(host, peer, bytes, count);
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
     host_expect_silence(host);
-    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = 7}, "Sec-WebSocket-Protocol: p\r\n", 27);
+    host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = 7},
+                "Sec-WebSocket-Protocol: p\r\n", 27);
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_SEND, .flags = RW_SEND_TEXT}, "greeting", 8);
     host_expect(host, RW_EVENT_OPEN);
     struct record *message = host_expect(host, RW_EVENT_MESSAGE);
     assert_string_equal((char *)message->payload, "first");
     assert_int_equal(message->event.arg0, 7);
     peer_expect_head(host, peer, 101);
-    assert_true(peer_head_has(peer, "Upgrade: websocket") && peer_head_has(peer, "Connection: Upgrade") && peer_head_has(peer, "Sec-WebSocket-Protocol: p"));
+    assert_true(peer_head_has(peer, "Upgrade: websocket") && peer_head_has(peer, "Connection: Upgrade") &&
+                peer_head_has(peer, "Sec-WebSocket-Protocol: p"));
     peer_expect_frame(host, peer, FIN_TEXT, "greeting", 8);
     close_properly(host, peer);
     host_close(host);
@@ -127,7 +141,8 @@ static void frames_sent_with_the_handshake_wait_for_the_open_event(void **state)
 /* ---------------------------------------------------------------- messages */
 
 static void messages_of_every_length_form_come_back_as_they_went(void **state) {
-    static const uint32_t lengths[] = {0, 1, 2, 3, 4, 5, 31, 32, 33, 124, 125, 126, 127, 128, 1000, 8192, 16384, 65535, 65536, 65537, 70000, 300000};
+    static const uint32_t lengths[] = {0,   1,   2,   3,    4,    5,     31,    32,    33,    124,   125,
+                                       126, 127, 128, 1000, 8192, 16384, 65535, 65536, 65537, 70000, 300000};
     struct host *host = ws_host(state, PLAIN);
     struct rw_event open;
     struct peer *peer = peer_open_ws(host, 7, &open);
@@ -140,7 +155,8 @@ static void messages_of_every_length_form_come_back_as_they_went(void **state) {
         peer_send_frame(host, peer, binary ? FIN_BINARY : FIN_TEXT, payload, bytes);
         struct record *message = host_expect(host, RW_EVENT_MESSAGE);
         assert_int_equal(message->event.bytes, bytes);
-        assert_int_equal(message->event.flags, (binary ? RW_WS_BINARY : 0) | (bytes > RW_EVENT_LARGE_BYTES ? RW_EVENT_LARGE : 0));
+        assert_int_equal(message->event.flags,
+                         (binary ? RW_WS_BINARY : 0) | (bytes > RW_EVENT_LARGE_BYTES ? RW_EVENT_LARGE : 0));
         assert_memory_equal(message->payload, payload, bytes);
         host_send(host, &open, binary ? 0 : RW_SEND_TEXT, message->payload, bytes);
         peer_expect_frame(host, peer, binary ? FIN_BINARY : FIN_TEXT, payload, bytes);
@@ -264,25 +280,27 @@ static void violations_close_with_the_code_of_the_rfc_at_the_first_bad_octet(voi
         size_t count;
     } cases[] = {
 #define CASE(code, bytes) {code, bytes, sizeof bytes - 1}
-        CASE(1002, "\x81\x00"),                                   /* not masked */
-        CASE(1002, "\xC1"),                                       /* RSV1 */
-        CASE(1002, "\x83"),                                       /* reserved opcode */
-        CASE(1002, "\x09"),                                       /* a fragmented ping */
-        CASE(1002, "\x89\xFE"),                                   /* a long ping */
-        CASE(1002, "\x80\x80\0\0\0\0"),                           /* continues nothing */
-        CASE(1002, "\x01\x80\0\0\0\0\x81\x80\0\0\0\0"),           /* a new message within another */
-        CASE(1002, "\x81\xFE\x00\x7D"),                           /* not the shortest form */
-        CASE(1002, "\x82\xFF\x80"),                               /* the top bit of the length */
-        CASE(1002, "\x88\x81\0\0\0\0\x03"),                       /* a close of one byte */
-        CASE(1002, "\x88\x82\0\0\0\0\x03\xED"),                   /* 1005 is never sent */
-        CASE(1007, "\x88\x83\0\0\0\0\x03\xE8\xFF"),               /* a reason that is not UTF-8 */
-        CASE(1007, "\x81\x81\0\0\0\0\xFF"),                       /* whole and wrong */
-        CASE(1007, "\x81\xE4\0\0\0\0" "abc\xC0"),                 /* the first bad octet of many to come */
+        CASE(1002, "\x81\x00"),                         /* not masked */
+        CASE(1002, "\xC1"),                             /* RSV1 */
+        CASE(1002, "\x83"),                             /* reserved opcode */
+        CASE(1002, "\x09"),                             /* a fragmented ping */
+        CASE(1002, "\x89\xFE"),                         /* a long ping */
+        CASE(1002, "\x80\x80\0\0\0\0"),                 /* continues nothing */
+        CASE(1002, "\x01\x80\0\0\0\0\x81\x80\0\0\0\0"), /* a new message within another */
+        CASE(1002, "\x81\xFE\x00\x7D"),                 /* not the shortest form */
+        CASE(1002, "\x82\xFF\x80"),                     /* the top bit of the length */
+        CASE(1002, "\x88\x81\0\0\0\0\x03"),             /* a close of one byte */
+        CASE(1002, "\x88\x82\0\0\0\0\x03\xED"),         /* 1005 is never sent */
+        CASE(1007, "\x88\x83\0\0\0\0\x03\xE8\xFF"),     /* a reason that is not UTF-8 */
+        CASE(1007, "\x81\x81\0\0\0\0\xFF"),             /* whole and wrong */
+        CASE(1007, "\x81\xE4\0\0\0\0"
+                   "abc\xC0"),                                     /* the first bad octet of many to come */
         CASE(1007, "\x01\x81\0\0\0\0\xF4\x80\x84\0\0\0\0\x90zzz"), /* above U+10FFFF, across fragments */
-        CASE(1007, "\x81\x82\0\0\0\0" "a\xC3"),                   /* ends within a character */
-        CASE(1009, "\x82\xFE\x03\xE9\0\0\0\0"),                   /* 1001 bytes announced */
+        CASE(1007, "\x81\x82\0\0\0\0"
+                   "a\xC3"),                                            /* ends within a character */
+        CASE(1009, "\x82\xFE\x03\xE9\0\0\0\0"),                         /* 1001 bytes announced */
         CASE(1009, "\x82\xFF\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0\0\0"), /* 2^63-1 announced */
-        CASE(1009, "\x02\x81\0\0\0\0x\x80\xFE\x03\xE8\0\0\0\0"),  /* together too long */
+        CASE(1009, "\x02\x81\0\0\0\0x\x80\xFE\x03\xE8\0\0\0\0"),        /* together too long */
 #undef CASE
     };
     struct host *host = ws_host(state, (struct rw_behavior){.max_payload_bytes = 1000});
@@ -482,7 +500,8 @@ static void a_window_lets_so_much_through_and_then_pauses(void **state) {
     /* All in one piece, so that what is past the window has been received already. A ping counts as a message does. */
     uint8_t bytes[SENT * 16];
     size_t count = 0;
-    for (uint8_t i = 0; i < SENT; i++) count += ws_client_frame(bytes + count, i % 3 == 1 ? FIN_PING : FIN_BINARY, &i, 1);
+    for (uint8_t i = 0; i < SENT; i++)
+        count += ws_client_frame(bytes + count, i % 3 == 1 ? FIN_PING : FIN_BINARY, &i, 1);
     peer_send(host, peer, bytes, count);
     peer_send_frame(host, peer, FIN_CLOSE, "\x03\xE8", 2);
     for (uint8_t i = 0; i < SENT; i++) {
@@ -494,7 +513,8 @@ static void a_window_lets_so_much_through_and_then_pauses(void **state) {
         resume(host, &open, i < SENT / 2 ? WINDOW : 0);
         if (i > SENT / 2) break; /* without end */
     }
-    for (uint8_t i = host->log[host->log_at - 1].payload[0] + 1; i < SENT; i++) host_expect(host, i % 3 == 1 ? RW_EVENT_PING : RW_EVENT_MESSAGE);
+    for (uint8_t i = host->log[host->log_at - 1].payload[0] + 1; i < SENT; i++)
+        host_expect(host, i % 3 == 1 ? RW_EVENT_PING : RW_EVENT_MESSAGE);
     assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg0, 1000);
     host_close(host);
 }
@@ -609,7 +629,8 @@ static void a_lifetime_ends_with_1000_and_an_unanswered_close_with_1006(void **s
 /* As long as a config may say, which is longer than half of what the core's clock counts to before it begins anew. */
 static void thirty_days_are_thirty_days(void **state) {
     enum { DAY_MS = 86400000 };
-    const struct rw_behavior behaviors[] = {{.idle_timeout_ms = 30u * DAY_MS}, {.max_lifetime_ms = 30u * DAY_MS}, {.ping_interval_ms = 30u * DAY_MS}};
+    const struct rw_behavior behaviors[] = {
+        {.idle_timeout_ms = 30u * DAY_MS}, {.max_lifetime_ms = 30u * DAY_MS}, {.ping_interval_ms = 30u * DAY_MS}};
     for (size_t i = 0; i < sizeof behaviors / sizeof behaviors[0]; i++) {
         struct host *host = ws_host(state, behaviors[i]);
         struct rw_event open;
@@ -622,7 +643,8 @@ static void thirty_days_are_thirty_days(void **state) {
         peer_expect_silence(host, peer);
         host->core->clock_start_ms -= DAY_MS + 2000; /* pings wait for a whole second */
         host_turns(host, 3);
-        if (behaviors[i].idle_timeout_ms) assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg1, RW_CLOSE_IDLE);
+        if (behaviors[i].idle_timeout_ms)
+            assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg1, RW_CLOSE_IDLE);
         if (behaviors[i].max_lifetime_ms) peer_expect_frame(host, peer, FIN_CLOSE, "\x03\xE8please reconnect", 18);
         if (behaviors[i].ping_interval_ms) peer_expect_frame(host, peer, FIN_PING, "", 0);
         host_close(host);

@@ -1,5 +1,5 @@
-/* A client of the host that has agreed to permessage-deflate, for tests of the core as a whole. Joins core_fixture.h (bytes, events) and
- * deflate_peer.h (zlib). */
+/* A client of the host that has agreed to permessage-deflate, for tests of the core as a whole. Joins core_fixture.h
+ * (bytes, events) and deflate_peer.h (zlib). */
 #ifndef RW_TEST_DEFLATE_CLIENT_H
 #define RW_TEST_DEFLATE_CLIENT_H
 
@@ -28,16 +28,21 @@ FIXTURE void client_open(struct host *host, struct client *client, uint32_t beha
     client->peer = peer_connect(host);
     peer_send_text(host, client->peer, WS_REQUEST);
     struct record *request = host_expect(host, RW_EVENT_REQUEST);
-    host_answer(host, &request->event, (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = behavior, .arg1 = (uint32_t)strlen(offer)}, offer, strlen(offer));
+    host_answer(host, &request->event,
+                (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = behavior, .arg1 = (uint32_t)strlen(offer)},
+                offer, strlen(offer));
     client->open = host_expect(host, RW_EVENT_OPEN)->event;
     peer_expect_head(host, client->peer, 101);
     const char *head = client->peer->head;
-    zlib_peer_begin(&client->zlib, (int)window_in(head, "client_max_window_bits="), (int)window_in(head, "server_max_window_bits="));
+    zlib_peer_begin(&client->zlib, (int)window_in(head, "client_max_window_bits="),
+                    (int)window_in(head, "server_max_window_bits="));
     client->zlib.send_takeover = !strstr(head, "client_no_context_takeover");
     client->zlib.receive_takeover = !strstr(head, "server_no_context_takeover");
 }
 
-FIXTURE struct rw_slot_ws *ws_of(struct host *host, const struct client *client) { return &rw_core_slot(host->core, client->open.slot)->as.ws; }
+FIXTURE struct rw_slot_ws *ws_of(struct host *host, const struct client *client) {
+    return &rw_core_slot(host->core, client->open.slot)->as.ws;
+}
 
 FIXTURE void client_send(struct host *host, struct client *client, uint8_t first, const uint8_t *text, size_t bytes) {
     size_t deflated = zlib_peer_deflate(&client->zlib, text, bytes);
@@ -66,7 +71,8 @@ FIXTURE uint8_t next_frame(struct host *host, struct client *client, const uint8
 }
 
 /* A whole message, compressed or not as `first` says. */
-FIXTURE void client_expect(struct host *host, struct client *client, uint8_t first, const void *text, size_t text_bytes) {
+FIXTURE void client_expect(struct host *host, struct client *client, uint8_t first, const void *text,
+                           size_t text_bytes) {
     const uint8_t *payload;
     size_t bytes;
     assert_int_equal(next_frame(host, client, &payload, &bytes), first);
@@ -81,7 +87,8 @@ FIXTURE void client_expect(struct host *host, struct client *client, uint8_t fir
 
 FIXTURE void client_free(struct client *client) { zlib_peer_end(&client->zlib); }
 
-FIXTURE void expect_message(struct host *host, const struct client *client, const void *text, size_t bytes, uint32_t flags) {
+FIXTURE void expect_message(struct host *host, const struct client *client, const void *text, size_t bytes,
+                            uint32_t flags) {
     struct record *record = host_expect(host, RW_EVENT_MESSAGE);
     assert_int_equal(record->event.slot, client->open.slot);
     assert_int_equal(record->event.bytes, bytes);

@@ -1,4 +1,5 @@
-/* A peer that speaks permessage-deflate with zlib alone (RFC 7692 §7.2), and text for it to carry. For deflate_test.c and core_deflate_test.c. */
+/* A peer that speaks permessage-deflate with zlib alone (RFC 7692 §7.2), and text for it to carry. For deflate_test.c
+ * and core_deflate_test.c. */
 #ifndef RW_TEST_DEFLATE_PEER_H
 #define RW_TEST_DEFLATE_PEER_H
 
@@ -80,14 +81,16 @@ ZLIB_PEER size_t zlib_peer_inflate(struct zlib_peer *peer, const void *data, siz
     return peer->capacity - peer->inflater.avail_out;
 }
 
-ZLIB_PEER void zlib_peer_expect(struct zlib_peer *peer, const void *data, size_t bytes, const void *expected, size_t expected_bytes) {
+ZLIB_PEER void zlib_peer_expect(struct zlib_peer *peer, const void *data, size_t bytes, const void *expected,
+                                size_t expected_bytes) {
     assert_int_equal(zlib_peer_inflate(peer, data, bytes), expected_bytes);
     if (expected_bytes) assert_memory_equal(peer->out, expected, expected_bytes);
 }
 
 /* Text that compresses about as JSON does, different for each seed but with words in common. */
 ZLIB_PEER void fill_text(uint8_t *out, size_t bytes, uint32_t seed) {
-    static const char *const words[] = {"{\"id\":", "\"name\":\"", "\"price\":", "true", "false", "\"},", "null", "\"user-", "updated_at\":", "[]"};
+    static const char *const words[] = {"{\"id\":", "\"name\":\"", "\"price\":", "true",          "false",
+                                        "\"},",     "null",        "\"user-",    "updated_at\":", "[]"};
     size_t at = 0;
     while (at < bytes) {
         seed = seed * 1103515245u + 12345u;

@@ -1,4 +1,5 @@
-/* permessage-deflate by itself: what is agreed to for each offer, and messages in and out against zlib as the peer (RFC 7692). */
+/* permessage-deflate by itself: what is agreed to for each offer, and messages in and out against zlib as the peer (RFC
+ * 7692). */
 #include "deflate.h"
 #include "deflate_peer.h"
 
@@ -15,7 +16,8 @@ static uint8_t *exact_copy(const void *bytes, size_t count) {
 
 /* ---------------------------------------------------------------- negotiation */
 
-static uint32_t negotiate(uint32_t deflate, const char *offer, struct rw_deflate_terms *terms, char answer[RW_DEFLATE_ANSWER_BYTES_MAX + 1]) {
+static uint32_t negotiate(uint32_t deflate, const char *offer, struct rw_deflate_terms *terms,
+                          char answer[RW_DEFLATE_ANSWER_BYTES_MAX + 1]) {
     size_t len = strlen(offer);
     uint8_t *copy = exact_copy(offer, len);
     uint32_t bytes = rw_deflate_negotiate(deflate, copy, len, 1, terms, (uint8_t *)answer);
@@ -61,14 +63,19 @@ static void browsers_and_plain_offers_get_the_answer_of_each_mode(void **state) 
          "permessage-deflate; client_no_context_takeover; server_max_window_bits=13"},
         {COMPRESSOR(14u, 7u), "permessage-deflate; client_no_context_takeover; server_max_window_bits=14",
          "permessage-deflate; client_no_context_takeover; server_max_window_bits=14"},
-        {COMPRESSOR(15u, 8u), "permessage-deflate; client_no_context_takeover", "permessage-deflate; client_no_context_takeover"},
-        {SHARED_COMPRESSOR | DECOMPRESSOR(15u), "permessage-deflate; server_no_context_takeover", "permessage-deflate; server_no_context_takeover"},
-        {SHARED_COMPRESSOR | DECOMPRESSOR(9u), "permessage-deflate; client_max_window_bits=9; server_no_context_takeover",
+        {COMPRESSOR(15u, 8u), "permessage-deflate; client_no_context_takeover",
+         "permessage-deflate; client_no_context_takeover"},
+        {SHARED_COMPRESSOR | DECOMPRESSOR(15u), "permessage-deflate; server_no_context_takeover",
+         "permessage-deflate; server_no_context_takeover"},
+        {SHARED_COMPRESSOR | DECOMPRESSOR(9u),
+         "permessage-deflate; client_max_window_bits=9; server_no_context_takeover",
          "permessage-deflate; client_no_context_takeover; server_no_context_takeover"},
-        {SHARED_COMPRESSOR | DECOMPRESSOR(12u), "permessage-deflate; client_max_window_bits=12; server_no_context_takeover",
+        {SHARED_COMPRESSOR | DECOMPRESSOR(12u),
+         "permessage-deflate; client_max_window_bits=12; server_no_context_takeover",
          "permessage-deflate; client_no_context_takeover; server_no_context_takeover"},
         {DEDICATED, "permessage-deflate", "permessage-deflate"},
-        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(14u), "permessage-deflate; client_max_window_bits=14; server_max_window_bits=11",
+        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(14u),
+         "permessage-deflate; client_max_window_bits=14; server_max_window_bits=11",
          "permessage-deflate; client_no_context_takeover; server_max_window_bits=11"},
         {0, NOTHING, NOTHING},
     };
@@ -89,28 +96,38 @@ static void an_offer_is_kept_to_the_letter(void **state) {
         {DEDICATED, "permessage-deflate; client_no_context_takeover", "permessage-deflate; client_no_context_takeover"},
         {DEDICATED, "permessage-deflate; server_max_window_bits=10", "permessage-deflate; server_max_window_bits=10"},
         {DEDICATED, "permessage-deflate; server_max_window_bits=15", "permessage-deflate; server_max_window_bits=15"},
-        {COMPRESSOR(11u, 4u), "permessage-deflate; server_max_window_bits=14", "permessage-deflate; client_no_context_takeover; server_max_window_bits=11"},
+        {COMPRESSOR(11u, 4u), "permessage-deflate; server_max_window_bits=14",
+         "permessage-deflate; client_no_context_takeover; server_max_window_bits=11"},
         {DEDICATED, "permessage-deflate; client_max_window_bits=10", "permessage-deflate; client_max_window_bits=10"},
         {DEDICATED, "permessage-deflate; client_max_window_bits=8", "permessage-deflate; client_max_window_bits=8"},
-        {DEDICATED, "permessage-deflate; client_max_window_bits=15; server_max_window_bits=9", "permessage-deflate; server_max_window_bits=9"},
+        {DEDICATED, "permessage-deflate; client_max_window_bits=15; server_max_window_bits=9",
+         "permessage-deflate; server_max_window_bits=9"},
         {SHARED, "permessage-deflate; server_max_window_bits=12; client_max_window_bits",
          "permessage-deflate; client_no_context_takeover; server_no_context_takeover; server_max_window_bits=12"},
-        {DEDICATED, "permessage-deflate; server_no_context_takeover; server_max_window_bits=12; client_no_context_takeover; client_max_window_bits=9",
+        {DEDICATED,
+         "permessage-deflate; server_no_context_takeover; server_max_window_bits=12; client_no_context_takeover; "
+         "client_max_window_bits=9",
          "permessage-deflate; client_no_context_takeover; server_no_context_takeover; server_max_window_bits=12"},
         /* Several offers: the first that can be kept. */
-        {DEDICATED, "permessage-deflate; client_max_window_bits; server_max_window_bits=10, permessage-deflate; client_max_window_bits",
+        {DEDICATED,
+         "permessage-deflate; client_max_window_bits; server_max_window_bits=10, permessage-deflate; "
+         "client_max_window_bits",
          "permessage-deflate; server_max_window_bits=10"},
         {DEDICATED, "permessage-deflate; server_max_window_bits=8, permessage-deflate", "permessage-deflate"},
         {DEDICATED, "permessage-deflate; x=1, foo; bar=\"baz\", permessage-deflate; server_no_context_takeover",
          "permessage-deflate; server_no_context_takeover"},
         {DEDICATED, "x-webkit-deflate-frame, permessage-deflate", "permessage-deflate"},
         /* Forms of writing (RFC 6455 §9.1, RFC 9110 §5.6). */
-        {DEDICATED, "permessage-deflate;server_max_window_bits=\"10\"", "permessage-deflate; server_max_window_bits=10"},
-        {DEDICATED, "permessage-deflate;server_max_window_bits=\"1\\0\"", "permessage-deflate; server_max_window_bits=10"},
-        {DEDICATED, " \tpermessage-deflate \t; server_max_window_bits\t= 10 ", "permessage-deflate; server_max_window_bits=10"},
+        {DEDICATED, "permessage-deflate;server_max_window_bits=\"10\"",
+         "permessage-deflate; server_max_window_bits=10"},
+        {DEDICATED, "permessage-deflate;server_max_window_bits=\"1\\0\"",
+         "permessage-deflate; server_max_window_bits=10"},
+        {DEDICATED, " \tpermessage-deflate \t; server_max_window_bits\t= 10 ",
+         "permessage-deflate; server_max_window_bits=10"},
         {DEDICATED, ", ,permessage-deflate,, ", "permessage-deflate"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_answer(cases[i].deflate, cases[i].offer, cases[i].answer);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_answer(cases[i].deflate, cases[i].offer, cases[i].answer);
 }
 
 /* Of real clients: many refuse, or do not keep to, what they have not offered (RFC 7692 §7.1). */
@@ -123,18 +140,25 @@ static void an_answer_may_be_held_to_what_was_offered(void **state) {
     } cases[] = {
         {SHARED_OUT, "permessage-deflate", "permessage-deflate", 15, 15},
         {SHARED_OUT, BROWSER, "permessage-deflate", 15, 15},
-        {SHARED_OUT, "permessage-deflate; client_max_window_bits=10", "permessage-deflate; client_max_window_bits=10", 10, 15},
-        {SHARED_OUT, "permessage-deflate; client_no_context_takeover", "permessage-deflate; client_no_context_takeover", 0, 15},
+        {SHARED_OUT, "permessage-deflate; client_max_window_bits=10", "permessage-deflate; client_max_window_bits=10",
+         10, 15},
+        {SHARED_OUT, "permessage-deflate; client_no_context_takeover", "permessage-deflate; client_no_context_takeover",
+         0, 15},
         {SHARED_OUT, "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
          "permessage-deflate; client_no_context_takeover; server_no_context_takeover", 0, 15},
-        {SHARED_OUT, "permessage-deflate; server_max_window_bits=12", "permessage-deflate; server_max_window_bits=12", 15, 12},
+        {SHARED_OUT, "permessage-deflate; server_max_window_bits=12", "permessage-deflate; server_max_window_bits=12",
+         15, 12},
         {SHARED | ONLY_OFFERED, "permessage-deflate", "permessage-deflate", 15, 15},
-        {SHARED | ONLY_OFFERED, "permessage-deflate; client_max_window_bits=9", "permessage-deflate; client_max_window_bits=9", 9, 15},
+        {SHARED | ONLY_OFFERED, "permessage-deflate; client_max_window_bits=9",
+         "permessage-deflate; client_max_window_bits=9", 9, 15},
         {COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED, "permessage-deflate", "permessage-deflate", 15, 11},
-        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED, BROWSER, "permessage-deflate; client_max_window_bits=11", 11, 11},
-        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED, "permessage-deflate; server_max_window_bits=14; client_max_window_bits=9",
+        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED, BROWSER,
+         "permessage-deflate; client_max_window_bits=11", 11, 11},
+        {COMPRESSOR(11u, 4u) | DECOMPRESSOR(11u) | ONLY_OFFERED,
+         "permessage-deflate; server_max_window_bits=14; client_max_window_bits=9",
          "permessage-deflate; client_max_window_bits=9; server_max_window_bits=11", 9, 11},
-        {DEDICATED | ONLY_OFFERED, "permessage-deflate; server_no_context_takeover", "permessage-deflate; server_no_context_takeover", 15, 15},
+        {DEDICATED | ONLY_OFFERED, "permessage-deflate; server_no_context_takeover",
+         "permessage-deflate; server_no_context_takeover", 15, 15},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct rw_deflate_terms terms;
@@ -148,7 +172,8 @@ static void an_answer_may_be_held_to_what_was_offered(void **state) {
 
 static void without_a_window_for_the_client_only_what_needs_none_is_agreed_to(void **state) {
     (void)state;
-    static const char offers[] = "permessage-deflate; client_max_window_bits, permessage-deflate; client_no_context_takeover";
+    static const char offers[] =
+        "permessage-deflate; client_max_window_bits, permessage-deflate; client_no_context_takeover";
     struct rw_deflate_terms terms;
     uint8_t answer[RW_DEFLATE_ANSWER_BYTES_MAX];
     assert_int_equal(rw_deflate_negotiate(SHARED_OUT, (const uint8_t *)BROWSER, strlen(BROWSER), 0, &terms, answer), 0);
@@ -161,17 +186,30 @@ static void without_a_window_for_the_client_only_what_needs_none_is_agreed_to(vo
 static void an_offer_that_cannot_be_kept_is_declined(void **state) {
     (void)state;
     static const char *const offers[] = {
-        "", " ", ",", "deflate", "permessage-deflate2", "Permessage-Deflate", "x-webkit-deflate-frame",
+        "",
+        " ",
+        ",",
+        "deflate",
+        "permessage-deflate2",
+        "Permessage-Deflate",
+        "x-webkit-deflate-frame",
         "permessage-deflate; server_max_window_bits=8", /* zlib cannot */
-        "permessage-deflate; unknown", "permessage-deflate; unknown=1; client_max_window_bits",
+        "permessage-deflate; unknown",
+        "permessage-deflate; unknown=1; client_max_window_bits",
         "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
         "permessage-deflate; client_max_window_bits; client_max_window_bits=10",
-        "permessage-deflate; server_no_context_takeover=1", "permessage-deflate; client_no_context_takeover=true",
-        "permessage-deflate; server_max_window_bits", "permessage-deflate; server_max_window_bits=7",
-        "permessage-deflate; server_max_window_bits=16", "permessage-deflate; server_max_window_bits=09",
-        "permessage-deflate; server_max_window_bits=010", "permessage-deflate; server_max_window_bits=1000000000000010",
-        "permessage-deflate; server_max_window_bits=-9", "permessage-deflate; server_max_window_bits=1a",
-        "permessage-deflate; client_max_window_bits=0", "permessage-deflate; client_max_window_bits=99",
+        "permessage-deflate; server_no_context_takeover=1",
+        "permessage-deflate; client_no_context_takeover=true",
+        "permessage-deflate; server_max_window_bits",
+        "permessage-deflate; server_max_window_bits=7",
+        "permessage-deflate; server_max_window_bits=16",
+        "permessage-deflate; server_max_window_bits=09",
+        "permessage-deflate; server_max_window_bits=010",
+        "permessage-deflate; server_max_window_bits=1000000000000010",
+        "permessage-deflate; server_max_window_bits=-9",
+        "permessage-deflate; server_max_window_bits=1a",
+        "permessage-deflate; client_max_window_bits=0",
+        "permessage-deflate; client_max_window_bits=99",
         "permessage-deflate; SERVER_NO_CONTEXT_TAKEOVER",
     };
     for (size_t i = 0; i < sizeof offers / sizeof *offers; i++) expect_answer(DEDICATED, offers[i], NOTHING);
@@ -180,11 +218,20 @@ static void an_offer_that_cannot_be_kept_is_declined(void **state) {
 static void a_header_that_is_not_well_formed_agrees_to_nothing(void **state) {
     (void)state;
     static const char *const offers[] = {
-        "permessage-deflate;", "permessage-deflate; ", "permessage-deflate; =1", "permessage-deflate; client_max_window_bits=",
-        "permessage-deflate; client_max_window_bits=\"", "permessage-deflate; client_max_window_bits=\"\"",
-        "permessage-deflate; client_max_window_bits=\"10", "permessage-deflate; client_max_window_bits=\"1 0\"",
-        "permessage-deflate; client_max_window_bits=\"10\\", "permessage-deflate client_max_window_bits",
-        "permessage-deflate, foo bar", "permessage-deflate, ;", "permessage-deflate, foo; a=\"b", "permessage-deflate, \xC3\xA9",
+        "permessage-deflate;",
+        "permessage-deflate; ",
+        "permessage-deflate; =1",
+        "permessage-deflate; client_max_window_bits=",
+        "permessage-deflate; client_max_window_bits=\"",
+        "permessage-deflate; client_max_window_bits=\"\"",
+        "permessage-deflate; client_max_window_bits=\"10",
+        "permessage-deflate; client_max_window_bits=\"1 0\"",
+        "permessage-deflate; client_max_window_bits=\"10\\",
+        "permessage-deflate client_max_window_bits",
+        "permessage-deflate, foo bar",
+        "permessage-deflate, ;",
+        "permessage-deflate, foo; a=\"b",
+        "permessage-deflate, \xC3\xA9",
         "permessage-deflate; client_max_window_bits=10 11",
     };
     for (size_t i = 0; i < sizeof offers / sizeof *offers; i++) expect_answer(DEDICATED, offers[i], NOTHING);
@@ -198,7 +245,8 @@ static void terms_say_what_the_answer_says(void **state) {
     assert_true(terms.agreed && terms.compresses && !terms.send_takeover);
     assert_int_equal(terms.send_window, 12);
     assert_int_equal(terms.receive_window, 0);
-    negotiate(COMPRESSOR(13u, 6u) | DECOMPRESSOR(15u), "permessage-deflate; client_max_window_bits=11; server_max_window_bits=14", &terms, answer);
+    negotiate(COMPRESSOR(13u, 6u) | DECOMPRESSOR(15u),
+              "permessage-deflate; client_max_window_bits=11; server_max_window_bits=14", &terms, answer);
     assert_true(terms.agreed && terms.compresses && terms.send_takeover);
     assert_int_equal(terms.send_window, 13);
     assert_int_equal(terms.receive_window, 11);
@@ -248,14 +296,17 @@ static void close_bench(struct bench *bench) {
     free(bench->place);
 }
 
-static enum rw_inflate_result inflate_limited(struct bench *bench, const void *data, size_t bytes, uint64_t limit, struct rw_inflated *out) {
+static enum rw_inflate_result inflate_limited(struct bench *bench, const void *data, size_t bytes, uint64_t limit,
+                                              struct rw_inflated *out) {
     uint8_t *copy = exact_copy(data, bytes);
-    enum rw_inflate_result result = rw_deflate_inflate(bench->core, bench->slot, copy, bytes, bench->place, PLACE_BYTES, limit, out);
+    enum rw_inflate_result result =
+        rw_deflate_inflate(bench->core, bench->slot, copy, bytes, bench->place, PLACE_BYTES, limit, out);
     free(copy);
     return result;
 }
 
-static void expect_inflated(struct bench *bench, const void *data, size_t bytes, const void *expected, size_t expected_bytes) {
+static void expect_inflated(struct bench *bench, const void *data, size_t bytes, const void *expected,
+                            size_t expected_bytes) {
     struct rw_inflated out;
     assert_int_equal(inflate_limited(bench, data, bytes, LIMIT, &out), RW_INFLATE_OK);
     assert_int_equal(out.bytes, expected_bytes);
@@ -275,12 +326,13 @@ static void expect_refused(struct bench *bench, const void *data, size_t bytes, 
 static void the_examples_of_the_rfc_inflate_to_hello(void **state) {
     (void)state;
     struct bench bench = open_bench(DEDICATED, "permessage-deflate");
-    static const uint8_t one_block[] = {0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00};                  /* §7.2.3.1 */
-    static const uint8_t taken_over[] = {0xf2, 0x00, 0x11, 0x00, 0x00};                             /* §7.2.3.2 */
+    static const uint8_t one_block[] = {0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00};                      /* §7.2.3.1 */
+    static const uint8_t taken_over[] = {0xf2, 0x00, 0x11, 0x00, 0x00};                                 /* §7.2.3.2 */
     static const uint8_t stored[] = {0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00}; /* §7.2.3.3 */
-    static const uint8_t final[] = {0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00};                /* §7.2.3.4 */
-    static const uint8_t two_blocks[] = {0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00}; /* §7.2.3.5 */
-    static const uint8_t empty[] = {0x00};                                                           /* §7.2.3.6 */
+    static const uint8_t final[] = {0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00};                    /* §7.2.3.4 */
+    /* §7.2.3.5 */
+    static const uint8_t two_blocks[] = {0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00};
+    static const uint8_t empty[] = {0x00}; /* §7.2.3.6 */
     expect_inflated(&bench, one_block, sizeof one_block, "Hello", 5);
     expect_inflated(&bench, taken_over, sizeof taken_over, "Hello", 5);
     expect_inflated(&bench, stored, sizeof stored, "Hello", 5);
@@ -314,13 +366,13 @@ static void data_that_is_not_a_deflate_stream_is_refused(void **state) {
         uint8_t bytes[8];
         size_t count;
     } cases[] = {
-        {{0x07}, 1},                                     /* a reserved block type */
+        {{0x07}, 1}, /* a reserved block type */
         {{0x06, 0x00}, 2},
-        {{0x00, 0x05, 0x00, 0xfa}, 4},                   /* a stored block whose length is cut off */
-        {{0x00, 0x05, 0x00, 0x00, 0x00, 0x48}, 6},       /* and one whose length does not agree with itself */
-        {{0xf2, 0x48, 0xcd}, 3},                         /* cut off within a block */
-        {{0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07}, 6},       /* no empty block at the end */
-        {{0x02, 0x07, 0x00}, 3},                         /* a distance before the beginning */
+        {{0x00, 0x05, 0x00, 0xfa}, 4},             /* a stored block whose length is cut off */
+        {{0x00, 0x05, 0x00, 0x00, 0x00, 0x48}, 6}, /* and one whose length does not agree with itself */
+        {{0xf2, 0x48, 0xcd}, 3},                   /* cut off within a block */
+        {{0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07}, 6}, /* no empty block at the end */
+        {{0x02, 0x07, 0x00}, 3},                   /* a distance before the beginning */
         {{0xff, 0xff, 0xff, 0xff}, 4},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -371,7 +423,8 @@ static void inflating_ends_at_the_limit(void **state) {
         size_t bomb = zlib_peer_deflate(&peer, zeros, bytes);
         assert_true(bomb * 900 < bytes);
         assert_int_equal(inflate_limited(&bench, peer.out, bomb, limits[i], &out), RW_INFLATE_TOO_BIG);
-        for (uint32_t class = 0; class < RW_BUFFER_CLASSES; class++) assert_int_equal(rw_buffers_stats(bench.core->buffers, class).used, 0);
+        for (uint32_t class = 0; class < RW_BUFFER_CLASSES; class ++)
+            assert_int_equal(rw_buffers_stats(bench.core->buffers, class).used, 0);
         /* Each growth doubles, up to the limit: not one large allocation more. */
         assert_in_range(rw_buffers_stats(bench.core->buffers, RW_BUFFER_LARGE).carved, 0, 5);
         close_bench(&bench);
@@ -405,7 +458,8 @@ static void a_final_block_keeps_to_the_limit_too(void **state) {
         z_stream z = {.next_in = text, .avail_in = (uInt)bytes, .next_out = wire, .avail_out = sizeof wire};
         assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, -15, 8, Z_DEFAULT_STRATEGY), Z_OK);
         assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
-        assert_int_equal(inflate_limited(&bench, wire, sizeof wire - z.avail_out, 100, &out), bytes == 100 ? RW_INFLATE_OK : RW_INFLATE_TOO_BIG);
+        assert_int_equal(inflate_limited(&bench, wire, sizeof wire - z.avail_out, 100, &out),
+                         bytes == 100 ? RW_INFLATE_OK : RW_INFLATE_TOO_BIG);
         deflateEnd(&z);
         close_bench(&bench);
     }
@@ -421,7 +475,8 @@ static void expect_own(struct bench *bench, struct zlib_peer *peer, const uint8_
     rw_buffers_release(bench->core->buffers, out);
 }
 
-static size_t expect_alone(struct bench *bench, struct zlib_peer *peer, uint32_t client_window, const uint8_t *text, size_t bytes) {
+static size_t expect_alone(struct bench *bench, struct zlib_peer *peer, uint32_t client_window, const uint8_t *text,
+                           size_t bytes) {
     rw_buffer out;
     int64_t written = rw_deflate_alone(bench->core, rw_deflate_window(client_window, bytes), text, bytes, &out);
     assert_true(written > 0);
@@ -489,7 +544,8 @@ static void bytes_that_do_not_compress_have_room_in_every_mode(void **state) {
             struct zlib_peer peer;
             zlib_peer_begin(&peer, 15, (int)window);
             for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) expect_own(&bench, &peer, noise, lengths[i]);
-            for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) expect_alone(&bench, &peer, window, noise, lengths[i]);
+            for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+                expect_alone(&bench, &peer, window, noise, lengths[i]);
             zlib_peer_end(&peer);
             close_bench(&bench);
         }
@@ -552,7 +608,8 @@ static void fragments_are_one_stream_wherever_they_are_cut(void **state) {
             size_t used = 0;
             for (size_t i = 0; i < 3; i++) {
                 rw_buffer out;
-                int64_t bytes = rw_deflate_own(bench.core, bench.slot, parts[i], text + cuts[i], cuts[i + 1] - cuts[i], &out);
+                int64_t bytes =
+                    rw_deflate_own(bench.core, bench.slot, parts[i], text + cuts[i], cuts[i + 1] - cuts[i], &out);
                 assert_true(bytes >= 0 && used + (size_t)bytes <= sizeof wire);
                 memcpy(wire + used, rw_buffers_data(bench.core->buffers, out), (size_t)bytes);
                 used += (size_t)bytes;

@@ -1,4 +1,5 @@
-/* Does this code end the process? For asserts and for what AddressSanitizer must catch: it runs in a child with its mouth shut. */
+/* Does this code end the process? For asserts and for what AddressSanitizer must catch: it runs in a child with its
+ * mouth shut. */
 #ifndef RW_TEST_DIES_H
 #define RW_TEST_DIES_H
 

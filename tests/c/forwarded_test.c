@@ -25,7 +25,8 @@ static int32_t last(uint32_t header, const char *value, size_t len, struct rw_fo
 /* What a hop is, as text: an address, or "-". */
 static void expect_hop(const struct rw_forwarded_hop *hop, const char *wanted) {
     char text[INET6_ADDRSTRLEN] = "-";
-    if (hop->address_bytes) assert_non_null(inet_ntop(hop->address_bytes == 4 ? AF_INET : AF_INET6, hop->address, text, sizeof text));
+    if (hop->address_bytes)
+        assert_non_null(inet_ntop(hop->address_bytes == 4 ? AF_INET : AF_INET6, hop->address, text, sizeof text));
     assert_string_equal(text, wanted);
 }
 
@@ -173,8 +174,24 @@ static void elements_that_name_no_address_are_told_as_such(void **state) {
 static void nothing_on_the_left_reaches_what_stands_on_the_right(void **state) {
     (void)state;
     static const char *const forged[] = {
-        "for=10.0.0.1", "for=\"10.0.0.1", "for=\"", "\"", "\\", "\"\\", "for=\"10.0.0.1\\\"", "for=\"a, for=10.0.0.1", ",", "", ";", "for=10.0.0.1,", "\"\"\"", "for=\"\\\\\\\"",
-        "10.0.0.1", "10.0.0.1 ", "[", "[10.0.0.1",
+        "for=10.0.0.1",
+        "for=\"10.0.0.1",
+        "for=\"",
+        "\"",
+        "\\",
+        "\"\\",
+        "for=\"10.0.0.1\\\"",
+        "for=\"a, for=10.0.0.1",
+        ",",
+        "",
+        ";",
+        "for=10.0.0.1,",
+        "\"\"\"",
+        "for=\"\\\\\\\"",
+        "10.0.0.1",
+        "10.0.0.1 ",
+        "[",
+        "[10.0.0.1",
     };
     static const struct {
         uint32_t header;
@@ -197,7 +214,8 @@ static void nothing_on_the_left_reaches_what_stands_on_the_right(void **state) {
     }
 }
 
-/* 64 KiB of the worst: each value is read in a time that grows with its length alone. A quadratic reading would take minutes here. */
+/* 64 KiB of the worst: each value is read in a time that grows with its length alone. A quadratic reading would take
+ * minutes here. */
 static void the_longest_values_are_read_in_linear_time(void **state) {
     (void)state;
     static char value[65535];

@@ -17,8 +17,7 @@ struct guard_page {
 };
 
 /* Room for at least `bytes` before the guard. */
-static inline struct guard_page guard_page_create(size_t bytes)
-{
+static inline struct guard_page guard_page_create(size_t bytes) {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t body = (bytes + page - 1) / page * page;
     struct guard_page guard = {.map_bytes = body + page};
@@ -32,17 +31,14 @@ static inline struct guard_page guard_page_create(size_t bytes)
 }
 
 /* A copy of from[0..len) whose end is the guard. Valid until the next copy. */
-static inline uint8_t *guard_page_copy(const struct guard_page *guard, const void *from, size_t len)
-{
+static inline uint8_t *guard_page_copy(const struct guard_page *guard, const void *from, size_t len) {
     assert(len <= (size_t)(guard->end - guard->map));
     uint8_t *to = guard->end - len;
-    if (len > 0)
-        memcpy(to, from, len);
+    if (len > 0) memcpy(to, from, len);
     return to;
 }
 
-static inline void guard_page_destroy(struct guard_page *guard)
-{
+static inline void guard_page_destroy(struct guard_page *guard) {
     assert(munmap(guard->map, guard->map_bytes) == 0);
     guard->map = NULL;
 }

@@ -1,6 +1,7 @@
 /* Test cases from Markdown: the pages of tests/vectors/http, whose notation valid.md tells.
  *
- * Role: reads one page and calls back for each case. A page that does not follow the notation fails the test: nothing is skipped. */
+ * Role: reads one page and calls back for each case. A page that does not follow the notation fails the test: nothing
+ * is skipped. */
 #ifndef RW_HTTP_VECTORS_H
 #define RW_HTTP_VECTORS_H
 
@@ -31,20 +32,17 @@ struct vector {
     } expectations[VECTOR_EXPECTATIONS_MAX];
 };
 
-static void vector_fail(const struct vector *vector, const char *why, const char *what)
-{
+static void vector_fail(const struct vector *vector, const char *why, const char *what) {
     fail_msg("%s: \"%s\": %s%s%s", vector->page, vector->title, why, what[0] != '\0' ? ": " : "", what);
 }
 
-static void vector_push(struct vector_bytes *out, uint8_t byte)
-{
+static void vector_push(struct vector_bytes *out, uint8_t byte) {
     assert_true(out->bytes < VECTOR_BYTES_MAX);
     out->at[out->bytes++] = byte;
 }
 
 /* Append text[0..len) with its escapes resolved. */
-static void vector_unescape(struct vector *vector, const char *text, size_t len, struct vector_bytes *out)
-{
+static void vector_unescape(struct vector *vector, const char *text, size_t len, struct vector_bytes *out) {
     for (size_t i = 0; i < len; i++) {
         if (text[i] != '\\') {
             vector_push(out, (uint8_t)text[i]);
@@ -53,12 +51,15 @@ static void vector_unescape(struct vector *vector, const char *text, size_t len,
         const char escape = ++i < len ? text[i] : '?';
         char *after = NULL;
         if (escape == 'r' || escape == 'n' || escape == 't' || escape == '0' || escape == '\\') {
-            vector_push(out, escape == 'r' ? '\r' : escape == 'n' ? '\n' : escape == 't' ? '\t' : escape == '0' ? '\0' : '\\');
+            vector_push(out, escape == 'r'   ? '\r'
+                             : escape == 'n' ? '\n'
+                             : escape == 't' ? '\t'
+                             : escape == '0' ? '\0'
+                                             : '\\');
         } else if (escape == 'x' && i + 2 < len) {
             const char digits[3] = {text[i + 1], text[i + 2], '\0'};
             vector_push(out, (uint8_t)strtoul(digits, &after, 16));
-            if (*after != '\0')
-                vector_fail(vector, "bad escape", text);
+            if (*after != '\0') vector_fail(vector, "bad escape", text);
             i += 2;
         } else if (escape == '{') {
             const unsigned long count = strtoul(text + i + 1, &after, 10);
@@ -75,19 +76,17 @@ static void vector_unescape(struct vector *vector, const char *text, size_t len,
 }
 
 /* The value of the nth expectation with this key, or NULL. */
-static const char *vector_expected(const struct vector *vector, const char *key, uint32_t nth)
-{
+static const char *vector_expected(const struct vector *vector, const char *key, uint32_t nth) {
     for (uint32_t i = 0; i < vector->expectation_count; i++) {
-        if (strcmp(vector->expectations[i].key, key) == 0 && nth-- == 0)
-            return vector->expectations[i].value;
+        if (strcmp(vector->expectations[i].key, key) == 0 && nth-- == 0) return vector->expectations[i].value;
     }
     return NULL;
 }
 
 /* `- key: value` */
-static void vector_add_expectation(struct vector *vector, const char *line)
-{
-    static const char *const keys[] = {"result", "method", "target", "host", "flags", "length", "field", "key", "version", "protocol", "origin", "body", "rest", "limits"};
+static void vector_add_expectation(struct vector *vector, const char *line) {
+    static const char *const keys[] = {"result", "method",  "target",   "host",   "flags", "length", "field",
+                                       "key",    "version", "protocol", "origin", "body",  "rest",   "limits"};
     const char *colon = strchr(line, ':');
     assert_true(vector->expectation_count < VECTOR_EXPECTATIONS_MAX);
     if (colon == NULL || (size_t)(colon - line) >= sizeof(vector->expectations[0].key))
@@ -96,31 +95,26 @@ static void vector_add_expectation(struct vector *vector, const char *line)
     memcpy(key, line, (size_t)(colon - line));
     key[colon - line] = '\0';
     bool known = false;
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-        known = known || strcmp(keys[i], key) == 0;
-    if (!known)
-        vector_fail(vector, "unknown outcome", key);
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) known = known || strcmp(keys[i], key) == 0;
+    if (!known) vector_fail(vector, "unknown outcome", key);
     colon++;
-    if (*colon == ' ')
-        colon++;
+    if (*colon == ' ') colon++;
     const size_t bytes = strlen(colon);
     assert_true(bytes < sizeof(vector->expectations[0].value));
     memcpy(vector->expectations[vector->expectation_count++].value, colon, bytes + 1);
 }
 
-static void vector_open_path(char *path, size_t bytes, const char *page)
-{
+static void vector_open_path(char *path, size_t bytes, const char *page) {
     const char *root = getenv("RW_VECTORS");
     const char *slash = strrchr(__FILE__, '/');
-    if (root != NULL)
-        snprintf(path, bytes, "%s/http/%s.md", root, page);
+    if (root != NULL) snprintf(path, bytes, "%s/http/%s.md", root, page);
     else
-        snprintf(path, bytes, "%.*s/../vectors/http/%s.md", slash == NULL ? 1 : (int)(slash - __FILE__), slash == NULL ? "." : __FILE__, page);
+        snprintf(path, bytes, "%.*s/../vectors/http/%s.md", slash == NULL ? 1 : (int)(slash - __FILE__),
+                 slash == NULL ? "." : __FILE__, page);
 }
 
 /* Calls `run` for each case of a page. ret: how many there were */
-static uint32_t vectors_run(const char *page, void (*run)(struct vector *vector))
-{
+static uint32_t vectors_run(const char *page, void (*run)(struct vector *vector)) {
     static struct vector vector;
     static char line[16384];
     char path[1024];
@@ -135,14 +129,11 @@ static uint32_t vectors_run(const char *page, void (*run)(struct vector *vector)
     vector.page = page;
     for (bool more = true; more;) {
         more = fgets(line, sizeof(line), file) != NULL;
-        if (more)
-            line[strcspn(line, "\n")] = '\0';
+        if (more) line[strcspn(line, "\n")] = '\0';
         if (fenced) {
             assert_true(more);
-            if (strcmp(line, "```") == 0)
-                fenced = false;
-            else
-                vector_unescape(&vector, line, strlen(line), &vector.input);
+            if (strcmp(line, "```") == 0) fenced = false;
+            else vector_unescape(&vector, line, strlen(line), &vector.input);
         } else if (!more || strncmp(line, "## ", 3) == 0) {
             if (titled) {
                 if (!has_input || vector_expected(&vector, "result", 0) == NULL)

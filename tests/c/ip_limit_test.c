@@ -17,7 +17,8 @@
 #include "trusted.h"
 
 static void v4(uint8_t ip[16], uint32_t number) {
-    const uint8_t address[4] = {(uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8), (uint8_t)number};
+    const uint8_t address[4] = {(uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8),
+                                (uint8_t)number};
     rw_ip_widen(ip, address, 4);
 }
 

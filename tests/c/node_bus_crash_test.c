@@ -48,7 +48,8 @@ static int exit_status(pid_t child) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
-static void publish_message(struct rw_node_bus *bus, uint32_t bytes, uint32_t incarnation, uint32_t number, uint32_t *receivers) {
+static void publish_message(struct rw_node_bus *bus, uint32_t bytes, uint32_t incarnation, uint32_t number,
+                            uint32_t *receivers) {
     message_fill(payload, bytes, incarnation, number);
     const struct rw_node_message message = message_of(payload, bytes, HASH);
     *receivers = rw_node_bus_publish(bus, &message);
@@ -77,29 +78,35 @@ static int take(void *context, const struct rw_node_message *message) {
         streams->wrong++;
         return 1;
     }
-    if (incarnation > stream->incarnation) *stream = (struct stream){.incarnation = incarnation, .total = stream->total};
-    if (incarnation < stream->incarnation || number < stream->next_number || (number > stream->next_number && !streams->gaps_allowed)) streams->wrong++;
+    if (incarnation > stream->incarnation)
+        *stream = (struct stream){.incarnation = incarnation, .total = stream->total};
+    if (incarnation < stream->incarnation || number < stream->next_number ||
+        (number > stream->next_number && !streams->gaps_allowed))
+        streams->wrong++;
     stream->next_number = number + 1;
     stream->in_incarnation++;
     stream->total++;
     return 1;
 }
 
-/* Flush, asleep in between, until all that waits in worker 0's outboxes is in rings. ret: 0 when it never came to that */
+/* Flush, asleep in between, until all that waits in worker 0's outboxes is in rings. ret: 0 when it never came to
+ * that */
 static int flush_out(struct rw_node_bus *bus) {
     struct streams nothing = {0};
     while (rw_node_bus_flush(bus) > 0) {
         int more;
         if (rw_node_bus_receive(bus, 16, take, &nothing, &more) > 0) continue;
         /* Going to sleep flushes too: with nothing left there is nothing to wake up for. */
-        const int awake = rw_node_bus_sleeping(bus, 1) != 0 || stats_of(&node, 0)->node_outbox_bytes == 0 || wait_readable(node.inboxes[0]);
+        const int awake = rw_node_bus_sleeping(bus, 1) != 0 || stats_of(&node, 0)->node_outbox_bytes == 0 ||
+                          wait_readable(node.inboxes[0]);
         rw_node_bus_sleeping(bus, 0);
         if (!awake) return 0;
     }
     return 1;
 }
 
-/* A child that publishes for ever, from `number` 0 on, until it is killed. Its outbox is let fill at times, so that death finds messages cut. */
+/* A child that publishes for ever, from `number` 0 on, until it is killed. Its outbox is let fill at times, so that
+ * death finds messages cut. */
 static pid_t start_publisher(uint32_t worker, uint32_t incarnation, uint64_t seed) {
     const pid_t child = fork();
     if (child != 0) return child;
@@ -130,10 +137,12 @@ static void test_senders_killed_at_any_moment_leave_whole_messages_in_order(void
         const pid_t victim = start_publisher(1, round + 1, seed + round);
         const uint64_t steady_goal = streams.of[2].total + 1;
         const uint32_t goal = 1 + random_next(&seed) % 40;
-        while (streams.of[1].incarnation != round + 1 || streams.of[1].in_incarnation < goal || streams.of[2].total < steady_goal) {
+        while (streams.of[1].incarnation != round + 1 || streams.of[1].in_incarnation < goal ||
+               streams.of[2].total < steady_goal) {
             int more;
             /* A small bite: the victim's ring and outbox hold parts of messages when it dies. */
-            if (rw_node_bus_receive(bus, 1 + random_next(&seed) % 8, take, &streams, &more) == 0) assert_true(nap(bus, 0));
+            if (rw_node_bus_receive(bus, 1 + random_next(&seed) % 8, take, &streams, &more) == 0)
+                assert_true(nap(bus, 0));
         }
         assert_int_equal(kill(victim, SIGKILL), 0);
         assert_int_equal(exit_status(victim), 1000 + SIGKILL);

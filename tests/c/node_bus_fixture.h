@@ -67,8 +67,12 @@ static inline int message_intact(const uint8_t *payload, uint32_t bytes, uint32_
 }
 
 static inline struct rw_node_message message_of(const uint8_t *payload, uint32_t bytes, uint64_t hash) {
-    return (struct rw_node_message){
-        .topic = (const uint8_t *)"room/one", .topic_bytes = 8, .payload = payload, .payload_bytes = bytes, .topic_hash = hash, .flags = RW_SEND_TEXT};
+    return (struct rw_node_message){.topic = (const uint8_t *)"room/one",
+                                    .topic_bytes = 8,
+                                    .payload = payload,
+                                    .payload_bytes = bytes,
+                                    .topic_hash = hash,
+                                    .flags = RW_SEND_TEXT};
 }
 
 static inline uint32_t random_next(uint64_t *seed) {

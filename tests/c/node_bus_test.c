@@ -30,9 +30,11 @@ static int take(void *context, const struct rw_node_message *message) {
     log->count++;
     log->by_sender[message->from]++;
     log->last = *message;
-    if (message->topic_bytes != 8 || memcmp(message->topic, "room/one", 8) != 0 || message->flags != RW_SEND_TEXT) log->wrong++;
+    if (message->topic_bytes != 8 || memcmp(message->topic, "room/one", 8) != 0 || message->flags != RW_SEND_TEXT)
+        log->wrong++;
     if (message->payload_bytes < STAMP_BYTES) return 1;
-    if (!message_intact(message->payload, message->payload_bytes, &incarnation, &number) || number != log->next_number) log->wrong++;
+    if (!message_intact(message->payload, message->payload_bytes, &incarnation, &number) || number != log->next_number)
+        log->wrong++;
     log->next_number = number + 1;
     return 1;
 }
@@ -70,7 +72,8 @@ static int set_up(void **state) {
     for (uint32_t w = 0; w < FIXTURE_WORKERS; w++)
         if ((bus[w] = bus_of(&node, w)) == NULL) return -1;
     struct log nothing = {0};
-    for (uint32_t w = 0; w < FIXTURE_WORKERS; w++) receive(w, &nothing); /* each has announced itself to those before it */
+    /* each has announced itself to those before it */
+    for (uint32_t w = 0; w < FIXTURE_WORKERS; w++) receive(w, &nothing);
     return nothing.count == 0 ? 0 : -1;
 }
 
@@ -140,8 +143,24 @@ static void test_messages_of_every_size_arrive_whole_and_in_order(void **state) 
     (void)state;
     struct log log = {0};
     const uint32_t quarter = FIXTURE_RING_BYTES / 4;
-    const uint32_t sizes[] = {8, 9, 15, 16, 17, 1000, quarter - 49, quarter - 48, quarter - 47, quarter, 2 * quarter - 89, 2 * quarter - 88, 2 * quarter - 87,
-                              FIXTURE_RING_BYTES - 1, FIXTURE_RING_BYTES, FIXTURE_RING_BYTES + 1, 1u << 20, LARGE_BYTES};
+    const uint32_t sizes[] = {8,
+                              9,
+                              15,
+                              16,
+                              17,
+                              1000,
+                              quarter - 49,
+                              quarter - 48,
+                              quarter - 47,
+                              quarter,
+                              2 * quarter - 89,
+                              2 * quarter - 88,
+                              2 * quarter - 87,
+                              FIXTURE_RING_BYTES - 1,
+                              FIXTURE_RING_BYTES,
+                              FIXTURE_RING_BYTES + 1,
+                              1u << 20,
+                              LARGE_BYTES};
     rw_node_bus_interest(bus[1], HASH, 1);
     uint32_t number = 0;
     for (uint32_t round = 0; round < 3; round++)
@@ -267,8 +286,10 @@ static void test_what_waits_for_a_gone_worker_is_thrown_away_and_not_counted(voi
  * came before the ring was full */
 static uint32_t write_part(uint32_t epoch, uint32_t payload_done, uint32_t bytes) {
     struct rw_shm_ring *ring = rw_shm_ring(node.shm, 0, 1);
-    struct rw_node_writer writer = {
-        .ring = ring, .ring_bytes = FIXTURE_RING_BYTES, .written = atomic_load(&ring->written), .read_seen = atomic_load(&ring->read)};
+    struct rw_node_writer writer = {.ring = ring,
+                                    .ring_bytes = FIXTURE_RING_BYTES,
+                                    .written = atomic_load(&ring->written),
+                                    .read_seen = atomic_load(&ring->read)};
     const struct rw_node_message message = message_of(payload, bytes, HASH);
     struct rw_node_progress progress = {.payload = payload_done, .started = payload_done > 0};
     uint64_t position = writer.written;
@@ -384,7 +405,21 @@ static void test_nonsense_in_a_ring_is_skipped_and_counted(void **state) {
         publish(0, round % 5 == 0 ? 30000 : 200, 0);
         publish(0, 200, 1);
         rw_node_bus_flush(bus[0]);
-        const uint32_t evil[] = {0, 1, 4, 7, 8, 16, 39, 40, 48, 0x7FFFFFFF, 0x80000000u, 0xFFFFFFF8u, 0xFFFFFFFFu, FIXTURE_RING_BYTES, random_next(&seed)};
+        const uint32_t evil[] = {0,
+                                 1,
+                                 4,
+                                 7,
+                                 8,
+                                 16,
+                                 39,
+                                 40,
+                                 48,
+                                 0x7FFFFFFF,
+                                 0x80000000u,
+                                 0xFFFFFFF8u,
+                                 0xFFFFFFFFu,
+                                 FIXTURE_RING_BYTES,
+                                 random_next(&seed)};
         const uint32_t value = evil[random_next(&seed) % (sizeof evil / sizeof *evil)];
         memcpy(&ring->bytes[(start + random_next(&seed) % 10 * 4) & (FIXTURE_RING_BYTES - 1)], &value, sizeof value);
         int more;

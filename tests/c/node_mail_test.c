@@ -29,14 +29,17 @@ static struct log logs[FIXTURE_WORKERS];
 
 static int take(void *context, const struct rw_node_message *message) {
     struct log *log = context;
-    struct entry entry = {.is_mail = message->is_mail, .from = message->from, .epoch = message->epoch, .bytes = message->payload_bytes};
+    struct entry entry = {
+        .is_mail = message->is_mail, .from = message->from, .epoch = message->epoch, .bytes = message->payload_bytes};
     if (message->is_mail && log->mail_room == 0) {
         log->refused++;
         return 0;
     }
     log->mail_room -= message->is_mail != 0;
     uint32_t incarnation;
-    if (message->payload_bytes >= STAMP_BYTES && !message_intact(message->payload, message->payload_bytes, &incarnation, &entry.number)) log->damaged++;
+    if (message->payload_bytes >= STAMP_BYTES &&
+        !message_intact(message->payload, message->payload_bytes, &incarnation, &entry.number))
+        log->damaged++;
     if (message->topic_bytes != (message->is_mail ? 0u : 8u)) log->damaged++;
     assert_true(log->count < LOG_MAX);
     log->entries[log->count++] = entry;
@@ -98,7 +101,8 @@ static void mail_arrives_once_and_names_its_sender(void **state) {
     assert_int_equal(logs[1].count, 2);
     assert_int_equal(logs[1].damaged, 0);
     const struct entry *entry = logs[1].entries;
-    assert_true(entry[0].is_mail && entry[0].from == 2 && entry[0].epoch == rw_node_bus_epoch(bus[2]) && entry[0].bytes == 100 && entry[0].number == 7);
+    assert_true(entry[0].is_mail && entry[0].from == 2 && entry[0].epoch == rw_node_bus_epoch(bus[2]) &&
+                entry[0].bytes == 100 && entry[0].number == 7);
     assert_true(entry[1].is_mail && entry[1].bytes == 0);
     for (uint32_t w = 0; w < FIXTURE_WORKERS; w++) assert_int_equal(logs[w].count, w == 1 ? 2 : 0);
     assert_int_equal(stats_of(&node, 1)->node_messages_in, 2);
@@ -251,11 +255,15 @@ static void mail_that_crossed_a_death_is_thrown_away(void **state) {
     /* Written for an earlier process, and behind what the present one found when it began. */
     struct rw_shm_ring *ring = rw_shm_ring(node.shm, 0, 1);
     publish(0, 20, 0);
-    struct rw_node_writer writer = {.ring = ring, .ring_bytes = FIXTURE_RING_BYTES, .written = atomic_load(&ring->written), .read_seen = atomic_load(&ring->read)};
+    struct rw_node_writer writer = {.ring = ring,
+                                    .ring_bytes = FIXTURE_RING_BYTES,
+                                    .written = atomic_load(&ring->written),
+                                    .read_seen = atomic_load(&ring->read)};
     uint64_t position = writer.written;
     for (uint32_t bytes = 40; bytes <= 60000; bytes += 59960) {
         message_fill(payload, bytes, 0, 1);
-        const struct rw_node_message stray = {.payload = payload, .payload_bytes = bytes, .topic_hash = rw_node_bus_epoch(bus[1]) - 2, .is_mail = 1};
+        const struct rw_node_message stray = {
+            .payload = payload, .payload_bytes = bytes, .topic_hash = rw_node_bus_epoch(bus[1]) - 2, .is_mail = 1};
         struct rw_node_progress progress = {0, 0};
         (void)rw_node_ring_write(&writer, &stray, rw_node_bus_epoch(bus[0]), &progress, &position);
     }
@@ -286,7 +294,8 @@ static void mail_of_a_sender_that_died_still_arrives_with_its_epoch(void **state
 static struct rw_node_bus *dead;
 static uint8_t *trap;
 
-/* The copying of a payload stops here, as if the sender lost its CPU: when it goes on, another process lives at the place of the receiver. */
+/* The copying of a payload stops here, as if the sender lost its CPU: when it goes on, another process lives at the
+ * place of the receiver. */
 static void on_trap(int number) {
     (void)number;
     if (mprotect(trap, 4096, PROT_READ | PROT_WRITE) != 0) abort();
@@ -363,7 +372,8 @@ static void room_for_mail_goes_to_each_sender_in_turn(void **state) {
     }
 }
 
-/* It was killed after writing and before telling, and nobody takes its place: it is not to be heard of hours later, when somebody does. */
+/* It was killed after writing and before telling, and nobody takes its place: it is not to be heard of hours later,
+ * when somebody does. */
 static void what_a_sender_wrote_before_it_died_comes_without_a_successor(void **state) {
     (void)state;
     rw_node_bus_interest(bus[1], HASH, 1);

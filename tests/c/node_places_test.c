@@ -32,7 +32,8 @@ static int tear_down(void **state) {
 }
 
 static struct rw_node_bus *settle_at(uint32_t place) {
-    struct rw_node_bus *bus = rw_node_bus_create(shm, place, inboxes, (struct rw_stats *)(uintptr_t)rw_shm_stats(address, place));
+    struct rw_node_bus *bus =
+        rw_node_bus_create(shm, place, inboxes, (struct rw_stats *)(uintptr_t)rw_shm_stats(address, place));
     assert_non_null(bus);
     return bus;
 }
@@ -79,8 +80,10 @@ static void a_few_workers_among_many_places_touch_nothing_but_their_own(void **s
     for (uint32_t i = 0; i < WORKERS; i++) bus[i] = settle_at(places[i]);
     const uint64_t settled = memory();
     assert_true(settled <= empty + 256 * 1024); /* worker blocks and counters, all of which are 600 KiB */
-    for (uint64_t hash = 0; hash < RW_INTEREST_CELLS; hash += 1000) assert_int_equal(rw_node_bus_wanted(bus[0], hash), 0);
-    /* A worker that lives has interest cells of its own, 512 KiB, and looking at them may touch these; those of 506 empty places would be 253 MiB. */
+    for (uint64_t hash = 0; hash < RW_INTEREST_CELLS; hash += 1000)
+        assert_int_equal(rw_node_bus_wanted(bus[0], hash), 0);
+    /* A worker that lives has interest cells of its own, 512 KiB, and looking at them may touch these; those of 506
+     * empty places would be 253 MiB. */
     assert_true(memory() <= settled + WORKERS * RW_INTEREST_CELLS * sizeof(uint16_t));
     for (uint32_t i = 0; i < WORKERS; i++) assert_int_equal(publish(bus[i], 100, i), 0);
     const uint64_t before = memory();

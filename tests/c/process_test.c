@@ -41,7 +41,8 @@ static int has_ipv6(void) {
 
 static int connect_ipv4(uint32_t port) {
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
     const int error = errno;
     close(fd);
@@ -154,8 +155,9 @@ static void test_ipv6_is_dual_stack_unless_told_otherwise(void **state) {
 
 static void test_a_malformed_address_is_refused(void **state) {
     (void)state;
-    const char *bad[] = {"", "localhost", "127.0.0.1:80", "127.1", "256.0.0.1", "[::1]", "::1::", "1:2:3:4:5:6:7:8:9",
-                         "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000"};
+    const char *bad[] = {"",      "localhost",         "127.0.0.1:80",
+                         "127.1", "256.0.0.1",         "[::1]",
+                         "::1::", "1:2:3:4:5:6:7:8:9", "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_int_equal(rw_listen_socket(bad[i], 0, 16, 0), -EINVAL);
     assert_int_equal(rw_listen_socket("fe80::1%no-such-interface", 0, 16, 0), -ENODEV);
     assert_int_equal(rw_listen_socket("127.0.0.1", 65536, 16, 0), -EINVAL);
@@ -237,7 +239,9 @@ static void test_unix_paths_are_bounded_and_may_be_abstract(void **state) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path + 1, path + 1, strlen(path) - 1);
     const int client = socket(AF_UNIX, SOCK_STREAM, 0);
-    assert_int_equal(connect(client, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))), 0);
+    assert_int_equal(connect(client, (struct sockaddr *)&address,
+                             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))),
+                     0);
     close(client);
     rw_fd_close(abstract);
 }
@@ -366,7 +370,8 @@ static void test_a_service_manager_gets_each_word_as_a_datagram(void **state) {
     assert_memory_equal(text, "WATCHDOG=1", 10);
     /* Nobody reads: it does not wait. */
     int32_t result = RW_OK;
-    for (int count = 0; count < 100000 && result == RW_OK; count++) result = rw_service_notify(address.sun_path, "WATCHDOG=1");
+    for (int count = 0; count < 100000 && result == RW_OK; count++)
+        result = rw_service_notify(address.sun_path, "WATCHDOG=1");
     assert_int_equal(result, -EAGAIN);
     close(fd);
     unlink(address.sun_path);

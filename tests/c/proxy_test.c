@@ -1,4 +1,5 @@
-/* The PROXY protocol parser: every header whole, at every split, and one byte at a time, each time against the end of readable memory. */
+/* The PROXY protocol parser: every header whole, at every split, and one byte at a time, each time against the end of
+ * readable memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,7 +61,12 @@ static void lines_of_version_1_name_the_client(void **state) {
         {TEXT("PROXY TCP6 2001:db8::1 ::1 65535 80\r\n"), 37, 16, {0x20, 1, 0x0d, 0xb8, [15] = 1}, 65535},
         {TEXT("PROXY UNKNOWN\r\n"), 15, 0, {0}, 0},
         {TEXT("PROXY UNKNOWN whatever the proxy says\r\n"), 39, 0, {0}, 0},
-        {TEXT("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n"), 107, 0, {0}, 0},
+        {TEXT("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 "
+              "65535\r\n"),
+         107,
+         0,
+         {0},
+         0},
     };
     for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) expect(&headers[i]);
 }
@@ -88,7 +94,12 @@ static void malformed_lines_are_told_as_such(void **state) {
         {TEXT("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n"), RW_PROXY_MALFORMED, 0, {0}, 0},
         {TEXT("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\rx"), RW_PROXY_MALFORMED, 0, {0}, 0},
         {TEXT("PROXY TCP4 1.2.3.4\n1.2.3.4 1 2\r\n"), RW_PROXY_MALFORMED, 0, {0}, 0},
-        {TEXT("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 655350\r\n"), RW_PROXY_MALFORMED, 0, {0}, 0},
+        {TEXT("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 "
+              "655350\r\n"),
+         RW_PROXY_MALFORMED,
+         0,
+         {0},
+         0},
     };
     for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) expect(&headers[i]);
 }
@@ -98,13 +109,21 @@ static void headers_of_version_2_name_the_client(void **state) {
     static const struct header headers[] = {
         {TEXT(V2_SIGNATURE "\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), 28, 4, {192, 0, 2, 1}, 0xdc04},
         {TEXT(V2_SIGNATURE "\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbbGET /"), 28, 4, {192, 0, 2, 1}, 0xdc04},
-        {TEXT(V2_SIGNATURE "\x21\x12\0\x11\xc0\0\2\1\xc6\x33\x64\7\0\1\0\2\x04\0\2zz"), 33, 4, {192, 0, 2, 1}, 1}, /* datagrams, and an extension */
-        {TEXT(V2_SIGNATURE "\x21\x21\0\x24\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1" "\x30\x39\0\x50"), 52, 16,
-         {0x20, 1, 0x0d, 0xb8, [15] = 1}, 12345},
-        {TEXT(V2_SIGNATURE "\x20\0\0\0"), 16, 0, {0}, 0},                                       /* LOCAL */
-        {TEXT(V2_SIGNATURE "\x20\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), 28, 0, {0}, 0}, /* LOCAL: its addresses are ignored */
-        {TEXT(V2_SIGNATURE "\x20\xFF\0\1z"), 17, 0, {0}, 0},                                    /* and so is its family */
-        {TEXT(V2_SIGNATURE "\x21\0\0\3abc"), 19, 0, {0}, 0},                                    /* UNSPEC */
+        /* datagrams, and an extension */
+        {TEXT(V2_SIGNATURE "\x21\x12\0\x11\xc0\0\2\1\xc6\x33\x64\7\0\1\0\2\x04\0\2zz"), 33, 4, {192, 0, 2, 1}, 1},
+        {TEXT(V2_SIGNATURE "\x21\x21\0\x24\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1"
+                           "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1"
+                           "\x30\x39\0\x50"),
+         52,
+         16,
+         {0x20, 1, 0x0d, 0xb8, [15] = 1},
+         12345},
+        {TEXT(V2_SIGNATURE "\x20\0\0\0"), 16, 0, {0}, 0}, /* LOCAL */
+        /* LOCAL: its addresses are ignored */
+        {TEXT(V2_SIGNATURE "\x20\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), 28, 0, {0}, 0},
+        /* and so is its family */
+        {TEXT(V2_SIGNATURE "\x20\xFF\0\1z"), 17, 0, {0}, 0},
+        {TEXT(V2_SIGNATURE "\x21\0\0\3abc"), 19, 0, {0}, 0}, /* UNSPEC */
     };
     for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) expect(&headers[i]);
 }
@@ -141,11 +160,16 @@ static void a_unix_socket_behind_the_proxy_has_no_address(void **state) {
 static void malformed_blocks_are_told_as_such(void **state) {
     (void)state;
     static const struct header headers[] = {
-        {TEXT(V2_SIGNATURE "\x11\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), RW_PROXY_MALFORMED, 0, {0}, 0}, /* version 1 in binary */
-        {TEXT(V2_SIGNATURE "\x22\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), RW_PROXY_MALFORMED, 0, {0}, 0}, /* no such command */
-        {TEXT(V2_SIGNATURE "\x21\x41\0\0"), RW_PROXY_MALFORMED, 0, {0}, 0},                                      /* no such family */
-        {TEXT(V2_SIGNATURE "\x21\x13\0\0"), RW_PROXY_MALFORMED, 0, {0}, 0},                                      /* no such transport */
-        {TEXT(V2_SIGNATURE "\x21\x11\0\x0b\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1"), RW_PROXY_MALFORMED, 0, {0}, 0},     /* too short for its family */
+        /* version 1 in binary */
+        {TEXT(V2_SIGNATURE "\x11\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), RW_PROXY_MALFORMED, 0, {0}, 0},
+        /* no such command */
+        {TEXT(V2_SIGNATURE "\x22\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), RW_PROXY_MALFORMED, 0, {0}, 0},
+        /* no such family */
+        {TEXT(V2_SIGNATURE "\x21\x41\0\0"), RW_PROXY_MALFORMED, 0, {0}, 0},
+        /* no such transport */
+        {TEXT(V2_SIGNATURE "\x21\x13\0\0"), RW_PROXY_MALFORMED, 0, {0}, 0},
+        /* too short for its family */
+        {TEXT(V2_SIGNATURE "\x21\x11\0\x0b\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1"), RW_PROXY_MALFORMED, 0, {0}, 0},
         {TEXT(V2_SIGNATURE "\x21\x21\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"), RW_PROXY_MALFORMED, 0, {0}, 0},
         {TEXT(V2_SIGNATURE "\x21\x11\x10\1"), RW_PROXY_MALFORMED, 0, {0}, 0}, /* 4097 bytes */
         {TEXT(V2_SIGNATURE "\x20\0\xFF\xFF"), RW_PROXY_MALFORMED, 0, {0}, 0},
@@ -155,7 +179,8 @@ static void malformed_blocks_are_told_as_such(void **state) {
 
 static void extensions_are_skipped_up_to_their_limit(void **state) {
     (void)state;
-    static char text[16 + RW_PROXY_V2_BLOCK_BYTES_MAX] = V2_SIGNATURE "\x21\x11\x10\0\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb";
+    static char text[16 + RW_PROXY_V2_BLOCK_BYTES_MAX] =
+        V2_SIGNATURE "\x21\x11\x10\0\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb";
     memset(text + 28, 0x55, sizeof text - 28);
     struct rw_proxy_source source;
     assert_int_equal(parse((uint8_t *)text, sizeof text - 1, &source), 0);
@@ -177,7 +202,10 @@ static void the_clients_own_bytes_are_left_alone(void **state) {
     for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
         expect(&headers[i]);
         struct rw_proxy_source source;
-        assert_int_equal(parse((const uint8_t *)headers[i].text, headers[i].bytes < RW_PROXY_DECISION_BYTES ? headers[i].bytes : RW_PROXY_DECISION_BYTES, &source), RW_PROXY_ABSENT);
+        assert_int_equal(parse((const uint8_t *)headers[i].text,
+                               headers[i].bytes < RW_PROXY_DECISION_BYTES ? headers[i].bytes : RW_PROXY_DECISION_BYTES,
+                               &source),
+                         RW_PROXY_ABSENT);
     }
 }
 

@@ -1,4 +1,5 @@
-/* What the contract tests of ring.h share: the variants of backends they run against, a ring with completions kept by user_data, sockets. */
+/* What the contract tests of ring.h share: the variants of backends they run against, a ring with completions kept by
+ * user_data, sockets. */
 #ifndef RING_FIXTURE_H
 #define RING_FIXTURE_H
 
@@ -58,8 +59,14 @@ struct fixture {
 static struct fixture fixture;
 
 static inline struct rw_ring_config base_config(void) {
-    return (struct rw_ring_config){.backend = variant->backend, .entries = 64, .recv_buffers = 64, .recv_buffer_bytes = 4096, .sqpoll = variant->sqpoll,
-                                   .sqpoll_cpu = -1, .sqpoll_idle_ms = 20, .wake_fd = fixture.wake_fd};
+    return (struct rw_ring_config){.backend = variant->backend,
+                                   .entries = 64,
+                                   .recv_buffers = 64,
+                                   .recv_buffer_bytes = 4096,
+                                   .sqpoll = variant->sqpoll,
+                                   .sqpoll_cpu = -1,
+                                   .sqpoll_idle_ms = 20,
+                                   .wake_fd = fixture.wake_fd};
 }
 
 static inline struct rw_ring *ring_open(struct rw_ring_config config) {
@@ -113,7 +120,8 @@ static inline int next_within(uint64_t user_data, struct rw_completion *out, int
 
 static inline struct rw_completion next(uint64_t user_data) {
     struct rw_completion completion;
-    if (!next_within(user_data, &completion, TURNS_MAX)) fail_msg("no completion of %llu came", (unsigned long long)user_data);
+    if (!next_within(user_data, &completion, TURNS_MAX))
+        fail_msg("no completion of %llu came", (unsigned long long)user_data);
     return completion;
 }
 
@@ -130,7 +138,9 @@ static inline void expect_end(uint64_t user_data, int32_t result) {
     assert_int_equal(completion.flags, 0);
 }
 
-static inline void pair_open(int pair[2]) { assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0); }
+static inline void pair_open(int pair[2]) {
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+}
 
 static inline int listener_open(struct sockaddr_in *address) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -1,5 +1,5 @@
-/* The contract of ring.h around the I/O: creation and its refusals, empty turns, overflow, polled eventfds, sleep and wake, destruction.
- * Run against the same backends as ring_test.c. */
+/* The contract of ring.h around the I/O: creation and its refusals, empty turns, overflow, polled eventfds, sleep and
+ * wake, destruction. Run against the same backends as ring_test.c. */
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -45,7 +45,9 @@ static void a_small_completion_queue_overflows_and_loses_nothing(void **state) {
                 rw_ring_buffer_return(ring, batch[c].buffer_id);
                 received += 1;
             }
-            if (!(batch[c].flags & RW_COMPLETION_MORE)) assert_int_equal(rw_ring_recv_start(ring, pairs[p][0], p), RW_OK); /* an overflow may end it */
+            /* an overflow may end it */
+            if (!(batch[c].flags & RW_COMPLETION_MORE))
+                assert_int_equal(rw_ring_recv_start(ring, pairs[p][0], p), RW_OK);
         }
     }
     assert_int_equal(sent, PEERS);
@@ -286,7 +288,12 @@ static void an_empty_turn_returns_at_once_with_nothing(void **state) {
 
 static void auto_takes_io_uring_or_says_why_not(void **state) {
     (void)state;
-    struct rw_ring_config config = {.backend = RW_BACKEND_AUTO, .entries = 64, .recv_buffers = 16, .recv_buffer_bytes = 512, .sqpoll_cpu = -1, .wake_fd = -1};
+    struct rw_ring_config config = {.backend = RW_BACKEND_AUTO,
+                                    .entries = 64,
+                                    .recv_buffers = 16,
+                                    .recv_buffer_bytes = 512,
+                                    .sqpoll_cpu = -1,
+                                    .wake_fd = -1};
     char error[256] = "?";
     struct rw_ring *ring = rw_ring_create(&config, error, sizeof error);
     assert_non_null(ring);
@@ -318,11 +325,17 @@ static int receive_without_pwait2(uint32_t refusal) {
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     const struct sock_fprog program = {.len = sizeof filter / sizeof filter[0], .filter = filter};
-    const struct rw_ring_config config = {.backend = RW_BACKEND_EPOLL, .entries = 64, .recv_buffers = 16, .recv_buffer_bytes = 512, .sqpoll_cpu = -1, .wake_fd = -1};
+    const struct rw_ring_config config = {.backend = RW_BACKEND_EPOLL,
+                                          .entries = 64,
+                                          .recv_buffers = 16,
+                                          .recv_buffer_bytes = 512,
+                                          .sqpoll_cpu = -1,
+                                          .wake_fd = -1};
     char error[256];
     int pair[2];
     struct rw_completion completion;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return 2;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        return 2;
     struct rw_ring *ring = rw_ring_create(&config, error, sizeof error);
     if (ring == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) != 0) return 3;
     if (rw_ring_recv_start(ring, pair[0], 1) != RW_OK || write(pair[1], "!", 1) != 1) return 4;
@@ -420,6 +433,7 @@ int main(void) {
         CONTRACT(destroy_with_everything_armed_leaks_nothing),
         CONTRACT(an_empty_turn_returns_at_once_with_nothing),
     };
-    const struct CMUnitTest creation[] = {cmocka_unit_test(auto_takes_io_uring_or_says_why_not), cmocka_unit_test(epoll_does_without_what_a_sandbox_forbids)};
+    const struct CMUnitTest creation[] = {cmocka_unit_test(auto_takes_io_uring_or_says_why_not),
+                                          cmocka_unit_test(epoll_does_without_what_a_sandbox_forbids)};
     return run_contract(contract) + cmocka_run_group_tests(creation, NULL, NULL) != 0;
 }

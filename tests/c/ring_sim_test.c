@@ -1,4 +1,5 @@
-/* The simulated ring: that it is deterministic, keeps the contract of ring.h while it is unkind, and catches the violations it promises to. */
+/* The simulated ring: that it is deterministic, keeps the contract of ring.h while it is unkind, and catches the
+ * violations it promises to. */
 #include <errno.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -22,7 +23,12 @@
 #define TURNS_MAX 20000u
 
 static struct rw_ring *ring_open(uint64_t seed) {
-    struct rw_ring_config config = {.backend = RW_BACKEND_SIM, .entries = 64, .recv_buffers = 8, .recv_buffer_bytes = 64, .wake_fd = -1, .sim_seed = seed};
+    struct rw_ring_config config = {.backend = RW_BACKEND_SIM,
+                                    .entries = 64,
+                                    .recv_buffers = 8,
+                                    .recv_buffer_bytes = 64,
+                                    .wake_fd = -1,
+                                    .sim_seed = seed};
     char error[128];
     struct rw_ring *ring = rw_ring_create(&config, error, sizeof error);
     assert_non_null(ring);
@@ -67,44 +73,48 @@ static void echo_send(struct echo *echo, uint32_t p) {
         return;
     }
     size_t half = (peer->received - peer->sent) / 2;
-    struct iovec iov[2] = {{.iov_base = peer->pending + peer->sent, .iov_len = half}, {.iov_base = peer->pending + peer->sent + half, .iov_len = peer->received - peer->sent - half}};
+    struct iovec iov[2] = {
+        {.iov_base = peer->pending + peer->sent, .iov_len = half},
+        {.iov_base = peer->pending + peer->sent + half, .iov_len = peer->received - peer->sent - half}};
     peer->inflight = peer->received - peer->sent;
-    assert_int_equal(rw_ring_send(echo->ring, peer->fd, tag(SEND, p), half > 0 ? iov : iov + 1, half > 0 ? 2 : 1), RW_OK);
+    assert_int_equal(rw_ring_send(echo->ring, peer->fd, tag(SEND, p), half > 0 ? iov : iov + 1, half > 0 ? 2 : 1),
+                     RW_OK);
 }
 
 static void echo_complete(struct echo *echo, const struct rw_completion *completion) {
     int more = completion->flags & RW_COMPLETION_MORE;
     uint32_t p = (uint32_t)completion->user_data;
-    echo->trace = (echo->trace ^ completion->user_data ^ (uint64_t)(uint32_t)completion->result << 8) * UINT64_C(0x100000001B3);
+    echo->trace =
+        (echo->trace ^ completion->user_data ^ (uint64_t)(uint32_t)completion->result << 8) * UINT64_C(0x100000001B3);
     switch (completion->user_data >> 32) {
-    case ACCEPT:
-        if (completion->result >= 0) {
-            p = peer_of(echo, completion->result);
-            assert_int_equal(rw_ring_recv_start(echo->ring, completion->result, tag(RECV, p)), RW_OK);
-        }
-        if (!more) assert_int_equal(rw_ring_accept_start(echo->ring, echo->listener, tag(ACCEPT, 0)), RW_OK);
-        break;
-    case RECV:
-        if (completion->flags & RW_COMPLETION_BUFFER) {
-            memcpy(echo->peers[p].pending + echo->peers[p].received, completion->data, (size_t)completion->result);
-            echo->peers[p].received += (size_t)completion->result;
-            rw_ring_buffer_return(echo->ring, completion->buffer_id);
-        } else if (completion->result == 0) {
-            echo->peers[p].end = 1;
-        } else {
-            assert_int_equal(completion->result, -ENOBUFS);
-        }
-        if (!more && completion->result != 0) assert_int_equal(rw_ring_recv_start(echo->ring, echo->peers[p].fd, tag(RECV, p)), RW_OK);
-        echo_send(echo, p);
-        break;
-    case SEND:
-        assert_true(completion->result > 0 && (size_t)completion->result <= echo->peers[p].inflight && !more);
-        echo->peers[p].sent += (size_t)completion->result;
-        echo->peers[p].inflight = 0;
-        echo_send(echo, p);
-        break;
-    default:
-        fail();
+        case ACCEPT:
+            if (completion->result >= 0) {
+                p = peer_of(echo, completion->result);
+                assert_int_equal(rw_ring_recv_start(echo->ring, completion->result, tag(RECV, p)), RW_OK);
+            }
+            if (!more) assert_int_equal(rw_ring_accept_start(echo->ring, echo->listener, tag(ACCEPT, 0)), RW_OK);
+            break;
+        case RECV:
+            if (completion->flags & RW_COMPLETION_BUFFER) {
+                memcpy(echo->peers[p].pending + echo->peers[p].received, completion->data, (size_t)completion->result);
+                echo->peers[p].received += (size_t)completion->result;
+                rw_ring_buffer_return(echo->ring, completion->buffer_id);
+            } else if (completion->result == 0) {
+                echo->peers[p].end = 1;
+            } else {
+                assert_int_equal(completion->result, -ENOBUFS);
+            }
+            if (!more && completion->result != 0)
+                assert_int_equal(rw_ring_recv_start(echo->ring, echo->peers[p].fd, tag(RECV, p)), RW_OK);
+            echo_send(echo, p);
+            break;
+        case SEND:
+            assert_true(completion->result > 0 && (size_t)completion->result <= echo->peers[p].inflight && !more);
+            echo->peers[p].sent += (size_t)completion->result;
+            echo->peers[p].inflight = 0;
+            echo_send(echo, p);
+            break;
+        default: fail();
     }
 }
 
@@ -129,7 +139,8 @@ static uint64_t echo_run(uint64_t seed, uint32_t *turns) {
         uint32_t count = rw_ring_reap(echo->ring, batch, 8);
         for (uint32_t i = 0; i < count; i++) echo_complete(echo, &batch[i]);
     }
-    if (echo->ended < PEERS) fail_msg("seed %llu: %u of %d connections ended", (unsigned long long)seed, echo->ended, PEERS);
+    if (echo->ended < PEERS)
+        fail_msg("seed %llu: %u of %d connections ended", (unsigned long long)seed, echo->ended, PEERS);
     for (uint32_t p = 0; p < PEERS; p++) {
         uint8_t got[BYTES + 1];
         assert_int_equal(rw_sim_take(echo->ring, echo->peers[p].fd, got, sizeof got), BYTES);
@@ -255,7 +266,8 @@ static void after_a_cancel_late_completions_may_come_and_then_exactly_one_last(v
 static void a_real_eventfd_is_polled_and_sleep_is_ended_by_a_peer(void **state) {
     (void)state;
     int wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), inbox = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    struct rw_ring_config config = {.backend = RW_BACKEND_SIM, .entries = 64, .recv_buffers = 8, .recv_buffer_bytes = 64, .wake_fd = wake_fd};
+    struct rw_ring_config config = {
+        .backend = RW_BACKEND_SIM, .entries = 64, .recv_buffers = 8, .recv_buffer_bytes = 64, .wake_fd = wake_fd};
     struct rw_ring *ring = rw_ring_create(&config, NULL, 0);
     struct rw_completion completion;
     uint64_t value = 1;
@@ -276,7 +288,8 @@ static void a_real_eventfd_is_polled_and_sleep_is_ended_by_a_peer(void **state) 
     rw_ring_cancel(ring, inbox, 9);
     rw_ring_submit(ring, 0);
     int cancelled = 0;
-    while (rw_ring_reap(ring, &completion, 1) == 1) cancelled += completion.user_data == 9 && completion.result == -ECANCELED;
+    while (rw_ring_reap(ring, &completion, 1) == 1)
+        cancelled += completion.user_data == 9 && completion.result == -ECANCELED;
     assert_int_equal(cancelled, 1);
     rw_ring_close(ring, inbox);
     rw_ring_destroy(ring);
@@ -316,7 +329,8 @@ static void return_a_buffer_twice(struct rw_ring *ring, int32_t fd) {
 
 static void each_violation_of_the_callers_duties_aborts(void **state) {
     (void)state;
-    void (*const violations[])(struct rw_ring *, int32_t) = {change_the_buffer, send_twice, close_while_armed, return_a_buffer_twice};
+    void (*const violations[])(struct rw_ring *, int32_t) = {change_the_buffer, send_twice, close_while_armed,
+                                                             return_a_buffer_twice};
     for (size_t i = 0; i < sizeof violations / sizeof *violations; i++) {
         struct rw_ring *ring = ring_open(0);
         int32_t listener = rw_sim_listen(ring), fd = rw_sim_connect(ring, listener);

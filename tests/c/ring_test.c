@@ -1,5 +1,6 @@
-/* The contract of ring.h for I/O: accept, receive, send, cancel; run against every backend that talks to the kernel: io_uring as it comes,
- * io_uring on an older kernel's flags, io_uring with SQPOLL, and epoll. What a backend cannot do on this machine is skipped, and said so. */
+/* The contract of ring.h for I/O: accept, receive, send, cancel; run against every backend that talks to the kernel:
+ * io_uring as it comes, io_uring on an older kernel's flags, io_uring with SQPOLL, and epoll. What a backend cannot do
+ * on this machine is skipped, and said so. */
 #include "ring_fixture.h"
 
 /* ---------------------------------------------------------------- accept */
@@ -170,7 +171,8 @@ static void with_a_tiny_ring_and_many_senders_no_byte_is_lost_or_doubled(void **
         for (uint32_t c = 0; c < count; c++, quiet = 0) {
             uint32_t p = (uint32_t)batch[c].user_data;
             if (batch[c].flags & RW_COMPLETION_BUFFER) {
-                for (int32_t i = 0; i < batch[c].result; i++, got[p]++) assert_int_equal(batch[c].data[i], (uint8_t)(p * 7 + got[p] * 13 + got[p] / 251));
+                for (int32_t i = 0; i < batch[c].result; i++, got[p]++)
+                    assert_int_equal(batch[c].data[i], (uint8_t)(p * 7 + got[p] * 13 + got[p] / 251));
                 held[held_count++] = batch[c];
             }
             if (batch[c].result == -ENOBUFS) {
@@ -178,7 +180,8 @@ static void with_a_tiny_ring_and_many_senders_no_byte_is_lost_or_doubled(void **
                 assert_int_equal(batch[c].flags, 0);
             }
             if (!(batch[c].flags & RW_COMPLETION_MORE) && batch[c].result == 0) ended += 1;
-            else if (!(batch[c].flags & RW_COMPLETION_MORE)) assert_int_equal(rw_ring_recv_start(ring, pairs[p][0], p), RW_OK);
+            else if (!(batch[c].flags & RW_COMPLETION_MORE))
+                assert_int_equal(rw_ring_recv_start(ring, pairs[p][0], p), RW_OK);
         }
     }
     assert_int_equal(ended, PEERS);
@@ -237,7 +240,8 @@ static void a_send_of_sixteen_parts_arrives_in_order_and_its_iovecs_are_free_at_
     for (uint64_t s = 0; s < SENDS; s++) { /* more than the submission queue holds */
         pair_open(pairs[s]);
         struct iovec iov[RW_SEND_IOVECS_MAX];
-        for (size_t i = 0; i < RW_SEND_IOVECS_MAX; i++) iov[i] = (struct iovec){.iov_base = (void *)(uintptr_t)&text[i * 4], .iov_len = 4};
+        for (size_t i = 0; i < RW_SEND_IOVECS_MAX; i++)
+            iov[i] = (struct iovec){.iov_base = (void *)(uintptr_t)&text[i * 4], .iov_len = 4};
         assert_int_equal(rw_ring_send(ring, pairs[s][0], s, iov, RW_SEND_IOVECS_MAX), RW_OK);
         memset(iov, 0xFF, sizeof iov);
     }

@@ -13,7 +13,8 @@ static const char *seeded_test;
 
 /* After a failed check, and when an assert of the core or a sanitizer ends the process. */
 static void say_seed(void) {
-    if (running_seed) fprintf(stderr, "%s: run again with RW_SEED=%llu\n", seeded_test, (unsigned long long)running_seed);
+    if (running_seed)
+        fprintf(stderr, "%s: run again with RW_SEED=%llu\n", seeded_test, (unsigned long long)running_seed);
 }
 
 static void say_seed_on_abort(int signal_number) {

@@ -179,7 +179,8 @@ static void test_a_gone_worker_leaves_its_counters_only(void **state) {
     assert_int_equal(atomic_load(&rw_shm_worker(shm, 1)->sleeping), 0);
     assert_int_equal(stats->accepts, 11);
     assert_int_equal(stats->connections_websocket, 0);
-    for (uint32_t cell = 0; cell < RW_INTEREST_CELLS; cell++) assert_int_equal(atomic_load(&rw_shm_interest(shm, 1)[cell]), 0);
+    for (uint32_t cell = 0; cell < RW_INTEREST_CELLS; cell++)
+        assert_int_equal(atomic_load(&rw_shm_interest(shm, 1)[cell]), 0);
     for (uint32_t w = 0; w < 3; w += 2) {
         assert_int_equal(atomic_load(&rw_shm_worker(shm, w)->epoch), 5);
         assert_int_equal(atomic_load(&rw_shm_interest(shm, w)[RW_INTEREST_CELLS - 1]), 9);

@@ -1,4 +1,5 @@
-/* The slot pool: fresh and recycled slots, generations, ids that went stale, exhaustion, and what may not be released. */
+/* The slot pool: fresh and recycled slots, generations, ids that went stale, exhaustion, and what may not be
+ * released. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-/* Certificates for tests, made when they are needed: nothing that expires or could be mistaken for a secret lies in the repository.
- * Files are memfds, so that nothing stays behind however a test ends. */
+/* Certificates for tests, made when they are needed: nothing that expires or could be mistaken for a secret lies in the
+ * repository. Files are memfds, so that nothing stays behind however a test ends. */
 #ifndef TEST_CERTIFICATES_H
 #define TEST_CERTIFICATES_H
 
@@ -17,12 +17,12 @@
 
 #define CERTIFICATE static __attribute__((unused))
 
-#define CERTIFICATE_CHECK(condition) \
-    do { \
-        if (!(condition)) { \
+#define CERTIFICATE_CHECK(condition)                                               \
+    do {                                                                           \
+        if (!(condition)) {                                                        \
             fprintf(stderr, "test_certificates.h:%d: %s\n", __LINE__, #condition); \
-            abort(); \
-        } \
+            abort();                                                               \
+        }                                                                          \
     } while (0)
 
 struct test_file {
@@ -62,7 +62,8 @@ CERTIFICATE void certificate_extend(X509 *x509, X509 *issuer, int nid, const cha
 }
 
 /* For `name`, signed by `issuer` (NULL: by itself, as a CA). passphrase: of the key file, or NULL */
-CERTIFICATE struct certificate certificate_for(EVP_PKEY *key, const char *name, const struct certificate *issuer, const char *passphrase) {
+CERTIFICATE struct certificate certificate_for(EVP_PKEY *key, const char *name, const struct certificate *issuer,
+                                               const char *passphrase) {
     static long serial = 1000;
     struct certificate made = {.key = key, .x509 = X509_new()};
     CERTIFICATE_CHECK(made.key && made.x509);
@@ -71,7 +72,8 @@ CERTIFICATE struct certificate certificate_for(EVP_PKEY *key, const char *name, 
     X509_gmtime_adj(X509_getm_notBefore(made.x509), -3600);
     X509_gmtime_adj(X509_getm_notAfter(made.x509), 86400);
     X509_set_pubkey(made.x509, made.key);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(made.x509), "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(made.x509), "CN", MBSTRING_ASC, (const unsigned char *)name, -1,
+                               -1, 0);
     X509_set_issuer_name(made.x509, X509_get_subject_name(issuer ? issuer->x509 : made.x509));
     char names[256];
     snprintf(names, sizeof names, "DNS:%s", name);
@@ -80,7 +82,8 @@ CERTIFICATE struct certificate certificate_for(EVP_PKEY *key, const char *name, 
     CERTIFICATE_CHECK(X509_sign(made.x509, issuer ? issuer->key : made.key, EVP_sha256()));
     BIO *cert = BIO_new(BIO_s_mem()), *pem = BIO_new(BIO_s_mem());
     CERTIFICATE_CHECK(cert && pem && PEM_write_bio_X509(cert, made.x509));
-    CERTIFICATE_CHECK(PEM_write_bio_PrivateKey(pem, made.key, passphrase ? EVP_aes_128_cbc() : NULL, NULL, 0, NULL, (void *)(uintptr_t)passphrase));
+    CERTIFICATE_CHECK(PEM_write_bio_PrivateKey(pem, made.key, passphrase ? EVP_aes_128_cbc() : NULL, NULL, 0, NULL,
+                                               (void *)(uintptr_t)passphrase));
     made.cert_file = test_file_of(cert);
     made.key_file = test_file_of(pem);
     return made;

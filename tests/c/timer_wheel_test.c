@@ -1,4 +1,5 @@
-/* The timer wheel against a list of deadlines: same firings, in the same advance, whatever is scheduled, cancelled and skipped. */
+/* The timer wheel against a list of deadlines: same firings, in the same advance, whatever is scheduled, cancelled and
+ * skipped. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -40,7 +41,8 @@ static void log_fire(void *context, uint32_t index) {
 
 static void a_deadline_fires_at_the_first_tick_at_or_after_it(void **state) {
     (void)state;
-    static const uint64_t delays[] = {0, 1, 63, 64, 65, 4095, 4096, 4097, 262143, 262144, 262145, 16777216, 16777217, 20 * HOUR_MS, 400 * HOUR_MS};
+    static const uint64_t delays[] = {0,      1,      63,     64,       65,       4095,         4096,         4097,
+                                      262143, 262144, 262145, 16777216, 16777217, 20 * HOUR_MS, 400 * HOUR_MS};
     for (uint64_t start = 1000000; start < 1000000 + 3 * TICK; start += 7) {
         for (size_t i = 0; i < sizeof delays / sizeof delays[0]; i++) {
             struct log log = {.count = 0};
@@ -152,7 +154,7 @@ static void a_node_due_in_this_advance_and_scheduled_again_by_another_waits_for_
 
 /* ------------------------------------------------------------------ the model */
 struct model {
-    uint64_t run;  /* printed on failure: the seed follows from it */
+    uint64_t run; /* printed on failure: the seed follows from it */
     uint64_t seed;
     uint64_t now_ms;
     uint64_t due_tick[NODES]; /* NONE: not scheduled */
@@ -217,9 +219,11 @@ static void model_advance(struct model *model) {
     model->now_ms += next_random(model) % reach;
     uint32_t near = (uint32_t)(next_random(model) % NODES);
     /* Often exactly to a deadline, where being early or late by one shows. */
-    if (next_random(model) % 2 == 0 && model->due_tick[near] != NONE && model->due_tick[near] * TICK > model->now_ms) model->now_ms = model->due_tick[near] * TICK;
+    if (next_random(model) % 2 == 0 && model->due_tick[near] != NONE && model->due_tick[near] * TICK > model->now_ms)
+        model->now_ms = model->due_tick[near] * TICK;
     uint64_t target = model->now_ms / TICK;
-    for (uint32_t i = 0; i < NODES; i++) model->expected[i] = model->due_tick[i] != NONE && model->due_tick[i] <= target;
+    for (uint32_t i = 0; i < NODES; i++)
+        model->expected[i] = model->due_tick[i] != NONE && model->due_tick[i] <= target;
     model->last_tick = 0;
     model->fired = 0;
     uint32_t fired = rw_timer_wheel_advance(&wheel, model->now_ms, model_fire, model);
@@ -231,7 +235,8 @@ static void model_check(struct model *model) {
     uint32_t scheduled = 0;
     uint64_t earliest = NONE;
     for (uint32_t i = 0; i < NODES; i++) {
-        require(model, (slots[i].timer.bucket != 0) == (model->due_tick[i] != NONE), "scheduled in one and not in the other");
+        require(model, (slots[i].timer.bucket != 0) == (model->due_tick[i] != NONE),
+                "scheduled in one and not in the other");
         if (model->due_tick[i] == NONE) continue;
         scheduled++;
         if (model->due_tick[i] < earliest) earliest = model->due_tick[i];
@@ -239,12 +244,15 @@ static void model_check(struct model *model) {
     require(model, wheel.count == scheduled, "count");
     int64_t next_ms = rw_timer_wheel_next_ms(&wheel, model->now_ms);
     require(model, (next_ms < 0) == (scheduled == 0), "next_ms is -1 exactly when nothing is scheduled");
-    if (next_ms > 0) require(model, model->now_ms + (uint64_t)next_ms <= earliest * TICK, "next_ms is past the earliest deadline");
-    if (scheduled != 0 && earliest * TICK <= model->now_ms) require(model, next_ms == 0, "next_ms is 0 when a deadline is due");
+    if (next_ms > 0)
+        require(model, model->now_ms + (uint64_t)next_ms <= earliest * TICK, "next_ms is past the earliest deadline");
+    if (scheduled != 0 && earliest * TICK <= model->now_ms)
+        require(model, next_ms == 0, "next_ms is 0 when a deadline is due");
     for (uint32_t place = 0; place < RW_TIMER_LEVELS * RW_TIMER_BUCKETS; place++) {
         uint32_t level = place / RW_TIMER_BUCKETS;
         uint32_t bucket = place % RW_TIMER_BUCKETS;
-        require(model, (wheel.heads[level][bucket] != 0) == ((wheel.occupied[level] >> bucket & 1u) != 0), "occupied bit");
+        require(model, (wheel.heads[level][bucket] != 0) == ((wheel.occupied[level] >> bucket & 1u) != 0),
+                "occupied bit");
     }
 }
 

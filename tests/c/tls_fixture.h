@@ -13,9 +13,9 @@
 struct tls_peer {
     struct peer wire;
     SSL *ssl;
-    size_t step;                          /* ciphertext bytes sent at a time; 0: all at once */
-    uint8_t failed, notified;             /* the peer has broken off; has said close_notify */
-    unsigned long reason;                 /* of OpenSSL, when it failed */
+    size_t step;              /* ciphertext bytes sent at a time; 0: all at once */
+    uint8_t failed, notified; /* the peer has broken off; has said close_notify */
+    unsigned long reason;     /* of OpenSSL, when it failed */
 };
 
 FIXTURE struct tls_peer *tls_of(struct peer *peer) { return peer->layer_state; }
@@ -43,7 +43,8 @@ FIXTURE void tls_note(struct tls_peer *tls, int result) {
 
 FIXTURE void tls_feed(struct host *host, struct tls_peer *tls) {
     peer_pull(host, &tls->wire);
-    if (tls->wire.in_bytes) assert_int_equal(BIO_write(SSL_get_rbio(tls->ssl), tls->wire.in, (int)tls->wire.in_bytes), tls->wire.in_bytes);
+    if (tls->wire.in_bytes)
+        assert_int_equal(BIO_write(SSL_get_rbio(tls->ssl), tls->wire.in, (int)tls->wire.in_bytes), tls->wire.in_bytes);
     peer_consume(&tls->wire, tls->wire.in_bytes);
 }
 
@@ -82,7 +83,8 @@ FIXTURE void tls_layer_drop(struct peer *peer) {
     free(tls);
 }
 
-static const struct peer_layer tls_layer __attribute__((unused)) = {.send = tls_layer_send, .pull = tls_layer_pull, .drop = tls_layer_drop};
+static const struct peer_layer tls_layer
+    __attribute__((unused)) = {.send = tls_layer_send, .pull = tls_layer_pull, .drop = tls_layer_drop};
 
 FIXTURE SSL_CTX *tls_client_context(void) {
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());

@@ -20,10 +20,26 @@
 
 static void names_are_normal_or_none(void **state) {
     (void)state;
-    static const struct { const char *given, *normal; } cases[] = {
-        {"Example.COM", "example.com"}, {"example.com.", "example.com"}, {"*.Example.com", "*.example.com"}, {"a_b-9.x", "a_b-9.x"}, {"localhost", "localhost"},
-        {"", NULL}, {".", NULL}, {".example.com", NULL}, {"a..b", NULL}, {"a.*.b", NULL}, {"*", NULL}, {"*.", NULL}, {"*example.com", NULL}, {"a b", NULL},
-        {"a/b", NULL}, {"\xc3\xbc.de", NULL}, {"a:1", NULL},
+    static const struct {
+        const char *given, *normal;
+    } cases[] = {
+        {"Example.COM", "example.com"},
+        {"example.com.", "example.com"},
+        {"*.Example.com", "*.example.com"},
+        {"a_b-9.x", "a_b-9.x"},
+        {"localhost", "localhost"},
+        {"", NULL},
+        {".", NULL},
+        {".example.com", NULL},
+        {"a..b", NULL},
+        {"a.*.b", NULL},
+        {"*", NULL},
+        {"*.", NULL},
+        {"*example.com", NULL},
+        {"a b", NULL},
+        {"a/b", NULL},
+        {"\xc3\xbc.de", NULL},
+        {"a:1", NULL},
     };
     char out[RW_TLS_NAME_BYTES_MAX + 1];
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -113,10 +129,18 @@ static void a_ticket_is_taken_in_its_epoch_and_the_next_and_then_no_more(void **
     struct sealer sealer = sealer_open();
     assert_int_equal(rw_tls_ticket_key(secret, now, name, iv, sealer.cipher, sealer.mac, 1), 1);
     seal(&sealer, plain, sealed);
-    static const struct { uint64_t later; int result; } cases[] = {{0, 1}, {RW_TLS_EPOCH_SECONDS - 6, 1}, {RW_TLS_EPOCH_SECONDS - 5, 2}, {2 * RW_TLS_EPOCH_SECONDS - 6, 2}, {2 * RW_TLS_EPOCH_SECONDS - 5, 0}};
+    static const struct {
+        uint64_t later;
+        int result;
+    } cases[] = {{0, 1},
+                 {RW_TLS_EPOCH_SECONDS - 6, 1},
+                 {RW_TLS_EPOCH_SECONDS - 5, 2},
+                 {2 * RW_TLS_EPOCH_SECONDS - 6, 2},
+                 {2 * RW_TLS_EPOCH_SECONDS - 5, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct sealer opener = sealer_open();
-        assert_int_equal(rw_tls_ticket_key(secret, now + cases[i].later, name, iv, opener.cipher, opener.mac, 0), cases[i].result);
+        assert_int_equal(rw_tls_ticket_key(secret, now + cases[i].later, name, iv, opener.cipher, opener.mac, 0),
+                         cases[i].result);
         if (cases[i].result) {
             seal(&opener, sealed, opened);
             assert_memory_equal(opened, plain, 16);
@@ -126,7 +150,8 @@ static void a_ticket_is_taken_in_its_epoch_and_the_next_and_then_no_more(void **
     }
     struct sealer stranger = sealer_open();
     assert_int_equal(rw_tls_ticket_key(other, now, name, iv, stranger.cipher, stranger.mac, 0), 0);
-    assert_int_equal(rw_tls_ticket_key(secret, 0, name, iv, stranger.cipher, stranger.mac, 0), 0); /* no epoch before the first */
+    /* no epoch before the first */
+    assert_int_equal(rw_tls_ticket_key(secret, 0, name, iv, stranger.cipher, stranger.mac, 0), 0);
     sealer_free(&stranger);
     uint8_t next_name[RW_TLS_KEY_NAME_BYTES];
     struct sealer next = sealer_open();
@@ -156,14 +181,22 @@ static void a_session_is_resumed_for_a_day_however_often_its_ticket_is_renewed(v
 /* ---------------------------------------------------------------- what is said of mistakes */
 
 static struct rw_core *plain_core(void) {
-    struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_SIM, .max_connections = 4, .ring_entries = 16, .sqpoll_cpu = -1, .wake_fd = -1, .inbox_fd_first = -1, .shm_fd = -1};
+    struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                    .backend = RW_BACKEND_SIM,
+                                    .max_connections = 4,
+                                    .ring_entries = 16,
+                                    .sqpoll_cpu = -1,
+                                    .wake_fd = -1,
+                                    .inbox_fd_first = -1,
+                                    .shm_fd = -1};
     char error[128];
     struct rw_core *core = rw_core_create(&config, error, sizeof error);
     assert_non_null(core);
     return core;
 }
 
-static void expect_mistake(struct rw_core *core, const struct rw_tls_options *options, const char *file, const char *what) {
+static void expect_mistake(struct rw_core *core, const struct rw_tls_options *options, const char *file,
+                           const char *what) {
     char error[512];
     assert_int_equal(rw_core_listener_tls(core, 1, options, error, sizeof error), RW_ERR_INVALID);
     if (file && !strstr(error, file)) fail_msg("'%s' does not name '%s'", error, file);
@@ -180,7 +213,8 @@ static void a_mistake_is_told_with_the_file_and_the_reason(void **state) {
     (void)state;
     struct rw_core *core = plain_core();
     struct certificate good = certificate_make("good.test", NULL), other = certificate_make("other.test", NULL);
-    struct certificate locked = certificate_for(EVP_EC_gen("P-256"), "locked.test", NULL, "right"), rsa = certificate_for(EVP_RSA_gen(2048), "rsa.test", NULL, NULL);
+    struct certificate locked = certificate_for(EVP_EC_gen("P-256"), "locked.test", NULL, "right"),
+                       rsa = certificate_for(EVP_RSA_gen(2048), "rsa.test", NULL, NULL);
     struct certificate weak = certificate_for(EVP_RSA_gen(1024), "weak.test", NULL, NULL);
     struct test_file text = test_file_with("no PEM at all\n");
     struct rw_tls_options base = certificate_options(&good), options;
@@ -256,7 +290,8 @@ static void server_names_need_a_tls_listener_and_a_name(void **state) {
     assert_int_equal(rw_core_server_name(core, 1, "A.test", 1, &options, error, sizeof error), RW_OK);
     assert_int_equal(rw_core_server_name(core, 1, "a.TEST", 2, &options, error, sizeof error), RW_OK);
     assert_int_equal(rw_core_server_name(core, 1, "a.test", 0, NULL, error, sizeof error), RW_OK);
-    assert_int_equal(rw_core_server_name(core, 1, "a.test", 0, NULL, error, sizeof error), RW_OK); /* not there is fine */
+    /* not there is fine */
+    assert_int_equal(rw_core_server_name(core, 1, "a.test", 0, NULL, error, sizeof error), RW_OK);
     rw_core_destroy(core);
     certificate_free(&good);
 }

@@ -1,4 +1,5 @@
-/* Changes of interest against a table: what a listener that is told them believes is true whenever there is none left. */
+/* Changes of interest against a table: what a listener that is told them believes is true whenever there is none
+ * left. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,5 @@
-/* Topics against a table of booleans: who is subscribed to what, in every view the interface gives; and that nothing is left behind. */
+/* Topics against a table of booleans: who is subscribed to what, in every view the interface gives; and that nothing is
+ * left behind. */
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -85,7 +86,8 @@ static void names_are_bytes_of_1_to_1024(void **state) {
     assert_int_equal(rw_topics_subscribe(topics, 0, &list, name, RW_TOPIC_BYTES_MAX + 1), RW_ERR_INVALID);
     assert_int_equal(list, 0);
     /* All zero bytes, and each a prefix of the next: told apart by length alone. */
-    for (uint32_t bytes = 1; bytes <= RW_TOPIC_BYTES_MAX; bytes++) assert_int_equal(rw_topics_subscribe(topics, 0, &list, name, bytes), 1);
+    for (uint32_t bytes = 1; bytes <= RW_TOPIC_BYTES_MAX; bytes++)
+        assert_int_equal(rw_topics_subscribe(topics, 0, &list, name, bytes), 1);
     assert_int_equal(rw_topics_count(topics), RW_TOPIC_BYTES_MAX);
     assert_int_equal(rw_topics_is_subscribed(topics, 0, name, RW_TOPIC_BYTES_MAX), 1);
     assert_int_equal(rw_topics_is_subscribed(topics, 0, name, RW_TOPIC_BYTES_MAX + 1), 0);
@@ -209,7 +211,8 @@ static void model_check(struct model *model, const struct rw_topics *topics) {
         uint32_t expected = 0;
         for (uint32_t slot = 0; slot < SLOTS; slot++) {
             expected += model->subscribed[slot][n];
-            require(model, rw_topics_is_subscribed(topics, slot, name, bytes) == model->subscribed[slot][n], "is_subscribed");
+            require(model, rw_topics_is_subscribed(topics, slot, name, bytes) == model->subscribed[slot][n],
+                    "is_subscribed");
         }
         uint32_t id = rw_topics_find(topics, name, bytes, rw_topics_hash(name, bytes));
         require(model, (id != 0) == (expected != 0), "a topic exists while it has subscribers");
@@ -220,13 +223,15 @@ static void model_check(struct model *model, const struct rw_topics *topics) {
         const uint32_t *members = rw_topics_members(topics, id, &count);
         require(model, count == expected, "member count");
         for (uint32_t i = 0; i < count; i++) {
-            require(model, members[i] < SLOTS && model->subscribed[members[i]][n] && !seen[members[i]], "members are the subscribers, each once");
+            require(model, members[i] < SLOTS && model->subscribed[members[i]][n] && !seen[members[i]],
+                    "members are the subscribers, each once");
             seen[members[i]] = 1;
         }
         topic_count++;
         subscription_count += count;
     }
-    require(model, rw_topics_count(topics) == topic_count && rw_topics_subscriptions(topics) == subscription_count, "totals");
+    require(model, rw_topics_count(topics) == topic_count && rw_topics_subscriptions(topics) == subscription_count,
+            "totals");
     for (uint32_t slot = 0; slot < SLOTS; slot++) {
         uint8_t seen[NAMES] = {0};
         const uint8_t *found;
@@ -234,7 +239,8 @@ static void model_check(struct model *model, const struct rw_topics *topics) {
         uint32_t cursor = model->lists[slot];
         while (rw_topics_next_of_slot(topics, &cursor, &found, &bytes)) {
             uint32_t n = found[bytes - 1];
-            require(model, n < NAMES && bytes == name_of(n, name) && memcmp(name, found, bytes) == 0, "a slot's list gives whole names");
+            require(model, n < NAMES && bytes == name_of(n, name) && memcmp(name, found, bytes) == 0,
+                    "a slot's list gives whole names");
             require(model, !seen[n] && model->subscribed[slot][n], "a slot's list has its topics, each once");
             seen[n] = 1;
         }
@@ -311,12 +317,16 @@ static void a_topic_that_was_large_gives_its_member_array_back(void **state) {
     uint32_t *lists = calloc(CROWD, sizeof *lists);
     size_t before = 0;
     for (uint32_t round = 0; round < 2; round++) {
-        for (uint32_t slot = 0; slot < CROWD; slot++) assert_int_equal(subscribe(topics, slot, &lists[slot], "crowd"), 1);
+        for (uint32_t slot = 0; slot < CROWD; slot++)
+            assert_int_equal(subscribe(topics, slot, &lists[slot], "crowd"), 1);
         if (round == 0) before = allocated_bytes();
-        for (uint32_t slot = 0; slot < CROWD - 10; slot++) assert_int_equal(unsubscribe(topics, slot, &lists[slot], "crowd"), 1);
-        /* At least the members (8 bytes each) and most of the index (8 bytes a cell) are returned, while the topic lives on. */
+        for (uint32_t slot = 0; slot < CROWD - 10; slot++)
+            assert_int_equal(unsubscribe(topics, slot, &lists[slot], "crowd"), 1);
+        /* At least the members (8 bytes each) and most of the index (8 bytes a cell) are returned, while the topic
+         * lives on. */
         assert_true(allocated_bytes() + (size_t)CROWD * 16 < before);
-        for (uint32_t slot = CROWD - 10; slot < CROWD; slot++) assert_true(rw_topics_is_subscribed(topics, slot, bytes_of("crowd"), 5));
+        for (uint32_t slot = CROWD - 10; slot < CROWD; slot++)
+            assert_true(rw_topics_is_subscribed(topics, slot, bytes_of("crowd"), 5));
         for (uint32_t slot = CROWD - 10; slot < CROWD; slot++) rw_topics_drop(topics, slot, &lists[slot]);
     }
     free(lists);

@@ -36,13 +36,17 @@ static int has(const struct rw_trusted *trusted, const char *text) {
 
 static void a_range_holds_what_its_prefix_says(void **state) {
     (void)state;
-    const struct rw_address_range ranges[] = {range("10.1.2.3", 8), range("192.0.2.1", 32), range("2001:db8::", 33), range("fd00:1:2:3:4::", 72), range("::1", 128)};
+    const struct rw_address_range ranges[] = {range("10.1.2.3", 8), range("192.0.2.1", 32), range("2001:db8::", 33),
+                                              range("fd00:1:2:3:4::", 72), range("::1", 128)};
     struct rw_trusted trusted = {0};
     assert_int_equal(has(&trusted, "10.0.0.1"), 0);
     assert_int_equal(rw_trusted_set(&trusted, ranges, 5), RW_OK);
-    static const char *const inside[] = {"10.0.0.0",          "10.255.255.255", "192.0.2.1", "2001:db8::", "2001:db8:7fff:ffff::", "fd00:1:2:3:4::ffff",
-                                         "fd00:1:2:3:ff::1", "::1", "::ffff:10.9.9.9"};
-    static const char *const outside[] = {"9.255.255.255", "11.0.0.0", "192.0.2.0", "192.0.2.2", "2001:db8:8000::", "2001:db9::", "fd00:1:2:4:4::", "fd00:1:2:3:104::", "::2", "::", "::10.0.0.1"};
+    static const char *const inside[] = {
+        "10.0.0.0",           "10.255.255.255",   "192.0.2.1", "2001:db8::",     "2001:db8:7fff:ffff::",
+        "fd00:1:2:3:4::ffff", "fd00:1:2:3:ff::1", "::1",       "::ffff:10.9.9.9"};
+    static const char *const outside[] = {
+        "9.255.255.255",  "11.0.0.0",         "192.0.2.0", "192.0.2.2", "2001:db8:8000::", "2001:db9::",
+        "fd00:1:2:4:4::", "fd00:1:2:3:104::", "::2",       "::",        "::10.0.0.1"};
     for (size_t i = 0; i < sizeof inside / sizeof inside[0]; i++) assert_int_equal(has(&trusted, inside[i]), 1);
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) assert_int_equal(has(&trusted, outside[i]), 0);
     rw_trusted_clear(&trusted);

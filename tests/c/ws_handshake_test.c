@@ -1,4 +1,5 @@
-/* The handshake's computations: keys and answers known from RFC 6455 and from another implementation of SHA-1 and base64. */
+/* The handshake's computations: keys and answers known from RFC 6455 and from another implementation of SHA-1 and
+ * base64. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,29 +14,23 @@
 static struct guard_page key_guard;
 static struct guard_page accept_guard;
 
-static int set_up(void **state)
-{
+static int set_up(void **state) {
     (void)state;
     key_guard = guard_page_create(64);
     accept_guard = guard_page_create(64);
     return 0;
 }
 
-static int tear_down(void **state)
-{
+static int tear_down(void **state) {
     (void)state;
     guard_page_destroy(&key_guard);
     guard_page_destroy(&accept_guard);
     return 0;
 }
 
-static int valid(const char *key, size_t len)
-{
-    return rw_ws_key_valid(guard_page_copy(&key_guard, key, len), len);
-}
+static int valid(const char *key, size_t len) { return rw_ws_key_valid(guard_page_copy(&key_guard, key, len), len); }
 
-static void known_keys_get_their_known_answers(void **state)
-{
+static void known_keys_get_their_known_answers(void **state) {
     static const char *const pairs[][2] = {
         {"dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="}, /* RFC 6455 §1.3 */
         /* computed with Python's hashlib and base64 */
@@ -62,8 +57,7 @@ static void known_keys_get_their_known_answers(void **state)
 
 /* Each answer's first characters go into the next key: two hundred digests end in one number, so that no round of SHA-1
  * and no character of the alphabet stays unused. */
-static void a_chain_of_two_hundred_answers_ends_where_another_implementation_ends(void **state)
-{
+static void a_chain_of_two_hundred_answers_ends_where_another_implementation_ends(void **state) {
     uint8_t key[RW_WS_KEY_BYTES + 1] = "dGhlIHNhbXBsZSBub25jZQ==";
     char out[RW_WS_ACCEPT_BYTES];
 
@@ -76,20 +70,17 @@ static void a_chain_of_two_hundred_answers_ends_where_another_implementation_end
     assert_memory_equal(out, "Cy0eQHx53LG1Gm78SRw6pwid5iM=", RW_WS_ACCEPT_BYTES);
 }
 
-static void only_twenty_four_characters_are_a_key(void **state)
-{
+static void only_twenty_four_characters_are_a_key(void **state) {
     static const char text[] = "dGhlIHNhbXBsZSBub25jZQ==dGhlIHNhbXBsZSBub25jZQ==";
 
     (void)state;
-    for (size_t len = 0; len < sizeof(text); len++)
-        assert_int_equal(valid(text, len), len == RW_WS_KEY_BYTES);
-    assert_false(valid("dGhlIHNhbXBsZSBub25jZQ", 22)); /* unpadded */
+    for (size_t len = 0; len < sizeof(text); len++) assert_int_equal(valid(text, len), len == RW_WS_KEY_BYTES);
+    assert_false(valid("dGhlIHNhbXBsZSBub25jZQ", 22));   /* unpadded */
     assert_false(valid("dGhlIHNhbXBsZSBub25jZTE2", 24)); /* 18 bytes */
     assert_false(valid("dGhlIHNhbXBsZSBub25jZTE=", 24)); /* 17 bytes */
 }
 
-static void padding_stands_at_the_end_and_nowhere_else(void **state)
-{
+static void padding_stands_at_the_end_and_nowhere_else(void **state) {
     char key[25];
 
     (void)state;
@@ -100,8 +91,7 @@ static void padding_stands_at_the_end_and_nowhere_else(void **state)
     }
 }
 
-static void every_octet_outside_the_alphabet_is_refused_at_every_place(void **state)
-{
+static void every_octet_outside_the_alphabet_is_refused_at_every_place(void **state) {
     static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     char key[25];
 
@@ -115,8 +105,7 @@ static void every_octet_outside_the_alphabet_is_refused_at_every_place(void **st
     }
 }
 
-static void unused_bits_of_the_last_character_must_be_zero(void **state)
-{
+static void unused_bits_of_the_last_character_must_be_zero(void **state) {
     char key[] = "dGhlIHNhbXBsZSBub25jZQ==";
 
     (void)state;
@@ -126,8 +115,7 @@ static void unused_bits_of_the_last_character_must_be_zero(void **state)
     }
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_keys_get_their_known_answers),
         cmocka_unit_test(a_chain_of_two_hundred_answers_ends_where_another_implementation_ends),

@@ -1,8 +1,9 @@
 /* Fuzzes the core as a whole on the simulated ring: the input is a program for a few peers and a host.
  *
- * Peers push raw bytes, well-formed requests and frames in random pieces, stop reading, half-close, reset; the host sends commands of every type with
- * any contents to connections that live or have ended; time passes by moving the core's clock. Beyond the sanitizers it checks: OPEN and CLOSE come
- * in pairs, nothing follows CLOSE, payloads lie within their area, and when all peers are gone everything has been given back. */
+ * Peers push raw bytes, well-formed requests and frames in random pieces, stop reading, half-close, reset; the host
+ * sends commands of every type with any contents to connections that live or have ended; time passes by moving the
+ * core's clock. Beyond the sanitizers it checks: OPEN and CLOSE come in pairs, nothing follows CLOSE, payloads lie
+ * within their area, and when all peers are gone everything has been given back. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +58,8 @@ static void expect_told(const struct fuzz *fuzz, uint32_t slot) {
 
 static void on_interest(struct fuzz *fuzz, const struct rw_event *event) {
     CHECK(fuzz->core->flags & RW_CORE_WANTS_INTEREST && event->slot == RW_NO_SLOT && event->generation == 0);
-    CHECK(event->bytes > 0 && event->bytes <= RW_TOPIC_BYTES_MAX && event->bytes <= fuzz->info.payload_bytes - event->offset);
+    CHECK(event->bytes > 0 && event->bytes <= RW_TOPIC_BYTES_MAX &&
+          event->bytes <= fuzz->info.payload_bytes - event->offset);
     CHECK(event->flags & RW_INTEREST_WANTED || fuzz->topics > 0);
     fuzz->topics += event->flags & RW_INTEREST_WANTED ? 1 : -1u;
 }
@@ -107,11 +109,8 @@ static void on_event(struct fuzz *fuzz, const struct rw_event *event) {
             break;
         case RW_EVENT_MESSAGE:
         case RW_EVENT_PING:
-        case RW_EVENT_PONG:
-            CHECK(opened);
-            break;
-        default:
-            break;
+        case RW_EVENT_PONG: CHECK(opened); break;
+        default: break;
     }
 }
 
@@ -136,12 +135,16 @@ static void command(struct fuzz *fuzz, struct rw_command record, const uint8_t *
     }
     ((struct rw_command *)(uintptr_t)fuzz->info.commands)[fuzz->commands++] = record;
     for (uint32_t i = 0; i < SLOTS; i++) {
-        if (record.type == RW_COMMAND_UPGRADE && record.flags & RW_UPGRADE_QUIET && record.slot == i) fuzz->slots[i].quiet = 1;
+        if (record.type == RW_COMMAND_UPGRADE && record.flags & RW_UPGRADE_QUIET && record.slot == i)
+            fuzz->slots[i].quiet = 1;
     }
 }
 
 static struct rw_command about(const struct fuzz *fuzz, uint32_t slot, enum rw_command_type type) {
-    return (struct rw_command){.type = (uint16_t)type, .slot = slot, .generation = fuzz->slots[slot].generation, .request = fuzz->slots[slot].request};
+    return (struct rw_command){.type = (uint16_t)type,
+                               .slot = slot,
+                               .generation = fuzz->slots[slot].generation,
+                               .request = fuzz->slots[slot].request};
 }
 
 /* Any command at all. */
@@ -180,7 +183,10 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
             record.arg0 = 200;
             if (what & 0x40) {
                 record.flags = RW_RESPOND_STATUS_TEXT | (what & 0x20 ? RW_RESPOND_NO_LENGTH : 0);
-                memcpy(large, "\x06" "200 OK", 7);
+                memcpy(large,
+                       "\x06"
+                       "200 OK",
+                       7);
                 bytes += 7;
             }
             command(fuzz, record, large, bytes);
@@ -192,12 +198,8 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
             record.flags = what & 0x40 ? RW_RESPOND_SIZED : 0;
             command(fuzz, record, NULL, 0);
             break;
-        case 3:
-            command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_CHUNK), large, bytes);
-            break;
-        case 4:
-            command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_END), NULL, 0);
-            break;
+        case 3: command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_CHUNK), large, bytes); break;
+        case 4: command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_END), NULL, 0); break;
         case 5:
             record = about(fuzz, slot, RW_COMMAND_UPGRADE);
             record.arg0 = (what & 1) | (what & 0x40 ? 6u << 8 : 0);
@@ -205,9 +207,7 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
             record.flags = what & 0x10 ? RW_UPGRADE_QUIET : 0;
             command(fuzz, record, (const uint8_t *)"permessage-deflateA: b\r\nB: c\r\n", 30);
             break;
-        case 6:
-            command(fuzz, about(fuzz, slot, RW_COMMAND_SUBSCRIBE), (const uint8_t *)"abc", 1 + what % 3);
-            break;
+        case 6: command(fuzz, about(fuzz, slot, RW_COMMAND_SUBSCRIBE), (const uint8_t *)"abc", 1 + what % 3); break;
         case 7:
             record = about(fuzz, slot, RW_COMMAND_PUBLISH);
             record.arg0 = 1;
@@ -246,12 +246,8 @@ static void call(struct fuzz *fuzz, struct input *input) {
         return;
     }
     switch (what >> 1 & 7) {
-        case 0:
-            (void)rw_core_terminate_listener(core, 0);
-            break;
-        case 1:
-            (void)rw_core_unlisten(core, 0);
-            break;
+        case 0: (void)rw_core_terminate_listener(core, 0); break;
+        case 1: (void)rw_core_unlisten(core, 0); break;
         case 2:
         case 3:
             if (!core->listeners[0].used) CHECK(rw_core_listen(core, fuzz->listener, 0, what >> 4 & 13) == RW_OK);
@@ -259,15 +255,9 @@ static void call(struct fuzz *fuzz, struct input *input) {
         case 4:
             if (core->listeners[0].used) CHECK(rw_core_listener_flags(core, 0, what >> 4 & 13) == RW_OK);
             break;
-        case 5:
-            (void)rw_core_topics(core, slot, fuzz->slots[slot].generation, out, what >> 4);
-            break;
-        case 6:
-            (void)rw_core_peer(core, slot, fuzz->slots[slot].generation, what >> 4 & 1, out, &port);
-            break;
-        default:
-            (void)rw_core_topic_wanted(core, (const uint8_t *)"abc", 1u + what % 3);
-            break;
+        case 5: (void)rw_core_topics(core, slot, fuzz->slots[slot].generation, out, what >> 4); break;
+        case 6: (void)rw_core_peer(core, slot, fuzz->slots[slot].generation, what >> 4 & 1, out, &port); break;
+        default: (void)rw_core_topic_wanted(core, (const uint8_t *)"abc", 1u + what % 3); break;
     }
 }
 
@@ -280,7 +270,8 @@ static int is_pushable(const struct fuzz *fuzz, uint32_t peer) {
 static void push_template(struct fuzz *fuzz, uint32_t peer, uint8_t which) {
     static const char *const texts[] = {
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+        "13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
         "5\r\nhello\r\n0\r\n\r\n",
         "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
@@ -289,7 +280,8 @@ static void push_template(struct fuzz *fuzz, uint32_t peer, uint8_t which) {
         "0123456789",
         "PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n",
         "PROXY TCP4 10.0.0.1 198.51.100.7 56324 443\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1, 10.0.0.2\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1, 10.0.0.2\r\nUpgrade: websocket\r\nConnection: "
+        "Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=\"[2001:db8::1]\"\r\nX-Forwarded-For: 192.0.2.2\r\n\r\n",
     };
@@ -297,7 +289,9 @@ static void push_template(struct fuzz *fuzz, uint32_t peer, uint8_t which) {
     if (which % (count + 2) >= count) {
         int local = which % (count + 2) == count;
         rw_sim_push(fuzz->core->ring, fuzz->peers[peer],
-                    local ? "\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb" : "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb", 28);
+                    local ? "\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb"
+                          : "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\7\xdc\4\1\xbb",
+                    28);
         return;
     }
     const char *text = texts[which % (count + 2)];
@@ -333,7 +327,8 @@ static void peer_op(struct fuzz *fuzz, uint32_t peer, uint8_t op, struct input *
         fuzz->peers[peer] = rw_sim_connect(ring, fuzz->listener);
         fuzz->shut[peer] = 0;
         /* Two from proxies when 10.0.0.0/8 is trusted, one from elsewhere, one whom nobody knows. */
-        static const uint8_t addresses[3][16] = {{[10] = 0xFF, 0xFF, 10, 0, 0, 1}, {[10] = 0xFF, 0xFF, 10, 0, 0, 2}, {[10] = 0xFF, 0xFF, 192, 0, 2, 1}};
+        static const uint8_t addresses[3][16] = {
+            {[10] = 0xFF, 0xFF, 10, 0, 0, 1}, {[10] = 0xFF, 0xFF, 10, 0, 0, 2}, {[10] = 0xFF, 0xFF, 192, 0, 2, 1}};
         if (peer < 3) rw_sim_peer_address(ring, fuzz->peers[peer], addresses[peer]);
     }
     size_t count;
@@ -358,17 +353,20 @@ static void peer_op(struct fuzz *fuzz, uint32_t peer, uint8_t op, struct input *
             rw_sim_peer_shutdown(ring, fuzz->peers[peer]);
             fuzz->shut[peer] = 1;
             break;
-        default:
-            rw_sim_peer_reset(ring, fuzz->peers[peer]);
-            break;
+        default: rw_sim_peer_reset(ring, fuzz->peers[peer]); break;
     }
 }
 
 /* ---------------------------------------------------------------- one run */
 
 static void behave(struct fuzz *fuzz, uint32_t index, uint8_t flags) {
-    struct rw_behavior behavior = {.max_payload_bytes = flags & 0x40 ? 100 : 80000, .max_backpressure_bytes = flags & 0x80 ? 1000 : 200000, .idle_timeout_ms = 5000,
-                                   .ping_interval_ms = 1000, .max_lifetime_ms = 20000, .close_timeout_ms = 1000, .flags = flags & 0x3F,
+    struct rw_behavior behavior = {.max_payload_bytes = flags & 0x40 ? 100 : 80000,
+                                   .max_backpressure_bytes = flags & 0x80 ? 1000 : 200000,
+                                   .idle_timeout_ms = 5000,
+                                   .ping_interval_ms = 1000,
+                                   .max_lifetime_ms = 20000,
+                                   .close_timeout_ms = 1000,
+                                   .flags = flags & 0x3F,
                                    .deflate = index ? 0xF8 | 15u << 8 : 0x101};
     if (flags & 2) {
         behavior.messages_per_second = 3;
@@ -417,35 +415,23 @@ static void step(struct fuzz *fuzz, struct input *input) {
         case 2:
         case 3:
         case 4:
-        case 5:
-            peer_op(fuzz, (op >> 4) % PEERS, op & 0x0F, input);
-            break;
-        case 6:
-            random_command(fuzz, input);
-            break;
+        case 5: peer_op(fuzz, (op >> 4) % PEERS, op & 0x0F, input); break;
+        case 6: random_command(fuzz, input); break;
         case 7:
-        case 8:
-            sensible_command(fuzz, input);
-            break;
+        case 8: sensible_command(fuzz, input); break;
         case 9:
             fuzz->core->clock_start_ms -= (uint64_t)(op >> 4) * 700; /* time passes */
             turn(fuzz);
             break;
-        case 10:
-            behave(fuzz, op >> 4 & 1, take(input));
-            break;
+        case 10: behave(fuzz, op >> 4 & 1, take(input)); break;
         case 11:
             if (op == 0xFB) {
                 uint32_t over_ms = take(input);
                 rw_core_drain(fuzz->core, 1012, over_ms, take(input) * 16u);
             }
             break;
-        case 12:
-            call(fuzz, input);
-            break;
-        case 13:
-            converse(fuzz, (op >> 4) % PEERS, input);
-            break;
+        case 12: call(fuzz, input); break;
+        case 13: converse(fuzz, (op >> 4) % PEERS, input); break;
         default:
             for (uint32_t i = 0; i <= (op >> 4); i++) turn(fuzz);
             break;
@@ -453,9 +439,19 @@ static void step(struct fuzz *fuzz, struct input *input) {
 }
 
 static void open_core(struct fuzz *fuzz, struct input *input) {
-    struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_SIM, .max_connections = SLOTS - 2, .ring_entries = 64,
-                                    .recv_buffers = 8, .recv_buffer_bytes = 64u << take(input) % 8, .sqpoll_cpu = -1, .wake_fd = -1, .inbox_fd_first = -1, .shm_fd = -1,
-                                    .body_window_bytes = 100, .response_high_water_bytes = 2000, .max_body_bytes_lo = 5000};
+    struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                    .backend = RW_BACKEND_SIM,
+                                    .max_connections = SLOTS - 2,
+                                    .ring_entries = 64,
+                                    .recv_buffers = 8,
+                                    .recv_buffer_bytes = 64u << take(input) % 8,
+                                    .sqpoll_cpu = -1,
+                                    .wake_fd = -1,
+                                    .inbox_fd_first = -1,
+                                    .shm_fd = -1,
+                                    .body_window_bytes = 100,
+                                    .response_high_water_bytes = 2000,
+                                    .max_body_bytes_lo = 5000};
     uint8_t limits = take(input);
     if (limits & 1) config.max_connections_per_ip = 1 + (limits >> 1 & 1);
     if (limits & 4) config.upgrades_per_kilosecond = 100;
@@ -464,7 +460,11 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
     char error[128];
     fuzz->core = rw_core_create(&config, error, sizeof error);
     CHECK(fuzz->core);
-    struct rw_ring_config ring = {.backend = RW_BACKEND_SIM, .entries = 64, .recv_buffers = 8, .recv_buffer_bytes = config.recv_buffer_bytes, .wake_fd = -1,
+    struct rw_ring_config ring = {.backend = RW_BACKEND_SIM,
+                                  .entries = 64,
+                                  .recv_buffers = 8,
+                                  .recv_buffer_bytes = config.recv_buffer_bytes,
+                                  .wake_fd = -1,
                                   .sim_seed = take(input)};
     rw_ring_destroy(fuzz->core->ring);
     fuzz->core->ring = rw_ring_sim_create(&ring, error, sizeof error);
@@ -474,7 +474,9 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
     struct rw_address_range trusted = {.address = {[10] = 0xFF, 0xFF, 10}, .prefix_bits = 96 + 8};
     CHECK(rw_core_trusted_proxies(fuzz->core, &trusted, limits >> 5 & 1) == RW_OK);
     fuzz->listener = rw_sim_listen(fuzz->core->ring);
-    CHECK(rw_core_listen(fuzz->core, fuzz->listener, 0, take(input) & (RW_LISTENER_WANTS_CONNECT | RW_LISTENER_PROXY_PROTOCOL | RW_LISTENER_PROXY_REQUIRED)) == RW_OK);
+    CHECK(rw_core_listen(fuzz->core, fuzz->listener, 0,
+                         take(input) & (RW_LISTENER_WANTS_CONNECT | RW_LISTENER_PROXY_PROTOCOL |
+                                        RW_LISTENER_PROXY_REQUIRED)) == RW_OK);
     for (uint32_t i = 0; i < PEERS; i++) fuzz->peers[i] = -1;
     uint8_t narrow = take(input);
     if (narrow & 1) fuzz->core->limits.unfinished_bytes = 64u << (narrow >> 1 & 15);
@@ -483,13 +485,18 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
 }
 
 /* Addresses that peers have, or that proxies tell of. */
-static const uint8_t counted[5][16] = {{[10] = 0xFF, 0xFF, 10, 0, 0, 1}, {[10] = 0xFF, 0xFF, 10, 0, 0, 2}, {[10] = 0xFF, 0xFF, 192, 0, 2, 1}, {[10] = 0xFF, 0xFF, 192, 0, 2, 2}, {0x20, 1, 0x0d, 0xb8, [15] = 1}};
+static const uint8_t counted[5][16] = {{[10] = 0xFF, 0xFF, 10, 0, 0, 1},
+                                       {[10] = 0xFF, 0xFF, 10, 0, 0, 2},
+                                       {[10] = 0xFF, 0xFF, 192, 0, 2, 1},
+                                       {[10] = 0xFF, 0xFF, 192, 0, 2, 2},
+                                       {0x20, 1, 0x0d, 0xb8, [15] = 1}};
 
 /* Everybody leaves: what is left then is a leak. */
 static void expect_nothing_left(struct fuzz *fuzz) {
     struct rw_core *core = fuzz->core;
     for (uint32_t i = 0; i < PEERS; i++) {
-        if (fuzz->peers[i] >= 0 && !rw_sim_is_closed(core->ring, fuzz->peers[i])) rw_sim_peer_reset(core->ring, fuzz->peers[i]);
+        if (fuzz->peers[i] >= 0 && !rw_sim_is_closed(core->ring, fuzz->peers[i]))
+            rw_sim_peer_reset(core->ring, fuzz->peers[i]);
     }
     for (uint32_t i = 0; i < SLOTS - 2; i++) command(fuzz, about(fuzz, i, RW_COMMAND_TERMINATE), NULL, 0);
     for (uint32_t i = 0; i < END_TURNS && (i < 50 || core->pool.used); i++) {
@@ -499,15 +506,18 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     }
     CHECK(core->pool.used == 0);
     CHECK(core->stats->accepts == core->stats->closes);
-    CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 && core->stats->backpressure_connections == 0);
+    CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 &&
+          core->stats->backpressure_connections == 0);
     CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved.count == 0 && core->wheel.count == 0);
     CHECK(core->dirty.count + core->ready.count + core->ending.count == 0);
     CHECK(core->unfinished_bytes == 0);
     CHECK(core->inflate_bytes == 0);
     /* Every connection that was counted for an address was taken back. */
-    for (uint32_t i = 0; core->ip_limit.most && i < sizeof counted / sizeof counted[0]; i++) CHECK(rw_ip_limit_count(&core->ip_limit, counted[i]) == 0);
+    for (uint32_t i = 0; core->ip_limit.most && i < sizeof counted / sizeof counted[0]; i++)
+        CHECK(rw_ip_limit_count(&core->ip_limit, counted[i]) == 0);
     turn(fuzz); /* tells the end of topics that have just ended */
-    CHECK(rw_topics_count(core->topics) == 0 && rw_topics_changes(core->topics) == 0 && fuzz->topics == 0 && rw_sim_borrowed(core->ring) == 0);
+    CHECK(rw_topics_count(core->topics) == 0 && rw_topics_changes(core->topics) == 0 && fuzz->topics == 0 &&
+          rw_sim_borrowed(core->ring) == 0);
     uint64_t used = 0;
     for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
     CHECK(used == (core->publish_log ? 1u : 0u) + (core->deflated_log ? 1u : 0u) + (core->ping_frame ? 1u : 0u));

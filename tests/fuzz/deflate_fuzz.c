@@ -1,6 +1,7 @@
-/* Any bytes as an offer of permessage-deflate, as compressed messages of a peer, and as messages that are compressed here and inflated again.
- * Checks: what is agreed to is in range, and agrees with itself when offered back; inflating keeps to its limit and its room, whatever comes;
- * fragments, whole messages and messages on their own come out as they went in, in any order, on shared and on dedicated streams. */
+/* Any bytes as an offer of permessage-deflate, as compressed messages of a peer, and as messages that are compressed
+ * here and inflated again. Checks: what is agreed to is in range, and agrees with itself when offered back; inflating
+ * keeps to its limit and its room, whatever comes; fragments, whole messages and messages on their own come out as they
+ * went in, in any order, on shared and on dedicated streams. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -39,7 +40,8 @@ static void check_offer(struct input *input) {
     CHECK(deflate != 0);
     CHECK(terms.send_window >= RW_DEFLATE_WINDOW_MIN && terms.send_window <= RW_DEFLATE_WINDOW_MAX);
     CHECK(terms.receive_window == 0 || (terms.receive_window >= 8 && terms.receive_window <= RW_DEFLATE_WINDOW_MAX));
-    CHECK(rw_deflate_negotiate(deflate, answer, bytes, 1, &second, again) == bytes && memcmp(answer, again, bytes) == 0);
+    CHECK(rw_deflate_negotiate(deflate, answer, bytes, 1, &second, again) == bytes &&
+          memcmp(answer, again, bytes) == 0);
 }
 
 static struct rw_core *open_core(void) {
@@ -97,7 +99,8 @@ static int check_inflate(struct rw_core *core, struct rw_slot *slot, struct inpu
     return result == RW_INFLATE_OK;
 }
 
-static void check_comes_back(struct rw_core *core, struct rw_slot *slot, const uint8_t *wire, size_t wire_bytes, const uint8_t *text, size_t bytes) {
+static void check_comes_back(struct rw_core *core, struct rw_slot *slot, const uint8_t *wire, size_t wire_bytes,
+                             const uint8_t *text, size_t bytes) {
     uint8_t place[256];
     struct rw_inflated out;
     CHECK(rw_deflate_inflate(core, slot, wire, wire_bytes, place, sizeof place, LIMIT_MAX, &out) == RW_INFLATE_OK);
@@ -106,7 +109,8 @@ static void check_comes_back(struct rw_core *core, struct rw_slot *slot, const u
     if (out.buffer) rw_buffers_release(core->buffers, out.buffer);
 }
 
-static void check_own(struct rw_core *core, struct rw_slot *slot, const uint8_t *text, size_t bytes, size_t cut, int fragments) {
+static void check_own(struct rw_core *core, struct rw_slot *slot, const uint8_t *text, size_t bytes, size_t cut,
+                      int fragments) {
     uint8_t *wire = malloc(2 * bytes + 256);
     CHECK(wire != NULL);
     size_t used = 0;
@@ -115,7 +119,8 @@ static void check_own(struct rw_core *core, struct rw_slot *slot, const uint8_t 
         const size_t ends[] = {0, cut, cut, bytes};
         rw_buffer out = RW_BUFFER_NONE;
         const uint8_t *from = fragments ? text + ends[part] : text;
-        int64_t written = rw_deflate_own(core, slot, fragments ? parts[part] : RW_DEFLATE_WHOLE, from, fragments ? ends[part + 1] - ends[part] : bytes, &out);
+        int64_t written = rw_deflate_own(core, slot, fragments ? parts[part] : RW_DEFLATE_WHOLE, from,
+                                         fragments ? ends[part + 1] - ends[part] : bytes, &out);
         CHECK(written >= 0);
         memcpy(wire + used, rw_buffers_data(core->buffers, out), (size_t)written);
         used += (size_t)written;
@@ -133,7 +138,8 @@ static void check_round_trip(struct rw_core *core, struct rw_slot *slot, struct 
         check_own(core, slot, text, count, count * (how >> 4) / 16, how & 2);
     } else if (count) {
         rw_buffer out;
-        int64_t written = rw_deflate_alone(core, rw_deflate_window(slot->as.ws.deflate_window, count), text, count, &out);
+        int64_t written =
+            rw_deflate_alone(core, rw_deflate_window(slot->as.ws.deflate_window, count), text, count, &out);
         CHECK(written > 0);
         slot->as.ws.deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
         check_comes_back(core, slot, rw_buffers_data(core->buffers, out), (size_t)written, text, count);

@@ -1,5 +1,5 @@
-/* Any bytes as X-Forwarded-For or Forwarded: elements come from the right and come to an end, and what a proxy appends to any bytes at all is read
- * exactly as it was appended. */
+/* Any bytes as X-Forwarded-For or Forwarded: elements come from the right and come to an end, and what a proxy appends
+ * to any bytes at all is read exactly as it was appended. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

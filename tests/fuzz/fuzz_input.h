@@ -1,4 +1,5 @@
-/* What the fuzz targets share: a check that ends the run and says what does not hold, and bytes of the input taken one after the other. */
+/* What the fuzz targets share: a check that ends the run and says what does not hold, and bytes of the input taken one
+ * after the other. */
 #ifndef RW_FUZZ_INPUT_H
 #define RW_FUZZ_INPUT_H
 
@@ -6,12 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CHECK(condition)                                                                        \
-    do {                                                                                        \
-        if (!(condition)) {                                                                     \
+#define CHECK(condition)                                                                         \
+    do {                                                                                         \
+        if (!(condition)) {                                                                      \
             fprintf(stderr, "%s: %s does not hold (line %d)\n", __FILE__, #condition, __LINE__); \
-            abort();                                                                            \
-        }                                                                                       \
+            abort();                                                                             \
+        }                                                                                        \
     } while (0)
 
 struct input {

@@ -1,4 +1,5 @@
-/* Any bytes as a PROXY header: the answer for a part is never at odds with the answer for the whole, and never claims more than there is. */
+/* Any bytes as a PROXY header: the answer for a part is never at odds with the answer for the whole, and never claims
+ * more than there is. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -28,7 +29,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         CHECK(result <= (int32_t)(RW_PROXY_V2_FIXED_BYTES + RW_PROXY_V2_BLOCK_BYTES_MAX));
     }
     CHECK(result != 0 || size < RW_PROXY_V2_FIXED_BYTES + RW_PROXY_V2_BLOCK_BYTES_MAX);
-    if (result == RW_PROXY_ABSENT) CHECK(parse(data, size < RW_PROXY_DECISION_BYTES ? size : RW_PROXY_DECISION_BYTES, &part) == RW_PROXY_ABSENT);
+    if (result == RW_PROXY_ABSENT)
+        CHECK(parse(data, size < RW_PROXY_DECISION_BYTES ? size : RW_PROXY_DECISION_BYTES, &part) == RW_PROXY_ABSENT);
     for (size_t cut = 0; cut < size && cut < 300; cut++) {
         int32_t early = parse(data, cut, &part);
         CHECK(early == 0 || early == result);

@@ -1,8 +1,10 @@
-/* Fuzzes TLS as the core speaks it, on the simulated ring: a client of OpenSSL's, and an input that meddles with its bytes.
+/* Fuzzes TLS as the core speaks it, on the simulated ring: a client of OpenSSL's, and an input that meddles with its
+ * bytes.
  *
- * The input is a program: connect (as a real client, or with raw bytes only), let the client speak, change, repeat, cut or invent ciphertext on its way,
- * stop reading, half-close, reset; the host answers requests, sends, asks and answers for server names, reloads, terminates; time passes.
- * Beyond the sanitizers it checks that the memory for ciphertext stays within its bound and that everything is given back when all have left. */
+ * The input is a program: connect (as a real client, or with raw bytes only), let the client speak, change, repeat, cut
+ * or invent ciphertext on its way, stop reading, half-close, reset; the host answers requests, sends, asks and answers
+ * for server names, reloads, terminates; time passes. Beyond the sanitizers it checks that the memory for ciphertext
+ * stays within its bound and that everything is given back when all have left. */
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdint.h>
@@ -54,7 +56,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 static void command(struct fuzz *fuzz, const struct rw_event *to, uint16_t type, uint32_t arg0, uint32_t bytes) {
     if (fuzz->commands == 64) return;
     ((struct rw_command *)(uintptr_t)fuzz->info.commands)[fuzz->commands++] =
-        (struct rw_command){.type = type, .slot = to->slot, .generation = to->generation, .bytes = bytes, .arg0 = arg0, .request = to->arg1 >> 16};
+        (struct rw_command){.type = type,
+                            .slot = to->slot,
+                            .generation = to->generation,
+                            .bytes = bytes,
+                            .arg0 = arg0,
+                            .request = to->arg1 >> 16};
 }
 
 static void answer(struct fuzz *fuzz, const struct rw_event *event) {
@@ -74,8 +81,7 @@ static void answer(struct fuzz *fuzz, const struct rw_event *event) {
             CHECK(event->bytes > 0 && event->bytes <= RW_TLS_NAME_BYTES_MAX);
             if (event->bytes & 1) command(fuzz, event, RW_COMMAND_SERVER_NAME, 0, 0);
             break;
-        default:
-            break;
+        default: break;
     }
 }
 
@@ -86,7 +92,8 @@ static void turn(struct fuzz *fuzz) {
     for (int32_t i = 0; i < count; i++) answer(fuzz, &events[i]);
     for (uint32_t i = 0; i < fuzz->core->pool.carved; i++) {
         const struct rw_slot *slot = rw_core_slot(fuzz->core, i);
-        if (slot->state.phase != RW_PHASE_FREE && slot->tls) CHECK(slot->tls->waiting.bytes <= RW_TLS_WAITING_BYTES_MAX);
+        if (slot->state.phase != RW_PHASE_FREE && slot->tls)
+            CHECK(slot->tls->waiting.bytes <= RW_TLS_WAITING_BYTES_MAX);
     }
 }
 
@@ -94,15 +101,11 @@ static void host_op(struct fuzz *fuzz, uint8_t what) {
     struct rw_tls_options options = certificate_options(&certificates[what & 1]);
     struct rw_event any = {.slot = what % PEERS};
     switch (what % 6) {
-        case 0:
-            CHECK(rw_core_listener_tls(fuzz->core, 0, &options, NULL, 0) == RW_OK);
-            break;
+        case 0: CHECK(rw_core_listener_tls(fuzz->core, 0, &options, NULL, 0) == RW_OK); break;
         case 1:
             CHECK(rw_core_server_name(fuzz->core, 0, "*.test", 7, what & 8 ? &options : NULL, NULL, 0) == RW_OK);
             break;
-        case 2:
-            (void)rw_core_listener_flags(fuzz->core, 0, what & 8 ? RW_LISTENER_WANTS_SERVER_NAME : 0);
-            break;
+        case 2: (void)rw_core_listener_flags(fuzz->core, 0, what & 8 ? RW_LISTENER_WANTS_SERVER_NAME : 0); break;
         case 3:
             if (any.slot < fuzz->core->pool.carved) any.generation = rw_core_slot(fuzz->core, any.slot)->generation;
             command(fuzz, &any, what & 8 ? RW_COMMAND_TERMINATE : RW_COMMAND_SERVER_NAME, 0, 0);
@@ -118,7 +121,9 @@ static void host_op(struct fuzz *fuzz, uint8_t what) {
 
 /* ---------------------------------------------------------------- peers */
 
-static int is_open(const struct fuzz *fuzz, const struct fuzz_peer *peer) { return peer->fd >= 0 && !rw_sim_is_closed(fuzz->core->ring, peer->fd); }
+static int is_open(const struct fuzz *fuzz, const struct fuzz_peer *peer) {
+    return peer->fd >= 0 && !rw_sim_is_closed(fuzz->core->ring, peer->fd);
+}
 
 static void push(struct fuzz *fuzz, struct fuzz_peer *peer, const uint8_t *bytes, size_t count) {
     if (count && !peer->shut && is_open(fuzz, peer)) rw_sim_push(fuzz->core->ring, peer->fd, bytes, count);
@@ -138,45 +143,30 @@ static void speak(struct fuzz *fuzz, struct fuzz_peer *peer, uint8_t meddle, str
     if (count <= 0) return;
     size_t at = (size_t)take(input) * 5 % (size_t)count;
     switch (meddle & 7) {
-        case 1:
-            bytes[at] ^= (uint8_t)(1 + take(input));
-            break;
-        case 2:
-            push(fuzz, peer, bytes, at);
-            break;
-        case 3:
-            count = (int)at;
-            break;
-        default:
-            break;
+        case 1: bytes[at] ^= (uint8_t)(1 + take(input)); break;
+        case 2: push(fuzz, peer, bytes, at); break;
+        case 3: count = (int)at; break;
+        default: break;
     }
     push(fuzz, peer, bytes, (size_t)count);
 }
 
 static void say(struct fuzz_peer *peer, uint8_t what) {
     static const char get[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    static const char upgrade[] = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    static const char upgrade[] =
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+        "13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     static const uint8_t frame[] = {0x82, 0x84, 0, 0, 0, 0, 'a', 'b', 'c', 'd'};
     if (!peer->ssl || !SSL_is_init_finished(peer->ssl)) return;
     switch (what % 6) {
-        case 0:
-            (void)SSL_write(peer->ssl, get, sizeof get - 1);
-            break;
-        case 1:
-            (void)SSL_write(peer->ssl, upgrade, sizeof upgrade - 1);
-            break;
+        case 0: (void)SSL_write(peer->ssl, get, sizeof get - 1); break;
+        case 1: (void)SSL_write(peer->ssl, upgrade, sizeof upgrade - 1); break;
         case 2:
             for (int i = 0; i <= what >> 4; i++) (void)SSL_write(peer->ssl, frame, sizeof frame);
             break;
-        case 3:
-            (void)SSL_key_update(peer->ssl, SSL_KEY_UPDATE_REQUESTED);
-            break;
-        case 4:
-            (void)SSL_renegotiate(peer->ssl);
-            break;
-        default:
-            (void)SSL_shutdown(peer->ssl);
-            break;
+        case 3: (void)SSL_key_update(peer->ssl, SSL_KEY_UPDATE_REQUESTED); break;
+        case 4: (void)SSL_renegotiate(peer->ssl); break;
+        default: (void)SSL_shutdown(peer->ssl); break;
     }
     ERR_clear_error();
 }
@@ -199,7 +189,8 @@ static void connect_peer(struct fuzz *fuzz, struct fuzz_peer *peer, uint8_t how)
     SSL_set_connect_state(peer->ssl);
     static const char *const names[] = {"a.test", "b.c.test", "nowhere", "second.test"};
     if (how & 2) (void)SSL_set_tlsext_host_name(peer->ssl, names[how >> 3 & 3]);
-    if (how & 0x20) (void)SSL_set_alpn_protos(peer->ssl, (const unsigned char *)"\x02h2\x08http/1.1", how & 0x40 ? 3 : 12);
+    if (how & 0x20)
+        (void)SSL_set_alpn_protos(peer->ssl, (const unsigned char *)"\x02h2\x08http/1.1", how & 0x40 ? 3 : 12);
 }
 
 static void peer_op(struct fuzz *fuzz, uint8_t op, struct input *input) {
@@ -221,36 +212,46 @@ static void peer_op(struct fuzz *fuzz, uint8_t op, struct input *input) {
             }
             break;
         case 3:
-        case 4:
-            say(peer, how);
-            break;
-        case 5:
-            rw_sim_peer_window(fuzz->core->ring, peer->fd, how & 1 ? SIZE_MAX : (size_t)how * 16);
-            break;
+        case 4: say(peer, how); break;
+        case 5: rw_sim_peer_window(fuzz->core->ring, peer->fd, how & 1 ? SIZE_MAX : (size_t)how * 16); break;
         case 6:
             rw_sim_peer_shutdown(fuzz->core->ring, peer->fd);
             peer->shut = 1;
             break;
-        default:
-            rw_sim_peer_reset(fuzz->core->ring, peer->fd);
-            break;
+        default: rw_sim_peer_reset(fuzz->core->ring, peer->fd); break;
     }
 }
 
 /* ---------------------------------------------------------------- one run */
 
 static void open_core(struct fuzz *fuzz, struct input *input) {
-    struct rw_core_config config = {.abi_version = RW_ABI_VERSION, .backend = RW_BACKEND_SIM, .max_connections = PEERS, .ring_entries = 64, .recv_buffers = 8,
-                                    .recv_buffer_bytes = 64u << take(input) % 8, .sqpoll_cpu = -1, .wake_fd = -1, .inbox_fd_first = -1, .shm_fd = -1};
+    struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                    .backend = RW_BACKEND_SIM,
+                                    .max_connections = PEERS,
+                                    .ring_entries = 64,
+                                    .recv_buffers = 8,
+                                    .recv_buffer_bytes = 64u << take(input) % 8,
+                                    .sqpoll_cpu = -1,
+                                    .wake_fd = -1,
+                                    .inbox_fd_first = -1,
+                                    .shm_fd = -1};
     char error[128];
     fuzz->core = rw_core_create(&config, error, sizeof error);
     CHECK(fuzz->core);
-    struct rw_ring_config ring = {.backend = RW_BACKEND_SIM, .entries = 64, .recv_buffers = 8, .recv_buffer_bytes = config.recv_buffer_bytes, .wake_fd = -1,
+    struct rw_ring_config ring = {.backend = RW_BACKEND_SIM,
+                                  .entries = 64,
+                                  .recv_buffers = 8,
+                                  .recv_buffer_bytes = config.recv_buffer_bytes,
+                                  .wake_fd = -1,
                                   .sim_seed = take(input)};
     rw_ring_destroy(fuzz->core->ring);
     fuzz->core->ring = rw_ring_sim_create(&ring, error, sizeof error);
     rw_core_info(fuzz->core, &fuzz->info);
-    struct rw_behavior behavior = {.max_payload_bytes = 80000, .max_backpressure_bytes = 100000, .idle_timeout_ms = 5000, .ping_interval_ms = 1000, .close_timeout_ms = 1000};
+    struct rw_behavior behavior = {.max_payload_bytes = 80000,
+                                   .max_backpressure_bytes = 100000,
+                                   .idle_timeout_ms = 5000,
+                                   .ping_interval_ms = 1000,
+                                   .close_timeout_ms = 1000};
     CHECK(rw_core_behavior(fuzz->core, 0, &behavior) == RW_OK);
     fuzz->listener = rw_sim_listen(fuzz->core->ring);
     struct rw_tls_options options = certificate_options(&certificates[0]);
@@ -271,7 +272,8 @@ static void expect_nothing_left(struct fuzz *fuzz) {
         turn(fuzz);
     }
     CHECK(core->pool.used == 0 && core->stats->accepts == core->stats->closes);
-    CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 && core->stats->backpressure_connections == 0);
+    CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 &&
+          core->stats->backpressure_connections == 0);
     CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved.count == 0 && core->wheel.count == 0);
     CHECK(core->listeners[0].tls->refs == 1);
     uint64_t used = 0;

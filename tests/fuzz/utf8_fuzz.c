@@ -6,10 +6,8 @@
 #include "fuzz_input.h"
 #include "utf8.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    if (size < 1)
-        return 0;
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 1) return 0;
     const size_t piece = (size_t)data[0] + 1;
     const uint8_t *bytes = data + 1;
     const size_t len = size - 1;

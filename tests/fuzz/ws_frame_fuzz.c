@@ -1,5 +1,5 @@
-/* Any bytes as a stream of frames: header by header, each whole, cut short at every byte, encoded again, and its payload unmasked
- * whole, in two parts, and by the definition. */
+/* Any bytes as a stream of frames: header by header, each whole, cut short at every byte, encoded again, and its
+ * payload unmasked whole, in two parts, and by the definition. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -9,8 +9,7 @@
 #include "ws_frame.h"
 
 /* A prefix says "more" until one byte decides, and more bytes never change the decision. */
-static void check_prefixes(const uint8_t *bytes, size_t len, int rsv1_allowed, int32_t whole)
-{
+static void check_prefixes(const uint8_t *bytes, size_t len, int rsv1_allowed, int32_t whole) {
     const size_t limit = len < 16 ? len : 16;
     int32_t decided = 0;
 
@@ -28,8 +27,7 @@ static void check_prefixes(const uint8_t *bytes, size_t len, int rsv1_allowed, i
     CHECK(decided == whole);
 }
 
-static void check_encodes_again(const uint8_t *bytes, int32_t header_bytes, const struct rw_ws_frame *frame)
-{
+static void check_encodes_again(const uint8_t *bytes, int32_t header_bytes, const struct rw_ws_frame *frame) {
     uint8_t header[10];
     const uint32_t encoded = rw_ws_encode_header(header, frame->opcode, frame->fin, frame->rsv1, frame->payload_bytes);
 
@@ -39,8 +37,7 @@ static void check_encodes_again(const uint8_t *bytes, int32_t header_bytes, cons
     CHECK(memcmp(frame->mask, bytes + encoded, 4) == 0);
 }
 
-static void check_mask(const uint8_t *payload, size_t len, const uint8_t mask[4], size_t split, uint32_t phase)
-{
+static void check_mask(const uint8_t *payload, size_t len, const uint8_t mask[4], size_t split, uint32_t phase) {
     uint8_t *whole = malloc(len ? len : 1);
     uint8_t *parts = malloc(len ? len : 1);
 
@@ -50,16 +47,13 @@ static void check_mask(const uint8_t *payload, size_t len, const uint8_t mask[4]
     rw_ws_mask(parts, parts, split, mask, phase);
     rw_ws_mask(parts + split, parts + split, len - split, mask, phase + (uint32_t)split);
     CHECK(memcmp(whole, parts, len) == 0);
-    for (size_t i = 0; i < len; i++)
-        CHECK(whole[i] == (payload[i] ^ mask[(phase + i) & 3]));
+    for (size_t i = 0; i < len; i++) CHECK(whole[i] == (payload[i] ^ mask[(phase + i) & 3]));
     free(whole);
     free(parts);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    if (size < 2)
-        return 0;
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 2) return 0;
     const int rsv1_allowed = data[0] & 1;
     const uint32_t phase = data[0] >> 1;
     const uint8_t split_at = data[1];
@@ -70,8 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct rw_ws_frame frame;
         const int32_t result = rw_ws_decode_header(bytes, len, rsv1_allowed, &frame);
         check_prefixes(bytes, len, rsv1_allowed, result);
-        if (result <= 0)
-            return 0;
+        if (result <= 0) return 0;
         CHECK(!frame.rsv1 || rsv1_allowed);
         CHECK(frame.opcode < 8 || (frame.fin && frame.payload_bytes <= 125));
         check_encodes_again(bytes, result, &frame);

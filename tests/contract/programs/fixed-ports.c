@@ -1,7 +1,9 @@
-/* Gives programs that listen on ports of their own choice a free one each, so that the tests that run them can run side by side.
+/* Gives programs that listen on ports of their own choice a free one each, so that the tests that run them can run side
+ * by side.
  *
- * Loaded by LD_PRELOAD: bind(2) of a port in FIXED_PORTS ("9001,3000") takes port 0 the first time and what that gave from then on, and
- * connect(2) to it goes where it was bound. What was bound is told on stderr, as "bound 9001 to 43210". Built by the test that uses it. */
+ * Loaded by LD_PRELOAD: bind(2) of a port in FIXED_PORTS ("9001,3000") takes port 0 the first time and what that gave
+ * from then on, and connect(2) to it goes where it was bound. What was bound is told on stderr, as "bound 9001 to
+ * 43210". Built by the test that uses it. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>

@@ -1,12 +1,12 @@
 /* Connects twenty times with each version of TLS, with the session of the connection before: wolfssl PORT CA-FILE */
-#include <wolfssl/options.h>
-#include <wolfssl/ssl.h>
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <wolfssl/options.h>
+#include <wolfssl/ssl.h>
 
 int main(int count, char **arguments) {
     if (count != 3) return 2;
@@ -18,7 +18,9 @@ int main(int count, char **arguments) {
         WOLFSSL_SESSION *session = NULL;
         for (int i = 0; i < 20; i++) {
             int fd = socket(AF_INET, SOCK_STREAM, 0);
-            struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(arguments[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+            struct sockaddr_in to = {.sin_family = AF_INET,
+                                     .sin_port = htons((unsigned short)atoi(arguments[1])),
+                                     .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
             if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0) return 3;
             WOLFSSL *ssl = wolfSSL_new(context);
             wolfSSL_set_fd(ssl, fd);
