@@ -17,7 +17,7 @@ const prebuiltFolder = join(import.meta.dir, '..', 'prebuilt');
 /** An image may have left them out. */
 const hasSources = () => existsSync(join(import.meta.dir, 'core'));
 
-/** Set in the workers of a node, which a supervisor has started; as in src/supervisor/boot.ts. */
+/** Set in the workers of a node, which a supervisor has started; as in src/process/boot.ts. */
 export const workerVariable = 'RINGWAY_WORKER';
 
 /**

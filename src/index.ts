@@ -18,9 +18,9 @@ export type {
   SqpollOptions,
   TlsOptions,
   TrustedProxiesOptions,
-} from './config/define.ts';
-export { defineGateway } from './config/define.ts';
+} from './api/define.ts';
+export { defineGateway } from './api/define.ts';
+export { publish } from './api/publish.ts';
+export type { CompressionOptions, Message, SendResult, Socket, UpgradeClient, WebSocketHandler } from './api/websocket.ts';
 export type { TlsInfo } from './core/tls-info.ts';
-export type { CompressionOptions, Message, SendResult, Socket, UpgradeClient, WebSocketHandler } from './core/websocket.ts';
 export { getConnInfo, getTlsInfo, type RingwayBindings, upgradeWebSocket } from './frontend/hono/index.ts';
-export { publish } from './worker/publish.ts';

@@ -4,7 +4,7 @@
  */
 import { Hono } from 'hono';
 import { defineGateway, publish, type WebSocketHandler } from '../../src/index.ts';
-import { readBoot } from '../../src/supervisor/boot.ts';
+import { readBoot } from '../../src/process/boot.ts';
 
 const app = new Hono();
 app.get('/hello', (c) => c.text('Hello from Ringway'));

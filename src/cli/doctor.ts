@@ -8,7 +8,7 @@ import { type Goal, setGoal } from '../doctor/goal.ts';
 import type { RingTrial } from '../doctor/kernel.ts';
 import { Machine } from '../doctor/machine.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { cgroupCpuQuota } from '../supervisor/cpus.ts';
+import { cgroupCpuQuota } from '../process/cpus.ts';
 import { version } from '../version.ts';
 import { loadRingTrial } from './core-modules.ts';
 import { configReader } from './read-config.ts';

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defaults } from '../config/defaults.ts';
 import { createLog } from '../log.ts';
-import { programWorkers } from '../supervisor/boot.ts';
+import { programWorkers } from '../process/boot.ts';
 import type { NodeSettings } from '../supervisor/settings.ts';
 import { type RunOptions, UsageError } from './arguments.ts';
 import { loadNative } from './core-modules.ts';

@@ -10,7 +10,7 @@ import { defaults } from '../config/defaults.ts';
 import { ConfigError } from '../config/resolve.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { createLog, type Log } from '../log.ts';
-import { gatewayWorkers } from '../supervisor/boot.ts';
+import { gatewayWorkers } from '../process/boot.ts';
 import { onStopSignals } from '../supervisor/drain.ts';
 import { Predecessor } from '../supervisor/handover.ts';
 import type { ConfigReader } from '../supervisor/probe.ts';

@@ -1,6 +1,6 @@
 /**
  * Every default of the configuration, in one place. Byte counts and times equal those of ffi/core/limits.h.
- * The @default tags in define.ts and in core/websocket.ts quote these values; a test compares them.
+ * The @default tags in api/define.ts and api/websocket.ts quote these values; a test compares them.
  */
 export const defaults = {
   listen: { port: 8080, host: '::', hostWithoutIpv6: '0.0.0.0', ipv6Only: false, backlog: 4096, proxyProtocol: false },

@@ -3,9 +3,9 @@
  * Role: a part of resolve.ts. What is done with them: ringway.h rw_core_trusted_proxies().
  */
 import ipaddr from 'ipaddr.js';
+import type { TrustedProxiesOptions } from '../api/define.ts';
 import type { AddressRange } from '../core/options.ts';
 import { defaults, trustedProxiesMax } from './defaults.ts';
-import type { TrustedProxiesOptions } from './define.ts';
 import { show } from './schema.ts';
 import type { Complain } from './tls.ts';
 

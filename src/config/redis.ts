@@ -3,8 +3,8 @@
  * Role: a part of resolve.ts. Used by pubsub/. Secrets stand in no message.
  */
 import { resolve } from 'node:path';
+import type { GatewayConfig, RedisOptions, RedisTlsOptions } from '../api/define.ts';
 import { defaults } from './defaults.ts';
-import type { GatewayConfig, RedisOptions, RedisTlsOptions } from './define.ts';
 import { type Complain, fileProblem } from './tls.ts';
 
 export interface RedisAddress {

@@ -5,9 +5,18 @@
  * reported at once.
  */
 import { isIP } from 'node:net';
-import type { WebSocketHandler } from '../core/websocket.ts';
+import type {
+  FetchApp,
+  FetchEnv,
+  FetchHandler,
+  GatewayConfig,
+  LimitOptions,
+  ListenOptions,
+  LogOptions,
+  SqpollOptions,
+} from '../api/define.ts';
+import type { WebSocketHandler } from '../api/websocket.ts';
 import { adminTokenLengthMin, defaults, groupSocketMode, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
-import type { FetchApp, FetchEnv, FetchHandler, GatewayConfig, LimitOptions, ListenOptions, LogOptions, SqpollOptions } from './define.ts';
 import { resolveTrustedProxies, type TrustedProxiesSettings } from './proxies.ts';
 import { type RedisSettings, resolveRedis } from './redis.ts';
 import { parsePattern, patternShape } from './route-pattern.ts';

@@ -2,11 +2,12 @@
  * The shape of the configuration as a zod schema: kinds, ranges, names; every message says what to write instead.
  *
  * Role: judges one value at a time, transforms nothing. What concerns several values, the environment and the defaults is
- * resolve.ts. Its input type equals GatewayConfig (define.ts); tests/unit/config.test.ts fails to compile when they differ.
+ * resolve.ts. Its input type equals GatewayConfig (define.ts); tests/unit/config/config.test.ts fails to compile when they differ.
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import type { WebSocketHandler } from '../core/websocket.ts';
+import type { FetchApp, FetchHandler } from '../api/define.ts';
+import type { WebSocketHandler } from '../api/websocket.ts';
 import {
   adminTokenLengthMin,
   drainCloseCodeText,
@@ -17,7 +18,6 @@ import {
   signingKeyLengthMin,
   unixPathBytesMax,
 } from './defaults.ts';
-import type { FetchApp, FetchHandler } from './define.ts';
 import { nearest } from './suggest.ts';
 
 type Range = readonly [least: number, most: number];

@@ -1,7 +1,7 @@
 /** What the machine is judged for: how many connections, in how many workers, on which addresses. */
 import { defaults } from '../config/defaults.ts';
 import type { AdminAddress, ListenAddress, ResolvedConfig } from '../config/resolve.ts';
-import { planCpus } from '../supervisor/cpus.ts';
+import { planCpus } from '../process/cpus.ts';
 
 /** The part of a config that the machine has to bear out. */
 export type Wishes = Pick<ResolvedConfig, 'listen' | 'workers' | 'affinity' | 'io'> & {

@@ -1,5 +1,5 @@
 /** Checks of memory: enough for the connections, and what the system does with it. */
-import { cgroupMemoryLimit } from '../supervisor/memory.ts';
+import { cgroupMemoryLimit } from '../process/memory.ts';
 import { advice, count, type Finding, ok, problem, short, size } from './finding.ts';
 import type { Goal } from './goal.ts';
 import type { Machine } from './machine.ts';

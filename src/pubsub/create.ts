@@ -6,12 +6,12 @@ import type { RedisSettings } from '../config/redis.ts';
 import type { Core } from '../core/core.ts';
 import { statIndex } from '../core/stat-index.ts';
 import type { Log } from '../log.ts';
-import type { NodePlace } from '../supervisor/boot.ts';
+import type { NodePlace } from '../process/boot.ts';
 import type { Bus } from './bus.ts';
 import { MemoryBus } from './memory.ts';
 import { NodeBus } from './node.ts';
-import { RedisBus } from './redis/bus.ts';
-import { memberOf } from './redis/owned-topic.ts';
+import { RedisBus } from './nodes/bus.ts';
+import { memberOf } from './nodes/owned-topic.ts';
 import { createRedisLink } from './redis/redis-link.ts';
 
 /** Where the worker lives. */

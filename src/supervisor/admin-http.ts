@@ -2,13 +2,13 @@
  * HTTP for the admin listener, by the gateway's own core: the same parser, limits and deadlines as for everybody else.
  *
  * Role: a core and a loop of the supervisor's own, on epoll and small, so that nothing of a node has to work for it. Up: admin.ts.
- * Down: core/core.ts, worker/loop.ts, frontend/hono/.
+ * Down: core/core.ts, host/loop.ts, frontend/hono/.
  */
 import { native } from '../../ffi/bindings.ts';
 import { Core, type WebSocketEvents } from '../core/core.ts';
 import { FetchFrontend } from '../frontend/hono/index.ts';
 import { LightResponse } from '../frontend/hono/response.ts';
-import { Loop } from '../worker/loop.ts';
+import { Loop } from '../host/loop.ts';
 import { bodyBytesMax } from './admin-body.ts';
 
 const numbers = {

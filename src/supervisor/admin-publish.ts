@@ -4,9 +4,9 @@
  */
 import type { Hono, Context as HonoContext } from 'hono';
 import { mistakesOf, pathText } from '../config/schema.ts';
+import type { PublishedMessage } from '../process/boot.ts';
 import type { AdminEnv } from './admin-body.ts';
 import { messageSchema, messagesSchema, topicSchema } from './admin-schemas.ts';
-import type { PublishedMessage } from './boot.ts';
 import type { PublishOutcome } from './publisher.ts';
 
 type Context = HonoContext<AdminEnv>;

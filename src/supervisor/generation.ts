@@ -6,8 +6,8 @@
  * Role: knows its workers and where they are on the node. Up: supervisor.ts, reload.ts. Down: worker-process.ts, drain.ts.
  */
 import type { Log } from '../log.ts';
-import { layOutDescriptors, type NodePlace, type WorkerKind } from './boot.ts';
-import type { CpuPlan } from './cpus.ts';
+import { layOutDescriptors, type NodePlace, type WorkerKind } from '../process/boot.ts';
+import type { CpuPlan } from '../process/cpus.ts';
 import { type DrainPlan, drainWorkers } from './drain.ts';
 import type { WorkerSocket } from './listeners.ts';
 import type { Places } from './places.ts';

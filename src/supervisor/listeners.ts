@@ -10,7 +10,7 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { listenFlag } from '../../ffi/layout.ts';
 import type { ListenAddress, TcpAddress, UnixAddress } from '../config/resolve.ts';
 import { errorCode, listenProblem, OperatingError } from '../operating-error.ts';
-import type { SupervisorNative } from './boot.ts';
+import type { SupervisorNative } from '../process/boot.ts';
 import { applySocketFileMode, type SocketFileMode, socketFileMode } from './socket-file.ts';
 
 /** One address, open. */

@@ -4,7 +4,7 @@
  * Role: admin-publish.ts → here → IPC → worker/main.ts. Messages of one topic always go through the same worker, in order, so that what is
  * published by one request after another keeps its order too.
  */
-import type { PublishedMessage, SupervisorMessage } from './boot.ts';
+import type { PublishedMessage, SupervisorMessage } from '../process/boot.ts';
 
 /** What became of a request to publish. */
 export type PublishOutcome =

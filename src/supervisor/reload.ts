@@ -10,10 +10,10 @@
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
 import { OperatingError } from '../operating-error.ts';
+import type { SupervisorNative, WorkerKind } from '../process/boot.ts';
+import { type CpuPlan, cgroupCpuQuota, planCpus } from '../process/cpus.ts';
 import type { AdminChange, AdminListener } from './admin-listener.ts';
-import type { SupervisorNative, WorkerKind } from './boot.ts';
 import { type CertificateJudge, CertificateReloads } from './certificates.ts';
-import { type CpuPlan, cgroupCpuQuota, planCpus } from './cpus.ts';
 import { Generation, type TrialProblem } from './generation.ts';
 import { Listeners } from './listeners.ts';
 import type { Places } from './places.ts';

@@ -5,7 +5,7 @@
 import type { SharedStats } from '../../ffi/bindings.ts';
 import { statsLayout } from '../../ffi/layout.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
-import type { SupervisorNative } from './boot.ts';
+import type { SupervisorNative } from '../process/boot.ts';
 import type { StatsField } from './metrics.ts';
 
 const fieldIndex = new Map<StatsField, number>(

@@ -15,7 +15,6 @@ import type { Subprocess } from 'bun';
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
 import { outputTo, relay } from '../output.ts';
-import { healthyMs, loopCrashes, RestartBackoff } from './backoff.ts';
 import {
   type BackendName,
   bootVariable,
@@ -25,7 +24,8 @@ import {
   type WorkerKind,
   type WorkerListener,
   type WorkerMessage,
-} from './boot.ts';
+} from '../process/boot.ts';
+import { healthyMs, loopCrashes, RestartBackoff } from './backoff.ts';
 
 export type WorkerState = 'starting' | 'ready' | 'waiting' | 'draining' | 'stopped';
 

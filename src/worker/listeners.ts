@@ -11,7 +11,7 @@ import { pathText } from '../config/schema.ts';
 import type { Core } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
 import type { Log } from '../log.ts';
-import type { WorkerBoot, WorkerListener } from '../supervisor/boot.ts';
+import type { WorkerBoot, WorkerListener } from '../process/boot.ts';
 import { keyOf } from '../supervisor/listeners.ts';
 import { applyTls } from './tls.ts';
 

@@ -1,36 +1,36 @@
 /**
  * A worker process: one core, one loop, the handlers of the config.
  *
- * Role: started by the supervisor (supervisor/boot.ts says with what). Serves until it is told to drain, or until its
+ * Role: started by the supervisor (process/boot.ts says with what). Serves until it is told to drain, or until its
  * supervisor is gone.
  */
 import { native } from '../../ffi/bindings.ts';
 import { proxyHeader } from '../../ffi/layout.ts';
+import { setPublisher } from '../api/publish.ts';
+import { publish as publishThrough } from '../api/socket.ts';
 import { defaults } from '../config/defaults.ts';
 import { loadConfig } from '../config/load.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
 import { Core, type WebSocketEvents } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
-import { publish as publishThrough } from '../core/socket.ts';
 import { statIndex } from '../core/stat-index.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, installLightGlobals, watchAppErrors } from '../frontend/hono/index.ts';
-import { RequestIds } from '../frontend/request-ids.ts';
 import { type RouteDefinition, WebSocketFrontend } from '../frontend/websocket/frontend.ts';
+import { Drain } from '../host/drain.ts';
+import { startHeartbeat } from '../host/heartbeat.ts';
+import { watchHostTimers } from '../host/host-timers.ts';
+import { Loop } from '../host/loop.ts';
+import { releaseMemoryWhenQuiet } from '../host/release-memory.ts';
+import { RequestIds } from '../host/request-ids.ts';
+import { RequestLog } from '../host/request-log.ts';
+import { countLogLosses, measureLag } from '../host/stats.ts';
 import { createLog, type Log } from '../log.ts';
+import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
+import { inflateBytesOf, unfinishedBytesOf } from '../process/memory.ts';
 import { busNeeds, createBus, type WorkerBus } from '../pubsub/create.ts';
-import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../supervisor/boot.ts';
-import { inflateBytesOf, unfinishedBytesOf } from '../supervisor/memory.ts';
-import { Drain } from './drain.ts';
-import { startHeartbeat } from './heartbeat.ts';
-import { watchHostTimers } from './host-timers.ts';
 import { WorkerListeners } from './listeners.ts';
-import { Loop } from './loop.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
-import { setPublisher } from './publish.ts';
-import { releaseMemoryWhenQuiet } from './release-memory.ts';
-import { RequestLog } from './request-log.ts';
-import { countLogLosses, measureLag } from './stats.ts';
 import { tellTopicsFull } from './topics-full.ts';
 
 function tell(message: WorkerMessage): void {

@@ -1,7 +1,7 @@
 /**
  * What a process of `ringway run` does before its program: takes its place on the node, so that the topics of all processes are one.
  *
- * Role: a preload, started by the supervisor (supervisor/boot.ts says with what). Down: register.ts, frontend/uws/runtime.ts.
+ * Role: a preload, started by the supervisor (process/boot.ts says with what). Down: register.ts, frontend/uws/runtime.ts.
  * The program is to find everything as if it had been started alone: no message channel, signals and their handlers untouched, an end when
  * it has nothing more to do. Processes that it forks load this file too, without a place.
  */
@@ -11,6 +11,9 @@ import { plugin } from 'bun';
 import { native } from '../../ffi/bindings.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { activeRuntime, configureRuntime } from '../frontend/uws/runtime.ts';
+import { Drain } from '../host/drain.ts';
+import { startHeartbeat } from '../host/heartbeat.ts';
+import { measureLag } from '../host/stats.ts';
 import { outputTo } from '../output.ts';
 import {
   bootVariable,
@@ -19,11 +22,8 @@ import {
   readBoot,
   type SupervisorMessage,
   type WorkerMessage,
-} from '../supervisor/boot.ts';
-import { Drain } from './drain.ts';
-import { startHeartbeat } from './heartbeat.ts';
+} from '../process/boot.ts';
 import { agreeOnPort } from './shared-ports.ts';
-import { measureLag } from './stats.ts';
 
 const require = createRequire(import.meta.url);
 

@@ -2,7 +2,7 @@
  * What every bus promises (src/pubsub/bus.ts), asked of each: one worker alone, three workers of a node, two nodes of one and two workers with Redis.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { sendBinary, sendText } from '../../src/core/message.ts';
+import { sendBinary, sendText } from '../../src/api/message.ts';
 import type { BusKind } from '../../src/pubsub/bus.ts';
 import { eventually } from '../e2e/gateway.ts';
 import { type RedisServer, startRedis } from '../e2e/redis-servers.ts';

@@ -4,9 +4,9 @@
  * Role: for bus.test.ts. Turned as long as there is something to turn: clients and Redis live in the same event loop.
  */
 import { native, type SharedStats } from '../../ffi/bindings.ts';
+import type { GatewaySocket } from '../../src/api/socket.ts';
 import { type RedisSettings, resolveRedis } from '../../src/config/redis.ts';
 import type { BackendName } from '../../src/core/core.ts';
-import type { GatewaySocket } from '../../src/core/socket.ts';
 import { statIndex } from '../../src/core/stat-index.ts';
 import { createLog } from '../../src/log.ts';
 import { busNeeds, createBus, type WorkerBus } from '../../src/pubsub/create.ts';

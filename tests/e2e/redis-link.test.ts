@@ -1,12 +1,12 @@
 import { afterEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { rmSync } from 'node:fs';
 import { commandFlag } from '../../ffi/layout.ts';
-import type { RedisOptions as RedisConfig } from '../../src/config/define.ts';
+import type { RedisOptions as RedisConfig } from '../../src/api/define.ts';
 import { resolveRedis } from '../../src/config/redis.ts';
 import { createLog } from '../../src/log.ts';
 import type { BusState } from '../../src/pubsub/bus.ts';
+import type { RedisLink } from '../../src/pubsub/nodes/link.ts';
 import { Channels, slotOf } from '../../src/pubsub/redis/channels.ts';
-import type { RedisLink } from '../../src/pubsub/redis/link.ts';
 import { createRedisLink } from '../../src/pubsub/redis/redis-link.ts';
 import { createAuthority } from './certificates.ts';
 import { eventually } from './gateway.ts';

@@ -5,7 +5,7 @@
  * would write to standard error, the report takes its place. An application that is called within a function of the config's own, and those
  * mounted into another with a handler of their own, are out of reach: of them a status of 500 is reported (response-sender.ts).
  */
-import { isThenable } from '../thenable.ts';
+import { isThenable } from '../http/thenable.ts';
 import { Exchange } from './exchange.ts';
 import { isOfLeaving, reportFailure } from './failure.ts';
 

@@ -9,13 +9,13 @@
 import { eventFlag, method as methodNumber } from '../../../ffi/layout.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
-import { RequestIds } from '../request-ids.ts';
-import { isThenable } from '../thenable.ts';
+import { requestUrl } from '../../core/request-target.ts';
+import { RequestIds } from '../../host/request-ids.ts';
+import { isThenable } from '../http/thenable.ts';
 import { type ErrorContext, Exchange, type ExchangeHost, exchangeState, type RingwayBindings } from './exchange.ts';
 import { isOfLeaving, reportFailure, sendFailure } from './failure.ts';
 import { abortReason, LightRequest } from './request.ts';
 import { RequestBody } from './request-body.ts';
-import { requestUrl } from './request-target.ts';
 import { sendResponse } from './response-sender.ts';
 
 export { watchAppErrors } from './app-errors.ts';

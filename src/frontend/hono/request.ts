@@ -9,9 +9,9 @@
 import { abortCause } from '../../../ffi/layout.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
+import { requestHeaders, requestMethod } from '../../core/request-target.ts';
 import { bodyUsedError, NativeRequest } from './natives.ts';
 import { type BodyKind, convert, type RequestBody } from './request-body.ts';
-import { requestHeaders, requestMethod } from './request-target.ts';
 
 const nothing = new Uint8Array(0);
 

@@ -5,9 +5,6 @@
  * respond(), or respondBegin() followed by one respondEnd() or respondAbort(), unless the client left first.
  */
 import { method } from '../../../ffi/layout.ts';
-import { isUnchanged, rangeOf } from './byte-range.ts';
-import { type Exchange, exchangeState, hostOf } from './exchange.ts';
-import { reportFailure, sendFailure } from './failure.ts';
 import {
   blockFlags,
   type Framing,
@@ -17,7 +14,10 @@ import {
   separateFraming,
   withField,
   withoutField,
-} from './header-block.ts';
+} from '../http/header-block.ts';
+import { isUnchanged, rangeOf } from './byte-range.ts';
+import { type Exchange, exchangeState, hostOf } from './exchange.ts';
+import { reportFailure, sendFailure } from './failure.ts';
 import { type Content, isLightResponse, LightResponse, textType } from './response.ts';
 import { ResponsePump } from './response-stream.ts';
 

@@ -6,9 +6,10 @@
  *
  * Role: between a ReadableStream and respondBegin/Chunk/End. Upstream: response-sender.ts; the exchange passes on drain and abort.
  */
+
+import type { Framing } from '../http/header-block.ts';
 import { type Exchange, exchangeState, hostOf, type ResponseStream } from './exchange.ts';
 import { reportFailure, sendFailure } from './failure.ts';
-import type { Framing } from './header-block.ts';
 import type { Reader, ReadResult } from './natives.ts';
 
 type Chunk = string | Uint8Array;

@@ -9,7 +9,7 @@
  */
 
 import { inspection, shown } from '../../core/inspection.ts';
-import { blockFlags, decodeBlock, emptyBlock, encodeHeaders, encodeNative, type HeaderBlock, withField } from './header-block.ts';
+import { blockFlags, decodeBlock, emptyBlock, encodeHeaders, encodeNative, type HeaderBlock, withField } from '../http/header-block.ts';
 import { headersForBody } from './inflated.ts';
 import { type BodySource, bodyUsedError, NativeResponse, type Reader, type ReadResult } from './natives.ts';
 

@@ -5,11 +5,11 @@
  * Role: between Hono's WSEvents and our Socket. Upstream: routes; downstream: `HttpCommands.upgrade`, and then the events of the socket.
  */
 import { defineWebSocketHelper, WSContext, type WSEvents, type WSReadyState } from 'hono/ws';
+import { SocketArgumentError } from '../../api/socket.ts';
+import type { Message, Socket, WebSocketHandler } from '../../api/websocket.ts';
 import { ranges } from '../../config/defaults.ts';
-import { SocketArgumentError } from '../../core/socket.ts';
-import type { Message, Socket, WebSocketHandler } from '../../core/websocket.ts';
+import { encodeHeaders } from '../http/header-block.ts';
 import type { Exchange } from './exchange.ts';
-import { encodeHeaders } from './header-block.ts';
 
 export interface UpgradeOptions {
   /** Subprotocols that the route speaks, best first: the first that the client offers is taken. */

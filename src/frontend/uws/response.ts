@@ -15,7 +15,7 @@ import type { Core } from '../../core/core.ts';
 import { behind, type Handle } from '../../core/handles.ts';
 import type { RequestName } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
-import { isThenable } from '../thenable.ts';
+import { isThenable } from '../http/thenable.ts';
 import { addressText } from './address.ts';
 import { runMicrotasks } from './microtasks.ts';
 import { latestRequest } from './request.ts';

@@ -2,7 +2,7 @@
  * The one core that all apps of a process share, and the loop that drives it.
  *
  * Role: events of the core → the app, response or socket that they are about. Up: app.ts (listeners and routes register here). Down:
- * core.ts, worker/loop.ts. Made when the first app needs it; the loop runs, and keeps the process alive, while there is a listener or a
+ * core.ts, host/loop.ts. Made when the first app needs it; the loop runs, and keeps the process alive, while there is a listener or a
  * connection.
  */
 import { inspect } from 'node:util';
@@ -12,11 +12,11 @@ import type { ConnectionEvents } from '../../core/connection.ts';
 import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } from '../../core/core.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpEvents, RequestRecordHandler } from '../../core/http.ts';
+import { watchHostTimers } from '../../host/host-timers.ts';
+import { Loop } from '../../host/loop.ts';
+import { releaseMemoryWhenQuiet } from '../../host/release-memory.ts';
 import { outputTo } from '../../output.ts';
-import { unfinishedBytesOf } from '../../supervisor/memory.ts';
-import { watchHostTimers } from '../../worker/host-timers.ts';
-import { Loop } from '../../worker/loop.ts';
-import { releaseMemoryWhenQuiet } from '../../worker/release-memory.ts';
+import { unfinishedBytesOf } from '../../process/memory.ts';
 import { tellTopicsFull } from '../../worker/topics-full.ts';
 import { headLimitName, headLimitOf } from './head-limit.ts';
 import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';

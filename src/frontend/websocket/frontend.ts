@@ -2,20 +2,21 @@
  * WebSockets by route: decides on handshakes and runs the handlers of the config.
  *
  * Role: events of the core → handlers. Up: handlers in gateway.config.ts, and Hono's through `honoWebSocketHandler`.
- * Down: core/socket.ts; lane.ts, which keeps a socket's handlers in order while one of them has not settled. A handler that throws or rejects is
+ * Down: api/socket.ts; lane.ts, which keeps a socket's handlers in order while one of them has not settled. A handler that throws or rejects is
  * reported, and its socket closes with 1011; the worker lives.
  */
+
+import { ReceivedMessage } from '../../api/message.ts';
+import { GatewaySocket, type Route, SocketExtras } from '../../api/socket.ts';
+import type { UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
 import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
-import { ReceivedMessage } from '../../core/message.ts';
-import { GatewaySocket, type Route, SocketExtras } from '../../core/socket.ts';
 import type { TlsInfo } from '../../core/tls-info.ts';
-import type { UpgradeClient, WebSocketHandler } from '../../core/websocket.ts';
-import { encodeHeaders } from '../hono/header-block.ts';
-import type { RequestIds } from '../request-ids.ts';
-import { isThenable } from '../thenable.ts';
+import type { RequestIds } from '../../host/request-ids.ts';
+import { encodeHeaders } from '../http/header-block.ts';
+import { isThenable } from '../http/thenable.ts';
 import { checkOrigin, chooseProtocol, extensionsOffered } from './handshake.ts';
 import { Lane, LaneTotals, type Waiting } from './lane.ts';
 import { Router } from './router.ts';

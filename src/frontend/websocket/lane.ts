@@ -11,9 +11,9 @@
  * `waitingMost` the queue grows only by what the core had delivered by then, and by one message that is larger than all of it.
  */
 import { capacity } from '../../../ffi/layout.ts';
+import type { ReceivedMessage } from '../../api/message.ts';
+import { GatewaySocket, type HandlerOrder } from '../../api/socket.ts';
 import type { Core } from '../../core/core.ts';
-import type { ReceivedMessage } from '../../core/message.ts';
-import { GatewaySocket, type HandlerOrder } from '../../core/socket.ts';
 import { statIndex } from '../../core/stat-index.ts';
 
 /** Bytes that may wait for one socket's handlers before it is not read from any more. */

@@ -6,8 +6,8 @@
  *
  * Role: pure. Up: redis-link.ts, shard.ts. A topic's partition is the same on every node and in every release.
  */
-import type { Publisher } from './link.ts';
-import { topicHash } from './owners.ts';
+import type { Publisher } from '../nodes/link.ts';
+import { topicHash } from '../nodes/owners.ts';
 
 export const slotCount = 16384;
 

@@ -4,9 +4,10 @@
  * Role: below shard.ts. Down: outbox.ts, connection.ts. Each answer of Redis ends one batch; what has none when the connection is lost goes
  * back into the outbox. One pipeline is made in a turn of the event loop, so that a full outbox holds nothing up.
  */
+
+import type { Batch, Lane } from '../nodes/outbox.ts';
 import type { Connection } from './connection.ts';
 import type { Failure } from './failure.ts';
-import type { Batch, Lane } from './outbox.ts';
 import type { ShardHost } from './shard.ts';
 
 const pipelineBatchesMax = 128;

@@ -4,7 +4,7 @@
  *   publish ──► outbox ──► lane of the topic's partition ──► shard that has the partition ──► PUBLISH | SPUBLISH
  *   onMessage ◄── arrivals ◄── the same shard's other connection, where the topic is subscribed
  *
- * Role: up: redis/bus.ts. Down: shard.ts, topology.ts, sentinel.ts. Standalone and Sentinel: one partition, one shard. Cluster: a shard for
+ * Role: up: nodes/bus.ts. Down: shard.ts, topology.ts, sentinel.ts. Standalone and Sentinel: one partition, one shard. Cluster: a shard for
  * each primary that has partitions; where the slots are is topology.ts's business, and a partition of which a server says that it has
  * moved is parked until that is known.
  * Invariant: each partition is with one shard at a time, or with none; nothing of a topic is sent while something of it is under way.
@@ -13,16 +13,16 @@ import { performance } from 'node:perf_hooks';
 import type { RedisAddress, RedisSettings } from '../../config/redis.ts';
 import type { Log } from '../../log.ts';
 import type { BusState } from '../bus.ts';
+import { isSealed, Opener, readMessages, Sender } from '../nodes/envelope.ts';
+import type { RedisLink, RedisLinkEvents } from '../nodes/link.ts';
+import { topicKey } from '../nodes/mail.ts';
+import { Lane, Outbox } from '../nodes/outbox.ts';
+import { Seal } from '../nodes/seal.ts';
 import { Channels, slotOf } from './channels.ts';
 import { addressText, type Connection, type ConnectionFactory, connectionFactory } from './connection.ts';
 import type { Address } from './connector.ts';
-import { isSealed, Opener, readMessages, Sender } from './envelope.ts';
 import { type Failure, Failures } from './failure.ts';
-import type { RedisLink, RedisLinkEvents } from './link.ts';
 import { LinkLog } from './link-log.ts';
-import { topicKey } from './mail.ts';
-import { Lane, Outbox } from './outbox.ts';
-import { Seal } from './seal.ts';
 import { Sentinels } from './sentinel.ts';
 import { Shard, type ShardHost } from './shard.ts';
 import { type Partition, Subscriptions } from './subscriptions.ts';

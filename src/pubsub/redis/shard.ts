@@ -16,12 +16,12 @@
  * Time is only counted while this process runs: a handler that blocks for seconds makes no server seem dead (`tick`).
  */
 import type { RedisSettings } from '../../config/redis.ts';
+import type { Sender } from '../nodes/envelope.ts';
+import type { Lane, Outbox } from '../nodes/outbox.ts';
 import type { Channels } from './channels.ts';
 import type { Connection, ConnectionFactory, ServerTraits } from './connection.ts';
 import { type Address, silent } from './connector.ts';
-import type { Sender } from './envelope.ts';
 import { type Failure, type Failures, LinkError } from './failure.ts';
-import type { Lane, Outbox } from './outbox.ts';
 import { Pipelines } from './pipelines.ts';
 import { Retry } from './retry.ts';
 import { type Ask, Holder, type Partition, type Subscriptions } from './subscriptions.ts';

@@ -1,0 +1,232 @@
+/**
+ * One WebSocket connection as handlers see it.
+ *
+ * Role: the object behind `Socket` (websocket.ts). Calls become commands of the core. There is one such object for each connection that a
+ * handler has seen, and it is all that a connection costs in JavaScript, so it has few fields: what most sockets do not need lies in
+ * `extras`.
+ */
+import type { Core, Outcome } from '../core/core.ts';
+import { controlBytesMax, isCloseCode } from '../core/frame-rules.ts';
+import { inspection, shown } from '../core/inspection.ts';
+import type { TlsInfo } from '../core/tls-info.ts';
+import { ReceivedMessage, sendBinary, sendText } from './message.ts';
+import type { Message, SendResult, Socket, WebSocketHandler } from './websocket.ts';
+
+/** What the sockets of one route share. */
+export interface Route {
+  readonly core: Core;
+  readonly index: number;
+  // biome-ignore lint/suspicious/noExplicitAny: each route has its own data type
+  readonly handler: WebSocketHandler<any>;
+}
+
+/** The order of a socket's handlers, while one of them has not settled; see frontend/websocket/lane.ts. */
+export interface HandlerOrder {
+  /** This side has closed the socket: what waits is not wanted any more. */
+  abandon(): void;
+  /** The handler wants to receive again; so does the order as far as it has room. */
+  resume(): void;
+}
+
+/** What most sockets do not need. */
+export class SocketExtras {
+  readonly params: Readonly<Record<string, string>>;
+  readonly protocol: string;
+  lane: HandlerOrder | undefined;
+  /** By a handler. */
+  isPaused = false;
+  /** Of `signal`, once it was asked for. */
+  controller: AbortController | undefined;
+
+  constructor(params = noParams, protocol = '') {
+    this.params = params;
+    this.protocol = protocol;
+  }
+}
+
+type Sendable = Message | string | ArrayBuffer | ArrayBufferView;
+
+const noParams: Readonly<Record<string, string>> = Object.freeze({});
+
+/** `code` is stable; docs/errors.md has a heading for each. */
+export class SocketArgumentError extends TypeError {
+  readonly code = 'RW_INVALID_ARGUMENT';
+}
+
+const View = class Socket {};
+
+export class GatewaySocket implements Socket {
+  // The route leads to the core: nothing that prints or copies a socket may follow. Constructed once for a connection, so that the price of a
+  // private field does not matter (handles.ts).
+  readonly #route: Route;
+  readonly slot: number;
+  readonly generation: number;
+  data: unknown;
+  #extras: SocketExtras | undefined;
+
+  constructor(route: Route, slot: number, generation: number, data: unknown, extras: SocketExtras | undefined) {
+    this.#route = route;
+    this.slot = slot;
+    this.generation = generation;
+    this.data = data;
+    this.#extras = extras;
+  }
+
+  get params(): Readonly<Record<string, string>> {
+    return this.#extras?.params ?? noParams;
+  }
+
+  get protocol(): string {
+    return this.#extras?.protocol ?? '';
+  }
+
+  #more(): SocketExtras {
+    this.#extras ??= new SocketExtras();
+    return this.#extras;
+  }
+
+  get signal(): AbortSignal {
+    const extras = this.#more();
+    if (extras.controller === undefined) {
+      extras.controller = new AbortController();
+      if (!this.isOpen) extras.controller.abort();
+    }
+    return extras.controller.signal;
+  }
+
+  get isOpen(): boolean {
+    return this.#route.core.isOpen(this.slot, this.generation);
+  }
+
+  get bufferedAmount(): number {
+    return this.#route.core.buffered(this.slot, this.generation);
+  }
+
+  get remoteAddress(): string {
+    return this.#route.core.remoteAddress(this)?.address ?? '';
+  }
+
+  get tls(): TlsInfo | undefined {
+    return this.#route.core.tls(this);
+  }
+
+  send(message: Sendable): SendResult {
+    if (message instanceof ReceivedMessage) return message.forward(this.slot, this.generation) satisfies Outcome;
+    const { core } = this.#route;
+    return typeof message === 'string'
+      ? core.send(this.slot, this.generation, sendText, message)
+      : core.send(this.slot, this.generation, sendBinary, bytesOf(message));
+  }
+
+  ping(data: string | Uint8Array = ''): void {
+    if (Buffer.byteLength(data) > controlBytesMax)
+      throw new SocketArgumentError(`ping data may have at most ${controlBytesMax} bytes (RFC 6455 §5.5)`);
+    this.#route.core.ping(this.slot, this.generation, data);
+  }
+
+  close(code?: number, reason = ''): void {
+    if (code === undefined) {
+      if (reason !== '') throw new SocketArgumentError('a close reason needs a code: write close(1000, reason)');
+    } else if (!isCloseCode(code)) {
+      throw new SocketArgumentError(`close code ${code} may not be sent: write 1000 to 1003, 1007 to 1014, or 3000 to 4999`);
+    }
+    if (Buffer.byteLength(reason) > 123)
+      throw new SocketArgumentError('a close reason may have at most 123 bytes of UTF-8 (RFC 6455 §5.5)');
+    this.#route.core.close(this.slot, this.generation, code ?? 0, reason);
+    this.#leave();
+  }
+
+  terminate(): void {
+    this.#route.core.terminate(this.slot, this.generation);
+    this.#leave();
+  }
+
+  #leave(): void {
+    if (this.#extras === undefined) return;
+    this.#extras.lane?.abandon();
+    this.#extras.controller?.abort();
+  }
+
+  subscribe(topic: string): boolean {
+    checkTopic(topic);
+    return this.#route.core.subscribe(this.slot, this.generation, topic);
+  }
+
+  unsubscribe(topic: string): void {
+    checkTopic(topic);
+    this.#route.core.unsubscribe(this.slot, this.generation, topic);
+  }
+
+  isSubscribed(topic: string): boolean {
+    checkTopic(topic);
+    return this.#route.core.isSubscribed(this.slot, this.generation, topic);
+  }
+
+  publish(topic: string, message: Sendable): void {
+    publish(this.#route.core, topic, message, this.slot, this.generation);
+  }
+
+  pause(): void {
+    this.#more().isPaused = true;
+    this.#route.core.pause(this.slot, this.generation);
+  }
+
+  resume(): void {
+    if (this.#extras !== undefined) this.#extras.isPaused = false;
+    if (this.#extras?.lane !== undefined) this.#extras.lane.resume();
+    else this.#route.core.resume(this.slot, this.generation);
+  }
+
+  /** @internal */
+  static routeOf(socket: GatewaySocket): Route {
+    return socket.#route;
+  }
+
+  /** @internal */
+  static extrasOf(socket: GatewaySocket): SocketExtras | undefined {
+    return socket.#extras;
+  }
+
+  /** @internal Made now if need be. */
+  static moreOf(socket: GatewaySocket): SocketExtras {
+    return socket.#more();
+  }
+
+  /** @internal This side has closed: nothing that was received is wanted any more. */
+  static leave(socket: GatewaySocket): void {
+    socket.#leave();
+  }
+
+  [inspection](): object {
+    const { data, params, protocol, isOpen } = this;
+    return shown(this, View, { data, params, protocol, isOpen });
+  }
+}
+
+/** Publish to every subscriber of a topic, but for the connection given, if any. */
+export function publish(core: Core, topic: string, message: Sendable, exceptSlot?: number, exceptGeneration?: number): void {
+  checkTopic(topic);
+  if (typeof message === 'string') {
+    core.publish(topic, sendText, message, exceptSlot, exceptGeneration);
+  } else if (message instanceof ReceivedMessage) {
+    core.publish(topic, message.isBinary ? sendBinary : sendText, message.borrow(), exceptSlot, exceptGeneration);
+  } else {
+    core.publish(topic, sendBinary, bytesOf(message), exceptSlot, exceptGeneration);
+  }
+}
+
+const topicBytesMax = 1024;
+
+function checkTopic(topic: string): void {
+  if (typeof topic !== 'string' || topic === '') throw new SocketArgumentError('a topic is a string that is not empty');
+  if (topic.length * 3 > topicBytesMax && Buffer.byteLength(topic) > topicBytesMax) {
+    throw new SocketArgumentError(`a topic may have at most ${topicBytesMax} bytes of UTF-8`);
+  }
+}
+
+function bytesOf(message: Message | ArrayBuffer | ArrayBufferView): Uint8Array {
+  if (message instanceof Uint8Array) return message;
+  if (ArrayBuffer.isView(message)) return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
+  if (message instanceof ArrayBuffer || message instanceof SharedArrayBuffer) return new Uint8Array(message);
+  throw new SocketArgumentError('a message is a string, an ArrayBuffer, a typed array, or a received message');
+}

@@ -1,0 +1,131 @@
+/**
+ * WebSockets between the core and whoever handles them.
+ * Role: the types that handlers see. Implemented by src/api/socket.ts.
+ */
+import type { TlsInfo } from '../core/tls-info.ts';
+
+/**
+ * A received message. Nothing is decoded until it is asked for, and `socket.send(message)` forwards it without touching it.
+ * Valid until the handler returns, or until its promise settles; later calls throw RW_MESSAGE_EXPIRED.
+ */
+export interface Message {
+  readonly isBinary: boolean;
+  /** Payload bytes. */
+  readonly byteLength: number;
+  text(): string;
+  /** A copy that may be kept. */
+  bytes(): Uint8Array;
+  json<T = unknown>(): T;
+}
+
+export type SendResult = 'sent' | 'backpressure' | 'dropped' | 'closed';
+
+/** One WebSocket connection. The same object for all its events; may be kept; calls after it closed do nothing and answer so, but for `publish`. */
+export interface Socket<Data = unknown> {
+  data: Data;
+  /** Parameters of the route, `:name` by name. */
+  readonly params: Readonly<Record<string, string>>;
+  readonly protocol: string;
+  readonly isOpen: boolean;
+  /** Aborted as soon as the connection ends, whoever ends it, and before `close` is called: for what a handler waits for. */
+  readonly signal: AbortSignal;
+  /** Bytes queued and not yet taken by the client's side of the network. */
+  readonly bufferedAmount: number;
+  /** The client's address, behind trusted proxies as they tell it; '' once it is gone, or for a Unix socket. */
+  readonly remoteAddress: string;
+  /** The server name and certificate that the client has shown; undefined without TLS, and once it is gone. */
+  readonly tls: TlsInfo | undefined;
+  send(message: Message | string | ArrayBuffer | ArrayBufferView): SendResult;
+  ping(data?: string | Uint8Array): void;
+  /** Start the close handshake. code: 1000–1003, 1007–1014 or 3000–4999; reason: at most 123 bytes of UTF-8. */
+  close(code?: number, reason?: string): void;
+  /** End the connection at once, discarding what is queued. */
+  terminate(): void;
+  /**
+   * ret: whether it is subscribed. false: this socket has `limits.maxTopicsPerSocket` topics already, or the topic would be a new one and the
+   * worker has `limits.maxTopics`; or the socket is closing
+   */
+  subscribe(topic: string): boolean;
+  unsubscribe(topic: string): void;
+  isSubscribed(topic: string): boolean;
+  /** Publish to every subscriber of the topic but this socket, on every worker and node. Works after it closed too, to say that it left. */
+  publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): void;
+  /** Stop receiving, so that TCP pushes back on the client. */
+  pause(): void;
+  resume(): void;
+}
+
+export interface CompressionOptions {
+  /** Shorter messages go out as they are. @default 1024 */
+  minBytes?: number | undefined;
+  /**
+   * 'shared': each message is compressed by itself, at no memory per connection, and a published one once for all. 'dedicated': each
+   * connection has a window of what it sent and received before, so that messages which resemble each other become smaller.
+   * @default 'shared'
+   */
+  window?: 'shared' | 'dedicated' | undefined;
+  /** Size of a dedicated window as a power of two, 9 to 15. A connection takes about 2 ** (windowBits + 3) bytes. @default 12 */
+  windowBits?: number | undefined;
+}
+
+/** Who asks for a WebSocket. */
+export interface UpgradeClient {
+  /** As that of the socket to be. */
+  readonly remoteAddress: string;
+  /** As that of the socket to be. */
+  readonly tls: TlsInfo | undefined;
+}
+
+/**
+ * What to do with the WebSockets of a route. Every callback may be async; one that throws closes the socket with 1011.
+ *
+ * The callbacks of one socket are called in order, each when the promise of the one before has settled: `open`, then `message`, `ping` and `pong` as
+ * they came, `close` last. `drain` and `dropped` tell of what is sent, and are called at once, so that a handler may wait for them. What waits is
+ * bounded: past it the socket is not read from, and TCP holds the client back. After `close()`, `terminate()` or a failed handler what waits is dropped.
+ */
+export interface WebSocketHandler<Data = unknown> {
+  /** Decide on the handshake. Return data for `socket.data`, or a Response to refuse. */
+  upgrade?(request: Request, client: UpgradeClient): Data | Response | undefined | Promise<Data | Response | undefined>;
+  open?(socket: Socket<Data>): unknown;
+  message?(socket: Socket<Data>, message: Message): unknown;
+  close?(socket: Socket<Data>, code: number, reason: string): unknown;
+  drain?(socket: Socket<Data>): unknown;
+  ping?(socket: Socket<Data>, data: Uint8Array): unknown;
+  pong?(socket: Socket<Data>, data: Uint8Array): unknown;
+  /** `count` messages to this socket were dropped for backpressure since the last call. */
+  dropped?(socket: Socket<Data>, count: number): unknown;
+  /** So many of a socket's `message`, `ping` and `pong` callbacks may be unsettled at a time; they begin in order. @default 1 */
+  concurrency?: number;
+  /** Subprotocols this route speaks, best first; the first that the client offers is taken. */
+  protocols?: readonly string[];
+  /**
+   * Origins that browsers may connect from: 'any' (default), 'same-host' (host and port as the browser has asked for them, which `trustedProxies` may
+   * tell), or a list of exact origins. Requests without Origin are not from browsers and pass.
+   */
+  origins?: 'any' | 'same-host' | readonly string[];
+  /** Longest message in bytes; longer ones close with 1009. @default 1048576 */
+  maxPayloadBytes?: number;
+  /** Bytes that may wait for one slow client. @default 1048576 */
+  maxBackpressureBytes?: number;
+  /** What happens past it: 'drop' the message or 'close' the connection. @default 'close' */
+  onBackpressure?: 'drop' | 'close';
+  /** Seconds without anything from the client before it counts as gone; 0: never. @default 120 */
+  idleTimeout?: number;
+  /** Seconds without anything from the client before a ping is sent; 0: never. @default 30, or half of idleTimeout when that is less */
+  pingInterval?: number;
+  /** Seconds a connection may live; 0: for ever. @default 0 */
+  maxLifetime?: number;
+  /**
+   * Compress messages (permessage-deflate, RFC 7692) for clients that offer it. It costs much CPU, and memory where `window` is
+   * 'dedicated' or clients send compressed messages themselves (`limits.maxInflateBytes`). @default false
+   */
+  compression?: boolean | CompressionOptions;
+  /** Messages (and pings) that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
+  maxMessagesPerSecond?: number;
+  /** Bytes of payload, inflated, that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
+  maxBytesPerSecond?: number;
+  /** What happens past it: 'close' the connection with 1008, or 'pause' receiving, so that TCP holds the client back. @default 'close' */
+  onRateLimit?: 'close' | 'pause';
+  /** Seconds that a message may take from its first byte to its last; then the connection closes with 1008. 0: for ever. @default 120 */
+  messageTimeout?: number;
+}

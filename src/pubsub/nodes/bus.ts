@@ -1,0 +1,244 @@
+/**
+ * The nodes that share a Redis: what a worker publishes goes there from each worker, what other nodes publish comes in through the owner of its
+ * topic, one worker of the node.
+ *
+ * Role: joins a worker's core to the parts, which know nothing of each other. Up: create.ts. Parts:
+ *
+ *   core ──topics wanted here──> interest.ts ──letters──> ownership.ts of the owner ──> link.ts ──> Redis
+ *   core <──── publishRemote ─── ownership.ts <──────────────── messages ────────────── link.ts <── Redis
+ *   core ───── onPublish ─────────────────────────────────────────────────────────────> link.ts ──> Redis
+ */
+
+import { sendText } from '../../api/message.ts';
+import type { Payload, Topic } from '../../core/core.ts';
+import type { Bus, BusKind, BusState } from '../bus.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { Interest } from './interest.ts';
+import type { RedisLink } from './link.ts';
+import { decodeLetter, type Letter, topicBytesMax, topicKey } from './mail.ts';
+import { haveSameOwners, isIn, type View } from './owners.ts';
+import { type OwnerCounter, Ownership } from './ownership.ts';
+import { type MailOutcome, Post } from './post.ts';
+
+/** What the bus needs of a worker's core; `Core` has it. */
+export interface RedisBusCore {
+  readonly epoch: number;
+  view(): View | undefined;
+  publish(topic: Topic, flags: number, payload: Payload, exceptSlot?: number, exceptGeneration?: number): void;
+  publishRemote(topic: Uint8Array, flags: number, payload: Uint8Array): void;
+  mail(worker: number, bytes: Uint8Array): MailOutcome;
+  onPublish: ((topic: Topic, flags: number, payload: Payload) => void) | undefined;
+  busEvents: RedisBusEvents | undefined;
+}
+
+export interface RedisBusEvents {
+  onInterest(topic: Uint8Array, wanted: boolean): void;
+  onMail(from: number, epoch: number, bytes: Uint8Array): void;
+}
+
+export interface RedisBusOptions {
+  readonly core: RedisBusCore;
+  readonly link: RedisLink;
+  readonly nodeId: string;
+  /** This worker's place, among so many. */
+  readonly index: number;
+  readonly places: number;
+  /** Workers of its own generation: they own the topics until a view has been set. */
+  readonly workers: number;
+  /** Seconds. */
+  readonly linger: number;
+  count(counter: OwnerCounter, by: number): void;
+  /** Call when the core has had a turn. */
+  afterTurn(call: () => void): void;
+  readonly clock?: Clock;
+}
+
+/** How often time is looked at, and the view when nothing else has drawn attention to it. */
+const tickMs = 250;
+const closePollMs = 20;
+/** Kept of the time to close for what waits in the outbox, and how long it may take: Redis may be gone. */
+const outboxShare = 0.2;
+const outboxWithinMs = 3000;
+
+export class RedisBus implements Bus {
+  readonly kind: BusKind = 'redis';
+  readonly #options: RedisBusOptions;
+  readonly #core: RedisBusCore;
+  readonly #link: RedisLink;
+  readonly #clock: Clock;
+  readonly #post: Post;
+  readonly #interest: Interest;
+  readonly #ownership: Ownership;
+  readonly #stopTicking: () => void;
+  #view: View;
+  #isClosed = false;
+
+  constructor(options: RedisBusOptions) {
+    const { core, link, index, places, nodeId } = options;
+    const clock = options.clock ?? systemClock;
+    this.#options = options;
+    this.#core = core;
+    this.#link = link;
+    this.#clock = clock;
+    this.#view = this.#readView();
+    this.#post = new Post((to, bytes) => core.mail(to, bytes), clock);
+    this.#ownership = new Ownership(
+      {
+        self: index,
+        epoch: core.epoch,
+        places,
+        nodeId,
+        lingerMs: options.linger * 1000,
+        clock,
+        link,
+        send: (to, letter) => this.#post.send(to, letter),
+        afterTurn: options.afterTurn,
+        // Only the bits that mean something here, whoever has written to Redis.
+        deliver: (topic, flags, payload) => core.publishRemote(topic, flags & sendText, payload),
+        count: options.count,
+      },
+      this.#view,
+    );
+    this.#interest = new Interest(
+      {
+        self: index,
+        clock,
+        trySend: (to, letter) => this.#post.trySend(to, letter),
+        tellSelf: (want) => this.#ownership.want(index, core.epoch, want),
+      },
+      this.#view,
+    );
+    core.busEvents = {
+      onInterest: (topic, wanted) => {
+        this.#lookAtView();
+        this.#interest.set(topicKey(topic), wanted);
+      },
+      onMail: (from, epoch, bytes) => this.#onMail(from, epoch, bytes),
+    };
+    core.onPublish = (topic, flags, payload) => this.#toOthers(topic, flags, payload);
+    link.start({
+      onMessage: (message) => {
+        this.#lookAtView();
+        this.#ownership.arrived(message);
+      },
+      // The link counts and logs these; nothing here depends on them.
+      onGap: () => {},
+      onState: () => {},
+    });
+    this.#ownership.begin(this.#writeToAll({ kind: 'hello' }));
+    this.#stopTicking = clock.every(tickMs, () => {
+      this.#lookAtView();
+      this.#ownership.tick();
+    });
+  }
+
+  get state(): BusState {
+    return this.#link.state;
+  }
+
+  /** Topics whose subscription this worker holds for its node. */
+  get topics(): number {
+    return this.#ownership.size;
+  }
+
+  publish(topic: Topic, flags: number, payload: Payload, exceptSlot?: number, exceptGeneration?: number): void {
+    this.#core.publish(topic, flags, payload, exceptSlot, exceptGeneration);
+  }
+
+  /** The process at this place has ended; `epoch`: which. */
+  workerGone(worker: number, epoch: number): void {
+    this.#options.afterTurn(() => this.#ownership.gone(worker, epoch));
+  }
+
+  /** As long as other workers of the node rely on topics that this one holds, it goes on; but not past the deadline. */
+  async close(deadlineMs: number): Promise<void> {
+    const began = this.#clock.now();
+    const left = () => deadlineMs - (this.#clock.now() - began);
+    // Owners hear of the topics of connections that have just gone.
+    await this.#turn();
+    const isNeeded = () => this.#link.state === 'up' && (this.#ownership.isNeeded || this.#ownership.isHandingOver);
+    while (left() > deadlineMs * outboxShare && isNeeded()) await new Promise<void>((done) => this.#clock.later(closePollMs, done));
+    this.#isClosed = true;
+    this.#stopTicking();
+    this.#core.onPublish = undefined;
+    await this.#link.stop(Math.max(0, Math.min(left(), outboxWithinMs)));
+    // The last letters lie in rings; their readers are woken by the turn.
+    await this.#turn();
+    this.#core.busEvents = undefined;
+  }
+
+  #turn(): Promise<void> {
+    return new Promise((done) => this.#options.afterTurn(done));
+  }
+
+  // ---------------------------------------------------------------- to Redis
+
+  /** The core has queued a message for this node already. */
+  #toOthers(topic: Topic, flags: number, payload: Payload): void {
+    const name = typeof topic === 'string' ? Buffer.from(topic) : topic;
+    if (name.byteLength === 0 || name.byteLength > topicBytesMax) return;
+    this.#link.publish(name, flags & sendText, typeof payload === 'string' ? Buffer.from(payload) : payload);
+  }
+
+  // ---------------------------------------------------------------- between workers
+
+  #onMail(from: number, epoch: number, bytes: Uint8Array): void {
+    if (this.#isClosed) return;
+    const letter = decodeLetter(bytes);
+    if (letter === undefined) return;
+    this.#lookAtView();
+    if (!this.#ownership.heardOf(from, epoch)) return;
+    switch (letter.kind) {
+      case 'hello':
+        this.#post.send(from, { kind: 'look' });
+        this.#interest.greeted(from);
+        return;
+      case 'look':
+        return;
+      case 'want':
+        for (const want of letter.wants) this.#ownership.want(from, epoch, want);
+        return;
+      case 'take':
+        this.#ownership.take(from, letter);
+        return;
+      case 'given':
+        this.#ownership.given(from, letter);
+        return;
+      case 'pass':
+        if (letter.to < this.#options.places && letter.to !== this.#options.index)
+          this.#post.send(letter.to, { kind: 'passed', pass: letter.pass, from });
+        return;
+      case 'passed':
+        this.#ownership.passed(letter, from);
+        return;
+      default:
+        letter satisfies never;
+    }
+  }
+
+  /** ret: the living workers that are not in the view */
+  #writeToAll(letter: Letter): number[] {
+    const outside: number[] = [];
+    for (let worker = 0; worker < this.#options.places; worker++) {
+      if (worker === this.#options.index || this.#post.send(worker, letter) === 'gone') continue;
+      if (!isIn(this.#view, worker)) outside.push(worker);
+    }
+    return outside;
+  }
+
+  #readView(): View {
+    return this.#core.view() ?? { generation: 0, first: 0, count: this.#options.workers };
+  }
+
+  #lookAtView(): void {
+    const view = this.#readView();
+    if (view.generation === this.#view.generation) return;
+    const isSame = haveSameOwners(view, this.#view);
+    this.#view = view;
+    if (isSame) return;
+    // Who owns topics now wants to know of them soon.
+    const outside = isIn(view, this.#options.index) ? this.#writeToAll({ kind: 'look' }) : [];
+    this.#ownership.viewChanged(view, outside);
+    this.#interest.viewChanged(view);
+  }
+}

@@ -1,0 +1,177 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { runArguments } from '../../../src/cli/arguments.ts';
+import { starterConfig } from '../../../src/cli/starter.ts';
+import { defaults } from '../../../src/config/defaults.ts';
+import { version } from '../../../src/version.ts';
+
+const main = fileURLToPath(new URL('../../../src/main.ts', import.meta.url));
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'ringway-cli-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** The real command, in a folder without node_modules. */
+async function ringway(...args: string[]): Promise<{ exitCode: number; out: string; err: string }> {
+  const { PORT, ADMIN_PORT, WORKERS, ...env } = process.env;
+  const command = Bun.spawn({ cmd: [process.execPath, '--no-install', main, ...args], cwd: folder, env, stdout: 'pipe', stderr: 'pipe' });
+  const [out, err, exitCode] = await Promise.all([command.stdout.text(), command.stderr.text(), command.exited]);
+  return { exitCode, out, err };
+}
+function write(name: string, text: string): string {
+  writeFileSync(join(folder, name), text);
+  return name;
+}
+
+describe('the command line', () => {
+  test('--version', async () => {
+    expect(await ringway('--version')).toEqual({ exitCode: 0, out: `${version}\n`, err: '' });
+  });
+
+  test('--help lists the commands, without colours where they are not seen', async () => {
+    const { exitCode, out } = await ringway('--help');
+    expect(exitCode).toBe(0);
+    for (const word of ['start', 'run', 'check', 'init']) expect(out).toContain(word);
+    expect(out).not.toContain('\u001b');
+  });
+
+  test('a command explains itself', async () => {
+    const { exitCode, out } = await ringway('start', '--help');
+    expect(exitCode).toBe(0);
+    expect(out).toContain('--workers');
+  });
+
+  const wrong: readonly (readonly [readonly string[], string])[] = [
+    [[], 'which command?'],
+    [['stat'], "unknown command 'stat'; did you mean 'start'?"],
+    [['toString'], "unknown command 'toString'; write one of start, run, check, "],
+    [['start', '--worker', '2'], "unknown option '--worker' of 'ringway start'; did you mean '--workers'?"],
+    [['start', '--workers', '0'], "--workers is '0'; write an integer from 1 to 256"],
+    [['start', '--workers=1e1'], "--workers is '1e1'"],
+    [['check', '-c'], "'-c' needs a value"],
+    [['check', '--config', '--x'], "'--config' needs a value"],
+    [['check', 'a.ts'], "'a.ts' is one word too many for 'ringway check'"],
+    [['init', '--force=yes'], "'--force' takes no value"],
+    [['run'], "which program? Write 'ringway run app.js'"],
+    [['run', '--'], 'which program?'],
+    [['run', '--wokers', '2', 'app.js'], "unknown option '--wokers' of 'ringway run'; did you mean '--workers'?"],
+    [['run', 'app.js', '--workers', '0'], "--workers is '0'; write 'auto' or an integer from 1 to 256"],
+    [['run', 'app.js', '--workers'], "'--workers' needs a value"],
+    [['run', '--workers', '--admin-port', '1'], "'--workers' needs a value"],
+    [['run', '--drain-timeout=-1', 'app.js'], "--drain-timeout is '-1'; write an integer from 0 to 3600"],
+    [['run', '--drain-delay=3601', 'app.js'], "--drain-delay is '3601'; write an integer from 0 to 3600"],
+    [['run', '--drain-close-code=1000', 'app.js'], "--drain-close-code is '1000'; write 1001, 1012, 1013 or an integer from 3000 to 4999"],
+    [['run', '--admin-port=65536', 'app.js'], "--admin-port is '65536'; write an integer from 0 to 65535"],
+  ];
+  for (const [args, message] of wrong) {
+    test(`ringway ${args.join(' ')} is refused with 64`, async () => {
+      const { exitCode, out, err } = await ringway(...args);
+      expect([exitCode, out]).toEqual([64, '']);
+      expect(err).toStartWith(`ringway: ${message}`);
+    });
+  }
+});
+
+describe('ringway run', () => {
+  const read = (...words: string[]) => runArguments(words, {});
+
+  test("its own options may stand on either side of the program, all else behind it is the program's", () => {
+    expect(read('app.js')).toEqual({ program: 'app.js', args: [], workers: 'auto', drain: defaults.drain, adminPort: undefined });
+    const drain = { delay: 3, timeout: 30, closeCode: 1012 };
+    expect(read('app.js', '--drain-close-code', '1012', '--drain-delay=3').drain).toEqual(drain);
+    expect(read('--workers', '2', 'app.js', '--port=80', '-v', 'x', '--drain-timeout', '5', '--admin-port=0')).toEqual({
+      program: 'app.js',
+      args: ['--port=80', '-v', 'x'],
+      workers: 2,
+      drain: { ...defaults.drain, timeout: 5 },
+      adminPort: 0,
+    });
+    expect(read('app.js', '--help', '--', '--workers', '2')).toMatchObject({ args: ['--help', '--workers', '2'], workers: 'auto' });
+    expect(read('--', '--odd.js', 'x')).toMatchObject({ program: '--odd.js', args: ['x'] });
+  });
+
+  test('WORKERS and ADMIN_PORT stand in where the command line is silent', () => {
+    expect(runArguments(['app.js'], { WORKERS: '3', ADMIN_PORT: '9100' })).toMatchObject({ workers: 3, adminPort: 9100 });
+    expect(runArguments(['app.js', '--workers', 'auto', '--admin-port', '1'], { WORKERS: 'x', ADMIN_PORT: 'x' })).toMatchObject({
+      workers: 'auto',
+      adminPort: 1,
+    });
+    expect(runArguments(['app.js'], { WORKERS: ' ', ADMIN_PORT: '' })).toMatchObject({ workers: 'auto', adminPort: undefined });
+    expect(() => runArguments(['app.js'], { WORKERS: 'many' })).toThrow("env WORKERS is 'many'; write 'auto' or an integer from 1 to 256");
+    expect(() => runArguments(['app.js'], { ADMIN_PORT: 'x' })).toThrow("env ADMIN_PORT is 'x'");
+  });
+
+  test('a program that is not there, or is a folder, is refused with 64', async () => {
+    mkdirSync(join(folder, 'programs'));
+    for (const [program, message] of [
+      ['no.js', 'there is no such file; write the path of a program'],
+      ['programs', 'is not a file; write the path of a program, such as programs/app.js'],
+    ] as const)
+      expect(await ringway('run', program)).toEqual({ exitCode: 64, out: '', err: `ringway: ${join(folder, program)}: ${message}\n` });
+  });
+});
+
+describe('init and check', () => {
+  test('init writes a config that check accepts, and does not replace one unless forced', async () => {
+    expect((await ringway('init')).exitCode).toBe(0);
+    const path = join(folder, 'gateway.config.ts');
+    expect(readFileSync(path, 'utf8')).toBe(starterConfig);
+    const checked = await ringway('check');
+    expect(checked).toMatchObject({ exitCode: 0, err: '' });
+    expect(checked.out).toContain('answers  HTTP, WebSocket /echo, WebSocket /room/:name');
+
+    writeFileSync(path, '// mine');
+    const again = await ringway('init');
+    expect([again.exitCode, again.err]).toEqual([1, `ringway: ${path} exists already; 'ringway init --force' replaces it\n`]);
+    expect(readFileSync(path, 'utf8')).toBe('// mine');
+    expect((await ringway('init', '--force')).exitCode).toBe(0);
+    expect(readFileSync(path, 'utf8')).toBe(starterConfig);
+    rmSync(path);
+  });
+
+  test('a missing config suggests init, also for start', async () => {
+    for (const command of ['check', 'start']) {
+      const { exitCode, err } = await ringway(command);
+      expect(exitCode).toBe(78);
+      expect(err).toContain("there is no such file; run 'ringway init'");
+    }
+  });
+
+  const bad: readonly (readonly [name: string, text: string, ...words: string[]])[] = [
+    ['syntax', 'export default {\n  a: ]\n', 'syntax.ts:2:6: syntax error: ', '\n      a: ]\n         ^\n'],
+    ['no-default', 'export const config = {};', 'no-default.ts: has no default export; write export default defineGateway({ ... })'],
+    [
+      'function',
+      'export default () => new Response();',
+      'export default: is a function; write export default defineGateway({ fetch: handler })',
+    ],
+    [
+      'hono',
+      "import { Hono } from 'hono'; export default new Hono();",
+      'export default: is a Hono app; write export default defineGateway({ fetch: app })',
+    ],
+    ['promise', 'export default Promise.resolve({});', 'export default: is a promise; write'],
+    ['throws', "throw new TypeError('no database');", 'throws.ts: threw while it was loaded: no database', 'TypeError: no database'],
+    ['throws-text', "throw 'text';", 'throws-text.ts: threw "text" while it was loaded'],
+    ['import', "import './nope.ts'; export default {};", "Cannot find module './nope.ts'", 'check its spelling'],
+    ['package', "import 'no-such-package-here'; export default {};", "Cannot find package 'no-such-package-here'", 'install the package'],
+    ['empty', 'export default {};', 'it has neither fetch nor websocket'],
+  ];
+  for (const [name, text, ...words] of bad) {
+    test(`a config with the fault '${name}' is refused with 78`, async () => {
+      const { exitCode, out, err } = await ringway('check', '-c', write(`${name}.ts`, text));
+      expect([exitCode, out]).toEqual([78, '']);
+      expect(err).toStartWith(`${name}.ts: 1 mistake\n`);
+      for (const part of words) expect(err).toContain(part);
+    });
+  }
+
+  test('a folder is not a config', async () => {
+    mkdirSync(join(folder, 'dir'));
+    expect((await ringway('check', '-c', 'dir')).err).toContain('is not a file');
+  });
+});

@@ -1,0 +1,110 @@
+import { describe, expect, test } from 'bun:test';
+import { FakeCore, flags, settle, withLightGlobals } from './fake-core.ts';
+
+withLightGlobals();
+
+const chunk = (text: string) => new TextEncoder().encode(text);
+
+describe('which request an event is for', () => {
+  test('several requests of one connection are told apart', async () => {
+    const core = new FakeCore(async (request) => new Response(await request.text()));
+    const sent = [1, 2, 3].map((request) => core.request('/', { method: 'POST', slot: 5, request, flags: flags.hasBody }));
+    expect(core.frontend.pending).toBe(3);
+    for (const index of [1, 0, 2]) {
+      core.body(sent[index] as (typeof sent)[0], `body ${index}`, true);
+      await sent[index]?.done;
+    }
+    expect(sent.map((answer) => answer.text())).toEqual(['body 0', 'body 1', 'body 2']);
+    expect(core.frontend.pending).toBe(0);
+  });
+
+  test('events for requests that are over, or never were, do nothing', async () => {
+    const core = new FakeCore(() => new Response('x'));
+    const sent = await core.exchange('/', { method: 'POST', slot: 5, flags: flags.hasBody });
+    core.body(sent, 'late', true);
+    core.frontend.onAbort(5, 1, 0, 0);
+    core.frontend.onResponseDrain(5, 1);
+    core.frontend.onBody(77, 3, chunk('x'), true);
+    core.frontend.onAbort(77, 3, 0, 0);
+    expect([sent.acknowledged, core.frontend.pending]).toEqual([0, 0]);
+  });
+
+  test('a read that the handler did not wait for, and that cannot be served any more, troubles nobody', async () => {
+    const core = new FakeCore((request) => {
+      void request.text();
+      return new Response('early');
+    });
+    const sent = core.request('/', { method: 'POST', flags: flags.hasBody });
+    core.body(sent, 'late', true);
+    await settle();
+    expect([sent.text(), core.errors]).toEqual(['early', []]);
+  });
+
+  test('a reused slot never delivers to the connection before', async () => {
+    const texts: unknown[] = [];
+    const core = new FakeCore((request) => {
+      request.text().then(
+        (text) => texts.push(text),
+        (error: DOMException) => texts.push(error.name),
+      );
+      return new Promise(() => {});
+    });
+    core.request('/', { method: 'POST', slot: 5, generation: 1, flags: flags.hasBody });
+    const next = core.request('/', { method: 'POST', slot: 5, generation: 2, flags: flags.hasBody });
+    core.body(next, 'new', true);
+    await settle();
+    expect([texts.sort(), core.frontend.pending]).toEqual([['AbortError', 'new'], 1]);
+    core.leave(next);
+  });
+});
+
+describe('WebSocket handshakes', () => {
+  const handshake = { flags: flags.upgrade, headers: { upgrade: 'websocket' } };
+
+  test('the hook is asked first, and only for handshakes', async () => {
+    const asked: string[] = [];
+    const core = new FakeCore(() => new Response('fetched'), {
+      upgrade: (_head, request) => {
+        asked.push(new URL(request.url).pathname);
+        return request.url.endsWith('/ours');
+      },
+    });
+    expect(core.request('/plain').text()).toBe('fetched');
+    expect(core.request('/ours', handshake).state).toBe('none');
+    expect(core.request('/other', handshake).text()).toBe('fetched');
+    expect([asked, core.frontend.pending]).toEqual([['/ours', '/other'], 0]);
+  });
+
+  test('a hook that takes its time hears of a client that leaves', async () => {
+    let signal!: AbortSignal;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const core = new FakeCore(() => new Response('fetched'), {
+      upgrade: (_head, request) => {
+        signal = request.signal;
+        return promise;
+      },
+    });
+    const left = core.request('/', handshake);
+    core.request('/', handshake);
+    expect(core.frontend.pending).toBe(2);
+    core.leave(left);
+    expect(core.frontend.pending).toBe(1);
+    resolve();
+    await settle();
+    expect([signal.aborted, core.frontend.pending]).toEqual([false, 0]);
+  });
+
+  test('a hook that throws or rejects is reported', async () => {
+    for (const upgrade of [
+      () => {
+        throw new Error('boom');
+      },
+      () => Promise.reject(new Error('boom')),
+    ]) {
+      const core = new FakeCore(() => new Response('fetched'), { upgrade });
+      core.request('/', handshake);
+      await settle();
+      expect([core.errors.length, core.frontend.pending]).toEqual([1, 0]);
+    }
+  });
+});
