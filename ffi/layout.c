@@ -11,9 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "limits.h"
+#include "base/limits.h"
+#include "base/slot.h"
 #include "ringway.h"
-#include "slot.h"
 
 /* ------------------------------------------------------------------ what the host needs of the headers */
 /* Lists of macros, which the formatter would indent further with every line. */

@@ -60,7 +60,10 @@ function cacheFolder(root: string): string {
 function sourceHash(): string {
   const hash = createHash('sha256');
   for (const folder of ['', 'include', 'core']) {
-    for (const file of readdirSync(join(import.meta.dir, folder)).sort()) {
+    const recursive = folder !== '';
+    for (const file of readdirSync(join(import.meta.dir, folder), { recursive })
+      .map(String)
+      .sort()) {
       if (!/\.[ch]$|^Makefile$/.test(file)) continue;
       hash.update(`${file}\0`).update(readFileSync(join(import.meta.dir, folder, file)));
     }

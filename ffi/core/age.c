@@ -1,7 +1,7 @@
 /* Times of the past on a clock that wraps, see age.h. */
 #include "age.h"
 
-#include "slot.h"
+#include "base/slot.h"
 
 static_assert((uint64_t)RW_AGE_MS_MAX + 2ull * RW_AGE_STEP_MS <= UINT32_MAX,
               "an age fits 32 bits until it is looked at again");

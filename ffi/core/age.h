@@ -9,7 +9,7 @@
 #ifndef RW_AGE_H
 #define RW_AGE_H
 
-#include "core.h"
+#include "connection/core.h"
 
 /* More than any span that is measured (30 days), and with a step and what comes late less than 2^32. */
 #define RW_AGE_MS_MAX 0xB0000000u

@@ -1,10 +1,10 @@
 /* Commands, see command_batch.h. */
 #include "command_batch.h"
 
-#include "connection.h"
-#include "http.h"
-#include "tls.h"
-#include "ws.h"
+#include "connection/connection.h"
+#include "connection/tls.h"
+#include "http1/http.h"
+#include "ws/ws.h"
 
 static int32_t apply_http(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
                           const uint8_t *data, uint64_t bytes) {

@@ -5,7 +5,7 @@
 #ifndef RW_COMMAND_BATCH_H
 #define RW_COMMAND_BATCH_H
 
-#include "core.h"
+#include "connection/core.h"
 
 void rw_command_batch_apply(struct rw_core *core, uint32_t count);
 /* One command with data of its own. ret: RW_OK, RW_ERR_STALE, RW_ERR_INVALID, or what its type says (ringway.h) */

@@ -1,5 +1,5 @@
 /* The turn, and the life of a core. See core.h for what it owns and ringway.h for the contract of each function. */
-#include "core.h"
+#include "connection/core.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,18 +12,18 @@
 #include <time.h>
 
 #include "age.h"
-#include "client.h"
 #include "command_batch.h"
-#include "connection.h"
-#include "deflate.h"
-#include "dropped.h"
-#include "event_batch.h"
-#include "http.h"
-#include "listener.h"
+#include "connection/client.h"
+#include "connection/connection.h"
+#include "connection/event_batch.h"
+#include "connection/listener.h"
+#include "connection/tls.h"
+#include "connection/work.h"
+#include "http1/http.h"
 #include "node_events.h"
-#include "tls.h"
-#include "work.h"
-#include "ws.h"
+#include "ws/deflate.h"
+#include "ws/dropped.h"
+#include "ws/ws.h"
 
 #define NODE_MESSAGES_PER_TURN 1024u
 #define GAUGE_TURNS 64u

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "event_batch.h"
+#include "connection/event_batch.h"
 
 static_assert(RW_PAYLOAD_BYTES / 4 >= RW_EVENT_LARGE_BYTES && RW_PAYLOAD_BYTES / 4 >= RW_TOPIC_BYTES_MAX,
               "each of these events fits its part of a batch");

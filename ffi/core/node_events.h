@@ -7,7 +7,7 @@
 #ifndef RW_NODE_EVENTS_H
 #define RW_NODE_EVENTS_H
 
-#include "core.h"
+#include "connection/core.h"
 
 /* Tell the changes of interest, as far as there is room. */
 void rw_node_events_interest(struct rw_core *core);

@@ -1,5 +1,5 @@
 /**
- * Every default of the configuration, in one place. Byte counts and times equal those of ffi/core/limits.h.
+ * Every default of the configuration, in one place. Byte counts and times equal those of ffi/core/base/limits.h.
  * The @default tags in api/define.ts and api/websocket.ts quote these values; a test compares them.
  */
 export const defaults = {

@@ -54,7 +54,7 @@ function refuseWithoutCa(options: CertificateOptions, files: TlsFiles, path: rea
     if (options[name] !== undefined) complain([...path, name], 'needs ca, the authorities of client certificates');
 }
 
-/** As the core takes them (ffi/core/tls_names.c). */
+/** As the core takes them (ffi/core/connection/tls_names.c). */
 const serverName = /^(?:\*\.)?[\w-]+(?:\.[\w-]+)*$/;
 
 /** `folder`: what paths are relative to. */

@@ -44,7 +44,7 @@ export interface WorkerSocket {
   readonly label: string;
 }
 
-/** Listeners of a core, RW_LISTENERS_MAX of ffi/core/limits.h. */
+/** Listeners of a core, RW_LISTENERS_MAX of ffi/core/base/limits.h. */
 const socketsPerWorkerMax = 256;
 
 export interface OpenOptions {

@@ -8,7 +8,7 @@
 /** Two generations of a small node are always possible, also when its number of workers grows. */
 const leastPerGeneration = 8;
 
-/** RW_WORKERS_MAX of ffi/core/limits.h. */
+/** RW_WORKERS_MAX of ffi/core/base/limits.h. */
 export const placesMax = 512;
 
 /** How many places a node is set up with. */

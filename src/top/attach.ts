@@ -9,7 +9,7 @@ import { statsLayout } from '../../ffi/layout.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
 import type { CounterReader, Field } from './sample.ts';
 
-/** What memfd_create(2) was called with in ffi/core/shm.c, as /proc shows it. */
+/** What memfd_create(2) was called with in ffi/core/node/shm.c, as /proc shows it. */
 const memoryName = '/memfd:ringway (deleted)';
 
 const wordOf = new Map<Field, number>(statsLayout.fields.map(({ name, offset }) => [name, offset / BigUint64Array.BYTES_PER_ELEMENT]));

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "buffers.h"
+#include "base/buffers.h"
 #include "dies.h"
 
 static const size_t class_bytes[RW_BUFFER_LARGE] = {64, 256, 1024, 4096, 16384, 65536};

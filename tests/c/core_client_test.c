@@ -1,8 +1,8 @@
 /* Who the client of a connection is, and how many of one address, and how many upgrades, the core lets in. */
 #include <sys/un.h>
 
+#include "connection/trusted.h"
 #include "core_fixture.h"
-#include "trusted.h"
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"
 #define GET_WITH(lines) "GET / HTTP/1.1\r\nHost: a\r\n" lines "\r\n"

@@ -1,8 +1,8 @@
 /* Connections that are silent for weeks: the core clock keeps 32 bits of a time, and is read right when they have
  * wrapped, and wrapped again. */
-#include "connection.h"
+#include "connection/connection.h"
 #include "core_fixture.h"
-#include "ws.h"
+#include "ws/ws.h"
 
 #define DAY_MS 86400000u
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"

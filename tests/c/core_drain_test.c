@@ -1,6 +1,6 @@
 /* A drain that gives idle connections a time: no request that a client could not know to be too late goes without its
  * answer. */
-#include "connection.h"
+#include "connection/connection.h"
 #include "tls_fixture.h"
 
 #define GET_TWO GET("/one") GET("/two")

@@ -2,7 +2,7 @@
  * told of with their payload; and why a WebSocket has ended. */
 #include "core_fixture.h"
 
-#include "dropped.h"
+#include "ws/dropped.h"
 
 #define LIMIT 1000u
 

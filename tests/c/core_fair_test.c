@@ -1,7 +1,7 @@
 /* No client takes the worker from the others: what one turn does of anybody's input, that output and deadlines go on
  * meanwhile, and that nobody is blamed for our delay. */
+#include "connection/work.h"
 #include "deflate_client.h"
-#include "work.h"
 
 #define MIB (1u << 20)
 

@@ -23,10 +23,10 @@
 
 #include <cmocka.h>
 
-#include "core.h"
-#include "ring_sim.h"
+#include "connection/core.h"
+#include "ring/ring_sim.h"
 #include "ringway.h"
-#include "ws_frame.h"
+#include "ws/ws_frame.h"
 
 #define FIXTURE static __attribute__((unused))
 #define HOST_PEERS_MAX 256u

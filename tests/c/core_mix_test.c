@@ -11,7 +11,7 @@
 #include "seeds.h"
 #include "tls_fixture.h"
 
-#include "tls.h"
+#include "connection/tls.h"
 
 enum {
     CLIENTS = 10,

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "core.h"
+#include "connection/core.h"
 #include "ringway.h"
 
 #define WORKERS 3u

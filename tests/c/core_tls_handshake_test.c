@@ -1,6 +1,6 @@
 /* Handshakes of TLS through the whole core: sessions, server names, certificates, and whatever is no handshake. */
+#include "connection/tls_sessions.h"
 #include "tls_fixture.h"
-#include "tls_sessions.h"
 
 /* ---------------------------------------------------------------- resumption */
 

@@ -1,7 +1,7 @@
 /* TLS through the whole core: a client's ciphertext in, events to the host, commands of the host, ciphertext on the
  * wire. */
-#include "connection.h"
-#include "tls.h"
+#include "connection/connection.h"
+#include "connection/tls.h"
 #include "tls_fixture.h"
 
 /* ---------------------------------------------------------------- requests and responses */

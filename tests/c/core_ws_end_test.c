@@ -1,6 +1,6 @@
 /* How a WebSocket ends: what the host has said goes out first, whole, and to a peer that reads slowly too. */
 #include "core_fixture.h"
-#include "ws.h"
+#include "ws/ws.h"
 
 static void expect_close_of(struct host *host, struct peer *peer, uint32_t code, const char *reason,
                             enum rw_close_cause cause) {

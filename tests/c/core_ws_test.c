@@ -1,7 +1,7 @@
 /* WebSocket through the whole core: frames of a client in, events to the host, commands of the host, frames on the wire
  * (RFC 6455). */
 #include "core_fixture.h"
-#include "ws.h"
+#include "ws/ws.h"
 
 static void expect_closed(struct host *host, struct peer *peer, uint32_t code) {
     peer_expect_close_frame(host, peer, code);

@@ -6,7 +6,7 @@
 #include "core_fixture.h"
 #include "deflate_peer.h"
 
-#include "deflate.h"
+#include "ws/deflate.h"
 
 #define RSV1_TEXT 0xC1
 #define RSV1_BINARY 0xC2

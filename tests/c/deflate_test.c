@@ -1,7 +1,7 @@
 /* permessage-deflate by itself: what is agreed to for each offer, and messages in and out against zlib as the peer (RFC
  * 7692). */
-#include "deflate.h"
 #include "deflate_peer.h"
+#include "ws/deflate.h"
 
 #define PLACE_BYTES RW_EVENT_LARGE_BYTES
 #define LIMIT (16u << 20)

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "forwarded.h"
+#include "connection/forwarded.h"
 #include "guard_page.h"
 
 #define XFF RW_PROXY_HEADER_X_FORWARDED_FOR

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "http_parser.h"
+#include "http1/http_parser.h"
 #include "http_vectors.h"
 #include "ringway.h"
 

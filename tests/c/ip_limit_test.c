@@ -12,9 +12,9 @@
 
 #include <cmocka.h>
 
-#include "ip_limit.h"
+#include "connection/ip_limit.h"
+#include "connection/trusted.h"
 #include "ringway.h"
-#include "trusted.h"
 
 static void v4(uint8_t ip[16], uint32_t number) {
     const uint8_t address[4] = {(uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8),

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "node_bus.h"
+#include "node/node_bus.h"
 
 #define FIXTURE_WORKERS 4u
 #define FIXTURE_RING_BYTES 65536u

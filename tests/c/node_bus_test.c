@@ -5,7 +5,7 @@
 #include <poll.h>
 #include <sys/wait.h>
 
-#include "node_ring.h"
+#include "node/node_ring.h"
 
 #define HASH 0x1234567890ABCDEFull
 #define LARGE_BYTES (3u << 20)

@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 
-#include "node_ring.h"
+#include "node/node_ring.h"
 
 #define HASH 0x1234567890ABCDEFull
 #define LOG_MAX 4096u

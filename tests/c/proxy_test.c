@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
+#include "connection/proxy.h"
 #include "guard_page.h"
-#include "proxy.h"
 
 #define V2_SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
 

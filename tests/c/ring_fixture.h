@@ -22,8 +22,8 @@
 
 #include <cmocka.h>
 
-#include "limits.h"
-#include "ring.h"
+#include "base/limits.h"
+#include "ring/ring.h"
 #include "ringway.h"
 
 #define WAIT_US 100000u

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "ring_sim.h"
+#include "ring/ring_sim.h"
 #include "ringway.h"
 
 #define SEEDS 200u

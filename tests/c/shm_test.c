@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "shm.h"
+#include "node/shm.h"
 
 static struct rw_shm_header *map(int32_t fd, uint64_t *address) {
     *address = rw_shm_map(fd);

@@ -12,9 +12,9 @@
 
 #include <cmocka.h>
 
+#include "base/slot_pool.h"
 #include "dies.h"
 #include "ringway.h"
-#include "slot_pool.h"
 
 static void assert_fresh(const struct rw_slot *slot, uint32_t generation) {
     struct rw_slot expected;

@@ -10,9 +10,9 @@
 
 #include <cmocka.h>
 
-#include "limits.h"
-#include "slot.h"
-#include "timer_wheel.h"
+#include "base/limits.h"
+#include "base/slot.h"
+#include "base/timer_wheel.h"
 
 #define NODES 64u
 #define TICK ((uint64_t)RW_TIMER_TICK_MS)

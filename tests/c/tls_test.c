@@ -10,11 +10,11 @@
 #include <openssl/core_names.h>
 #include <openssl/rsa.h>
 
-#include "core.h"
+#include "connection/core.h"
+#include "connection/tls_names.h"
+#include "connection/tls_sessions.h"
+#include "connection/tls_tickets.h"
 #include "test_certificates.h"
-#include "tls_names.h"
-#include "tls_sessions.h"
-#include "tls_tickets.h"
 
 /* ---------------------------------------------------------------- names */
 

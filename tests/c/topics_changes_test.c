@@ -9,10 +9,10 @@
 
 #include <cmocka.h>
 
-#include "limits.h"
+#include "base/limits.h"
 #include "ringway.h"
 #include "seeds.h"
-#include "topics.h"
+#include "topics/topics.h"
 
 #define NAMES 60u
 #define SLOTS 20u

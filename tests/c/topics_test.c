@@ -11,10 +11,10 @@
 
 #include <cmocka.h>
 
+#include "base/limits.h"
 #include "dies.h"
-#include "limits.h"
 #include "ringway.h"
-#include "topics.h"
+#include "topics/topics.h"
 
 #define NAMES 40u
 #define SLOTS 50u

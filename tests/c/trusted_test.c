@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "trusted.h"
+#include "connection/trusted.h"
 
 /* "10.0.0.0" as ::ffff:10.0.0.0; an IPv6 address as it is */
 static void ip_of(const char *text, uint8_t ip[16]) {

@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
+#include "base/utf8.h"
 #include "guard_page.h"
-#include "utf8.h"
 #include "utf8_reference.h"
 
 #define TEXT_BYTES_MAX 512u

@@ -8,9 +8,9 @@
 
 #include <cmocka.h>
 
+#include "base/limits.h"
 #include "guard_page.h"
-#include "limits.h"
-#include "ws_frame.h"
+#include "ws/ws_frame.h"
 
 #define PAYLOAD_BYTES_MAX 4096u
 

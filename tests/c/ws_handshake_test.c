@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "guard_page.h"
-#include "ws_handshake.h"
+#include "ws/ws_handshake.h"
 
 static struct guard_page key_guard;
 static struct guard_page accept_guard;

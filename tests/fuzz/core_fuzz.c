@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core.h"
+#include "connection/core.h"
 #include "fuzz_input.h"
-#include "ring_sim.h"
+#include "ring/ring_sim.h"
 #include "ringway.h"
-#include "ws_frame.h"
+#include "ws/ws_frame.h"
 
 enum { PEERS = 4, SLOTS = 6, DATA_MAX = 256, OPS_MAX = 400, END_TURNS = 4000 };
 

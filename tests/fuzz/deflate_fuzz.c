@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "deflate.h"
 #include "fuzz_input.h"
+#include "ws/deflate.h"
 
 #define LIMIT_MAX (1u << 18)
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "forwarded.h"
+#include "connection/forwarded.h"
 #include "fuzz_input.h"
 
 static int32_t last(uint32_t header, const uint8_t *data, size_t size, struct rw_forwarded_hop *hop) {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "http_parser.h"
+#include "http1/http_parser.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "connection/proxy.h"
 #include "fuzz_input.h"
-#include "proxy.h"
 
 /* In memory of its own, so that a sanitizer sees a byte too far. */
 static int32_t parse(const uint8_t *data, size_t size, struct rw_proxy_source *source) {

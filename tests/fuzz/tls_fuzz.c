@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core.h"
+#include "connection/core.h"
+#include "connection/tls.h"
 #include "fuzz_input.h"
-#include "ring_sim.h"
+#include "ring/ring_sim.h"
 #include "ringway.h"
 #include "test_certificates.h"
-#include "tls.h"
 
 enum { PEERS = 3, OPS_MAX = 120, END_TURNS = 4000 };
 

@@ -3,8 +3,8 @@
 #include <stdint.h>
 
 #include "../c/utf8_reference.h"
+#include "base/utf8.h"
 #include "fuzz_input.h"
-#include "utf8.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 1) return 0;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "fuzz_input.h"
-#include "ws_frame.h"
+#include "ws/ws_frame.h"
 
 /* A prefix says "more" until one byte decides, and more bytes never change the decision. */
 static void check_prefixes(const uint8_t *bytes, size_t len, int rsv1_allowed, int32_t whole) {

@@ -115,7 +115,7 @@ describe('defaults', () => {
   });
 
   test('defaults and bounds are those of the core', () => {
-    const header = readFileSync(new URL('../../../ffi/core/limits.h', import.meta.url), 'utf8');
+    const header = readFileSync(new URL('../../../ffi/core/base/limits.h', import.meta.url), 'utf8');
     const limit = (name: string): number => {
       const text = new RegExp(`#define RW_${name} (?:\\()?(?:\\(uint64_t\\))?(\\d+)u?(?: << (\\d+))?`).exec(header);
       return Number(text?.[1]) * 2 ** Number(text?.[2] ?? 0);

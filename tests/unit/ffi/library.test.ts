@@ -114,12 +114,14 @@ describe('where the core is looked for', () => {
       const path = compile('echo core > "$2"');
       expect(path).toMatch(/^cache\/ringway\/core-[\w-]+\/libringway\.so$/);
       expect(paths()).toEqual([path]);
-      const source = join(folder, 'package/ffi/core/core.c');
-      const before = readFileSync(source);
-      writeFileSync(source, `${before}\n`);
-      expect(paths()).toEqual([]);
-      writeFileSync(source, before);
-      expect(paths()).toEqual([path]);
+      for (const name of ['core/core.c', 'core/ws/ws.c', 'include/ringway.h']) {
+        const source = join(folder, 'package/ffi', name);
+        const before = readFileSync(source);
+        writeFileSync(source, `${before}\n`);
+        expect(paths()).toEqual([]);
+        writeFileSync(source, before);
+        expect(paths()).toEqual([path]);
+      }
       expect(paths({ XDG_CACHE_HOME: join(folder, 'other') })).toEqual([]);
     });
 

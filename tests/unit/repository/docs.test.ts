@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, relative, resolve } from 'node:path';
+import { basename, dirname, join, relative, resolve } from 'node:path';
 import { result } from '../../../ffi/layout.ts';
 import { defaults } from '../../../src/config/defaults.ts';
 import { ConfigError, resolveConfig } from '../../../src/config/resolve.ts';
@@ -254,7 +254,10 @@ describe('what pages name exists', () => {
 
   test('files of the core named alone', () => {
     const named = pages.flatMap((page) => [...page.prose.matchAll(/`([a-z_]+\.[ch])`/g)].map(([, name]) => `${page.file}: ${name}`));
-    const known = ['ffi/core', 'ffi/include', 'ffi'].flatMap((folder) => readdirSync(join(root, folder)));
+    const known = [
+      ...readdirSync(join(root, 'ffi/core'), { recursive: true }).map((path) => basename(String(path))),
+      ...['ffi/include', 'ffi'].flatMap((folder) => readdirSync(join(root, folder))),
+    ];
     expect(named.filter((entry) => !known.includes(entry.split(': ')[1] ?? ''))).toEqual([]);
   });
 
@@ -327,15 +330,15 @@ describe('docs/errors.md', () => {
   });
 
   test('lists every status and close code that the core gives by itself', () => {
-    const parsers = source('ffi/core/http_parser.c') + source('ffi/core/http_chunked.c');
+    const parsers = source('ffi/core/http1/http_parser.c') + source('ffi/core/http1/http_chunked.c');
     const statuses = [
       ...[...parsers.matchAll(/^ {4}[A-Z_]+ = -(\d{3}),/gm)].map(([, status]) => status),
-      ...[...source('ffi/core/http.c').matchAll(/refuse\(core, slot, (\d{3})\)/g)].map(([, status]) => status),
+      ...[...source('ffi/core/http1/http.c').matchAll(/refuse\(core, slot, (\d{3})\)/g)].map(([, status]) => status),
     ];
     expect(statuses.length).toBeGreaterThan(5);
     const statusTable = section('docs/errors.md', 'HTTP statuses from the gateway');
     expect(statuses.filter((status) => !statusTable.includes(`| ${status} | core |`))).toEqual([]);
-    const sending = source('ffi/core/ws.c') + source('ffi/core/ws_send.c');
+    const sending = source('ffi/core/ws/ws.c') + source('ffi/core/ws/ws_send.c');
     const closes = [...sending.matchAll(/(?:rw_ws_close\(core, slot,|\breturn) (\d{4})\b/g)].map(([, code]) => code);
     expect(closes.length).toBeGreaterThan(3);
     const closeTable = section('docs/errors.md', 'WebSocket close codes');

@@ -1,0 +1,154 @@
+/* WebSockets on a connection (RFC 6455): frames in, messages out, and the close handshake.
+ *
+ * Role: bytes → message events, send commands → frames. Up: event_batch, command_batch, publish. Down: ws_frame, utf8,
+ * deflate, connection. A message that came whole in one piece is unmasked straight into the event batch; any other is
+ * put together in a buffer that grows with what has really come, never with what a header claims. A compressed message
+ * is put together as it came, and inflated when it is complete and the batch has room for it.
+ * Split: ws.c receives, ws_rate.c says how fast, ws_send.c sends and closes. */
+#ifndef RW_WS_H
+#define RW_WS_H
+
+#include "connection/core.h"
+#include "ws/ws_frame.h"
+
+enum rw_ws_flag {
+    RW_WS_OPEN_DUE = 1u << 0,    /* the host is to be told of the opening */
+    RW_WS_MESSAGE_DUE = 1u << 1, /* a whole message waits in ws.message for room in the batch */
+    RW_WS_CLOSE_SENT = 1u << 2,
+    RW_WS_CLOSE_RECEIVED = 1u << 3,
+    RW_WS_CLOSE_TOLD = 1u << 4,
+    RW_WS_DRAIN_WANTED = 1u << 5, /* sends met backpressure: tell the host when it is over */
+    RW_WS_DRAIN_DUE = 1u << 6,
+    RW_WS_IN_FRAME = 1u << 7, /* frame_* describe a data frame whose payload is not complete */
+};
+
+/* slot.as.ws.fragments_out */
+enum rw_ws_fragments {
+    RW_WS_FRAGMENTS_NONE = 0,
+    /* the first is queued: the others must follow, and other messages are held until they have */
+    RW_WS_FRAGMENTS_SENT = 1,
+    RW_WS_FRAGMENTS_DROPPED = 2,  /* the first was dropped: so are the others */
+    RW_WS_FRAGMENTS_DEFLATED = 3, /* as SENT, and the message is compressed: RSV1 was on the first */
+};
+
+/* The connection has just answered 101. quiet: the host has opened it by itself and gets no OPEN event */
+void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, uint32_t quiet);
+/* Serve bytes[0..len), which may be changed. ret: bytes consumed; the caller keeps the rest */
+size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len);
+void rw_ws_serve(struct rw_core *core, struct rw_slot *slot);
+/* The kernel has taken output of a slot with answers_wait: its input goes on. */
+void rw_ws_on_answers_read(struct rw_core *core, struct rw_slot *slot);
+void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot);
+void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot);
+void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot);
+/* ret: 1 the host has had its CLOSE event, 0 the batch is full */
+int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot);
+/* The slot is about to be given back. */
+void rw_ws_release(struct rw_core *core, struct rw_slot *slot);
+
+/* The close frame of this side is queued: the peer's answer is waited for. It has close_timeout_ms for it, from when it
+ * last read some of the `unread` bytes in front, which it must read at the least rate (http.minBytesPerSecond). */
+void rw_ws_await_close(struct rw_core *core, struct rw_slot *slot, uint32_t unread);
+
+/* ------------------------------------------------------------------ ws_send.c */
+
+/* Queue a message or fragment: flags RW_SEND_*. Applies maxBackpressure to what is really sent. While another message
+ * is being sent in fragments, a whole one is held and follows the last of them (RFC 6455 §5.4: fragments of messages
+ * must not be interleaved). A message in fragments is compressed only with context takeover: a shared compressor cannot
+ * be kept from one fragment to the next. */
+void rw_ws_send(struct rw_core *core, struct rw_slot *slot, uint32_t flags, const uint8_t *data, uint64_t bytes);
+/* Queue a control frame of at most 125 bytes. */
+void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data,
+                        uint32_t bytes);
+/* Queue an empty ping. Pings of idle sockets fall due together: one frame in memory serves them all. */
+void rw_ws_send_ping(struct rw_core *core, struct rw_slot *slot);
+/* No ping may be queued any more: let go of the frame. */
+void rw_ws_end_tick(struct rw_core *core);
+/* Start the close handshake. code 0: a close frame without a code. reason is cut at 123 bytes, at a character
+ * border. */
+void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason, uint32_t bytes);
+/* A violation, of the protocol or of a rate: close with the code of `cause` and end the connection without waiting for
+ * an answer (RFC 6455 §7.1.7). What the host was told of before it in this turn it has not answered yet: then the
+ * connection fails in the next turn, with its close frame behind those answers. Until then it stays OPEN and its input
+ * is thrown away (ws.fail_due). */
+void rw_ws_fail(struct rw_core *core, struct rw_slot *slot, enum rw_close_cause cause);
+/* Room for a control frame of `frame_bytes` that the host sends? Applies the policy when there is none. ret: 1 send it,
+ * 0 dropped or closed */
+int rw_ws_admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes);
+
+/* A whole message as the host gave it, on its way to one socket or to many. */
+struct rw_ws_message {
+    uint32_t flags; /* RW_SEND_* */
+    const uint8_t *payload;
+    uint64_t bytes;
+    /* of the payload, once a drop has needed one, see dropped.h; released by whoever made the message */
+    rw_buffer copy;
+};
+/* Room for this message, whose frame has `frame_bytes`? When there is none, the policy is applied, and a drop is told
+ * or counted.
+ * ret: 1 send it, 0 dropped or closed */
+int rw_ws_admit_message(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message,
+                        uint64_t frame_bytes);
+/* Keep a whole frame until the message being sent in fragments is complete. ret: 1, or 0: out of memory, the connection
+ * is terminated */
+int rw_ws_hold(struct rw_core *core, struct rw_slot *slot, const uint8_t *frame, uint32_t frame_bytes);
+
+static inline const struct rw_behavior *rw_ws_behavior(const struct rw_core *core, const struct rw_slot *slot) {
+    return &core->behaviors[slot->behavior];
+}
+static inline int rw_ws_can_send(const struct rw_slot *slot) {
+    return slot->state.phase == RW_PHASE_OPEN && slot->state.protocol == RW_PROTOCOL_WEBSOCKET &&
+           !(slot->as.ws.flags & RW_WS_CLOSE_SENT);
+}
+
+/* Names the present turn; never 0. */
+static inline uint32_t rw_ws_turn_mark(const struct rw_core *core) { return (uint32_t)core->stats->turns | 1u << 31; }
+/* Has the host not had its turn yet since it was told of something that this peer has sent? */
+static inline int rw_ws_awaits_answers(const struct rw_core *core, const struct rw_slot *slot) {
+    return slot->as.ws.told_turn == rw_ws_turn_mark(core);
+}
+
+/* Is a message being sent in fragments, so that others must wait? */
+static inline int rw_ws_must_hold(const struct rw_slot *slot) {
+    return slot->as.ws.fragments_out == RW_WS_FRAGMENTS_SENT || slot->as.ws.fragments_out == RW_WS_FRAGMENTS_DEFLATED;
+}
+
+/* Why the connection ends: the first cause stays, and whoever began the close handshake is one. Called before what ends
+ * it. */
+static inline void rw_ws_note_cause(struct rw_slot *slot, enum rw_close_cause cause) {
+    if (slot->state.phase != RW_PHASE_OPEN || slot->state.protocol != RW_PROTOCOL_WEBSOCKET) return;
+    if (slot->as.ws.flags & (RW_WS_CLOSE_SENT | RW_WS_CLOSE_RECEIVED) || slot->as.ws.close_cause) return;
+    slot->as.ws.close_cause = (uint8_t)cause;
+}
+
+/* ------------------------------------------------------------------ ws_rate.c */
+
+/* A message or a ping is about to be taken, from a peer whose behavior has a rate. Past it the policy is applied: the
+ * connection is closed, or it is paused until the peer is within the rate again. ret: 1 take it, 0 leave it */
+int rw_ws_rate_admit(struct rw_core *core, struct rw_slot *slot);
+/* It was taken: so many messages, and bytes of payload. */
+void rw_ws_rate_charge(struct rw_slot *slot, uint32_t messages, uint64_t bytes);
+/* The timer of a connection paused by its rate. When the time has come it is served. ret: when to look again (core
+ * clock) */
+uint32_t rw_ws_rate_on_timer(struct rw_core *core, struct rw_slot *slot);
+/* A connection paused by its rate is about to be served. ret: 1 it is paused no longer: what was kept is to be taken,
+ * and then received again; 0 it still is */
+int rw_ws_rate_resume(struct rw_core *core, struct rw_slot *slot);
+
+static inline int rw_ws_is_rated(const struct rw_behavior *behavior) {
+    return (behavior->messages_per_second | behavior->bytes_per_second) != 0;
+}
+
+/* ------------------------------------------------------------------ publish.c */
+
+/* Queue a message to every subscriber of a topic on this worker but `except` (RW_NO_SLOT: nobody). Framed once, and
+ * compressed once for each window that makes a difference. ret: deliveries */
+uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint64_t hash,
+                          uint32_t flags, const uint8_t *payload, uint64_t bytes, uint32_t except);
+/* The same, and to the other workers of the node. */
+void rw_publish(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint32_t flags,
+                const uint8_t *payload, uint64_t bytes, uint32_t except);
+/* The tick is over: later publishes begin a new log when the present one is nearly full. */
+void rw_publish_end_tick(struct rw_core *core);
+
+#endif
