@@ -58,7 +58,7 @@ function readPage(file: string): Page {
   return { file, text, prose: prose.join('\n'), blocks };
 }
 
-const pages = ['README.md', 'CHANGELOG.md', ...markdownFiles('docs')].map(readPage);
+const pages = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...markdownFiles('docs')].map(readPage);
 const blocks = pages.flatMap((page) => page.blocks);
 const where = (block: Block) => `${block.file}:${block.line}`;
 const tested = (...languages: string[]) =>
