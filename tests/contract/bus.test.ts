@@ -4,10 +4,10 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { sendBinary, sendText } from '../../src/api/message.ts';
 import type { BusKind } from '../../src/pubsub/bus.ts';
-import { eventually } from '../e2e/gateway.ts';
-import { type RedisServer, startRedis } from '../e2e/redis-servers.ts';
-import { opcode } from '../e2e/wire.ts';
-import { backends } from '../unit/fixtures/live-core.ts';
+import { eventually } from '../support/eventually.ts';
+import { backends } from '../support/live-core.ts';
+import { type RedisServer, startRedis } from '../support/redis-servers.ts';
+import { opcode } from '../support/wire.ts';
 import { JoinedWorkers, type Subscriber } from './joined-workers.ts';
 
 // Only ends a test that has failed.

@@ -10,10 +10,10 @@ import type { BackendName } from '../../src/core/core.ts';
 import { statIndex } from '../../src/core/stat-index.ts';
 import { createLog } from '../../src/log.ts';
 import { busNeeds, createBus, type WorkerBus } from '../../src/pubsub/create.ts';
-import { eventually } from '../e2e/gateway.ts';
-import type { RedisServer } from '../e2e/redis-servers.ts';
-import type { Frame, Wire } from '../e2e/wire.ts';
-import { LiveCore } from '../unit/fixtures/live-core.ts';
+import { eventually } from '../support/eventually.ts';
+import { LiveCore } from '../support/live-core.ts';
+import type { RedisServer } from '../support/redis-servers.ts';
+import type { Frame, Wire } from '../support/wire.ts';
 
 export interface JoinedOptions {
   readonly backend: BackendName;

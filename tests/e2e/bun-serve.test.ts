@@ -6,9 +6,10 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { eventually } from '../support/eventually.ts';
+import { type Gateway, startGateway } from '../support/gateway.ts';
+import { RawClient, type RawResponse } from '../support/raw-client.ts';
 import { routes } from './bun-serve-handler.ts';
-import { eventually, type Gateway, startGateway } from './gateway.ts';
-import { RawClient, type RawResponse } from './raw-client.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

@@ -3,8 +3,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import { type Browser, chromium } from 'playwright-core';
-import { forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { frame, opcode, Wire } from './wire.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);

@@ -8,8 +8,9 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { createConnection, type Socket } from 'node:net';
 import { constants, deflateRawSync } from 'node:zlib';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { frame, handshake, opcode, residentBytes } from './wire.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { frame, handshake, opcode, residentBytes } from '../support/wire.ts';
 
 setDefaultTimeout(120_000);
 

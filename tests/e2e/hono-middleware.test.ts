@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
 import { EventSource, request } from '../../node_modules/undici/index.js';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { RawClient } from './raw-client.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
 setDefaultTimeout(60_000);

@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { type IncomingMessage, request as nodeRequest } from 'node:http';
 import { Client } from '../../node_modules/undici/index.js';
-import { forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { RawClient } from './raw-client.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
 setDefaultTimeout(60_000);

@@ -1,8 +1,9 @@
 /** Out of file descriptors: new connections wait, those that are open live on, nothing spins, and it is over when there is room. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { readdirSync } from 'node:fs';
-import { cpuSeconds, eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { RawClient } from './raw-client.ts';
+import { eventually } from '../support/eventually.ts';
+import { cpuSeconds, forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
 setDefaultTimeout(60_000);

@@ -1,8 +1,9 @@
 /** What goes wrong in handlers, or with their clients: thrown errors, lost clients, a blocked worker. The gateway serves on. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { request } from '../../node_modules/undici/index.js';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { RawClient } from './raw-client.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
 setDefaultTimeout(60_000);

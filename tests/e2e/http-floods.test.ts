@@ -1,8 +1,9 @@
 /** Floods and noise: what is no request, too much of one, or too many at once costs its sender, and nobody else. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { connect as connectTls } from 'node:tls';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { parseAll, RawClient } from './raw-client.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { parseAll, RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
 setDefaultTimeout(60_000);

@@ -1,7 +1,8 @@
 /** Limits and deadlines: each has its status, closes its connection, reaches no handler, and leaves every other client alone. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { parseAll, RawClient } from './raw-client.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { parseAll, RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
 setDefaultTimeout(60_000);

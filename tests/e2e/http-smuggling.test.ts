@@ -3,9 +3,9 @@
  * perfectly good request, is never served. tests/vectors/http has the same cases for the parser alone.
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
-import { forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { type HttpVector, readVectors } from './http-vectors.ts';
-import { parseAll, RawClient } from './raw-client.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { type HttpVector, readVectors } from '../support/http-vectors.ts';
+import { parseAll, RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
 setDefaultTimeout(60_000);

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { eventually } from './gateway.ts';
+import { eventually } from '../support/eventually.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

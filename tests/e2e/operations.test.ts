@@ -7,10 +7,10 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { healthSchema, readySchema } from '../../src/supervisor/admin-schemas.ts';
-import { eventually } from './gateway.ts';
-import { RawClient } from './raw-client.ts';
-import { startRedis } from './redis-servers.ts';
-import { type Operated, ringway, startOperated, startRingway } from './ringway-command.ts';
+import { eventually } from '../support/eventually.ts';
+import { RawClient } from '../support/raw-client.ts';
+import { startRedis } from '../support/redis-servers.ts';
+import { type Operated, ringway, startOperated, startRingway } from '../support/ringway-command.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(90_000);

@@ -6,7 +6,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import { constants, deflateRawSync } from 'node:zlib';
-import { frame, handshake, opcode, Wire } from './wire.ts';
+import { frame, handshake, opcode, Wire } from '../support/wire.ts';
 
 const blockBytes = 64 * 1024;
 

@@ -7,9 +7,10 @@
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { join } from 'node:path';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { frame, opcode, residentBytes, Wire } from '../support/wire.ts';
 import { kinds } from './overload-flood.ts';
-import { frame, opcode, residentBytes, Wire } from './wire.ts';
 
 // Only ends a test that has failed.
 setDefaultTimeout(120_000);

@@ -21,7 +21,7 @@ import { join, relative } from 'node:path';
 import { abiVersion } from '../../ffi/layout.ts';
 import { defaults } from '../../src/config/defaults.ts';
 import { exitCodes } from '../../src/exit-codes.ts';
-import { eventually } from './gateway.ts';
+import { eventually } from '../support/eventually.ts';
 
 // Only ends a test that has failed: compilers and npm may take their time.
 setDefaultTimeout(600_000);

@@ -3,8 +3,9 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Backend, eventually, forEachBackend, startGateway } from './gateway.ts';
-import { closePayload, frame, opcode, Wire } from './wire.ts';
+import { eventually } from '../support/eventually.ts';
+import { type Backend, forEachBackend, startGateway } from '../support/gateway.ts';
+import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);

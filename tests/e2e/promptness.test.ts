@@ -5,7 +5,8 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
 
 // Only ends a test that has failed.
 setDefaultTimeout(120_000);

@@ -5,11 +5,11 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
-import { type Authority, createAuthority } from './certificates.ts';
-import { type Gateway, startGateway } from './gateway.ts';
-import { type Balancer, hasBalancer, startBalancer } from './haproxy.ts';
-import { hasNginx, type Nginx, startNginx } from './nginx.ts';
-import { handshake } from './wire.ts';
+import { type Authority, createAuthority } from '../support/certificates.ts';
+import { type Gateway, startGateway } from '../support/gateway.ts';
+import { type Balancer, hasBalancer, startBalancer } from '../support/haproxy.ts';
+import { hasNginx, type Nginx, startNginx } from '../support/nginx.ts';
+import { handshake } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

@@ -4,9 +4,9 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { eventually } from './gateway.ts';
-import { RawClient } from './raw-client.ts';
-import { logLines, type Operated, startOperated } from './ringway-command.ts';
+import { eventually } from '../support/eventually.ts';
+import { RawClient } from '../support/raw-client.ts';
+import { logLines, type Operated, startOperated } from '../support/ringway-command.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(90_000);

@@ -3,9 +3,10 @@
  * What a single bus promises is asked in tests/contract/bus.test.ts, what the link does with its servers in redis-link.test.ts.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { type Backend, eventually, type Gateway, startGateway } from './gateway.ts';
-import { type RedisServer, startRedis } from './redis-servers.ts';
-import { frame, opcode, Wire } from './wire.ts';
+import { eventually } from '../support/eventually.ts';
+import { type Backend, type Gateway, startGateway } from '../support/gateway.ts';
+import { type RedisServer, startRedis } from '../support/redis-servers.ts';
+import { frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);

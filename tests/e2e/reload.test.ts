@@ -4,12 +4,13 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { NodeHealth } from '../../src/supervisor/health.ts';
-import { createAuthority } from './certificates.ts';
-import { type Backend, eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { RawClient } from './raw-client.ts';
-import type { ClientOptions } from './reload-client.ts';
-import { expectWhole, type Load, startLoad } from './reload-load.ts';
-import { closePayload, frame, opcode, Wire } from './wire.ts';
+import { createAuthority } from '../support/certificates.ts';
+import { eventually } from '../support/eventually.ts';
+import { type Backend, forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { RawClient } from '../support/raw-client.ts';
+import type { ClientOptions } from '../support/reload-client.ts';
+import { expectWhole, type Load, startLoad } from '../support/reload-load.ts';
+import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(180_000);

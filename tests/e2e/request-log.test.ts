@@ -2,10 +2,10 @@
  * Request ids from header to log line to response, and one log line for each request and WebSocket, on real gateways.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { eventually } from './gateway.ts';
-import { RawClient, type RawResponse } from './raw-client.ts';
-import { logLines, type Operated, startOperated } from './ringway-command.ts';
-import { closePayload, frame, opcode, Wire } from './wire.ts';
+import { eventually } from '../support/eventually.ts';
+import { RawClient, type RawResponse } from '../support/raw-client.ts';
+import { logLines, type Operated, startOperated } from '../support/ringway-command.ts';
+import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

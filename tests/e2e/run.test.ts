@@ -3,9 +3,9 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
-import { type Authority, createAuthority } from './certificates.ts';
-import { eventually } from './gateway.ts';
-import { frame, opcode, Wire } from './wire.ts';
+import { type Authority, createAuthority } from '../support/certificates.ts';
+import { eventually } from '../support/eventually.ts';
+import { frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);

@@ -6,8 +6,9 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Authority, createAuthority } from './certificates.ts';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
+import { type Authority, createAuthority } from '../support/certificates.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
 
 // Only ends a test that has failed. A first `go run` compiles Go's library.
 setDefaultTimeout(300_000);

@@ -6,8 +6,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { libraryPath } from '../../ffi/bindings.ts';
-import { eventually } from './gateway.ts';
-import { type Operated, startOperated, startRingway, TerminalCommand } from './ringway-command.ts';
+import { eventually } from '../support/eventually.ts';
+import { type Operated, startOperated, startRingway, TerminalCommand } from '../support/ringway-command.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

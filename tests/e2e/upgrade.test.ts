@@ -6,9 +6,10 @@ import { libraryPath } from '../../ffi/bindings.ts';
 import { abiVersion } from '../../ffi/layout.ts';
 import type { NodeHealth } from '../../src/supervisor/health.ts';
 import { version } from '../../src/version.ts';
-import { eventually, type Gateway, startGateway } from './gateway.ts';
-import { expectWhole, type Load, startLoad } from './reload-load.ts';
-import { closePayload, frame, opcode, Wire } from './wire.ts';
+import { eventually } from '../support/eventually.ts';
+import { type Gateway, startGateway } from '../support/gateway.ts';
+import { expectWhole, type Load, startLoad } from '../support/reload-load.ts';
+import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(180_000);

@@ -7,11 +7,12 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { deflateRawSync } from 'node:zlib';
-import { type Authority, createAuthority } from './certificates.ts';
-import { eventually, forEachBackend } from './gateway.ts';
-import { type HttpVector, readVectors } from './http-vectors.ts';
-import { parseAll, RawClient } from './raw-client.ts';
-import { closePayload, frame, handshake, opcode, residentBytes, Wire } from './wire.ts';
+import { type Authority, createAuthority } from '../support/certificates.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend } from '../support/gateway.ts';
+import { type HttpVector, readVectors } from '../support/http-vectors.ts';
+import { parseAll, RawClient } from '../support/raw-client.ts';
+import { closePayload, frame, handshake, opcode, residentBytes, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);

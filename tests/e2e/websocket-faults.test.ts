@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { readdirSync } from 'node:fs';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { type Happening, type Remote, config as remoteConfig, remoteOf } from './remote-sockets.ts';
-import { type Frame, frame, handshake, opcode, residentBytes, Wire } from './wire.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { type Happening, type Remote, config as remoteConfig, remoteOf } from '../support/remote-sockets.ts';
+import { type Frame, frame, handshake, opcode, residentBytes, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);

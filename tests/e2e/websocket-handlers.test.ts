@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { config, type Happening, type Remote, remoteOf } from './remote-sockets.ts';
-import { closePayload, frame, opcode, Wire } from './wire.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { config, type Happening, type Remote, remoteOf } from '../support/remote-sockets.ts';
+import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { connect as dial } from 'node:net';
-import { forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { acceptOf, frame, handshake, handshakeKey, opcode, Wire } from './wire.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { acceptOf, frame, handshake, handshakeKey, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

@@ -2,8 +2,9 @@
  * Asynchronous handlers of one socket: one after the other, with what waits bounded, and the end behind all of it.
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
-import { eventually, forEachBackend, type Gateway, startGateway } from './gateway.ts';
-import { closePayload, frame, opcode, Wire } from './wire.ts';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

@@ -7,7 +7,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { eventually } from '../e2e/gateway.ts';
+import { eventually } from '../support/eventually.ts';
 
 export const root = join(import.meta.dir, '..', '..');
 

@@ -3,8 +3,8 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from '
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { eventually } from '../e2e/gateway.ts';
-import { startRedis } from '../e2e/redis-servers.ts';
+import { eventually } from '../support/eventually.ts';
+import { startRedis } from '../support/redis-servers.ts';
 import { type Container, descendants, Image, root } from './container.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.

@@ -4,8 +4,8 @@ import { sendBinary, sendText } from '../../../src/api/message.ts';
 import { publish } from '../../../src/api/socket.ts';
 import type { BackendName } from '../../../src/core/core.ts';
 import { statIndex } from '../../../src/core/stat-index.ts';
-import type { Frame, Wire } from '../../e2e/wire.ts';
-import { backends, LiveCore } from '../fixtures/live-core.ts';
+import { backends, LiveCore } from '../../support/live-core.ts';
+import type { Frame, Wire } from '../../support/wire.ts';
 
 const workers = 3;
 

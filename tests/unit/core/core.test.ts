@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { GatewaySocket, publish } from '../../../src/api/socket.ts';
 import type { BackendName, Outcome } from '../../../src/core/core.ts';
-import { frame, opcode } from '../../e2e/wire.ts';
-import { backends, LiveCore } from '../fixtures/live-core.ts';
+import { backends, LiveCore } from '../../support/live-core.ts';
+import { frame, opcode } from '../../support/wire.ts';
 
 let live: LiveCore;
 afterEach(() => live.destroy());

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { doctor } from '../../../src/cli/doctor.ts';
 import type { Finding } from '../../../src/doctor/finding.ts';
-import { healthyTree, limits, makeTree, removeTrees, type Tree } from './doctor-trees.ts';
+import { healthyTree, limits, makeTree, removeTrees, type Tree } from '../../support/doctor-trees.ts';
 
 const main = join(import.meta.dir, '../../../src/main.ts');
 let folder: string;

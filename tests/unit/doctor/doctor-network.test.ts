@@ -9,7 +9,7 @@ import {
   checkSynQueue,
   checkTcpMemory,
 } from '../../../src/doctor/network.ts';
-import { goalOf, machineOf, remediesOf, removeTrees } from './doctor-trees.ts';
+import { goalOf, machineOf, remediesOf, removeTrees } from '../../support/doctor-trees.ts';
 
 afterAll(removeTrees);
 

@@ -5,7 +5,7 @@ import { checkClock, checkIoUring, checkKernel } from '../../../src/doctor/kerne
 import { checkHugePages, checkMemory, checkOvercommit, checkSwap } from '../../../src/doctor/memory.ts';
 import { checkBun, checkCpus } from '../../../src/doctor/processors.ts';
 import { cgroupMemoryLimit } from '../../../src/process/memory.ts';
-import { goalOf, limits, machineOf, remediesOf, removeTrees } from './doctor-trees.ts';
+import { goalOf, limits, machineOf, remediesOf, removeTrees } from '../../support/doctor-trees.ts';
 
 afterAll(removeTrees);
 

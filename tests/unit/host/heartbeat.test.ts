@@ -3,7 +3,7 @@ import { native } from '../../../ffi/bindings.ts';
 import { statIndex } from '../../../src/core/stat-index.ts';
 import { startHeartbeat } from '../../../src/host/heartbeat.ts';
 import { Loop } from '../../../src/host/loop.ts';
-import { backends, LiveCore } from '../fixtures/live-core.ts';
+import { backends, LiveCore } from '../../support/live-core.ts';
 
 const every = (ms: number) => (call: () => void) => {
   const timer = setInterval(call, ms);

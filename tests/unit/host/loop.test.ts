@@ -6,8 +6,8 @@ import { statsLayout } from '../../../ffi/layout.ts';
 import type { BackendName, BehaviorOptions } from '../../../src/core/core.ts';
 import { watchHostTimers } from '../../../src/host/host-timers.ts';
 import { Loop } from '../../../src/host/loop.ts';
-import { frame, opcode, Wire } from '../../e2e/wire.ts';
-import { backends, LiveCore } from '../fixtures/live-core.ts';
+import { backends, LiveCore } from '../../support/live-core.ts';
+import { frame, opcode, Wire } from '../../support/wire.ts';
 
 let live: LiveCore;
 let loop: Loop;

@@ -5,7 +5,7 @@ import type { HttpCommands, RequestHead } from '../../../src/core/http.ts';
 import { RequestIds } from '../../../src/host/request-ids.ts';
 import { RequestLog } from '../../../src/host/request-log.ts';
 import { createLog } from '../../../src/log.ts';
-import { FakeCore } from '../frontend/hono/fake-core.ts';
+import { FakeCore } from '../../support/fake-core.ts';
 
 function headOf(target: string, fields: readonly (readonly [string, string])[] = [], more: Partial<RequestHead> = {}): RequestHead {
   const host = 'example.com';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import type { ListenAddress, TcpAddress, UnixAddress } from '../../../src/config/resolve.ts';
 import { keepsAll, Listeners } from '../../../src/supervisor/listeners.ts';
-import { FakeNative } from '../fixtures/fake-native.ts';
+import { FakeNative } from '../../support/fake-native.ts';
 
 let native: FakeNative;
 let folder: string;

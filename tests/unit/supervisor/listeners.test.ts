@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import type { ListenAddress, TcpAddress } from '../../../src/config/resolve.ts';
 import { OperatingError } from '../../../src/operating-error.ts';
 import { Listeners } from '../../../src/supervisor/listeners.ts';
-import { FakeNative } from '../fixtures/fake-native.ts';
+import { FakeNative } from '../../support/fake-native.ts';
 
 let native: FakeNative;
 beforeEach(() => {

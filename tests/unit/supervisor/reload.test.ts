@@ -12,12 +12,12 @@ import type { ProbeMessage } from '../../../src/supervisor/probe.ts';
 import { ownRelease } from '../../../src/supervisor/release.ts';
 import { nodeSettings } from '../../../src/supervisor/settings.ts';
 import { Supervisor, type SupervisorOptions } from '../../../src/supervisor/supervisor.ts';
-import { FakeNative } from '../fixtures/fake-native.ts';
+import { FakeNative } from '../../support/fake-native.ts';
 
 // Only ends a test that has failed.
 setDefaultTimeout(60_000);
 
-const workerProgram = fileURLToPath(new URL('../fixtures/mock-worker.ts', import.meta.url));
+const workerProgram = fileURLToPath(new URL('../../support/mock-worker.ts', import.meta.url));
 
 type Behaviour = 'ok' | 'crash' | 'refuse' | 'stubborn' | 'never' | 'dies';
 

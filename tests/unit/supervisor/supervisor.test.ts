@@ -7,9 +7,9 @@ import { onStopSignals } from '../../../src/supervisor/drain.ts';
 import type { WorkerHealth } from '../../../src/supervisor/health.ts';
 import { Supervisor } from '../../../src/supervisor/supervisor.ts';
 import { version as packageVersion } from '../../../src/version.ts';
-import { FakeNative } from '../fixtures/fake-native.ts';
+import { FakeNative } from '../../support/fake-native.ts';
 
-const workerProgram = fileURLToPath(new URL('../fixtures/mock-worker.ts', import.meta.url));
+const workerProgram = fileURLToPath(new URL('../../support/mock-worker.ts', import.meta.url));
 const patience = 20_000;
 
 let native: FakeNative;

@@ -4,7 +4,7 @@ import { Hono } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import { watchAppErrors } from '../../../../src/frontend/hono/index.ts';
 import { RequestIds } from '../../../../src/host/request-ids.ts';
-import { FakeCore, withLightGlobals } from './fake-core.ts';
+import { FakeCore, withLightGlobals } from '../../../support/fake-core.ts';
 
 withLightGlobals();
 

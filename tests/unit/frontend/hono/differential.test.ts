@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto';
 import { connect } from 'node:net';
 import { unzipSync } from 'node:zlib';
 import { installLightGlobals } from '../../../../src/frontend/hono/index.ts';
-import { FakeCore, type RequestOptions } from './fake-core.ts';
-import { makeSampleApp } from './sample-app.ts';
+import { FakeCore, type RequestOptions } from '../../../support/fake-core.ts';
+import { makeSampleApp } from '../../../support/sample-app.ts';
 
 type Case = [target: string, options?: Omit<RequestOptions, 'flags'> & { chunked?: boolean }];
 

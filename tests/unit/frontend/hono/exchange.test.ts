@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { NativeResponse } from '../../../../src/frontend/hono/natives.ts';
-import { FakeCore, flags, settle, withLightGlobals } from './fake-core.ts';
+import { FakeCore, flags, settle, withLightGlobals } from '../../../support/fake-core.ts';
 
 withLightGlobals();
 
@@ -40,7 +40,7 @@ describe('a response sent whole', () => {
     ['a buffer', () => new Response(chunk('buffer').buffer), 'buffer', 'application/octet-stream'],
     ['a blob', () => new Response(new Blob(['blob'], { type: 'a/b' })), 'blob', 'a/b'],
     ['a large blob', () => new Response(new Blob(['x'.repeat(70_000)], { type: 'a/b' })), 'x'.repeat(70_000), 'a/b'],
-    ['a file', () => new Response(Bun.file(`${import.meta.dir}/fake-core.ts`)), '/**', 'text/javascript;charset=utf-8'],
+    ['a file', () => new Response(Bun.file(import.meta.path)), 'import ', 'text/javascript;charset=utf-8'],
     ['URLSearchParams', () => new Response(new URLSearchParams('a=b')), 'a=b', 'application/x-www-form-urlencoded;charset=UTF-8'],
     [
       'FormData',

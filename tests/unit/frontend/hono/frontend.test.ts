@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { FakeCore, flags, settle, withLightGlobals } from './fake-core.ts';
+import { FakeCore, flags, settle, withLightGlobals } from '../../../support/fake-core.ts';
 
 withLightGlobals();
 

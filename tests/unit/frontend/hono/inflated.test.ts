@@ -1,6 +1,6 @@
 /** `return fetch(upstream)`: the body was inflated on the way, so the answer must not say otherwise. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { FakeCore, withLightGlobals } from './fake-core.ts';
+import { FakeCore, withLightGlobals } from '../../../support/fake-core.ts';
 
 withLightGlobals();
 

@@ -4,8 +4,8 @@ import { getConnInfo as getConnInfoForBun } from 'hono/bun';
 import { proxy } from 'hono/proxy';
 import { streamSSE } from 'hono/streaming';
 import { getConnInfo, installLightGlobals, type RingwayBindings } from '../../../../src/frontend/hono/index.ts';
-import { FakeCore, flags, settle } from './fake-core.ts';
-import { makeSampleApp } from './sample-app.ts';
+import { FakeCore, flags, settle } from '../../../support/fake-core.ts';
+import { makeSampleApp } from '../../../support/sample-app.ts';
 
 let restore: () => void;
 let core: FakeCore;

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { installLightGlobals } from '../../../../src/frontend/hono/index.ts';
 import { isLightRequest } from '../../../../src/frontend/hono/request.ts';
-import { FakeCore, flags, type RequestOptions, settle } from './fake-core.ts';
+import { FakeCore, flags, type RequestOptions, settle } from '../../../support/fake-core.ts';
 
 let restore: () => void;
 beforeAll(() => {

@@ -4,7 +4,7 @@ import { upgradeWebSocket as upgradeForBun } from 'hono/bun';
 import type { WSContext } from 'hono/ws';
 import type { Message, SendResult, Socket } from '../../../../src/api/websocket.ts';
 import { type HonoSocketData, honoWebSocketHandler, type RingwayBindings, upgradeWebSocket } from '../../../../src/frontend/hono/index.ts';
-import { FakeCore, flags, type Recorded, type RequestOptions } from './fake-core.ts';
+import { FakeCore, flags, type Recorded, type RequestOptions } from '../../../support/fake-core.ts';
 
 /** A socket that records what is done to it. */
 class FakeSocket implements Socket<HonoSocketData> {

@@ -8,8 +8,8 @@ import { connect as connectTls } from 'node:tls';
 import * as uws from '../../../../src/frontend/uws/index.ts';
 import { App, SSLApp, us_listen_socket_close, us_socket_local_port } from '../../../../src/frontend/uws/index.ts';
 import type { TemplatedApp, us_listen_socket } from '../../../../src/frontend/uws/types.ts';
-import { frame, handshake, opcode } from '../../../e2e/wire.ts';
-import { Log, Servers, stderrOf, textOf } from '../../fixtures/uws-server.ts';
+import { Log, Servers, stderrOf, textOf } from '../../../support/uws-server.ts';
+import { frame, handshake, opcode } from '../../../support/wire.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'ringway-uws-'));
 afterAll(() => rmSync(folder, { recursive: true }));

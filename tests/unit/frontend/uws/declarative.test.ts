@@ -3,8 +3,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { DeclarativeResponse, declarativeHandler } from '../../../../src/frontend/uws/declarative-response.ts';
 import type { HttpRequest } from '../../../../src/frontend/uws/request.ts';
 import type { HttpResponse } from '../../../../src/frontend/uws/response.ts';
-import { backends } from '../../fixtures/live-core.ts';
-import { get, UwsExchange } from '../../fixtures/uws-exchange.ts';
+import { backends } from '../../../support/live-core.ts';
+import { get, UwsExchange } from '../../../support/uws-exchange.ts';
 
 const text = (value: string) => [...Buffer.from(value)];
 

@@ -2,8 +2,8 @@
 import { describe, expect, test } from 'bun:test';
 import { App } from '../../../../src/frontend/uws/index.ts';
 import type { HttpResponse, us_socket_context_t, WebSocket } from '../../../../src/frontend/uws/types.ts';
-import { closePayload, frame, handshake, opcode } from '../../../e2e/wire.ts';
-import { Log, Servers, stderrOf, textOf } from '../../fixtures/uws-server.ts';
+import { Log, Servers, stderrOf, textOf } from '../../../support/uws-server.ts';
+import { closePayload, frame, handshake, opcode } from '../../../support/wire.ts';
 
 type Data = Record<string, unknown>;
 

@@ -1,8 +1,8 @@
 /** The body of a request, as onData, onDataV2 and collectBody give it, over a real core. */
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import type { HttpResponse } from '../../../../src/frontend/uws/response.ts';
-import { backends } from '../../fixtures/live-core.ts';
-import { get, UwsExchange } from '../../fixtures/uws-exchange.ts';
+import { backends } from '../../../support/live-core.ts';
+import { get, UwsExchange } from '../../../support/uws-exchange.ts';
 
 const text = (buffer: ArrayBuffer) => Buffer.from(buffer).toString('latin1');
 

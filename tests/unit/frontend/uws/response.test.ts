@@ -1,9 +1,9 @@
 /** HttpResponse over a real core: what a client sees, what handlers are told, and what a dead response does. */
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { HttpResponse } from '../../../../src/frontend/uws/response.ts';
-import { handshake } from '../../../e2e/wire.ts';
-import { backends } from '../../fixtures/live-core.ts';
-import { get, UwsExchange } from '../../fixtures/uws-exchange.ts';
+import { backends } from '../../../support/live-core.ts';
+import { get, UwsExchange } from '../../../support/uws-exchange.ts';
+import { handshake } from '../../../support/wire.ts';
 
 const deadSentence = 'uWS.HttpResponse must not be accessed after uWS.HttpResponse.onAborted callback, or after a successful response.';
 const typeSentence = 'Text and data can only be passed by String, ArrayBuffer or TypedArray.';

@@ -2,8 +2,8 @@
 import { describe, expect, test } from 'bun:test';
 import { App } from '../../../../src/frontend/uws/index.ts';
 import type { TemplatedApp, WebSocket, WebSocketBehavior } from '../../../../src/frontend/uws/types.ts';
-import { closePayload, frame, opcode, type Wire } from '../../../e2e/wire.ts';
-import { bytesOf, Log, Servers, textOf } from '../../fixtures/uws-server.ts';
+import { bytesOf, Log, Servers, textOf } from '../../../support/uws-server.ts';
+import { closePayload, frame, opcode, type Wire } from '../../../support/wire.ts';
 
 type Data = Record<string, unknown>;
 

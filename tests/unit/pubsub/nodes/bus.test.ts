@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { encodeLetter } from '../../../../src/pubsub/nodes/mail.ts';
-import { letter } from '../../fixtures/letters.ts';
-import { Chance, SimulatedNode, type SimulatedWorker } from '../../fixtures/simulated-node.ts';
+import { letter } from '../../../support/letters.ts';
+import { Chance, SimulatedNode, type SimulatedWorker } from './simulated-node.ts';
 
 /** More of them find rarer interleavings: RUNS=10000 bun test --timeout 600000 tests/unit/pubsub/nodes/bus.test.ts */
 const runs = Number(process.env.RUNS ?? 150);

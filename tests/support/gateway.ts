@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { native } from '../../ffi/bindings.ts';
 import { Core } from '../../src/core/core.ts';
+import { eventually } from './eventually.ts';
 
 const root = join(import.meta.dir, '..', '..');
 
@@ -81,17 +82,6 @@ function hasIoUring(): boolean {
     ioUring = false;
   }
   return ioUring;
-}
-
-/** Poll until `check` gives something truthy; the limit only ends a test that has failed. */
-export async function eventually<Value>(what: string, check: () => Value | Promise<Value>, limitMs = 20_000): Promise<NonNullable<Value>> {
-  const end = performance.now() + limitMs;
-  for (;;) {
-    const value = await check();
-    if (value) return value as NonNullable<Value>;
-    if (performance.now() > end) throw new Error(`did not happen within ${limitMs} ms: ${what}`);
-    await Bun.sleep(10);
-  }
 }
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {

@@ -5,7 +5,7 @@
  * bytes that are no response fail the test.
  */
 import { createConnection, type Socket } from 'node:net';
-import { eventually } from './gateway.ts';
+import { eventually } from './eventually.ts';
 
 export interface RawResponse {
   readonly status: number;

@@ -6,7 +6,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { native } from '../../ffi/bindings.ts';
-import { eventually } from './gateway.ts';
+import { eventually } from './eventually.ts';
 
 export interface NginxServer {
   /** Behind `listen ADDRESS`, such as 'ssl'. */

@@ -4,8 +4,8 @@
  */
 
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'bun:test';
-import { type HttpCommands, methodNames, type RequestHead } from '../../../../src/core/http.ts';
-import { type ErrorContext, FetchFrontend, type FetchFrontendOptions, installLightGlobals } from '../../../../src/frontend/hono/index.ts';
+import { type HttpCommands, methodNames, type RequestHead } from '../../src/core/http.ts';
+import { type ErrorContext, FetchFrontend, type FetchFrontendOptions, installLightGlobals } from '../../src/frontend/hono/index.ts';
 
 export const flags = { hasBody: 1, upgrade: 2, tls: 4, http10: 8, asterisk: 16, authority: 32 } as const;
 

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { native } from '../../ffi/bindings.ts';
-import { eventually } from './gateway.ts';
+import { eventually } from './eventually.ts';
 
 export interface Way {
   readonly mode: 'tcp' | 'http';

@@ -2,10 +2,10 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { resolveConfig } from '../../../src/config/resolve.ts';
-import type { Finding } from '../../../src/doctor/finding.ts';
-import { type Goal, setGoal } from '../../../src/doctor/goal.ts';
-import { Machine } from '../../../src/doctor/machine.ts';
+import { resolveConfig } from '../../src/config/resolve.ts';
+import type { Finding } from '../../src/doctor/finding.ts';
+import { type Goal, setGoal } from '../../src/doctor/goal.ts';
+import { Machine } from '../../src/doctor/machine.ts';
 
 const folders: string[] = [];
 

@@ -4,7 +4,7 @@
  */
 import { expect } from 'bun:test';
 import { join } from 'node:path';
-import { eventually } from './gateway.ts';
+import { eventually } from './eventually.ts';
 import type { ClientOptions, Tally } from './reload-client.ts';
 
 export interface Load {

@@ -12,7 +12,7 @@
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { eventually } from './gateway.ts';
+import { eventually } from './eventually.ts';
 
 export interface RedisOptions {
   /** Lines of redis.conf, such as 'requirepass secret'. They stand last, so they win. */
