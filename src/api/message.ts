@@ -4,7 +4,7 @@
  * Role: what WebSocket handlers get. It names bytes in the event batch of the core; when the turn is over they are gone, so the
  * frontend detaches the message of an asynchronous handler before that.
  */
-import { commandFlag } from '../../ffi/layout.ts';
+import { commandFlag } from '../core/abi.ts';
 import type { Core, Outcome } from '../core/core.ts';
 import { behind, type Handle } from '../core/handles.ts';
 import { inspection, shown } from '../core/inspection.ts';

@@ -12,9 +12,9 @@ async function orExplain<Module>(load: Promise<Module>): Promise<Module> {
   }
 }
 
-export const loadNative = async () => (await orExplain(import('../../ffi/bindings.ts'))).native;
-export const loadLibraryPath = async () => (await orExplain(import('../../ffi/bindings.ts'))).libraryPath;
+export const loadNative = async () => (await orExplain(import('../core/native.ts'))).native;
+export const loadLibraryPath = async () => (await orExplain(import('../core/native.ts'))).libraryPath;
 /** Compile the core, whether one fits or not. ret: its path */
-export const compileCore = () => orExplain(import('../../ffi/library.ts').then((library) => library.compileCore()));
+export const compileCore = () => orExplain(import('../core/compile.ts').then((library) => library.compileCore()));
 export const loadJudge = () => orExplain(import('./judge-certificates.ts'));
 export const loadRingTrial = () => orExplain(import('../doctor/ring-trial.ts'));

@@ -2,10 +2,11 @@
  * Whether the certificates of a config can be used, and where in it is written what cannot.
  * Role: for `ringway check`, before a start, and before certificates are loaded again. Loading this file maps the C core.
  */
-import { TlsError, type TlsFiles } from '../../ffi/bindings.ts';
+
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
 import { pathText } from '../config/schema.ts';
 import { certificatesOf, fileOptions, type TlsSettings } from '../config/tls.ts';
+import { TlsError, type TlsFiles } from '../core/native.ts';
 import { tryCertificates } from '../core/tls-trial.ts';
 import type { CertificateMistake } from '../supervisor/certificates.ts';
 

@@ -4,9 +4,9 @@
  */
 import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { TlsFiles } from '../../ffi/bindings.ts';
-import { tlsFlag } from '../../ffi/layout.ts';
 import type { CertificateOptions, TlsOptions } from '../api/define.ts';
+import { tlsFlag } from '../core/abi.ts';
+import type { TlsFiles } from '../core/native.ts';
 import { errorCode } from '../operating-error.ts';
 import { defaults, serverNameLengthMax, serverNamesMax } from './defaults.ts';
 import { show } from './schema.ts';

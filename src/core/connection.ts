@@ -4,9 +4,6 @@
  */
 import type { TlsFiles } from '../../ffi/bindings.ts';
 
-export type { TlsFiles } from '../../ffi/bindings.ts';
-export { TlsError } from '../../ffi/bindings.ts';
-
 /** Names a connection; stale once it has ended, and then nothing comes of a call. */
 export interface ConnectionName {
   readonly slot: number;

@@ -2,9 +2,10 @@
  * Whether the core gets an io_uring here: it sets one up, as a worker would, and throws it away.
  * Role: loading this file maps the C core. Down: core.ts.
  */
-import { native } from '../../ffi/bindings.ts';
+
 import type { ResolvedConfig } from '../config/resolve.ts';
 import { Core } from '../core/core.ts';
+import { native } from '../core/native.ts';
 import type { RingTrial } from './kernel.ts';
 
 export function tryRing(io: ResolvedConfig['io']): RingTrial {

@@ -14,7 +14,7 @@
  * awaits has started. After each of these Bun's loop gets two whole passes before the worker waits again.
  */
 import { drainMicrotasks } from 'bun:jsc';
-import { capacity } from '../../ffi/layout.ts';
+import { capacity } from '../core/abi.ts';
 import type { Core, WebSocketEvents } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
 import { findHostPoll } from './host-poll.ts';

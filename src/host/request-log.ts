@@ -4,7 +4,7 @@
  * Role: stands between the core and the frontends, and notes what passes; a worker that logs no requests has none of it. Requests that the
  * core refuses by itself (400, 408, 431, ...) never come here: they are counted in ringway_http_errors_total.
  */
-import { abortCause } from '../../ffi/layout.ts';
+import { abortCause } from '../core/abi.ts';
 import type { WebSocketEvents } from '../core/core.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from '../core/http.ts';
 import { requestMethod } from '../core/request-target.ts';

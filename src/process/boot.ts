@@ -3,7 +3,7 @@
  * over Bun's IPC channel (JSON).
  */
 import { isatty } from 'node:tty';
-import type { SharedStats } from '../../ffi/bindings.ts';
+import type { SharedStats } from '../core/native.ts';
 import type { StopSignal } from '../supervisor/drain.ts';
 
 /** A listening socket as the worker finds it. */

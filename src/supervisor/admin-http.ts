@@ -4,8 +4,9 @@
  * Role: a core and a loop of the supervisor's own, on epoll and small, so that nothing of a node has to work for it. Up: admin.ts.
  * Down: core/core.ts, host/loop.ts, frontend/hono/.
  */
-import { native } from '../../ffi/bindings.ts';
+
 import { Core, type WebSocketEvents } from '../core/core.ts';
+import { native } from '../core/native.ts';
 import { FetchFrontend } from '../frontend/hono/index.ts';
 import { LightResponse } from '../frontend/hono/response.ts';
 import { Loop } from '../host/loop.ts';

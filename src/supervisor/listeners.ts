@@ -7,8 +7,8 @@
  * Up: supervisor.ts, reload.ts. Down: ringway.h rw_listen_socket().
  */
 import { lstatSync, unlinkSync } from 'node:fs';
-import { listenFlag } from '../../ffi/layout.ts';
 import type { ListenAddress, TcpAddress, UnixAddress } from '../config/resolve.ts';
+import { listenFlag } from '../core/abi.ts';
 import { errorCode, listenProblem, OperatingError } from '../operating-error.ts';
 import type { SupervisorNative } from '../process/boot.ts';
 import { applySocketFileMode, type SocketFileMode, socketFileMode } from './socket-file.ts';

@@ -6,7 +6,7 @@
  * Role: read by admin.ts. Down: counters by name (ffi/layout.ts). A test sees to it that no counter is forgotten.
  */
 import { Counter, Gauge, Registry } from 'prom-client';
-import { backend as backends, type statsLayout } from '../../ffi/layout.ts';
+import { backend as backends, type statsLayout } from '../core/abi.ts';
 
 type Labels = Readonly<Record<string, string>>;
 /** Name of a counter in shared memory. */

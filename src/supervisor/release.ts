@@ -2,7 +2,7 @@
  * Which Ringway this is: workers are started with the code on the disk, so a supervisor of another release must not go on leading them.
  * Role: compared by the supervisor with what the process says that has read the config anew (probe.ts).
  */
-import { abiVersion } from '../../ffi/layout.ts';
+import { abiVersion } from '../core/abi.ts';
 import { version } from '../version.ts';
 
 export interface Release {

@@ -2,8 +2,9 @@
  * Shared memory and the eventfds by which workers wake each other: what outlives a worker beside its sockets.
  * Role: opened and closed by supervisor.ts. Down: ringway.h rw_shm_*().
  */
-import type { SharedStats } from '../../ffi/bindings.ts';
-import { statsLayout } from '../../ffi/layout.ts';
+
+import { statsLayout } from '../core/abi.ts';
+import type { SharedStats } from '../core/native.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
 import type { SupervisorNative } from '../process/boot.ts';
 import type { StatsField } from './metrics.ts';

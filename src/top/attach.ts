@@ -4,8 +4,8 @@
  */
 import { closeSync, fstatSync, openSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { SharedStats } from '../../ffi/bindings.ts';
-import { statsLayout } from '../../ffi/layout.ts';
+import { statsLayout } from '../core/abi.ts';
+import type { SharedStats } from '../core/native.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
 import type { CounterReader, Field } from './sample.ts';
 

@@ -2,7 +2,7 @@
  * What `ringway top` shows, as numbers: the counters of every worker at one moment, and rates between two moments.
  * Role: pure. Up: cli/top.ts. Down: a reader of shared memory.
  */
-import type { statsLayout } from '../../ffi/layout.ts';
+import type { statsLayout } from '../core/abi.ts';
 
 export type Field = (typeof statsLayout.fields)[number]['name'];
 

@@ -4,12 +4,13 @@
  * Role: the first socket of an address has the address's place in the config as its number. A worker may have more of an address, when the
  * node had more workers before (supervisor/listeners.ts): those have numbers behind all addresses. Up: worker/main.ts. Down: core/core.ts.
  */
-import { native, TlsError } from '../../ffi/bindings.ts';
-import { listenerFlag } from '../../ffi/layout.ts';
+
 import { ConfigError, type ListenAddress, type ResolvedConfig } from '../config/resolve.ts';
 import { pathText } from '../config/schema.ts';
+import { listenerFlag } from '../core/abi.ts';
 import type { Core } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
+import { native, TlsError } from '../core/native.ts';
 import type { Log } from '../log.ts';
 import type { WorkerBoot, WorkerListener } from '../process/boot.ts';
 import { keyOf } from '../supervisor/listeners.ts';

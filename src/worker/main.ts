@@ -4,15 +4,16 @@
  * Role: started by the supervisor (process/boot.ts says with what). Serves until it is told to drain, or until its
  * supervisor is gone.
  */
-import { native } from '../../ffi/bindings.ts';
-import { proxyHeader } from '../../ffi/layout.ts';
+
 import { setPublisher } from '../api/publish.ts';
 import { publish as publishThrough } from '../api/socket.ts';
 import { defaults } from '../config/defaults.ts';
 import { loadConfig } from '../config/load.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
+import { proxyHeader } from '../core/abi.ts';
 import { Core, type WebSocketEvents } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
+import { native } from '../core/native.ts';
 import { statIndex } from '../core/stat-index.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, installLightGlobals, watchAppErrors } from '../frontend/hono/index.ts';

@@ -8,7 +8,7 @@
 import '../register.ts';
 import { createRequire } from 'node:module';
 import { plugin } from 'bun';
-import { native } from '../../ffi/bindings.ts';
+import { native } from '../core/native.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { activeRuntime, configureRuntime } from '../frontend/uws/runtime.ts';
 import { Drain } from '../host/drain.ts';

@@ -7,7 +7,7 @@
  *
  * Role: what `c.env` is in handlers, and the name under which frontend events find their request.
  */
-import { eventFlag } from '../../../ffi/layout.ts';
+import { eventFlag } from '../../core/abi.ts';
 import { behind, type Handle } from '../../core/handles.ts';
 import type { HttpCommands, RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';

@@ -6,7 +6,7 @@
  * its answer, is listed, so that later events find it. Request numbers wrap and slots are reused, so a list holds one generation of a
  * slot only.
  */
-import { eventFlag, method as methodNumber } from '../../../ffi/layout.ts';
+import { eventFlag, method as methodNumber } from '../../core/abi.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
 import { requestUrl } from '../../core/request-target.ts';

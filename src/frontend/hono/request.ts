@@ -6,7 +6,7 @@
  * Its prototype chain ends in the native Request's, so `instanceof Request` holds. Its state lies in ordinary fields: private
  * ones cost ten times more to set up in this runtime.
  */
-import { abortCause } from '../../../ffi/layout.ts';
+import { abortCause } from '../../core/abi.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
 import { requestHeaders, requestMethod } from '../../core/request-target.ts';

@@ -4,7 +4,7 @@
  * Role: Upstream: index.ts, with whatever the handler returned. Downstream: HttpCommands. Invariant: every exchange gets exactly one
  * respond(), or respondBegin() followed by one respondEnd() or respondAbort(), unless the client left first.
  */
-import { method } from '../../../ffi/layout.ts';
+import { method } from '../../core/abi.ts';
 import {
   blockFlags,
   type Framing,

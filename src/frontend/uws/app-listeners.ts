@@ -3,9 +3,9 @@
  *
  * Role: up: app.ts. Down: runtime.ts, listen.ts, tls.ts.
  */
-import { native } from '../../../ffi/bindings.ts';
-import { listenerFlag } from '../../../ffi/layout.ts';
-import { TlsError } from '../../core/connection.ts';
+
+import { listenerFlag } from '../../core/abi.ts';
+import { native, TlsError } from '../../core/native.ts';
 import { outputTo } from '../../output.ts';
 import type { AppConnections } from './connections.ts';
 import { ListenSocket } from './listen.ts';

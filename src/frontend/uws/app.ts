@@ -4,9 +4,9 @@
  * Role: what `App()` and `SSLApp()` give. Down: connections.ts (requests), listen.ts, tls.ts, topics.ts, runtime.ts.
  */
 import { threadId } from 'node:worker_threads';
-import { eventFlag } from '../../../ffi/layout.ts';
-import { TlsError } from '../../core/connection.ts';
+import { eventFlag } from '../../core/abi.ts';
 import { withHandle } from '../../core/handles.ts';
+import { TlsError } from '../../core/native.ts';
 import { outputTo } from '../../output.ts';
 import { AppListeners } from './app-listeners.ts';
 import { behaviorOf, handlersOf } from './behavior.ts';

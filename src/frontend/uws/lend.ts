@@ -9,7 +9,7 @@
  * memory and detaches the old one in one step. Longer payloads are viewed where they lie, in an area that lives as long as the core: who
  * transfers such a view reads what later batches bring.
  */
-import { capacity } from '../../../ffi/layout.ts';
+import { capacity } from '../../core/abi.ts';
 import type { Core } from '../../core/core.ts';
 
 /** Longest payload that is copied: the places for all lengths up to here just fit into `capacity.lendBytes`. */

@@ -3,8 +3,8 @@
  * Role: reads the arguments of `listen`, opens sockets, closes them. Up: app.ts, index.ts. Down: ffi/bindings.ts, runtime.ts.
  */
 import { isIP } from 'node:net';
-import { native } from '../../../ffi/bindings.ts';
-import { listenFlag } from '../../../ffi/layout.ts';
+import { listenFlag } from '../../core/abi.ts';
+import { native } from '../../core/native.ts';
 import { LIBUS_LISTEN_EXCLUSIVE_PORT } from './constants.ts';
 import type { Runtime } from './runtime.ts';
 import { textOfArgument } from './strings.ts';

@@ -4,7 +4,7 @@
  * Role: made by app.ts for each request, handed to route handlers, dead once they have returned: its text lies in the payload area, which
  * the next turn overwrites. Down: core.ts (payload). What lies there is `RW_EVENT_REQUEST` of ffi/include/ringway.h.
  */
-import { method as methodOf } from '../../../ffi/layout.ts';
+import { method as methodOf } from '../../core/abi.ts';
 import type { Core } from '../../core/core.ts';
 import { behind, type Handle } from '../../core/handles.ts';
 import { methodNames } from '../../core/http.ts';

@@ -10,7 +10,7 @@
  *
  * Dead is final: every call throws. What a program never asks for (handlers, offsets) costs no memory, see `Attached`.
  */
-import { commandFlag, eventFlag, method as methodOf } from '../../../ffi/layout.ts';
+import { commandFlag, eventFlag, method as methodOf } from '../../core/abi.ts';
 import type { Core } from '../../core/core.ts';
 import { behind, type Handle } from '../../core/handles.ts';
 import type { RequestName } from '../../core/http.ts';

@@ -6,12 +6,12 @@
  * connection.
  */
 import { inspect } from 'node:util';
-import { native } from '../../../ffi/bindings.ts';
-import { statsLayout } from '../../../ffi/layout.ts';
+import { statsLayout } from '../../core/abi.ts';
 import type { ConnectionEvents } from '../../core/connection.ts';
 import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } from '../../core/core.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpEvents, RequestRecordHandler } from '../../core/http.ts';
+import { native } from '../../core/native.ts';
 import { watchHostTimers } from '../../host/host-timers.ts';
 import { Loop } from '../../host/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../host/release-memory.ts';

@@ -2,8 +2,9 @@
  * Certificates of an app: its own, and those of server names.
  * Role: reads SSLApp's options. Up: app.ts. Down: connection.ts (TlsFiles).
  */
-import { TlsError, type TlsFiles } from '../../core/connection.ts';
+
 import type { Core } from '../../core/core.ts';
+import { TlsError, type TlsFiles } from '../../core/native.ts';
 import { tryCertificates } from '../../core/tls-trial.ts';
 import { textOfArgument } from './strings.ts';
 

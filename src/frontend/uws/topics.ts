@@ -4,7 +4,7 @@
  * Role: up: websocket.ts, app.ts. Down: core.ts, which has one space of topics for all; so each name gets a prefix that tells the app. It
  * is the number of the app in the order of creation: app k of every worker of a node hears app k of the others.
  */
-import { commandFlag, noSlot } from '../../../ffi/layout.ts';
+import { commandFlag, noSlot } from '../../core/abi.ts';
 import type { Core } from '../../core/core.ts';
 
 /** Names kept as bytes, so that a publish does not encode its topic again. */

@@ -7,7 +7,7 @@
  * There is one such object per connection, which is all that a connection costs in JavaScript, so it has few fields. The program's user
  * data become properties of it, under any names. It is dead from the beginning of the close handler on: every call but getUserData throws.
  */
-import { closeCause, commandFlag, result } from '../../../ffi/layout.ts';
+import { closeCause, commandFlag, result } from '../../core/abi.ts';
 import type { Core, Outcome } from '../../core/core.ts';
 import { controlBytesMax, isCloseCode } from '../../core/frame-rules.ts';
 import { behind, type Handle } from '../../core/handles.ts';

@@ -2,7 +2,7 @@
  * What a handshake asks for: its origin and its subprotocols.
  * Role: pure functions over a request head. Up: frontend.ts.
  */
-import { eventFlag } from '../../../ffi/layout.ts';
+import { eventFlag } from '../../core/abi.ts';
 import type { RequestHead } from '../../core/http.ts';
 
 /** All values of a header field, in the order received. `name` in lower case. */

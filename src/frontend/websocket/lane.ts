@@ -10,9 +10,10 @@
  * Invariants: what waits has its own copy of its payload; it counts as `capacity.windowEventBytes` and its payload, as the core counts; past
  * `waitingMost` the queue grows only by what the core had delivered by then, and by one message that is larger than all of it.
  */
-import { capacity } from '../../../ffi/layout.ts';
+
 import type { ReceivedMessage } from '../../api/message.ts';
 import { GatewaySocket, type HandlerOrder } from '../../api/socket.ts';
+import { capacity } from '../../core/abi.ts';
 import type { Core } from '../../core/core.ts';
 import { statIndex } from '../../core/stat-index.ts';
 

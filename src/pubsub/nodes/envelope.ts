@@ -13,7 +13,7 @@
  * channels apart that look alike: topic 'b:c' under prefix 'a', and topic 'c' under prefix 'a:b'.
  */
 import { isUtf8 } from 'node:buffer';
-import { commandFlag } from '../../../ffi/layout.ts';
+import { commandFlag } from '../../core/abi.ts';
 import type { Publisher } from './link.ts';
 import { type Seal, signatureBytes } from './seal.ts';
 
