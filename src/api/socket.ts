@@ -8,6 +8,7 @@
 import type { Core, Outcome } from '../core/core.ts';
 import { controlBytesMax, isCloseCode } from '../core/frame-rules.ts';
 import { inspection, shown } from '../core/inspection.ts';
+import { topicBytesMax } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
 import { ReceivedMessage, sendBinary, sendText } from './message.ts';
 import type { Message, SendResult, Socket, WebSocketHandler } from './websocket.ts';
@@ -214,8 +215,6 @@ export function publish(core: Core, topic: string, message: Sendable, exceptSlot
     core.publish(topic, sendBinary, bytesOf(message), exceptSlot, exceptGeneration);
   }
 }
-
-const topicBytesMax = 1024;
 
 function checkTopic(topic: string): void {
   if (typeof topic !== 'string' || topic === '') throw new SocketArgumentError('a topic is a string that is not empty');

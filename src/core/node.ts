@@ -1,7 +1,10 @@
 /**
  * A worker among the others of its node: what the core tells of them, and which of them own topics.
- * Role: types between the core and buses. Implemented by src/core/core.ts.
+ * Role: types between the core and what joins nodes. Implemented by src/core/core.ts.
  */
+
+/** Bytes of a topic's name, as in the core: longer names have no subscribers. */
+export const topicBytesMax = 1024;
 
 /** Called inside a turn; must not block. The bytes are copies, to be kept as long as one likes. */
 export interface BusEvents {

@@ -4,6 +4,7 @@
  */
 import { isatty } from 'node:tty';
 import type { SharedStats } from '../core/native.ts';
+import type { BackendName } from '../core/options.ts';
 import type { StopSignal } from '../supervisor/drain.ts';
 
 /** A listening socket as the worker finds it. */
@@ -66,8 +67,6 @@ export interface WorkerKind {
   /** Written by others: it listens when it likes, may end by itself, and may handle signals. */
   readonly isProgram: boolean;
 }
-
-export type BackendName = 'io_uring' | 'epoll';
 
 export type WorkerMessage =
   /** It accepts connections. `note`: why it runs on this backend, when that is not the first choice. `where`: a program's first address. */

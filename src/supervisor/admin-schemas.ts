@@ -2,9 +2,8 @@
  * What the admin listener takes and answers, as zod schemas: judged by admin.ts, described by admin-openapi.ts.
  */
 import { z } from 'zod';
+import { topicBytesMax } from '../core/node.ts';
 
-/** Bytes of a topic's name, as in the core. */
-export const topicBytesMax = 1024;
 /** Messages of one request. */
 export const messagesMax = 1000;
 

@@ -2,7 +2,7 @@
  * What `/healthz` tells of a node: its workers, who is draining, and what became of the last reload.
  * Role: shapes, and how they are made from the supervisor's own objects. Up: supervisor.ts; shown by admin.ts; read by cli/reload.ts.
  */
-import type { BackendName } from '../process/boot.ts';
+import type { BackendName } from '../core/options.ts';
 import type { Generation } from './generation.ts';
 import type { RedisHealth } from './redis-health.ts';
 import type { ReloadHealth } from './reload-queue.ts';

@@ -5,6 +5,7 @@
  * published by one request after another keeps its order too.
  */
 import type { PublishedMessage, SupervisorMessage } from '../process/boot.ts';
+import { topicHash } from '../pubsub/nodes/owners.ts';
 
 /** What became of a request to publish. */
 export type PublishOutcome =
@@ -59,7 +60,7 @@ export class Publisher {
     if (workers.length === 0) return { kind: 'no worker' };
     const parts = new Map<PublishingWorker, PublishedMessage[]>();
     for (const message of messages) {
-      const worker = workers[hashOf(message.topic) % workers.length] as PublishingWorker;
+      const worker = workers[topicHash(message.topic) % workers.length] as PublishingWorker;
       const part = parts.get(worker);
       if (part === undefined) parts.set(worker, [message]);
       else part.push(message);
@@ -119,11 +120,4 @@ export class Publisher {
 
 function bytesOf(messages: readonly PublishedMessage[]): number {
   return messages.reduce((sum, { topic, data }) => sum + messageBytes + topic.length + data.length, 0);
-}
-
-/** FNV-1a over the UTF-16 units: it only has to spread topics over workers. */
-function hashOf(topic: string): number {
-  let hash = 0x811c9dc5;
-  for (let at = 0; at < topic.length; at++) hash = Math.imul(hash ^ topic.charCodeAt(at), 0x01000193);
-  return hash >>> 0;
 }

@@ -12,11 +12,11 @@
  */
 import { constants } from 'node:os';
 import type { Subprocess } from 'bun';
+import type { BackendName } from '../core/options.ts';
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
 import { outputTo, relay } from '../output.ts';
 import {
-  type BackendName,
   bootVariable,
   type DrainMessage,
   type NodePlace,

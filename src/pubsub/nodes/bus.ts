@@ -11,29 +11,25 @@
 
 import { sendText } from '../../api/message.ts';
 import type { Payload, Topic } from '../../core/core.ts';
+import { type BusEvents, type MailOutcome, type NodeView, topicBytesMax } from '../../core/node.ts';
 import type { Bus, BusKind, BusState } from '../bus.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { Interest } from './interest.ts';
 import type { RedisLink } from './link.ts';
-import { decodeLetter, type Letter, topicBytesMax, topicKey } from './mail.ts';
-import { haveSameOwners, isIn, type View } from './owners.ts';
+import { decodeLetter, type Letter, topicKey } from './mail.ts';
+import { haveSameOwners, isIn } from './owners.ts';
 import { type OwnerCounter, Ownership } from './ownership.ts';
-import { type MailOutcome, Post } from './post.ts';
+import { Post } from './post.ts';
 
 /** What the bus needs of a worker's core; `Core` has it. */
 export interface RedisBusCore {
   readonly epoch: number;
-  view(): View | undefined;
+  view(): NodeView | undefined;
   publish(topic: Topic, flags: number, payload: Payload, exceptSlot?: number, exceptGeneration?: number): void;
   publishRemote(topic: Uint8Array, flags: number, payload: Uint8Array): void;
   mail(worker: number, bytes: Uint8Array): MailOutcome;
   onPublish: ((topic: Topic, flags: number, payload: Payload) => void) | undefined;
-  busEvents: RedisBusEvents | undefined;
-}
-
-export interface RedisBusEvents {
-  onInterest(topic: Uint8Array, wanted: boolean): void;
-  onMail(from: number, epoch: number, bytes: Uint8Array): void;
+  busEvents: BusEvents | undefined;
 }
 
 export interface RedisBusOptions {
@@ -70,7 +66,7 @@ export class RedisBus implements Bus {
   readonly #interest: Interest;
   readonly #ownership: Ownership;
   readonly #stopTicking: () => void;
-  #view: View;
+  #view: NodeView;
   #isClosed = false;
 
   constructor(options: RedisBusOptions) {
@@ -226,7 +222,7 @@ export class RedisBus implements Bus {
     return outside;
   }
 
-  #readView(): View {
+  #readView(): NodeView {
     return this.#core.view() ?? { generation: 0, first: 0, count: this.#options.workers };
   }
 

@@ -6,10 +6,10 @@
  * What is told is the state, not a change, so it may be told again: when a ring is full (later), when an owner has been replaced (`greeted`), when
  * topics have other owners (`viewChanged`). Memory: an entry for each topic that is wanted, or of which an owner must still hear that it is not.
  */
+import type { MailOutcome, NodeView } from '../../core/node.ts';
 import type { Clock } from './clock.ts';
 import { type Letter, letterBytesMax, type Want } from './mail.ts';
-import { ownerOf, type View } from './owners.ts';
-import type { MailOutcome } from './post.ts';
+import { ownerOf } from './owners.ts';
 
 export interface InterestPorts {
   readonly self: number;
@@ -42,7 +42,7 @@ interface Sweep {
 
 export class Interest {
   readonly #ports: InterestPorts;
-  #view: View;
+  #view: NodeView;
   readonly #entries = new Map<string, number>();
   /** By owner: topics it has to be told of. */
   readonly #untold = new Map<number, Set<string>>();
@@ -50,7 +50,7 @@ export class Interest {
   #isTelling = false;
   #isSweeping = false;
 
-  constructor(ports: InterestPorts, view: View) {
+  constructor(ports: InterestPorts, view: NodeView) {
     this.#ports = ports;
     this.#view = view;
   }
@@ -78,7 +78,7 @@ export class Interest {
   }
 
   /** Other workers own the topics from now on: tell them, and forget what the former owners were told. */
-  viewChanged(view: View): void {
+  viewChanged(view: NodeView): void {
     this.#view = view;
     this.#sweeps = this.#sweeps.filter((sweep) => sweep.greeted !== undefined);
     this.#sweep(undefined);

@@ -1,7 +1,7 @@
 /**
  * What the workers of a node write to each other about topics and who owns them: letters, and their bytes.
  *
- * Role: pure. Up: bus.ts, interest.ts, ownership.ts. Down: nothing; core.mail() carries the bytes.
+ * Role: pure. Up: bus.ts, interest.ts, ownership.ts. Down: core.mail() carries the bytes.
  * Workers of two releases may live side by side during a reload: a letter of another version, or one that makes no sense, is read as nothing.
  *
  *   letter   version u8 | kind u8 | fields          numbers in little endian
@@ -9,13 +9,11 @@
  *
  * A topic is held as a string with one character for each byte ('latin1'), which is what maps want for a key: see `topicKey`.
  */
+import { topicBytesMax } from '../../core/node.ts';
 import type { Publisher } from './link.ts';
 
 const version = 1;
 const kinds = { hello: 1, look: 2, want: 3, take: 4, given: 5, pass: 6, passed: 7 } as const;
-
-/** As in the core: longer names have no subscribers. */
-export const topicBytesMax = 1024;
 
 /** A letter of several topics ends past this, so that publishes find room beside it in the ring between two workers. */
 export const letterBytesMax = 32768;

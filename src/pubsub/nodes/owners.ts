@@ -5,13 +5,7 @@
  * it at start and at every reload, always with places of their own for the new workers.
  * All workers of a node must find the same owner, those of two releases too: the hash below does not change.
  */
-
-/** Workers first..first+count-1 own topics. `generation` counts the changes. */
-export interface View {
-  readonly generation: number;
-  readonly first: number;
-  readonly count: number;
-}
+import type { NodeView } from '../../core/node.ts';
 
 /** FNV-1a over the bytes of a topic, and a last mix, because its low bits alone are weak. ret: 32 bits */
 export function topicHash(key: string): number {
@@ -22,15 +16,15 @@ export function topicHash(key: string): number {
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
-export function ownerOf(key: string, view: View): number {
+export function ownerOf(key: string, view: NodeView): number {
   return view.first + (topicHash(key) % view.count);
 }
 
-export function isIn(view: View, worker: number): boolean {
+export function isIn(view: NodeView, worker: number): boolean {
   return worker >= view.first && worker < view.first + view.count;
 }
 
 /** Whether every topic has the same owner in both. */
-export function haveSameOwners(a: View, b: View): boolean {
+export function haveSameOwners(a: NodeView, b: NodeView): boolean {
   return a.first === b.first && a.count === b.count;
 }

@@ -8,12 +8,13 @@
  *
  * Only workers in the view begin to own a topic; a worker that is not in it any more keeps what it has until it is asked for.
  */
+import type { NodeView } from '../../core/node.ts';
 import type { Clock } from './clock.ts';
 import { Giveaway } from './giveaway.ts';
 import type { ArrivedMessage, RedisLink } from './link.ts';
 import { type Letter, type Mark, topicBytes, topicKey, type Want } from './mail.ts';
 import { type HeldMessage, memberOf, type OwnedTopic, workerOf } from './owned-topic.ts';
-import { isIn, ownerOf, type View } from './owners.ts';
+import { isIn, ownerOf } from './owners.ts';
 import { Publishers, Sequences } from './sequences.ts';
 import { Takeover } from './takeover.ts';
 
@@ -63,9 +64,9 @@ export class Ownership {
   readonly #publishers = new Publishers();
   readonly #takeover: Takeover;
   readonly #giveaway: Giveaway;
-  #view: View;
+  #view: NodeView;
   /** The view before, if this process has seen it. */
-  #viewBefore: View | undefined;
+  #viewBefore: NodeView | undefined;
   /** Workers outside the view, which may hold topics from before. */
   readonly #outside = new Set<number>();
   #late: Late[] = [];
@@ -74,7 +75,7 @@ export class Ownership {
   #walk: Iterator<OwnedTopic> | undefined;
   #mustWalkAgain = false;
 
-  constructor(ports: OwnershipPorts, view: View) {
+  constructor(ports: OwnershipPorts, view: NodeView) {
     this.#ports = ports;
     this.#view = view;
     this.#periodEndsMs = ports.clock.now() + periodMs;
@@ -131,7 +132,7 @@ export class Ownership {
   // ---------------------------------------------------------------- workers
 
   /** `outside`: workers that live and are not in the view. */
-  viewChanged(view: View, outside: readonly number[]): void {
+  viewChanged(view: NodeView, outside: readonly number[]): void {
     this.#viewBefore = this.#view;
     this.#view = view;
     this.#noteOutside(outside);

@@ -4,10 +4,9 @@
  * Role: between interest.ts, takeover.ts, giveaway.ts, bus.ts and core.mail(). Letters to one worker leave in order. What waits is bounded: past it a letter is
  * thrown away, and the handover it belongs to ends by its deadline.
  */
+import type { MailOutcome } from '../../core/node.ts';
 import type { Clock } from './clock.ts';
 import { encodeLetter, type Letter } from './mail.ts';
-
-export type MailOutcome = 'sent' | 'gone' | 'full';
 
 const waitingBytesMax = 4 << 20;
 const retryMs = 10;

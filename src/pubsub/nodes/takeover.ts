@@ -28,8 +28,8 @@ const answerWithinMs = 5000;
 /** From asking until going on although some worker has not said `passed`: its own subscribers may see messages swapped. */
 const passWithinMs = 10_000;
 /** What is held back of one topic, and of all; the oldest goes first: it is the likeliest to have been handed on by the former owner. */
-const topicBytesMax = 1 << 20;
-const allBytesMax = 16 << 20;
+const heldBytesOfTopicMax = 1 << 20;
+const heldBytesMax = 16 << 20;
 /** What a held message costs beside its payload. */
 const messageBytes = 64;
 
@@ -106,7 +106,7 @@ export class Takeover {
     taking.bytes += bytes;
     this.#bytes += bytes;
     let dropped = 0;
-    while (taking.bytes > topicBytesMax || this.#bytes > allBytesMax) {
+    while (taking.bytes > heldBytesOfTopicMax || this.#bytes > heldBytesMax) {
       const oldest = taking.messages[dropped];
       if (oldest === undefined) break;
       dropped++;

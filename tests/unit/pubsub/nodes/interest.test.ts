@@ -1,9 +1,10 @@
 import { beforeEach, describe, expect, test } from 'bun:test';
+import type { MailOutcome, NodeView } from '../../../../src/core/node.ts';
 import type { Clock } from '../../../../src/pubsub/nodes/clock.ts';
 import { Interest } from '../../../../src/pubsub/nodes/interest.ts';
 import { type Letter, letterBytesMax, type Want } from '../../../../src/pubsub/nodes/mail.ts';
-import { ownerOf, topicHash, type View } from '../../../../src/pubsub/nodes/owners.ts';
-import { type MailOutcome, Post } from '../../../../src/pubsub/nodes/post.ts';
+import { ownerOf, topicHash } from '../../../../src/pubsub/nodes/owners.ts';
+import { Post } from '../../../../src/pubsub/nodes/post.ts';
 
 /** Nothing happens by itself. */
 class StillClock implements Clock {
@@ -38,7 +39,7 @@ class StillClock implements Clock {
   }
 }
 
-const twoWorkers: View = { generation: 1, first: 0, count: 2 };
+const twoWorkers: NodeView = { generation: 1, first: 0, count: 2 };
 const self = 0;
 const topicsOf = (owner: number, count: number, view = twoWorkers) => {
   const topics: string[] = [];

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { decodeLetter, encodeLetter, topicBytes, topicBytesMax, topicKey } from '../../../../src/pubsub/nodes/mail.ts';
+import { topicBytesMax } from '../../../../src/core/node.ts';
+import { decodeLetter, encodeLetter, topicBytes, topicKey } from '../../../../src/pubsub/nodes/mail.ts';
 import { letter } from '../../../support/letters.ts';
 
 describe('letters between workers', () => {
