@@ -1,4 +1,6 @@
 /** What the package offers to a gateway.config.ts. */
+
+export type { RingwayBindings } from './api/bindings.ts';
 export type {
   AdminOptions,
   CertificateOptions,
@@ -23,4 +25,4 @@ export { defineGateway } from './api/define.ts';
 export { publish } from './api/publish.ts';
 export type { CompressionOptions, Message, SendResult, Socket, UpgradeClient, WebSocketHandler } from './api/websocket.ts';
 export type { TlsInfo } from './core/tls-info.ts';
-export { getConnInfo, getTlsInfo, type RingwayBindings, upgradeWebSocket } from './frontend/hono/index.ts';
+export { getConnInfo, getTlsInfo, upgradeWebSocket } from './frontend/hono/index.ts';

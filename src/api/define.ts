@@ -5,7 +5,7 @@
  * equal), defaults.ts holds the numbers that the @default tags quote.
  */
 
-import type { RingwayBindings } from '../frontend/hono/exchange.ts';
+import type { RingwayBindings } from './bindings.ts';
 import type { WebSocketHandler } from './websocket.ts';
 
 /** What a `fetch` handler is given beside the request; Hono hands it on as `c.env`. */

@@ -8,6 +8,7 @@ import { type Goal, setGoal } from '../doctor/goal.ts';
 import type { RingTrial } from '../doctor/kernel.ts';
 import { Machine } from '../doctor/machine.ts';
 import { exitCodes } from '../exit-codes.ts';
+import { provideModules } from '../own-modules.ts';
 import { cgroupCpuQuota } from '../process/cpus.ts';
 import { version } from '../version.ts';
 import { loadRingTrial } from './core-modules.ts';
@@ -57,7 +58,10 @@ async function wishes(
       const verdict = await configReader(path, { withoutCore: true, tell })(new AbortController().signal);
       if (verdict.type === 'failed') throw new ConfigError(path, [verdict.reason]);
     }
-    return { config: path === undefined ? resolveConfig(nothingAsked, process.env, 'environment') : await loadConfig(path), mistakes: [] };
+    return {
+      config: path === undefined ? resolveConfig(nothingAsked, process.env, 'environment') : await loadConfig(path, provideModules),
+      mistakes: [],
+    };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     const what = `${error.message.replace(/:\n\s*/, ': ').replaceAll(/\n\s*/g, '; ')}; judged without it`;

@@ -4,6 +4,7 @@
  */
 import { loadConfig } from '../config/load.ts';
 import { ConfigError } from '../config/resolve.ts';
+import { provideModules } from '../own-modules.ts';
 import type { ProbeMessage } from '../supervisor/probe.ts';
 import { ownRelease } from '../supervisor/release.ts';
 import { nodeSettings } from '../supervisor/settings.ts';
@@ -27,7 +28,7 @@ export async function probe(configPath: string, needsCore: boolean): Promise<nev
 
 async function judge(configPath: string, needsCore: boolean): Promise<ProbeMessage> {
   try {
-    const config = await loadConfig(configPath);
+    const config = await loadConfig(configPath, provideModules);
     if (needsCore || config.listen.some(({ tls }) => tls !== undefined)) (await loadJudge()).checkCertificates(config, configPath);
     const answers = [...(config.fetch ? ['HTTP'] : []), ...config.websocket.map((route) => `WebSocket ${route.pattern}`)];
     return { type: 'config', settings: nodeSettings(config), answers, release: ownRelease };

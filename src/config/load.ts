@@ -2,7 +2,7 @@
  * Reads gateway.config.ts: imports it, takes its default export, resolves it.
  * Role: used by the supervisor (to check) and by every worker (to run). Down: resolve.ts.
  */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ConfigError, type Environment, type ResolvedConfig, resolveConfig } from './resolve.ts';
@@ -10,8 +10,15 @@ import { show } from './schema.ts';
 
 export const defaultConfigPath = 'gateway.config.ts';
 
-/** Load and check the config at `path`. Throws ConfigError, which says all that is wrong with it. */
-export async function loadConfig(path: string, env: Environment = process.env): Promise<ResolvedConfig> {
+/**
+ * Load and check the config at `path`. `provideModules`: called before, with its folder, to let it import what it may not have beside it.
+ * Throws ConfigError, which says all that is wrong with it.
+ */
+export async function loadConfig(
+  path: string,
+  provideModules: (folder: string) => void,
+  env: Environment = process.env,
+): Promise<ResolvedConfig> {
   const absolute = resolve(path);
   const name = basename(path);
   if (!existsSync(absolute)) {
@@ -71,48 +78,4 @@ function importProblem(error: unknown, name: string): string {
 
 function hasMessage(error: unknown): error is { name: string; message: string } {
   return typeof error === 'object' && error !== null && 'message' in error && 'name' in error;
-}
-
-/** Modules of this package by the name that configs import them under. */
-const ownModules: Readonly<Record<string, () => Promise<object>>> = {
-  ringway: () => import('../index.ts'),
-  'ringway/uws': () => import('../frontend/uws/index.ts'),
-};
-
-let provided = false;
-
-/**
- * Let a config import 'ringway', and 'hono' where its folder has none, from wherever it lies: a config mounted into a container
- * has no node_modules beside it, and Bun would look for the packages on the network.
- */
-function provideModules(folder: string): void {
-  if (provided) return;
-  provided = true;
-  const modules = new Map(Object.entries(ownModules));
-  if (!canResolve('hono', folder))
-    for (const name of honoModules()) modules.set(name, () => import(Bun.resolveSync(name, import.meta.dir)));
-  Bun.plugin({
-    name: 'ringway-modules',
-    setup(build) {
-      for (const [name, load] of modules) build.module(name, async () => ({ exports: { ...(await load()) }, loader: 'object' }));
-    },
-  });
-}
-
-function canResolve(name: string, folder: string): boolean {
-  try {
-    Bun.resolveSync(name, folder);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function honoModules(): string[] {
-  const manifest: { exports: Record<string, unknown> } = JSON.parse(
-    readFileSync(Bun.resolveSync('hono/package.json', import.meta.dir), 'utf8'),
-  );
-  return Object.keys(manifest.exports)
-    .filter((path) => !path.includes('*') && !path.endsWith('.json'))
-    .map((path) => `hono${path.slice(1)}`);
 }

@@ -5,14 +5,13 @@
 import { isatty } from 'node:tty';
 import type { SharedStats } from '../core/native.ts';
 import type { BackendName } from '../core/options.ts';
-import type { StopSignal } from '../supervisor/drain.ts';
 
 /** A listening socket as the worker finds it. */
 export interface WorkerListener {
   readonly fd: number;
   /** Index into `ResolvedConfig.listen`; comes back in requests. */
   readonly index: number;
-  /** Which address it is, as `keyOf` in listeners.ts says: the config may have been edited since. */
+  /** Which address it is, as `keyOf` in config/address-key.ts says: the config may have been edited since. */
   readonly key: string;
   /** For people, such as 'http://localhost:8080'. */
   readonly label: string;
@@ -67,6 +66,8 @@ export interface WorkerKind {
   /** Written by others: it listens when it likes, may end by itself, and may handle signals. */
   readonly isProgram: boolean;
 }
+/** What a node is asked to stop by. */
+export type StopSignal = 'SIGINT' | 'SIGTERM';
 
 export type WorkerMessage =
   /** It accepts connections. `note`: why it runs on this backend, when that is not the first choice. `where`: a program's first address. */
@@ -144,7 +145,7 @@ export function gatewayWorkers(configPath: string, program: string): WorkerKind 
   };
 }
 
-/** What the supervisor needs of the core; ffi/bindings.ts has it as `native`. */
+/** What the supervisor needs of the core; core/native.ts has it as `native`. */
 export interface SupervisorNative {
   shmCreate(workers: number, ringBytes: number): number;
   shmMap(fd: number): SharedStats;

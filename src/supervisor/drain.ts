@@ -4,6 +4,7 @@
  */
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
+import type { StopSignal } from '../process/boot.ts';
 import type { WorkerProcess } from './worker-process.ts';
 
 /** Closes are spread over this part of the drain time; the rest is for their close handshakes. */
@@ -53,8 +54,7 @@ export async function drainWorkers(workers: readonly WorkerProcess[], plan: Drai
   clearTimeout(deadline);
 }
 
-const stopSignals = { SIGINT: exitCodes.interrupted, SIGTERM: exitCodes.terminated } as const;
-export type StopSignal = keyof typeof stopSignals;
+const stopSignals = { SIGINT: exitCodes.interrupted, SIGTERM: exitCodes.terminated } as const satisfies Record<StopSignal, number>;
 
 /** A signal so soon after the first is the same wish: `npm start` hands on what the process group has already received. */
 const repeatMs = 1000;

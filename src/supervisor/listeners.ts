@@ -7,6 +7,7 @@
  * Up: supervisor.ts, reload.ts. Down: ringway.h rw_listen_socket().
  */
 import { lstatSync, unlinkSync } from 'node:fs';
+import { keyOf } from '../config/address-key.ts';
 import type { ListenAddress, TcpAddress, UnixAddress } from '../config/resolve.ts';
 import { listenFlag } from '../core/abi.ts';
 import { errorCode, listenProblem, OperatingError } from '../operating-error.ts';
@@ -161,12 +162,6 @@ export class Listeners {
 export function keepsAll(before: readonly OpenListener[], after: readonly OpenListener[]): boolean {
   const kept = new Set(after.flatMap(({ fds }) => fds));
   return before.every(({ fds }) => fds.every((fd) => kept.has(fd)));
-}
-
-/** What makes two addresses the same one. */
-export function keyOf(address: ListenAddress): string {
-  if (address.kind === 'unix') return `unix ${address.path}`;
-  return `tcp ${address.host.toLowerCase()} ${address.port}${address.ipv6Only ? ' ipv6Only' : ''}`;
 }
 
 function checkCount(opened: readonly OpenListener[], workers: number): void {

@@ -12,11 +12,11 @@
 import { randomBytes } from 'node:crypto';
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
-import type { SupervisorNative, WorkerKind } from '../process/boot.ts';
+import type { StopSignal, SupervisorNative, WorkerKind } from '../process/boot.ts';
 import type { ReloadAnswer } from './admin.ts';
 import { AdminListener } from './admin-listener.ts';
 import type { CertificateJudge } from './certificates.ts';
-import { type DrainPlan, drainWorkers, type StopSignal } from './drain.ts';
+import { type DrainPlan, drainWorkers } from './drain.ts';
 import type { Generation } from './generation.ts';
 import type { Predecessor, Successor } from './handover.ts';
 import { keepsAll, Listeners, type OpenListener } from './listeners.ts';

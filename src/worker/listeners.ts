@@ -5,6 +5,7 @@
  * node had more workers before (supervisor/listeners.ts): those have numbers behind all addresses. Up: worker/main.ts. Down: core/core.ts.
  */
 
+import { keyOf } from '../config/address-key.ts';
 import { ConfigError, type ListenAddress, type ResolvedConfig } from '../config/resolve.ts';
 import { pathText } from '../config/schema.ts';
 import { listenerFlag } from '../core/abi.ts';
@@ -13,7 +14,6 @@ import type { HttpEvents } from '../core/http.ts';
 import { native, TlsError } from '../core/native.ts';
 import type { Log } from '../log.ts';
 import type { WorkerBoot, WorkerListener } from '../process/boot.ts';
-import { keyOf } from '../supervisor/listeners.ts';
 import { applyTls } from './tls.ts';
 
 interface Place {

@@ -26,13 +26,14 @@ import { releaseMemoryWhenQuiet } from '../host/release-memory.ts';
 import { RequestIds } from '../host/request-ids.ts';
 import { RequestLog } from '../host/request-log.ts';
 import { countLogLosses, measureLag } from '../host/stats.ts';
+import { tellTopicsFull } from '../host/topics-full.ts';
 import { createLog, type Log } from '../log.ts';
+import { provideModules } from '../own-modules.ts';
 import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
 import { inflateBytesOf, unfinishedBytesOf } from '../process/memory.ts';
 import { busNeeds, createBus, type WorkerBus } from '../pubsub/create.ts';
 import { WorkerListeners } from './listeners.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
-import { tellTopicsFull } from './topics-full.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
@@ -235,7 +236,7 @@ async function main(): Promise<void> {
   if (boot.cpu !== null) native.affinitySet(boot.cpu);
   installLightGlobals();
   const timers = watchHostTimers();
-  const config = await loadConfig(boot.configPath);
+  const config = await loadConfig(boot.configPath, provideModules);
   const log = createLog({
     level: config.log.level,
     worker: boot.index,

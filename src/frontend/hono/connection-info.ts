@@ -1,8 +1,8 @@
 /** What is known of a connection, asked for by Hono's context. Role: for handlers; `getConnInfo` has the shape of those of Hono's own adapters. */
 import type { Context } from 'hono';
 import type { AddressType, ConnInfo, GetConnInfo } from 'hono/conninfo';
+import type { RingwayBindings } from '../../api/bindings.ts';
 import type { TlsInfo } from '../../core/tls-info.ts';
-import type { RingwayBindings } from './exchange.ts';
 
 export type { ConnInfo };
 

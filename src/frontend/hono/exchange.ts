@@ -7,6 +7,7 @@
  *
  * Role: what `c.env` is in handlers, and the name under which frontend events find their request.
  */
+import type { PeerAddress, RingwayBindings, UpgradeRequest } from '../../api/bindings.ts';
 import { eventFlag } from '../../core/abi.ts';
 import { behind, type Handle } from '../../core/handles.ts';
 import type { HttpCommands, RequestHead } from '../../core/http.ts';
@@ -14,36 +15,8 @@ import { inspection, shown } from '../../core/inspection.ts';
 import type { TlsInfo } from '../../core/tls-info.ts';
 import type { RequestIds } from '../../host/request-ids.ts';
 import { encodeHeaders } from '../http/header-block.ts';
-import type { HeadersSource } from './natives.ts';
 import { abortReason, type LightRequest } from './request.ts';
 import type { HonoSocketData } from './upgrade-websocket.ts';
-
-export interface PeerAddress {
-  address: string;
-  port: number;
-}
-
-/** What handlers find in `c.env`: `new Hono<{ Bindings: RingwayBindings }>()`. */
-export interface RingwayBindings {
-  /**
-   * The client's address, behind trusted proxies as they tell it (port 0 when a header did); undefined when it left, or came over a Unix socket.
-   * Behind proxies to be asked before the response is complete: then the next client's request may come on the same connection.
-   */
-  ip(): PeerAddress | undefined;
-  /** The version of TLS, and the server name and certificate that the client has shown; undefined without TLS, or when it left. */
-  tls(): TlsInfo | undefined;
-  /** Index of the listener that the request came in on. */
-  readonly listener: number;
-  /** What this request is called in logs: as it came in its `log.requestIdHeader`, or made when first asked for. Sent with the response. */
-  readonly requestId: string;
-  /**
-   * Accept the WebSocket handshake of this request, as Bun's `server.upgrade` does; `data.events` are Hono's WSEvents.
-   * ret: false when the request is no valid handshake, or was answered
-   */
-  upgrade(request: Request, options: { data: HonoSocketData; headers?: HeadersSource }): boolean;
-  /** The client's address in the form of Bun's `server.requestIP`, which code written for Bun.serve asks for. */
-  requestIP(request?: Request): { address: string; port: number; family: 'IPv4' | 'IPv6' } | null;
-}
 
 /** What an exchange needs of the frontend that it belongs to. */
 export interface ExchangeHost {
@@ -132,7 +105,7 @@ export class Exchange implements RingwayBindings {
     return peer === undefined ? null : { ...peer, family: peer.address.includes(':') ? 'IPv6' : 'IPv4' };
   }
 
-  upgrade(_request: Request, options: { data: HonoSocketData; headers?: HeadersSource }): boolean {
+  upgrade(_request: Request, options: UpgradeRequest): boolean {
     if (!this.upgradable) return false;
     let headers = options.headers === undefined ? '' : encodeHeaders(options.headers).text;
     // Bun answers with the first subprotocol that the client offers unless told otherwise, and Hono's adapter for it relies on that

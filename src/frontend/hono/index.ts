@@ -6,13 +6,15 @@
  * its answer, is listed, so that later events find it. Request numbers wrap and slots are reused, so a list holds one generation of a
  * slot only.
  */
+
+import type { RingwayBindings } from '../../api/bindings.ts';
 import { eventFlag, method as methodNumber } from '../../core/abi.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
 import { requestUrl } from '../../core/request-target.ts';
 import { RequestIds } from '../../host/request-ids.ts';
 import { isThenable } from '../http/thenable.ts';
-import { type ErrorContext, Exchange, type ExchangeHost, exchangeState, type RingwayBindings } from './exchange.ts';
+import { type ErrorContext, Exchange, type ExchangeHost, exchangeState } from './exchange.ts';
 import { isOfLeaving, reportFailure, sendFailure } from './failure.ts';
 import { abortReason, LightRequest } from './request.ts';
 import { RequestBody } from './request-body.ts';
@@ -20,7 +22,7 @@ import { sendResponse } from './response-sender.ts';
 
 export { watchAppErrors } from './app-errors.ts';
 export { type ConnInfo, getConnInfo, getTlsInfo } from './connection-info.ts';
-export type { ErrorContext, PeerAddress, RingwayBindings } from './exchange.ts';
+export type { ErrorContext } from './exchange.ts';
 export { installLightGlobals } from './globals.ts';
 export { type HonoSocketData, honoWebSocketHandler, type UpgradeOptions, upgradeWebSocket } from './upgrade-websocket.ts';
 

@@ -11,9 +11,8 @@ export function bodyUsedError(): TypeError {
   return Object.assign(new TypeError('Body already used'), { code: 'ERR_BODY_ALREADY_USED' });
 }
 
-/** What `new Response()` takes as a body, and `new Headers()` as fields. */
+/** What `new Response()` takes as a body. */
 export type BodySource = ConstructorParameters<typeof Response>[0];
-export type HeadersSource = ConstructorParameters<typeof Headers>[0];
 
 /** One answer of a stream's reader. */
 export interface ReadResult {

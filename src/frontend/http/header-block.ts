@@ -5,7 +5,7 @@
  * one constant header is made once. Everything here that is not provably fine as it stands is left to a native Headers
  * object, which normalises it or throws the error that handlers know.
  */
-import type { HeadersSource } from '../hono/natives.ts';
+import type { HeadersSource } from '../../api/bindings.ts';
 
 export const blockFlags = {
   /** There is a Content-Type. */

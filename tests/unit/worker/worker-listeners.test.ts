@@ -1,9 +1,9 @@
 import { beforeEach, describe, expect, test } from 'bun:test';
+import { keyOf } from '../../../src/config/address-key.ts';
 import { resolveConfig } from '../../../src/config/resolve.ts';
 import type { Core } from '../../../src/core/core.ts';
 import type { HttpEvents, RequestHead } from '../../../src/core/http.ts';
 import type { WorkerBoot } from '../../../src/process/boot.ts';
-import { keyOf } from '../../../src/supervisor/listeners.ts';
 import { WorkerListeners } from '../../../src/worker/listeners.ts';
 
 let calls: string[];

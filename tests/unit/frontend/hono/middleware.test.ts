@@ -3,7 +3,8 @@ import { Hono } from 'hono';
 import { getConnInfo as getConnInfoForBun } from 'hono/bun';
 import { proxy } from 'hono/proxy';
 import { streamSSE } from 'hono/streaming';
-import { getConnInfo, installLightGlobals, type RingwayBindings } from '../../../../src/frontend/hono/index.ts';
+import type { RingwayBindings } from '../../../../src/api/bindings.ts';
+import { getConnInfo, installLightGlobals } from '../../../../src/frontend/hono/index.ts';
 import { FakeCore, flags, settle } from '../../../support/fake-core.ts';
 import { makeSampleApp } from '../../../support/sample-app.ts';
 

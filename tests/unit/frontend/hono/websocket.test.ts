@@ -2,8 +2,9 @@ import { describe, expect, test } from 'bun:test';
 import { Hono } from 'hono';
 import { upgradeWebSocket as upgradeForBun } from 'hono/bun';
 import type { WSContext } from 'hono/ws';
+import type { RingwayBindings } from '../../../../src/api/bindings.ts';
 import type { Message, SendResult, Socket } from '../../../../src/api/websocket.ts';
-import { type HonoSocketData, honoWebSocketHandler, type RingwayBindings, upgradeWebSocket } from '../../../../src/frontend/hono/index.ts';
+import { type HonoSocketData, honoWebSocketHandler, upgradeWebSocket } from '../../../../src/frontend/hono/index.ts';
 import { FakeCore, flags, type Recorded, type RequestOptions } from '../../../support/fake-core.ts';
 
 /** A socket that records what is done to it. */
