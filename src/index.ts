@@ -20,9 +20,10 @@ export type {
   SqpollOptions,
   TlsOptions,
   TrustedProxiesOptions,
+  WebSocketRoutes,
 } from './api/define.ts';
-export { defineGateway } from './api/define.ts';
+export { defineGateway, route } from './api/define.ts';
 export { publish } from './api/publish.ts';
-export type { CompressionOptions, Message, SendResult, Socket, UpgradeClient, WebSocketHandler } from './api/websocket.ts';
+export type { CompressionOptions, Message, RouteParams, SendResult, Socket, UpgradeClient, WebSocketHandler } from './api/websocket.ts';
 export type { TlsInfo } from './core/tls-info.ts';
 export { getConnInfo, getTlsInfo, upgradeWebSocket } from './frontend/hono/index.ts';

@@ -6,7 +6,7 @@
  */
 
 import type { RingwayBindings } from './bindings.ts';
-import type { WebSocketHandler } from './websocket.ts';
+import type { RouteParams, WebSocketHandler } from './websocket.ts';
 
 /** What a `fetch` handler is given beside the request; Hono hands it on as `c.env`. */
 export type FetchEnv = RingwayBindings;
@@ -290,8 +290,15 @@ export interface LogOptions {
   requestIdHeader?: string | false | undefined;
 }
 
-/** What the default export of gateway.config.ts may hold. At least one of `fetch` and `websocket` is needed. */
-export interface GatewayConfig {
+/** WebSocket handlers by path. `Datas`: the type of `socket.data` for each path. */
+export type WebSocketRoutes<Datas> = { readonly [Path in keyof Datas]: WebSocketHandler<Datas[Path], RouteParams<Path>> };
+
+/**
+ * What the default export of gateway.config.ts may hold. At least one of `fetch` and `websocket` is needed. `Datas`: the type of `socket.data`
+ * for each path of `websocket`; `defineGateway` finds it.
+ */
+// biome-ignore lint/suspicious/noExplicitAny: each route has its own data type
+export interface GatewayConfig<Datas = Record<string, any>> {
   /** Where to accept connections: a port, an address, or several. @default the port in the environment variable PORT, else 8080, on every address */
   listen?: number | ListenOptions | readonly (number | ListenOptions)[] | undefined;
   /** Health, readiness and metrics over HTTP; false: none. @default port ADMIN_PORT, else 9100, on 127.0.0.1 */
@@ -307,8 +314,7 @@ export interface GatewayConfig {
    * WebSocket handlers by path: '/chat', '/room/:name' (in `socket.params.name`), '/files/*' (any rest), '*' (any path).
    * @default {}
    */
-  // biome-ignore lint/suspicious/noExplicitAny: each route has its own data type
-  websocket?: Readonly<Record<string, WebSocketHandler<any>>> | undefined;
+  websocket?: WebSocketRoutes<Datas> | undefined;
   /** Limits and deadlines of HTTP. */
   http?: HttpOptions | undefined;
   limits?: LimitOptions | undefined;
@@ -336,6 +342,17 @@ export interface GatewayConfig {
 }
 
 /** Gives the config its types; returns it unchanged. */
-export function defineGateway<const Config extends GatewayConfig>(config: Config): Config {
+export function defineGateway<Datas>(config: GatewayConfig<Datas>): GatewayConfig<Datas> {
   return config;
+}
+
+/**
+ * One WebSocket route, with the types that its path and its `upgrade` give the other callbacks: `websocket: { ...route('/room/:name', { … }) }`.
+ * Returns an object with this route alone.
+ */
+export function route<const Path extends string, Data = undefined>(
+  path: Path,
+  handler: WebSocketHandler<Data, RouteParams<Path>>,
+): { readonly [P in Path]: WebSocketHandler<Data, RouteParams<Path>> } {
+  return { [path]: handler } as { readonly [P in Path]: WebSocketHandler<Data, RouteParams<Path>> };
 }

@@ -11,7 +11,7 @@ import { inspection, shown } from '../core/inspection.ts';
 import { topicBytesMax } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
 import { ReceivedMessage, sendBinary, sendText } from './message.ts';
-import type { Message, SendResult, Socket, WebSocketHandler } from './websocket.ts';
+import type { Message, RouteParams, SendResult, Socket, WebSocketHandler } from './websocket.ts';
 
 /** What the sockets of one route share. */
 export interface Route {
@@ -31,7 +31,7 @@ export interface HandlerOrder {
 
 /** What most sockets do not need. */
 export class SocketExtras {
-  readonly params: Readonly<Record<string, string>>;
+  readonly params: RouteParams;
   readonly protocol: string;
   lane: HandlerOrder | undefined;
   /** By a handler. */
@@ -47,7 +47,8 @@ export class SocketExtras {
 
 type Sendable = Message | string | ArrayBuffer | ArrayBufferView;
 
-const noParams: Readonly<Record<string, string>> = Object.freeze({});
+/** Of a route without parameters. */
+export const noParams: RouteParams = Object.freeze({});
 
 /** `code` is stable; docs/errors.md has a heading for each. */
 export class SocketArgumentError extends TypeError {
@@ -73,7 +74,7 @@ export class GatewaySocket implements Socket {
     this.#extras = extras;
   }
 
-  get params(): Readonly<Record<string, string>> {
+  get params(): RouteParams {
     return this.#extras?.params ?? noParams;
   }
 

@@ -18,14 +18,35 @@ export interface Message {
   json<T = unknown>(): T;
 }
 
+/**
+ * What became of a message: 'sent' to the kernel or on the way there; 'backpressure': it waits, since the client takes less than it is sent;
+ * 'dropped': too much waited already; 'closed': the connection has ended.
+ */
 export type SendResult = 'sent' | 'backpressure' | 'dropped' | 'closed';
 
+/** Names of the `:name` segments of a path. */
+type ParameterNames<Path extends string> = Path extends `${infer First}/${infer Rest}`
+  ? ParameterNames<First> | ParameterNames<Rest>
+  : Path extends `:${infer Name}`
+    ? Name
+    : never;
+
+/** What the `:name` segments of a path matched, by name; where the path is not known to the compiler, of any name. */
+export type RouteParams<Path = string> = Path extends string
+  ? string extends Path
+    ? Readonly<Record<string, string>>
+    : Readonly<Record<ParameterNames<Path>, string>>
+  : never;
+
 /** One WebSocket connection. The same object for all its events; may be kept; calls after it closed do nothing and answer so, but for `publish`. */
-export interface Socket<Data = unknown> {
+export interface Socket<Data = unknown, Params = RouteParams> {
+  /** Yours. At first what `upgrade` has returned. @default undefined */
   data: Data;
   /** Parameters of the route, `:name` by name. */
-  readonly params: Readonly<Record<string, string>>;
+  readonly params: Params;
+  /** The subprotocol that was agreed on; '' for none. */
   readonly protocol: string;
+  /** Whether messages may be sent: not once either side has begun to close. */
   readonly isOpen: boolean;
   /** Aborted as soon as the connection ends, whoever ends it, and before `close` is called: for what a handler waits for. */
   readonly signal: AbortSignal;
@@ -35,7 +56,9 @@ export interface Socket<Data = unknown> {
   readonly remoteAddress: string;
   /** The server name and certificate that the client has shown; undefined without TLS, and once it is gone. */
   readonly tls: TlsInfo | undefined;
+  /** Strings go out as text, bytes as binary, a received message as what it was. */
   send(message: Message | string | ArrayBuffer | ArrayBufferView): SendResult;
+  /** data: at most 125 bytes, which come back to `pong`. */
   ping(data?: string | Uint8Array): void;
   /** Start the close handshake. code: 1000–1003, 1007–1014 or 3000–4999; reason: at most 123 bytes of UTF-8. */
   close(code?: number, reason?: string): void;
@@ -46,12 +69,14 @@ export interface Socket<Data = unknown> {
    * worker has `limits.maxTopics`; or the socket is closing
    */
   subscribe(topic: string): boolean;
+  /** Leave a topic; one that it is not subscribed to is left alone. */
   unsubscribe(topic: string): void;
   isSubscribed(topic: string): boolean;
   /** Publish to every subscriber of the topic but this socket, on every worker and node. Works after it closed too, to say that it left. */
   publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): void;
   /** Stop receiving, so that TCP pushes back on the client. */
   pause(): void;
+  /** Receive again. */
   resume(): void;
 }
 
@@ -69,7 +94,9 @@ export interface CompressionOptions {
 }
 
 /** Who asks for a WebSocket. */
-export interface UpgradeClient {
+export interface UpgradeClient<Params = RouteParams> {
+  /** As those of the socket to be. */
+  readonly params: Params;
   /** As that of the socket to be. */
   readonly remoteAddress: string;
   /** As that of the socket to be. */
@@ -83,24 +110,35 @@ export interface UpgradeClient {
  * they came, `close` last. `drain` and `dropped` tell of what is sent, and are called at once, so that a handler may wait for them. What waits is
  * bounded: past it the socket is not read from, and TCP holds the client back. After `close()`, `terminate()` or a failed handler what waits is dropped.
  */
-export interface WebSocketHandler<Data = unknown> {
-  /** Decide on the handshake. Return data for `socket.data`, or a Response to refuse. */
-  upgrade?(request: Request, client: UpgradeClient): Data | Response | undefined | Promise<Data | Response | undefined>;
-  open?(socket: Socket<Data>): unknown;
-  message?(socket: Socket<Data>, message: Message): unknown;
-  close?(socket: Socket<Data>, code: number, reason: string): unknown;
-  drain?(socket: Socket<Data>): unknown;
-  ping?(socket: Socket<Data>, data: Uint8Array): unknown;
-  pong?(socket: Socket<Data>, data: Uint8Array): unknown;
-  /** `count` messages to this socket were dropped for backpressure since the last call. */
-  dropped?(socket: Socket<Data>, count: number): unknown;
+export interface WebSocketHandler<Data = unknown, Params = RouteParams> {
+  /**
+   * Decide on the handshake. Return data for `socket.data`, or a Response to refuse. Write the type of `request`, or use `route()`: then the
+   * other callbacks know the type of `socket.data`.
+   * @default every handshake is accepted
+   */
+  upgrade?(request: Request, client: UpgradeClient<Params>): Data | Response | Promise<Data | Response>;
+  /** The connection is open: the first callback with a socket. @default nothing is done */
+  open?(socket: Socket<Data, Params>): unknown;
+  /** A whole message has come. @default messages are received and thrown away */
+  message?(socket: Socket<Data, Params>, message: Message): unknown;
+  /** The connection has ended; 1006: without a close frame (RFC 6455 §7.4.1). The last callback. @default nothing is done */
+  close?(socket: Socket<Data, Params>, code: number, reason: string): unknown;
+  /** What waited for the client after a send that answered 'backpressure' is on its way. @default nothing is done */
+  drain?(socket: Socket<Data, Params>): unknown;
+  /** A ping has come; its answer goes out by itself. @default nothing is done */
+  ping?(socket: Socket<Data, Params>, data: Uint8Array): unknown;
+  /** A pong has come. @default nothing is done */
+  pong?(socket: Socket<Data, Params>, data: Uint8Array): unknown;
+  /** `count` messages to this socket were dropped for backpressure since the last call. @default nothing is done */
+  dropped?(socket: Socket<Data, Params>, count: number): unknown;
   /** So many of a socket's `message`, `ping` and `pong` callbacks may be unsettled at a time; they begin in order. @default 1 */
   concurrency?: number;
-  /** Subprotocols this route speaks, best first; the first that the client offers is taken. */
+  /** Subprotocols this route speaks, best first; the first that the client offers is taken. @default none */
   protocols?: readonly string[];
   /**
-   * Origins that browsers may connect from: 'any' (default), 'same-host' (host and port as the browser has asked for them, which `trustedProxies` may
+   * Origins that browsers may connect from: 'any', 'same-host' (host and port as the browser has asked for them, which `trustedProxies` may
    * tell), or a list of exact origins. Requests without Origin are not from browsers and pass.
+   * @default 'any'
    */
   origins?: 'any' | 'same-host' | readonly string[];
   /** Longest message in bytes; longer ones close with 1009. @default 1048576 */

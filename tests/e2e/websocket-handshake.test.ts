@@ -48,6 +48,8 @@ export default defineGateway({
     }) },
     '/room/:name/:part': say((socket) => socket.params),
     '/files/*': say((socket) => socket.params),
+    '/member/:name': { ...decided, upgrade: (_, client) => ({ asked: client.params }) },
+    '/member': { ...decided, upgrade: (_, client) => ({ asked: client.params }) },
   },
 });
 `;
@@ -246,6 +248,9 @@ forEachBackend('the opening handshake', (backend) => {
     expect(await said(port, '/')).toBe('root');
     expect(await said(port, '/room/caf%C3%A9%20x/1?q')).toEqual({ name: 'café x', part: '1' });
     expect(await said(port, '/files/a/b/c')).toEqual({});
+    // `upgrade` knows them already.
+    expect(await said(port, '/member/anna')).toEqual({ asked: { name: 'anna' } });
+    expect(await said(port, '/member')).toEqual({ asked: {} });
     expect(await (await fetch(`${gateway.url}/`)).text()).toBe('http GET /');
     expect(await (await fetch(`${gateway.url}/echo`)).text()).toBe('http GET /echo');
     // No WebSocket route: the request is Hono's, as any other.

@@ -7,8 +7,8 @@
  */
 
 import { ReceivedMessage } from '../../api/message.ts';
-import { GatewaySocket, type Route, SocketExtras } from '../../api/socket.ts';
-import type { UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
+import { GatewaySocket, noParams, type Route, SocketExtras } from '../../api/socket.ts';
+import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
 import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
@@ -120,7 +120,7 @@ export class WebSocketFrontend implements WebSocketEvents {
       return true;
     }
     try {
-      const decision = handler.upgrade(request, new Client(this.#core, head));
+      const decision = handler.upgrade(request, new Client(this.#core, head, found.params));
       if (isThenable(decision)) return this.#decideLater(head, headers, found.target, extras, decision);
       if (decision instanceof Response) return this.#refuse(head, decision, found.target);
       this.#accept(head, headers, found.target, decision, extras);
@@ -375,10 +375,12 @@ class Client implements UpgradeClient {
   // Both lead to the core: nothing that prints or copies this may follow.
   readonly #core: Core;
   readonly #head: RequestHead;
+  readonly params: RouteParams;
 
-  constructor(core: Core, head: RequestHead) {
+  constructor(core: Core, head: RequestHead, params = noParams) {
     this.#core = core;
     this.#head = head;
+    this.params = params;
   }
 
   get remoteAddress(): string {
@@ -390,7 +392,7 @@ class Client implements UpgradeClient {
   }
 
   [inspection](): object {
-    return shown(this, View, { remoteAddress: this.remoteAddress });
+    return shown(this, View, { params: this.params, remoteAddress: this.remoteAddress });
   }
 }
 

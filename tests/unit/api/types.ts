@@ -1,0 +1,128 @@
+/** What the compiler takes in a config, and what it refuses: compiled by types.test.ts, never run. */
+import { defineGateway, type RouteParams, route, type Socket, type WebSocketHandler } from '../../../src/index.ts';
+
+/** Compiles only where both are the same type. */
+function same<A>() {
+  return <B>(..._: (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? [] : [mismatch: [A, B]]) => undefined;
+}
+
+// ---------------------------------------------------------------- names that are no options, on every level
+
+// @ts-expect-error
+defineGateway({ htp: {} });
+// @ts-expect-error
+defineGateway({ http: { maxHeader: 1 } });
+// @ts-expect-error
+defineGateway({ listen: { prt: 1 } });
+// @ts-expect-error
+defineGateway({ listen: [8080, { prt: 1 }] });
+const certificate = { cert: 'a.pem', key: 'b.pem' };
+// @ts-expect-error
+defineGateway({ listen: { tls: { ...certificate, serverNames: { 'example.org': { cert: 'a', key: 'b', caa: 'c' } } } } });
+// @ts-expect-error
+defineGateway({ io: { sqpoll: { cpus: 1 } } });
+// @ts-expect-error
+defineGateway({ redis: { sentinels: { name: 'a', nodes: [], nodse: [] } } });
+// @ts-expect-error
+defineGateway({ websocket: { '/a': { mesage() {} } } });
+// @ts-expect-error
+defineGateway({ websocket: { '/a': { compression: { level: 3 } } } });
+defineGateway({
+  http: { maxHeaders: 1 },
+  listen: [8080, { port: 1, tls: { cert: ['a.pem'], key: ['b.pem'] } }],
+  io: { sqpoll: { cpu: 1 } },
+  websocket: { '/a': { message() {}, compression: { minBytes: 3 } } },
+});
+// @ts-expect-error
+defineGateway({ workers: '4' });
+// @ts-expect-error
+defineGateway({ websocket: { '/a': { idleTimeout: '60' } } });
+
+// ---------------------------------------------------------------- socket.data
+
+defineGateway({
+  websocket: {
+    '/inline': {
+      upgrade(request: Request) {
+        if (request.url === '') return new Response('Who are you?', { status: 401 });
+        return { user: request.url };
+      },
+      open(socket) {
+        same<{ user: string }>()<typeof socket.data>();
+        // @ts-expect-error
+        socket.data.users;
+      },
+      message: (socket) => same<{ user: string }>()<typeof socket.data>(),
+    },
+    '/promise': {
+      upgrade: async (request: Request) => (request.url === '' ? new Response(null, { status: 401 }) : { id: 1 }),
+      close: (socket) => same<{ id: number }>()<typeof socket.data>(),
+    },
+    '/sometimes': {
+      upgrade: (request: Request) => (request.url === '' ? undefined : { id: 1 }),
+      close: (socket) => same<{ id: number } | undefined>()<typeof socket.data>(),
+    },
+    '/only-refuses': {
+      upgrade: (request: Request) => (request.url === '' ? new Response(null, { status: 401 }) : undefined),
+      close: (socket) => same<undefined>()<typeof socket.data>(),
+    },
+    '/none': { open: (socket) => same<unknown>()<typeof socket.data>() },
+    ...route('/route/:name', {
+      upgrade(request, client) {
+        same<Request>()<typeof request>();
+        same<RouteParams<'/route/:name'>>()<typeof client.params>();
+        if (request.url === '') return new Response('Who are you?', { status: 401 });
+        return { user: client.params.name };
+      },
+      open(socket) {
+        same<{ user: string }>()<typeof socket.data>();
+        const name: string = socket.params.name;
+        socket.subscribe(name);
+        // @ts-expect-error
+        socket.params.nmae;
+      },
+    }),
+  },
+});
+
+interface User {
+  readonly name: string;
+}
+const chat: WebSocketHandler<User> = {
+  async upgrade() {
+    return { name: 'a' };
+  },
+  open: (socket) => socket.subscribe(socket.data.name),
+};
+defineGateway({ websocket: { '/chat/:room': chat, '/again': chat } });
+// @ts-expect-error
+const wrong: WebSocketHandler<User> = { upgrade: () => ({ nmae: 'a' }) };
+
+// ---------------------------------------------------------------- socket.params
+
+same<RouteParams<'/room/:name/of/:place/*'>>()<Readonly<Record<'name' | 'place', string>>>();
+same<RouteParams<string>>()<Readonly<Record<string, string>>>();
+defineGateway({
+  websocket: {
+    '/room/:name': {
+      open(socket) {
+        const name: string = socket.params.name;
+        // @ts-expect-error
+        const other = socket.params.nmae;
+        tell(socket);
+        return [name, other];
+      },
+    },
+    '/plain': {
+      // @ts-expect-error
+      open: (socket) => socket.params.name,
+    },
+  },
+});
+
+/** A helper that takes any socket. */
+function tell(socket: Socket): string | undefined {
+  return socket.params.name;
+}
+
+export { wrong };
