@@ -29,6 +29,7 @@ import { EventBatch, type WebSocketEvents } from './event-batch.ts';
 import { type Handle, handleFor } from './handles.ts';
 import type { HttpCommands, HttpEvents, RequestHead, RequestName } from './http.ts';
 import type { BusEvents, MailOutcome, NodeView } from './node.ts';
+import type { Observer } from './observer.ts';
 import {
   type AddressRange,
   type BackendName,
@@ -75,6 +76,7 @@ const emptyBytes = new Uint8Array(0);
 export type { Payload, Topic } from './command-batch.ts';
 export type { WebSocketEvents } from './event-batch.ts';
 export type { BusEvents, MailOutcome, NodeView } from './node.ts';
+export type { Observer } from './observer.ts';
 export type { AddressRange, BackendName, BehaviorOptions, CoreOptions } from './options.ts';
 
 /** What became of a queued send. */
@@ -169,8 +171,12 @@ export class Core implements HttpCommands {
     this.#certainBytes = Math.min(this.#certainBytes, Math.floor(options.maxBackpressureBytes / 3));
   }
 
-  /** Accept from the listening socket `fd`; `index` comes back in request heads. `flags`: bits of `listenerFlag` in ffi/layout.ts. */
-  listen(fd: number, index: number, flags = 0): void {
+  /**
+   * Accept from the listening socket `fd`. `flags`: bits of `listenerFlag` in ffi/layout.ts; `name`: what heads of requests call the listener,
+   * so that several may be one address.
+   */
+  listen(fd: number, index: number, flags = 0, name = index): void {
+    this.#events.listeners[index] = name;
     if ((flags & (listenerFlag.proxyProtocol | listenerFlag.proxyRequired)) !== 0) this.#knowsProxies = true;
     coreCalls.listen(this.#core, fd, index, flags);
     this.onQueued?.();
@@ -233,6 +239,11 @@ export class Core implements HttpCommands {
 
   connections(): number {
     return coreCalls.connections(this.#core);
+  }
+
+  /** From now on `observer` is told of what passes, beside those before it. */
+  observe(observer: Observer): void {
+    this.#events.observers = [...(this.#events.observers ?? []), observer];
   }
 
   // ---------------------------------------------------------------- the node
@@ -373,6 +384,11 @@ export class Core implements HttpCommands {
   ): void {
     const commands = this.#commands;
     const { slot, generation } = request;
+    const { observers } = this.#events;
+    if (observers !== undefined) {
+      for (const each of observers) each.responseBegan?.(request, status);
+      for (const each of observers) each.responseEnded?.(request, true);
+    }
     const head = withStatus(statusText, headers);
     const allFlags = statusText === '' ? flags : flags | commandFlag.respondStatusText;
     const room = head.length + (body === null ? 0 : roomOf(body));
@@ -393,6 +409,8 @@ export class Core implements HttpCommands {
 
   /** Begin a streamed response. `length`: body bytes, or -1 when not known. As `respondWith` otherwise. */
   respondBeginWith(request: RequestName, status: number, statusText: string, headers: string, length: number, flags: number): void {
+    const { observers } = this.#events;
+    if (observers !== undefined) for (const each of observers) each.responseBegan?.(request, status);
     const sized = length >= 0;
     const high = sized ? Math.floor(length / 0x1_0000_0000) & 0xffff : 0;
     const low = sized ? length >>> 0 : 0;
@@ -419,6 +437,8 @@ export class Core implements HttpCommands {
 
   /** `close`: and the connection with it. */
   respondEnd(request: RequestName, close = false): void {
+    const { observers } = this.#events;
+    if (observers !== undefined) for (const each of observers) each.responseEnded?.(request, true);
     this.#commands.push(
       commandType.respondEnd,
       close ? commandFlag.respondClose : 0,
@@ -433,6 +453,8 @@ export class Core implements HttpCommands {
   }
 
   respondAbort(request: RequestName): void {
+    const { observers } = this.#events;
+    if (observers !== undefined) for (const each of observers) each.responseEnded?.(request, false);
     this.#commands.push(commandType.respondAbort, 0, request.slot, request.generation, 0, 0, 0, 0, request.request);
   }
 
@@ -465,6 +487,8 @@ export class Core implements HttpCommands {
   /** `leading` and `trailing`: header blocks before and behind the handshake's own fields. `quiet`: no `onOpen` follows. */
   acceptUpgradeWith(request: RequestName, behavior: number, offer: string, leading: string, trailing: string, quiet: boolean): void {
     const { slot, generation } = request;
+    const { observers } = this.#events;
+    if (observers !== undefined) for (const each of observers) each.socketOpened?.(request);
     const data = offer === '' && leading === '' ? trailing : offer + leading + trailing;
     const arg0 = behavior | (leading.length << 8);
     const flags = quiet ? commandFlag.upgradeQuiet : 0;

@@ -7,8 +7,9 @@
 import { coreCalls } from '../../ffi/bindings.ts';
 import { eventFlag, eventLayout, eventType } from '../../ffi/layout.ts';
 import type { ConnectionEvents } from './connection.ts';
-import type { HttpEvents } from './http.ts';
+import type { HttpEvents, RequestHead } from './http.ts';
 import type { BusEvents } from './node.ts';
+import type { Observer } from './observer.ts';
 
 const eventWords = eventLayout.bytes / 4;
 const emptyBytes = new Uint8Array(0);
@@ -37,6 +38,10 @@ export class EventBatch {
   private readonly payload: Buffer;
   /** Told of the node, if it is there. */
   bus: BusEvents | undefined;
+  /** Told of what passes; undefined: nobody is. */
+  observers: readonly Observer[] | undefined;
+  /** By index of a listener: what heads of requests call it. */
+  readonly listeners = Uint8Array.from({ length: 256 }, (_, index) => index);
 
   /** `payloadBytes` and `payload`: the same memory, as bytes and for decoding text. */
   constructor(records: ArrayBuffer, payloadBytes: Uint8Array, payload: Buffer) {
@@ -63,27 +68,27 @@ export class EventBatch {
         websocket.onMessage(slot, generation, (flags & eventFlag.wsBinary) !== 0, offset, bytes, large);
         break;
       }
-      case eventType.request:
-        if (http.onRequestRecord !== undefined) {
-          http.onRequestRecord(slot, generation, flags, arg1, words[at + 7] as number, offset, bytes, arg0);
-          break;
+      case eventType.request: {
+        const { observers } = this;
+        if (http.onRequestRecord === undefined || observers !== undefined) {
+          const head = this.headAt(at);
+          if (observers !== undefined) for (const each of observers) each.requestBegan?.(head);
+          if (http.onRequestRecord === undefined) {
+            http.onRequest(head);
+            break;
+          }
         }
-        http.onRequest({
-          slot,
-          generation,
-          request: arg1 >>> 16,
-          listener: (words[at + 7] as number) & 0xff,
-          flags,
-          method: arg1 & 0xffff,
-          raw: this.payload.latin1Slice(offset, offset + bytes),
-          hostBytes: arg0 >>> 16,
-          targetBytes: arg0 & 0xffff,
-        });
+        http.onRequestRecord(slot, generation, flags, arg1, words[at + 7] as number, offset, bytes, arg0);
         break;
+      }
       case eventType.body:
         http.onBody(slot, arg1 >>> 16, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
         break;
       case eventType.abort:
+        if (this.observers !== undefined) {
+          const name = { slot, generation, request: arg1 >>> 16 };
+          for (const each of this.observers) each.requestAborted?.(name, arg0 >>> 16, arg0 & 0xffff);
+        }
         http.onAbort(slot, arg1 >>> 16, arg0 >>> 16, arg0 & 0xffff);
         break;
       case eventType.responseDrain:
@@ -96,6 +101,7 @@ export class EventBatch {
         websocket.onOpen(slot, generation);
         break;
       case eventType.close:
+        if (this.observers !== undefined) for (const each of this.observers) each.socketClosed?.(slot, generation, arg0, arg1);
         websocket.onClose(slot, generation, arg0, bytes === 0 ? '' : this.payload.utf8Slice(offset, offset + bytes), arg1);
         break;
       case eventType.wsDrain:
@@ -141,6 +147,25 @@ export class EventBatch {
         break;
       default: // NONE: a place the core reserved and did not need
     }
+  }
+
+  /** The request that the record at this word tells of. */
+  private headAt(at: number): RequestHead {
+    const { words } = this;
+    const offset = words[at + 3] as number;
+    const lengths = words[at + 5] as number;
+    const numbers = words[at + 6] as number;
+    return {
+      slot: words[at + 1] as number,
+      generation: words[at + 2] as number,
+      request: numbers >>> 16,
+      listener: this.listeners[(words[at + 7] as number) & 0xff] as number,
+      flags: (words[at] as number) >>> 16,
+      method: numbers & 0xffff,
+      raw: this.payload.latin1Slice(offset, offset + (words[at + 4] as number)),
+      hostBytes: lengths >>> 16,
+      targetBytes: lengths & 0xffff,
+    };
   }
 }
 

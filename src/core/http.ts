@@ -17,7 +17,7 @@ export interface RequestHead {
   readonly generation: number;
   /** Number of this request on its connection (u16, wraps). */
   readonly request: number;
-  /** Index of the listener it came in on. */
+  /** What the listener it came in on is called, see `Core.listen`. */
   readonly listener: number;
   /** `RW_REQUEST_*` bits. */
   readonly flags: number;
@@ -51,11 +51,8 @@ export type RequestRecordHandler = (
   lengths: number,
 ) => void;
 
-/** What the core tells a frontend about HTTP. Called inside a turn; must not block. Payload bytes are borrowed for the call. */
-export interface HttpEvents {
-  onRequest(head: RequestHead): void;
-  /** Instead of `onRequest`, for a frontend that decodes nothing before it is asked. */
-  onRequestRecord?: RequestRecordHandler;
+/** What the core tells about a request once somebody has it. Called inside a turn; must not block. Payload bytes are borrowed for the call. */
+export interface RequestEvents {
   /** A part of the body; `end` with the last (which may be empty). Acknowledge consumed bytes with `bodyAck`, or the client is paused. */
   onBody(slot: number, request: number, bytes: Uint8Array, end: boolean): void;
   /**
@@ -70,6 +67,18 @@ export interface HttpEvents {
    * sent, whenever it comes.
    */
   onHalfClosed?(slot: number, generation: number, request: number): void;
+}
+
+/** What the core tells about HTTP: each request as an object, or as numbers to whoever decodes nothing before it is asked. */
+export type HttpEvents = HeadEvents | RecordEvents;
+
+export interface HeadEvents extends RequestEvents {
+  onRequest(head: RequestHead): void;
+  readonly onRequestRecord?: undefined;
+}
+
+export interface RecordEvents extends RequestEvents {
+  readonly onRequestRecord: RequestRecordHandler;
 }
 
 /**

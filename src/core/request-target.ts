@@ -1,6 +1,6 @@
 /**
- * From a request head to the URL and method that a Request shows.
- * Role: pure functions over RequestHead. Up: index.ts, request.ts.
+ * From a request head to the URL, path and method that handlers are shown.
+ * Role: pure functions over RequestHead. Up: frontends, the request log.
  */
 import { eventFlag } from '../../ffi/layout.ts';
 import { methodNames, type RequestHead } from './http.ts';
@@ -63,6 +63,16 @@ function settle(target: string): string {
   if (settledCharacters.test(path) && !path.includes('/.') && !path.includes('/%2')) return path;
   const url = URL.parse(`http://localhost${path}`);
   return url === null ? '/' : url.href.slice('http://localhost'.length);
+}
+
+/** The path of a request as it came, without its query. */
+export function requestPath(head: RequestHead): string {
+  return withoutQuery(head.raw.slice(head.hostBytes, head.hostBytes + head.targetBytes));
+}
+
+export function withoutQuery(target: string): string {
+  const mark = target.indexOf('?');
+  return mark < 0 ? target : target.slice(0, mark);
 }
 
 /** ret: the method in upper case as it came; for methods without a number, the value of the ":method" field */

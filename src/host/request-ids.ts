@@ -13,8 +13,8 @@ export class RequestIds {
   readonly header: string;
   /** Of the header's name in a request's block of fields. */
   readonly #line: string;
-  /** Those made here. */
-  readonly #made = new WeakMap<RequestHead, string>();
+  /** Those made here; undefined: none so far. */
+  #made: WeakMap<RequestHead, string> | undefined;
 
   /** `header`: in lower case, or false */
   constructor(header: string | false) {
@@ -24,18 +24,24 @@ export class RequestIds {
 
   /** The id of a request; the same each time it is asked for. */
   of(head: RequestHead): string {
-    const known = this.given(head) || this.#made.get(head);
-    if (known) return known;
+    const known = this.shown(head);
+    if (known !== '') return known;
     const made = randomUUID();
+    this.#made ??= new WeakMap();
     this.#made.set(head, made);
     return made;
   }
 
-  /** The field that a response is to carry, as `name: id\r\n`: when an id came with the request, or somebody has asked for one; else ''. */
+  /** The id that the response is to carry: one that came with the request, or that somebody has asked for; else ''. */
+  shown(head: RequestHead): string {
+    return this.given(head) || (this.#made?.get(head) ?? '');
+  }
+
+  /** The same as a field, `name: id\r\n`, or ''. */
   line(head: RequestHead): string {
     if (this.header === '') return '';
-    const id = this.given(head) || this.#made.get(head);
-    return id ? `${this.header}: ${id}\r\n` : '';
+    const id = this.shown(head);
+    return id === '' ? '' : `${this.header}: ${id}\r\n`;
   }
 
   /** The id that came with a request; '' when none did, or one that is not fit for a log. */

@@ -2,7 +2,8 @@
  * The listening sockets of a worker, and the numbers that they have in its core.
  *
  * Role: the first socket of an address has the address's place in the config as its number. A worker may have more of an address, when the
- * node had more workers before (supervisor/listeners.ts): those have numbers behind all addresses. Up: worker/main.ts. Down: core/core.ts.
+ * node had more workers before (supervisor/listeners.ts): those have numbers behind all addresses, and requests name the
+ * address. Up: worker/main.ts. Down: core/core.ts.
  */
 
 import { keyOf } from '../config/address-key.ts';
@@ -10,7 +11,6 @@ import { ConfigError, type ListenAddress, type ResolvedConfig } from '../config/
 import { pathText } from '../config/schema.ts';
 import { listenerFlag } from '../core/abi.ts';
 import type { Core } from '../core/core.ts';
-import type { HttpEvents } from '../core/http.ts';
 import { native, TlsError } from '../core/native.ts';
 import type { Log } from '../log.ts';
 import type { WorkerBoot, WorkerListener } from '../process/boot.ts';
@@ -28,7 +28,6 @@ interface Place {
 export class WorkerListeners {
   readonly #core: Core;
   readonly #places: readonly Place[];
-  readonly #addresses: number;
   /** What the supervisor calls its addresses: places in the config that it has read. */
   readonly #told: ReadonlyMap<number, number>;
   #isAccepting = false;
@@ -36,7 +35,6 @@ export class WorkerListeners {
   /** Throws ConfigError when a certificate cannot be used, and Error when the config has lost an address since it was read by the supervisor. */
   constructor(core: Core, boot: WorkerBoot, config: ResolvedConfig) {
     this.#core = core;
-    this.#addresses = config.listen.length;
     let next = config.listen.length;
     const seen = new Set<number>();
     const told = new Map<number, number>();
@@ -64,8 +62,8 @@ export class WorkerListeners {
   accept(): void {
     if (this.#isAccepting) return;
     this.#isAccepting = true;
-    for (const { fd, number, address } of this.#places)
-      this.#core.listen(fd, number, address.proxyProtocol ? listenerFlag.proxyRequired : 0);
+    for (const { fd, number, index, address } of this.#places)
+      this.#core.listen(fd, number, address.proxyProtocol ? listenerFlag.proxyRequired : 0, index);
   }
 
   /** Load the certificates of these addresses again. */
@@ -85,20 +83,6 @@ export class WorkerListeners {
   /** Only after the core has stopped accepting. */
   close(): void {
     for (const { fd } of this.#places) native.fdClose(fd);
-  }
-
-  /** Make requests tell the address that they came to, whichever of its sockets they came through. */
-  named(http: HttpEvents): HttpEvents {
-    if (this.#places.every(({ number, index }) => number === index)) return http;
-    const indexes = new Map(this.#places.map(({ number, index }) => [number, index]));
-    return {
-      onRequest: (head) =>
-        http.onRequest(head.listener < this.#addresses ? head : { ...head, listener: indexes.get(head.listener) ?? head.listener }),
-      onBody: (slot, request, bytes, end) => http.onBody(slot, request, bytes, end),
-      onAbort: (slot, request, cause, status) => http.onAbort(slot, request, cause, status),
-      onResponseDrain: (slot, request) => http.onResponseDrain(slot, request),
-      onHalfClosed: (slot, generation, request) => http.onHalfClosed?.(slot, generation, request),
-    };
   }
 }
 

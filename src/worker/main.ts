@@ -101,7 +101,7 @@ interface Frontends {
 function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontends {
   const handlerErrors = statIndex('handler_errors');
   const requestIds = new RequestIds(config.log.requestIdHeader);
-  const requestLog = config.log.requests ? new RequestLog(requestIds, log, (head) => core.remoteAddress(head)?.address) : undefined;
+  if (config.log.requests) core.observe(new RequestLog(requestIds, log, (head) => core.remoteAddress(head)?.address));
   const originRefusals = statIndex('refused_origin');
   const routes: RouteDefinition[] = [...config.websocket];
   const honoHandlerIndex = routes.length;
@@ -120,15 +120,13 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
     },
     onOriginRefused: () => core.addStat(originRefusals, 1),
     requestIds,
-    ...(requestLog === undefined ? {} : { onHandshake: (head, status) => requestLog.handshake(head, status) }),
   });
   watchAppErrors(config.app);
   const fetchFrontend = new FetchFrontend({
     fetch: config.fetch ?? ((request) => answerWithoutFetch(request, (path) => websocket.hasRoute(path))),
-    commands: requestLog?.commands(core) ?? core,
+    commands: core,
     honoHandlerIndex,
     requestIds,
-    namesAll: requestLog !== undefined,
     onError(error, context) {
       core.addStat(handlerErrors, 1);
       const { method, url, where } = context;
@@ -151,8 +149,8 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
     },
   };
   return {
-    http: requestLog?.events(http) ?? http,
-    websocket: requestLog?.sockets(websocket) ?? websocket,
+    http,
+    websocket,
     pending: () => fetchFrontend.pending + websocket.pending,
     pendingSockets: () => websocket.pending,
   };
@@ -258,7 +256,7 @@ async function main(): Promise<void> {
   releaseMemoryWhenQuiet(core);
   const loop = new Loop({
     core,
-    http: listeners.named(frontends.http),
+    http: frontends.http,
     websocket: frontends.websocket,
     wakeFd,
     timers,

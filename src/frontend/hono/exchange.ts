@@ -89,7 +89,7 @@ export class Exchange implements RingwayBindings {
 
   /** @internal The id that the response is to carry: one that came with the request, or that somebody has asked for; else ''. */
   get shownId(): string {
-    return this.id === '' ? hostOf(this).requestIds.given(this.head) : this.id;
+    return this.id === '' ? hostOf(this).requestIds.shown(this.head) : this.id;
   }
 
   ip(): PeerAddress | undefined {

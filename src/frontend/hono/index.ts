@@ -1,7 +1,7 @@
 /**
  * Serves HTTP with a fetch function, such as a Hono application's.
  *
- * Role: the HttpEvents of a worker that runs Hono. Upstream: the core, by events; downstream: the handler, then response-sender.ts.
+ * Role: the events of requests of a worker that runs Hono. Upstream: the core, by events; downstream: the handler, then response-sender.ts.
  * A request that is answered before the handler returns touches no table: only one that has to wait, for its body or for
  * its answer, is listed, so that later events find it. Request numbers wrap and slots are reused, so a list holds one generation of a
  * slot only.
@@ -10,7 +10,7 @@
 import type { RingwayBindings } from '../../api/bindings.ts';
 import { eventFlag, method as methodNumber } from '../../core/abi.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
-import type { HttpCommands, HttpEvents, RequestHead } from '../../core/http.ts';
+import type { HeadEvents, HttpCommands, RequestHead } from '../../core/http.ts';
 import { requestUrl } from '../../core/request-target.ts';
 import { RequestIds } from '../../host/request-ids.ts';
 import { isThenable } from '../http/thenable.ts';
@@ -38,8 +38,6 @@ export interface FetchFrontendOptions {
   onError(error: unknown, context: ErrorContext): void;
   /** Default: ids are made here, and no header carries them. */
   requestIds?: RequestIds;
-  /** Give every request an id, and every response with it. Default: only those that somebody asks for, or that came with one. */
-  namesAll?: boolean;
   /**
    * Asked first about each WebSocket handshake. ret: false to leave it to `fetch`; else the hook answers it. A promise: it will
    * have been answered when the promise settles, and `request.signal` aborts when the client leaves before.
@@ -49,14 +47,13 @@ export interface FetchFrontendOptions {
 
 const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
 
-export class FetchFrontend implements HttpEvents {
+export class FetchFrontend implements HeadEvents {
   readonly handle: Handle<ExchangeHost> = handleFor<ExchangeHost>(this);
   readonly commands: HttpCommands;
   /** Stands for them in the bodies of requests. */
   private readonly commandsHandle: Handle<HttpCommands>;
   readonly honoHandlerIndex: number;
   readonly requestIds: RequestIds;
-  private readonly namesAll: boolean;
   private readonly fetch: FetchHandler;
   private readonly onError: FetchFrontendOptions['onError'];
   private readonly hook: FetchFrontendOptions['upgrade'];
@@ -71,7 +68,6 @@ export class FetchFrontend implements HttpEvents {
     this.onError = options.onError;
     this.hook = options.upgrade;
     this.requestIds = options.requestIds ?? new RequestIds(false);
-    this.namesAll = options.namesAll ?? false;
   }
 
   /** Requests that wait for a body, an answer or a stream. The worker's loop asks in every idle turn, so it is counted and not found out. */
@@ -92,7 +88,6 @@ export class FetchFrontend implements HttpEvents {
     const hasBody = (flags & eventFlag.requestHasBody) !== 0;
     const request = new LightRequest(head, url, hasBody ? new RequestBody(head, this.commandsHandle) : null);
     const exchange = new Exchange(this, head, request);
-    if (this.namesAll) void exchange.requestId;
     try {
       if (flags & eventFlag.requestUpgrade && this.hook !== undefined && this.hookTakes(exchange, this.hook)) return;
       const result = this.fetch(request as unknown as Request, exchange);

@@ -9,6 +9,7 @@ import type { Core } from '../../core/core.ts';
 import { behind, type Handle } from '../../core/handles.ts';
 import { methodNames } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
+import { withoutQuery } from '../../core/request-target.ts';
 import { queryValue } from './query.ts';
 import { shortText } from './short-text.ts';
 import { latin1OfArgument, textOfArgument, utf8OfLatin1 } from './strings.ts';
@@ -68,7 +69,7 @@ export class HttpRequest {
 
   /** The path without the query, for the router. */
   get url(): string {
-    return pathOf(targetOf(this));
+    return withoutQuery(targetOf(this));
   }
 
   /** A program may keep something of its own under this name. */
@@ -95,7 +96,7 @@ export class HttpRequest {
   }
 
   getUrl(): string {
-    return pathOf(targetOf(this));
+    return withoutQuery(targetOf(this));
   }
 
   getMethod(): string {
@@ -167,11 +168,6 @@ function targetOf(request: HttpRequest): string {
   const text = shortText(core.payload, start, request[lengths] & 0xffff);
   request[target] = text;
   return text;
-}
-
-function pathOf(whole: string): string {
-  const mark = whole.indexOf('?');
-  return mark < 0 ? whole : whole.slice(0, mark);
 }
 
 /** The whole block, a method with a name of its own included. */

@@ -6,12 +6,12 @@
  * connection.
  */
 import { inspect } from 'node:util';
-import { statsLayout } from '../../core/abi.ts';
 import type { ConnectionEvents } from '../../core/connection.ts';
 import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } from '../../core/core.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
-import type { HttpEvents, RequestRecordHandler } from '../../core/http.ts';
+import type { RecordEvents, RequestRecordHandler } from '../../core/http.ts';
 import { native } from '../../core/native.ts';
+import { statIndex } from '../../core/stat-index.ts';
 import { watchHostTimers } from '../../host/host-timers.ts';
 import { Loop } from '../../host/loop.ts';
 import { releaseMemoryWhenQuiet } from '../../host/release-memory.ts';
@@ -82,7 +82,7 @@ const longestWaitMs = 50;
 /** The original has no limit; what is far beyond any use must not fill the memory. */
 const topicsPerSocket = 65_536;
 
-const handlerErrors = statsLayout.fields.findIndex((field) => field.name === 'handler_errors');
+const handlerErrors = statIndex('handler_errors');
 
 let configured: RuntimeOptions = {};
 let current: Runtime | undefined;
@@ -104,7 +104,7 @@ export function activeRuntime(): Runtime | undefined {
   return current;
 }
 
-export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, ResponseHost, SocketHost {
+export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents, ResponseHost, SocketHost {
   readonly handle: Handle<ResponseHost> = handleFor<ResponseHost>(this);
   readonly core: Core;
   readonly options: RuntimeOptions;
@@ -274,10 +274,6 @@ export class Runtime implements HttpEvents, WebSocketEvents, ConnectionEvents, R
   }
 
   // ---------------------------------------------------------------- events of HTTP
-
-  onRequest(): void {
-    throw new Error('requests come as records');
-  }
 
   onRequestRecord(
     slot: number,

@@ -13,6 +13,7 @@ import type { CompressionSettings, WebSocketSettings } from '../../config/resolv
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
+import { requestPath } from '../../core/request-target.ts';
 import type { TlsInfo } from '../../core/tls-info.ts';
 import type { RequestIds } from '../../host/request-ids.ts';
 import { encodeHeaders } from '../http/header-block.ts';
@@ -45,8 +46,6 @@ export interface WebSocketFrontendOptions {
   /** A handshake was refused for its origin. */
   onOriginRefused(): void;
   readonly requestIds?: RequestIds;
-  /** A handshake was answered. */
-  onHandshake?(head: RequestHead, status: number): void;
 }
 
 /** How long a peer may take to answer a close frame. */
@@ -103,7 +102,7 @@ export class WebSocketFrontend implements WebSocketEvents {
 
   /** Answer a handshake if its path has a route. ret: false when it has none; a promise while the handler decides */
   takeHandshake(head: RequestHead, request: Request): boolean | Promise<void> {
-    const found = this.#router.match(pathOf(head));
+    const found = this.#router.match(requestPath(head));
     if (found === undefined) return false;
     const { handler, settings } = found.target;
     const refusal = checkOrigin(head, settings.origins);
@@ -208,7 +207,6 @@ export class WebSocketFrontend implements WebSocketEvents {
     this.#sockets[head.slot] = mayWait ? route : new GatewaySocket(route, head.slot, head.generation, data, extras);
     const offer = route.settings.compression === false ? '' : extensionsOffered(head);
     this.#core.acceptUpgrade(head, headers, route.index, offer);
-    this.#options.onHandshake?.(head, 101);
   }
 
   async #decideLater(
@@ -261,7 +259,6 @@ export class WebSocketFrontend implements WebSocketEvents {
     const { requestIds } = this.#options;
     const isNamed = requestIds === undefined || headers.toLowerCase().includes(`${requestIds.header}:`);
     this.#core.respond(head, status, isNamed ? headers : headers + requestIds.line(head), body);
-    this.#options.onHandshake?.(head, status);
   }
 
   // ---------------------------------------------------------------- handlers
@@ -432,10 +429,4 @@ function refusalHeaders(response: Response): string {
   const headers = new Headers(response.headers);
   for (const name of ['content-length', 'transfer-encoding', 'connection', 'keep-alive', 'date']) headers.delete(name);
   return encodeHeaders(headers).text;
-}
-
-function pathOf(head: RequestHead): string {
-  const target = head.raw.substring(head.hostBytes, head.hostBytes + head.targetBytes);
-  const query = target.indexOf('?');
-  return query < 0 ? target : target.slice(0, query);
 }

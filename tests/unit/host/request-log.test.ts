@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { abortCause } from '../../../ffi/layout.ts';
-import type { HttpCommands, RequestHead } from '../../../src/core/http.ts';
+import type { RequestHead } from '../../../src/core/http.ts';
 import { RequestIds } from '../../../src/host/request-ids.ts';
 import { RequestLog } from '../../../src/host/request-log.ts';
 import { createLog } from '../../../src/log.ts';
@@ -108,28 +108,17 @@ describe('the id in responses', () => {
     expect(core.errors[0]?.context.requestId).toBe(answer.header('x-request-id') ?? '');
   });
 
-  test('what the handler sets stays; without a header, or with all named', async () => {
+  test('what the handler sets stays; without a header none is shown; one that somebody else asks for is', async () => {
     expect((await new FakeCore(fetch, { requestIds }).exchange('/own', { headers: named })).header('x-request-id')).toBe('of the handler');
     expect((await new FakeCore(fetch).exchange('/throws', { headers: named })).header('x-request-id')).toBeNull();
-    expect((await new FakeCore(fetch, { requestIds, namesAll: true }).exchange('/')).header('x-request-id')).toMatch(uuid);
+    const asks = (_: Request, env: unknown) => new Response(requestIds.of((env as { head: RequestHead }).head));
+    const answer = await new FakeCore(asks, { requestIds }).exchange('/');
+    expect(answer.header('x-request-id')).toMatch(uuid);
+    expect(answer.header('x-request-id')).toBe(answer.text());
   });
 });
 
 describe('RequestLog', () => {
-  const nowhere = () => {};
-  const core: HttpCommands = {
-    respond: nowhere,
-    respondBegin: nowhere,
-    respondChunk: () => 0,
-    respondEnd: nowhere,
-    respondAbort: nowhere,
-    bodyAck: nowhere,
-    upgrade: nowhere,
-    remoteAddress: () => undefined,
-    tls: () => undefined,
-    highWater: 65536,
-  };
-
   function setUp() {
     const lines: Record<string, unknown>[] = [];
     const log = createLog({ level: 'info' }, { write: (line) => void lines.push(JSON.parse(line)) });
@@ -140,12 +129,15 @@ describe('RequestLog', () => {
       () => '192.0.2.1',
       () => now,
     );
-    const commands = requestLog.commands(core);
-    const events = requestLog.events({ onRequest: nowhere, onBody: nowhere, onAbort: nowhere, onResponseDrain: nowhere });
+    /** As the core tells of a whole response. */
+    const respond = (head: RequestHead, status: number) => {
+      requestLog.responseBegan(head, status);
+      requestLog.responseEnded(head, true);
+    };
     const pass = (ms: number) => {
       now += ms;
     };
-    return { lines, requestLog, commands, events, pass };
+    return { lines, requestLog, respond, pass };
   }
   const shown = (line: Record<string, unknown> | undefined) => {
     const { time: _time, level: _level, ...rest } = line ?? {};
@@ -153,36 +145,36 @@ describe('RequestLog', () => {
   };
 
   test('a request has one line, without its query', () => {
-    const { lines, commands, events, pass } = setUp();
+    const { lines, requestLog, respond, pass } = setUp();
     const head = headOf('/path?secret=1', [['x-request-id', 'id-1']]);
-    events.onRequest(head);
+    requestLog.requestBegan(head);
     pass(12.34);
-    commands.respond(head, 404, '', null);
+    respond(head, 404);
     expect(lines.map(shown)).toEqual([
       { requestId: 'id-1', method: 'GET', path: '/path', status: 404, ms: 12.3, address: '192.0.2.1', msg: 'GET /path 404' },
     ]);
-    commands.respond(head, 404, '', null);
+    respond(head, 404);
     expect(lines.length).toBe(1);
   });
 
   test('a path is written in ASCII, whatever octets came', () => {
-    const { lines, commands, events } = setUp();
+    const { lines, requestLog, respond } = setUp();
     const head = headOf('/\x9b31m\xc3\xa4%0a\x7f?\x9b');
-    events.onRequest(head);
-    commands.respond(head, 200, '', null);
+    requestLog.requestBegan(head);
+    respond(head, 200);
     expect(lines.map(({ path, msg }) => [path, msg])).toEqual([['/%9B31m%C3%A4%0a%7F', 'GET /%9B31m%C3%A4%0a%7F 200']]);
   });
 
   test('a streamed response has its line at its end, whole or broken off', () => {
-    const { lines, commands, events, pass } = setUp();
-    for (const request of [1, 2]) events.onRequest(headOf('/s', [], { request }));
+    const { lines, requestLog, pass } = setUp();
+    for (const request of [1, 2]) requestLog.requestBegan(headOf('/s', [], { request }));
     const [first, second] = [headOf('/s', [], { request: 1 }), headOf('/s', [], { request: 2 })];
-    commands.respondBegin(first, 200, '', -1);
-    commands.respondBegin(second, 206, '', -1);
+    requestLog.responseBegan(first, 200);
+    requestLog.responseBegan(second, 206);
     expect(lines).toEqual([]);
     pass(5);
-    commands.respondEnd(first);
-    commands.respondAbort(second);
+    requestLog.responseEnded(first, true);
+    requestLog.responseEnded(second, false);
     expect(lines.map(({ status, problem, ms }) => [status, problem, ms])).toEqual([
       [200, undefined, 5],
       [206, 'the response was broken off', 5],
@@ -190,21 +182,21 @@ describe('RequestLog', () => {
   });
 
   test('a client that leaves is told of; what is answered later is not', () => {
-    const { lines, commands, events } = setUp();
+    const { lines, requestLog, respond } = setUp();
     const head = headOf('/', [], { slot: 9 });
-    events.onRequest(head);
-    events.onAbort(9, 1, abortCause.peerGone, 0);
-    commands.respond(head, 200, '', null);
+    requestLog.requestBegan(head);
+    requestLog.requestAborted({ slot: 9, generation: 1, request: 1 }, abortCause.peerGone, 0);
+    respond(head, 200);
     expect(lines.map(({ status, problem, msg }) => [status, problem, msg])).toEqual([[0, 'the client left', 'GET / -']]);
   });
 
   test('what the core has ended is told of with its cause, and with the status that the client was given', () => {
-    const { lines, commands, events } = setUp();
+    const { lines, requestLog } = setUp();
     const end = (cause: number, status: number, begun = 0) => {
       const head = headOf('/', [], { slot: 9 });
-      events.onRequest(head);
-      if (begun > 0) commands.respondBegin(head, begun, '', -1);
-      events.onAbort(9, 1, cause, status);
+      requestLog.requestBegan(head);
+      if (begun > 0) requestLog.responseBegan(head, begun);
+      requestLog.requestAborted({ slot: 9, generation: 1, request: 1 }, cause, status);
     };
     end(abortCause.refused, 408);
     end(abortCause.refused, 413);
@@ -227,36 +219,23 @@ describe('RequestLog', () => {
   });
 
   test('a slot that another connection has now does not confuse it', () => {
-    const { lines, commands, events } = setUp();
-    events.onRequest(headOf('/old', [], { generation: 1 }));
-    events.onRequest(headOf('/new', [], { generation: 2 }));
-    commands.respond(headOf('/old', [], { generation: 1 }), 200, '', null);
-    commands.respond(headOf('/new', [], { generation: 2 }), 201, '', null);
+    const { lines, requestLog, respond } = setUp();
+    requestLog.requestBegan(headOf('/old', [], { generation: 1 }));
+    requestLog.requestBegan(headOf('/new', [], { generation: 2 }));
+    respond(headOf('/old', [], { generation: 1 }), 200);
+    respond(headOf('/new', [], { generation: 2 }), 201);
     expect(lines.map(({ path, status }) => [path, status])).toEqual([['/new', 201]]);
   });
 
   test('a WebSocket has a line when it opens and one when it closes', () => {
-    const { lines, requestLog, events, pass } = setUp();
-    let closed = 0;
-    const sockets = requestLog.sockets({
-      onOpen() {},
-      onMessage() {},
-      onClose() {
-        closed += 1;
-      },
-      onDrain() {},
-      onPing() {},
-      onPong() {},
-      onDropped() {},
-    });
+    const { lines, requestLog, pass } = setUp();
     const head = headOf('/room/1?token=x', [['x-request-id', 'id-2']], { slot: 4, generation: 7 });
-    events.onRequest(head);
-    requestLog.handshake(head, 101);
+    requestLog.requestBegan(head);
+    requestLog.socketOpened(head);
     pass(1500);
-    sockets.onClose(4, 6, 1006, '', 0);
-    sockets.onClose(4, 7, 1000, '', 0);
-    sockets.onClose(4, 7, 1000, '', 0);
-    expect(closed).toBe(3);
+    requestLog.socketClosed(4, 6, 1006);
+    requestLog.socketClosed(4, 7, 1000);
+    requestLog.socketClosed(4, 7, 1000);
     expect(lines.map(({ requestId, status, code, ms, msg }) => ({ requestId, status, code, ms, msg }))).toEqual([
       { requestId: 'id-2', status: 101, code: undefined, ms: 0, msg: 'GET /room/1 101' },
       { requestId: 'id-2', status: undefined, code: 1000, ms: 1500, msg: 'WebSocket /room/1 closed with 1000' },
