@@ -13,7 +13,9 @@
 
 #include "base/limits.h"
 #include "base/slot.h"
+#include "http1/http.h"
 #include "ringway.h"
+#include "ws/ws.h"
 
 /* ------------------------------------------------------------------ what the host needs of the headers */
 /* Lists of macros, which the formatter would indent further with every line. */
@@ -249,7 +251,7 @@ static void print_constants(void) {
 static void print_slot_state(void) {
     /* Where a compiler puts bit fields is its own affair: ask it. */
     struct rw_slot_state state = {.phase = 7};
-    struct rw_slot_state websocket = {.protocol = RW_PROTOCOL_WEBSOCKET};
+    struct rw_slot_state websocket = {.protocol = RW_WS_PROTOCOL};
     struct rw_slot_state left = {.left_by_host = 1};
     uint32_t phase = 0;
     uint32_t is_websocket = 0;
@@ -272,10 +274,11 @@ static void print_slot(void) {
     const char *bytes_key = "";
     entry("bytes", (int64_t)sizeof(struct rw_slot));
     SLOT_FIELDS(PRINT_FIELD, rw_slot)
-    entry("heldBytes", (int64_t)offsetof(struct rw_slot, as.ws.held_bytes));
-    entry("topics", (int64_t)offsetof(struct rw_slot, as.ws.topics));
-    static_assert(offsetof(struct rw_slot, as.http.request) % sizeof(uint32_t) == 0, "the lower half of a word");
-    entry("request", (int64_t)offsetof(struct rw_slot, as.http.request));
+    entry("heldBytes", (int64_t)offsetof(struct rw_slot, own) + offsetof(struct rw_slot_ws, held_bytes));
+    entry("topics", (int64_t)offsetof(struct rw_slot, own) + offsetof(struct rw_slot_ws, topics));
+    static_assert((offsetof(struct rw_slot, own) + offsetof(struct rw_slot_http, request)) % sizeof(uint32_t) == 0,
+                  "the lower half of a word");
+    entry("request", (int64_t)offsetof(struct rw_slot, own) + offsetof(struct rw_slot_http, request));
     end();
     print_slot_state();
 }

@@ -352,7 +352,7 @@ export const slotLayout = {
 export const slotStateMask = {
   phase: 7,
   websocket: 8,
-  leftByHost: 65536,
+  leftByHost: 131072,
 } as const;
 
 /** struct rw_stats: every field is a u64, and named as in C */

@@ -1,6 +1,7 @@
 /* Connections through the whole core, between request and WebSocket: answers that take their time, pausing, what an
  * upgrade looks like on the wire, why a WebSocket has ended, and the questions that the host asks about one. */
 #include "core_fixture.h"
+#include "http1/http.h"
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -186,7 +187,7 @@ static void bodies_may_be_as_long_as_a_double_counts_exactly(void **state) {
     peer_send_text(host, peer, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9007199254740992\r\n\r\nab");
     host_expect(host, RW_EVENT_REQUEST);
     host_expect(host, RW_EVENT_BODY);
-    assert_int_equal(rw_core_slot(host->core, 0)->as.http.body_remaining, (1ull << 53) - 2);
+    assert_int_equal(rw_http_of(rw_core_slot(host->core, 0))->body_remaining, (1ull << 53) - 2);
     peer = peer_connect(host);
     peer_send_text(host, peer, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9007199254740993\r\n\r\nab");
     peer_expect_head(host, peer, 413);

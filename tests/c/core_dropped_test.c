@@ -1,6 +1,7 @@
 /* What becomes of messages that cannot go out at once: held behind one that is being sent in fragments, or dropped and
  * told of with their payload; and why a WebSocket has ended. */
 #include "core_fixture.h"
+#include "ws/ws.h"
 
 #include "ws/dropped.h"
 
@@ -28,7 +29,7 @@ static void messages_wait_for_the_last_fragment_and_follow_in_order(void **state
     host_send(host, &open, 0, "", 0);
     host_send(host, &open, RW_SEND_CONTINUE, "two", 3);
     host_turns(host, 3);
-    assert_int_equal(slot_of(host, &open)->as.ws.held_bytes, 8 + 8 + 100010 + 2);
+    assert_int_equal(rw_ws_of(slot_of(host, &open))->held_bytes, 8 + 8 + 100010 + 2);
     host_publish(host, NULL, "t", 0, "held 3", 6);
     host_send(host, &open, RW_SEND_CONTINUE | RW_SEND_LAST, "", 0);
     host_send(host, &open, RW_SEND_TEXT, "after", 5);
@@ -42,7 +43,7 @@ static void messages_wait_for_the_last_fragment_and_follow_in_order(void **state
     peer_expect_frame(host, peer, FIN_BINARY, "", 0);
     peer_expect_frame(host, peer, FIN_BINARY, "held 3", 6);
     peer_expect_frame(host, peer, FIN_TEXT, "after", 5);
-    assert_int_equal(slot_of(host, &open)->as.ws.held_bytes, 0);
+    assert_int_equal(rw_ws_of(slot_of(host, &open))->held_bytes, 0);
     assert_int_equal(host->core->stats->ws_messages_out, 7);
     free(large);
     host_close(host);
@@ -60,7 +61,7 @@ static void held_messages_count_as_backpressure(void **state) {
     host_publish(host, NULL, "t", 0, payload, 396);
     host_turns(host, 5);
     assert_int_equal(host_expect(host, RW_EVENT_DROPPED)->event.arg0, 3);
-    assert_int_equal(slot_of(host, &open)->as.ws.held_bytes, 800);
+    assert_int_equal(rw_ws_of(slot_of(host, &open))->held_bytes, 800);
     peer_expect_frame(host, peer, 0x02, "a", 1);
     peer_expect_silence(host, peer);
     host_send(host, &open, RW_SEND_CONTINUE | RW_SEND_LAST, "b", 1);

@@ -420,8 +420,8 @@ static void a_close_while_the_batch_is_full_still_hears_the_answer(void **state)
     count += ws_client_frame(bytes + count, FIN_CLOSE, "\x0F\xA0", 2);
     peer_send(host, peer, bytes, count);
     const struct rw_slot *slot = rw_core_slot(host->core, open.slot);
-    while (!(slot->as.ws.flags & RW_WS_MESSAGE_DUE) && host->log_count - host->log_at < MESSAGES) host_turn(host);
-    assert_int_equal(slot->as.ws.message_bytes, 2 * HALF); /* one message waits for room */
+    while (!(rw_ws_of(slot)->flags & RW_WS_MESSAGE_DUE) && host->log_count - host->log_at < MESSAGES) host_turn(host);
+    assert_int_equal(rw_ws_of(slot)->message_bytes, 2 * HALF); /* one message waits for room */
     host_answer(host, &open, (struct rw_command){.type = RW_COMMAND_WS_CLOSE, .arg0 = 4000}, "", 0);
     for (size_t i = host->log_count - host->log_at; i > 0; i--) host_expect(host, RW_EVENT_MESSAGE);
     assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg0, 4000);

@@ -41,7 +41,7 @@ FIXTURE void client_open(struct host *host, struct client *client, uint32_t beha
 }
 
 FIXTURE struct rw_slot_ws *ws_of(struct host *host, const struct client *client) {
-    return &rw_core_slot(host->core, client->open.slot)->as.ws;
+    return rw_ws_of(rw_core_slot(host->core, client->open.slot));
 }
 
 FIXTURE void client_send(struct host *host, struct client *client, uint8_t first, const uint8_t *text, size_t bytes) {

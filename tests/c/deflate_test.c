@@ -276,13 +276,13 @@ static struct bench open_bench(uint32_t deflate, const char *offer) {
     bench.slot = aligned_alloc(RW_CACHE_LINE_BYTES, sizeof *bench.slot);
     assert_non_null(bench.slot);
     memset(bench.slot, 0, sizeof *bench.slot);
-    bench.slot->state.protocol = RW_PROTOCOL_WEBSOCKET;
+    bench.slot->state.protocol = RW_WS_PROTOCOL;
     struct rw_deflate_terms terms;
     uint8_t header[RW_DEFLATE_HEADER_BYTES_MAX];
     uint8_t *end = rw_deflate_answer(bench.core, 0, (const uint8_t *)offer, strlen(offer), &terms, header);
     assert_true(end > header && end <= header + sizeof header);
     rw_deflate_keep(bench.slot, &terms);
-    assert_null(bench.slot->as.ws.deflate);
+    assert_null(rw_ws_of(bench.slot)->deflate);
     return bench;
 }
 
@@ -356,7 +356,7 @@ static void a_shared_inflater_remembers_nothing(void **state) {
     expect_inflated(&bench, one_block, sizeof one_block, "Hello", 5);
     expect_refused(&bench, taken_over, sizeof taken_over, RW_INFLATE_CORRUPT);
     expect_inflated(&bench, one_block, sizeof one_block, "Hello", 5);
-    assert_null(bench.slot->as.ws.deflate);
+    assert_null(rw_ws_of(bench.slot)->deflate);
     close_bench(&bench);
 }
 
@@ -402,7 +402,7 @@ static void messages_of_a_peer_come_out_as_they_went_in(void **state) {
             size_t bytes = zlib_peer_deflate(&peer, text, lengths[i]);
             expect_inflated(&bench, peer.out, bytes, text, lengths[i]);
         }
-        assert_int_equal(bench.slot->as.ws.deflate != NULL, window != 0);
+        assert_int_equal(rw_ws_of(bench.slot)->deflate != NULL, window != 0);
         zlib_peer_end(&peer);
         close_bench(&bench);
     }
@@ -501,7 +501,7 @@ static void messages_on_their_own_decode_in_every_window(void **state) {
         }
         zlib_peer_end(&peer);
     }
-    assert_null(bench.slot->as.ws.deflate);
+    assert_null(rw_ws_of(bench.slot)->deflate);
     close_bench(&bench);
     free(text);
 }
@@ -586,7 +586,7 @@ static void own_messages_and_those_on_their_own_mix_for_one_inflater(void **stat
                 expect_own(&bench, &peer, text, bytes);
             } else {
                 expect_alone(&bench, &peer, window, text, bytes);
-                bench.slot->as.ws.deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
+                rw_ws_of(bench.slot)->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
             }
         }
         zlib_peer_end(&peer);

@@ -50,7 +50,7 @@ static void a_slot_is_aligned_and_zero_but_for_descriptor_and_generation(void **
         slot->fd = 7;
         slot->host_word = UINT64_MAX;
         slot->deadline_ms = 5;
-        memset(slot->as.bytes, 0xff, sizeof slot->as.bytes);
+        memset(slot->own, 0xff, sizeof slot->own);
         rw_slot_pool_release(&pool, slot);
         slot = rw_slot_pool_acquire(&pool);
         assert_int_equal(rw_slot_pool_index(&pool, slot), i);

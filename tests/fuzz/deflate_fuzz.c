@@ -62,7 +62,7 @@ static struct rw_slot *open_slot(struct rw_core *core, struct input *input) {
     struct rw_slot *slot = aligned_alloc(RW_CACHE_LINE_BYTES, sizeof *slot);
     CHECK(slot != NULL);
     memset(slot, 0, sizeof *slot);
-    slot->state.protocol = RW_PROTOCOL_WEBSOCKET;
+    slot->state.protocol = RW_WS_PROTOCOL;
     struct rw_deflate_terms terms;
     uint8_t header[RW_DEFLATE_HEADER_BYTES_MAX];
     CHECK(rw_deflate_answer(core, 0, (const uint8_t *)offer, sizeof offer - 1, &terms, header) > header);
@@ -134,14 +134,14 @@ static void check_round_trip(struct rw_core *core, struct rw_slot *slot, struct 
     uint8_t how = take(input);
     size_t count = take_length(input, how & 8 ? 64 : 4);
     uint8_t *text = take_bytes(input, count);
-    if (how & 1 && slot->as.ws.deflate_flags & RW_WS_DEFLATE_TAKEOVER) {
+    if (how & 1 && rw_ws_of(slot)->deflate_flags & RW_WS_DEFLATE_TAKEOVER) {
         check_own(core, slot, text, count, count * (how >> 4) / 16, how & 2);
     } else if (count) {
         rw_buffer out;
         int64_t written =
-            rw_deflate_alone(core, rw_deflate_window(slot->as.ws.deflate_window, count), text, count, &out);
+            rw_deflate_alone(core, rw_deflate_window(rw_ws_of(slot)->deflate_window, count), text, count, &out);
         CHECK(written > 0);
-        slot->as.ws.deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
+        rw_ws_of(slot)->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
         check_comes_back(core, slot, rw_buffers_data(core->buffers, out), (size_t)written, text, count);
         rw_buffers_release(core->buffers, out);
     }

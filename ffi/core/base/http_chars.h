@@ -20,7 +20,7 @@ enum rw_http_char {
     RW_CHAR_TEXT = 1u << 3, /* HTAB, SP, VCHAR, obs-text: a field value (RFC 9110 §5.5) */
 };
 
-extern const uint8_t rw_http_char_classes[256]; /* http_parser.c */
+extern const uint8_t rw_http_char_classes[256];
 
 static inline int rw_http_char_is(uint8_t byte, enum rw_http_char class) {
     return (rw_http_char_classes[byte] & (unsigned)class) != 0;

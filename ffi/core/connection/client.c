@@ -5,11 +5,9 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 
 #include "base/rate.h"
-#include "connection/forwarded.h"
 
 /* A token of the upgrade bucket is a millionth of an upgrade, so that upgrades per kilosecond are tokens per
  * millisecond. */
@@ -120,42 +118,10 @@ int rw_client_on_proxy_header(struct rw_core *core, struct rw_slot *slot, const 
 
 /* ------------------------------------------------------------------ requests */
 
-static int is_named(const uint8_t *bytes, struct rw_span name, const char *wanted) {
-    return name.bytes == strlen(wanted) && strncasecmp((const char *)bytes + name.offset, wanted, name.bytes) == 0;
-}
-
-static void find_client(struct rw_core *core, struct rw_slot_http *http, const uint8_t *bytes) {
-    uint32_t header = core->proxy_header;
-    http->forwarded_bytes = 0;
-    const char *wanted = header == RW_PROXY_HEADER_FORWARDED ? "forwarded" : "x-forwarded-for";
-    /* Several lines are one list (RFC 9110 §5.3), which is read from its end. */
-    for (uint32_t i = core->head.header_count; i > 0; i--) {
-        const struct rw_http_header *line = &core->head.headers[i - 1];
-        if (!is_named(bytes, line->name, wanted)) continue;
-        for (int32_t left = line->value.bytes; left >= 0;) {
-            struct rw_forwarded_hop hop;
-            left = rw_forwarded_last(header, bytes + line->value.offset, (size_t)left, &hop);
-            if (hop.address_bytes == 0) return; /* whom this hop heard from is not told: it is the last that is known */
-            uint8_t ip[16];
-            rw_ip_widen(ip, hop.address, hop.address_bytes);
-            memcpy(http->forwarded_address, hop.address, sizeof http->forwarded_address);
-            http->forwarded_bytes = hop.address_bytes;
-            if (!rw_trusted_has(&core->trusted, ip)) return;
-        }
-    }
-}
-
-uint32_t rw_client_on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
-    if (core->proxy_header == RW_PROXY_HEADER_NONE || !slot->state.peer_trusted) return 0;
-    find_client(core, &slot->as.http, bytes);
-    return core->proxy_header == RW_PROXY_HEADER_FORWARDED ? RW_REQUEST_FORWARDED : RW_REQUEST_X_FORWARDED;
-}
-
-static int count_upgrade(struct rw_core *core, struct rw_slot *slot) {
-    const struct rw_slot_http *http = &slot->as.http;
-    if (core->ip_limit.most == 0 || slot->address_key || http->forwarded_bytes == 0) return 1;
+static int count_told(struct rw_core *core, struct rw_slot *slot, const uint8_t *told, uint32_t bytes) {
+    if (core->ip_limit.most == 0 || slot->address_key || bytes == 0) return 1;
     uint8_t ip[16];
-    rw_ip_widen(ip, http->forwarded_address, http->forwarded_bytes);
+    rw_ip_widen(ip, told, bytes);
     return rw_trusted_has(&core->trusted, ip) || count(core, slot, ip);
 }
 
@@ -169,7 +135,7 @@ void rw_client_limit_upgrades(struct rw_upgrade_rate *rate, uint32_t per_kilosec
     rate->tokens = upgrade_capacity(rate);
 }
 
-uint32_t rw_client_refuses_upgrade(struct rw_core *core, struct rw_slot *slot) {
+uint32_t rw_client_refuses_upgrade(struct rw_core *core, struct rw_slot *slot, const uint8_t *told, uint32_t bytes) {
     struct rw_upgrade_rate *rate = &core->upgrade_rate;
     if (rate->per_kilosecond) {
         rate->tokens = rw_rate_refill(rate->tokens, rate->per_kilosecond, upgrade_capacity(rate),
@@ -180,18 +146,17 @@ uint32_t rw_client_refuses_upgrade(struct rw_core *core, struct rw_slot *slot) {
             return 503;
         }
     }
-    return count_upgrade(core, slot) ? 0 : 429;
+    return count_told(core, slot, told, bytes) ? 0 : 429;
 }
 
 void rw_client_on_upgrade_asked(struct rw_core *core) {
     if (core->upgrade_rate.per_kilosecond) core->upgrade_rate.tokens -= UPGRADE_TOKENS;
 }
 
-void rw_client_on_upgraded(struct rw_slot *slot) {
-    const struct rw_slot_http *http = &slot->as.http;
-    if (http->forwarded_bytes == 0) return;
-    memcpy(slot->proxied_address, http->forwarded_address, sizeof slot->proxied_address);
-    slot->proxied_bytes = http->forwarded_bytes;
+void rw_client_is_told(struct rw_slot *slot, const uint8_t *told, uint32_t bytes) {
+    if (bytes == 0) return;
+    memcpy(slot->proxied_address, told, bytes);
+    slot->proxied_bytes = (uint8_t)bytes;
     slot->proxied_port = 0;
 }
 
@@ -226,10 +191,9 @@ int32_t rw_core_peer(const struct rw_core *core, uint32_t slot_index, uint32_t g
     *port = 0;
     if (!slot || slot->fd < 0) return RW_ERR_STALE;
     if (proxied) {
-        if (slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.forwarded_bytes) {
-            memcpy(out, slot->as.http.forwarded_address, slot->as.http.forwarded_bytes);
-            return slot->as.http.forwarded_bytes;
-        }
+        const struct rw_protocol *protocol = rw_protocol_of(core, slot);
+        uint32_t told = protocol->client_address ? protocol->client_address(slot, out) : 0;
+        if (told) return (int32_t)told;
         *port = slot->proxied_port;
         memcpy(out, slot->proxied_address, slot->proxied_bytes);
         return slot->proxied_bytes;

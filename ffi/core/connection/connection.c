@@ -1,4 +1,4 @@
-/* Connections, see connection.h. */
+/* Connections: receiving, beginning and ending, see connection.h. */
 #include "connection/connection.h"
 
 #include <errno.h>
@@ -12,8 +12,6 @@
 #include "connection/tls.h"
 #include "connection/unfinished.h"
 #include "connection/work.h"
-#include "http1/http.h"
-#include "ws/ws.h"
 
 /* ------------------------------------------------------------------ lists */
 
@@ -38,9 +36,13 @@ void rw_connection_mark_ready(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static void mark_ending(struct rw_core *core, struct rw_slot *slot) {
-    if (slot->state.doomed) return;
-    slot->state.doomed = 1;
+    if (slot->state.ending) return;
+    slot->state.ending = 1;
     list_add(core, &core->ending, slot);
+}
+
+static void note_end(struct rw_core *core, struct rw_slot *slot, enum rw_end_cause cause) {
+    rw_protocol_of(core, slot)->note_end(slot, cause);
 }
 
 /* ------------------------------------------------------------------ receive */
@@ -90,21 +92,16 @@ static int may_keep(const struct rw_core *core, const struct rw_slot *slot, size
     size_t before = slot->input ? rw_buffers_capacity(core->buffers, slot->input) : 0;
     size_t after = rw_buffers_capacity_for(wanted);
     if (after <= before || rw_unfinished_admits(core, before, after - before)) return 1;
-    return slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.phase >= RW_HTTP_BODY &&
-           needed <= BEHIND_REQUEST_BYTES;
+    return needed <= BEHIND_REQUEST_BYTES && rw_protocol_of(core, slot)->owes_answer(slot);
 }
 
 /* Input that must be kept would go past the budget. */
 static void refuse_input(struct rw_core *core, struct rw_slot *slot) {
-    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
-        rw_ws_fail(core, slot, RW_CLOSE_UNFINISHED);
-        return;
-    }
-    RW_COUNT(core, refused_unfinished, 1);
     if (slot->preface != RW_PREFACE_NONE || (slot->tls && rw_tls_is_shaking_hands(slot->tls))) {
+        RW_COUNT(core, refused_unfinished, 1);
         rw_connection_terminate(core, slot);
     } else {
-        rw_http_refuse(core, slot, 503);
+        rw_protocol_of(core, slot)->refuse_input(core, slot);
     }
 }
 
@@ -112,7 +109,7 @@ int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const ui
     if (len == 0) return RW_OK;
     size_t needed = (size_t)slot->input_bytes + len;
     if (needed > UINT32_MAX / 2) {
-        rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
+        note_end(core, slot, RW_END_NO_MEMORY);
         rw_connection_terminate(core, slot);
         return -ENOMEM;
     }
@@ -125,7 +122,7 @@ int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const ui
         }
         rw_buffer grown = rw_buffers_acquire(core->buffers, wanted);
         if (!grown) {
-            rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
+            note_end(core, slot, RW_END_NO_MEMORY);
             rw_connection_terminate(core, slot);
             return -ENOMEM;
         }
@@ -164,11 +161,7 @@ static void serve_input(struct rw_core *core, struct rw_slot *slot) {
         rw_tls_serve(core, slot); /* and what is kept is ciphertext */
         return;
     }
-    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
-        rw_ws_serve(core, slot);
-    } else {
-        rw_http_serve(core, slot);
-    }
+    rw_protocol_of(core, slot)->serve(core, slot);
 }
 
 void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
@@ -185,12 +178,7 @@ void rw_connection_on_plain(struct rw_core *core, struct rw_slot *slot, uint8_t 
         if (rw_connection_stash(core, slot, bytes, len) == RW_OK) serve_input(core, slot);
         return;
     }
-    size_t consumed = slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_input(core, slot, bytes, len)
-                                                                    : rw_http_input(core, slot, bytes, len);
-    if (slot->state.phase != RW_PHASE_OPEN) return;
-    assert(consumed <= len);
-    if (rw_connection_stash(core, slot, bytes + consumed, len - consumed) != RW_OK) return;
-    if (slot->state.protocol == RW_PROTOCOL_HTTP) rw_http_update_pause(core, slot);
+    rw_protocol_of(core, slot)->input(core, slot, bytes, len);
 }
 
 static void on_bytes(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
@@ -288,7 +276,7 @@ void rw_connection_on_recv(struct rw_core *core, const struct rw_completion *com
         }
     } else if (result != -ECANCELED && result != -EINTR && result != -EAGAIN) {
         slot->state.peer_closed = 1;
-        rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
+        note_end(core, slot, RW_END_PEER_GONE);
         rw_connection_terminate(core, slot);
     }
     if (completion->flags & RW_COMPLETION_BUFFER) give_back(core, completion->buffer_id);
@@ -313,18 +301,10 @@ void rw_connection_feed_starved(struct rw_core *core) {
 
 static int32_t lists_reserve(struct rw_core *core) {
     /* A slot is on each list once at most; twice that, because serving a list may put slots on its end again. */
+    uint32_t most = 2 * (core->pool.carved + 1);
     struct rw_slot_list *lists[] = {&core->dirty, &core->ready, &core->starved, &core->ending};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
-        while (lists[i]->capacity < 2 * (core->pool.carved + 1)) {
-            uint32_t count = lists[i]->count;
-            uint32_t capacity = lists[i]->capacity;
-            lists[i]->count = capacity;
-            if (rw_slot_list_push(lists[i], 0) < 0) {
-                lists[i]->count = count;
-                return -ENOMEM;
-            }
-            lists[i]->count = count;
-        }
+        if (rw_slot_list_reserve(lists[i], most) < 0) return -ENOMEM;
     }
     return RW_OK;
 }
@@ -371,14 +351,13 @@ void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
     }
     core->listeners[listener].connections++;
     slot->state.phase = RW_PHASE_OPEN;
-    slot->state.protocol = RW_PROTOCOL_HTTP;
+    slot->state.protocol = 0;
     slot->opened_ms = core->now_ms;
     slot->last_input_ms = core->now_ms;
     slot->last_output_ms = core->now_ms;
     RW_COUNT(core, accepts, 1);
-    RW_GAUGE(core, connections_http, core->stats->connections_http + 1);
     tell_connect(core, slot);
-    rw_http_open(core, slot);
+    rw_protocol_of(core, slot)->open(core, slot);
     recv_arm(core, slot);
 }
 
@@ -393,13 +372,12 @@ void rw_connection_finish(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static int host_told(struct rw_core *core, struct rw_slot *slot) {
-    return slot->state.protocol == RW_PROTOCOL_WEBSOCKET ? rw_ws_tell_closed(core, slot)
-                                                         : rw_http_tell_closed(core, slot);
+    return rw_protocol_of(core, slot)->tell_closed(core, slot);
 }
 
 void rw_connection_fail(struct rw_core *core, struct rw_slot *slot) {
     if (slot->state.phase != RW_PHASE_OPEN) return;
-    rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
+    note_end(core, slot, RW_END_PEER_GONE);
     (void)host_told(core, slot); /* at once, if the batch has room, and else when the slot ends */
     if (slot->tls) rw_tls_forget_plain(slot->tls);
     rw_outbox_clear(&core->outbox, slot);
@@ -433,13 +411,7 @@ static void release(struct rw_core *core, struct rw_slot *slot) {
     rw_ring_close(core->ring, slot->fd);
     slot->fd = -1;
     rw_client_release(core, slot);
-    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
-        rw_ws_release(core, slot);
-        RW_GAUGE(core, connections_websocket, core->stats->connections_websocket - 1);
-    } else {
-        rw_http_let_go(core, slot);
-        RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
-    }
+    rw_protocol_of(core, slot)->release(core, slot);
     if (rw_listener_is_of(core, slot)) core->listeners[slot->listener].connections--;
     RW_COUNT(core, closes, 1);
     rw_timer_wheel_cancel(&core->wheel, rw_core_index(core, slot));
@@ -457,7 +429,7 @@ void rw_connection_finish_ending(struct rw_core *core) {
         int quiet = !slot->state.recv_armed && !slot->state.send_inflight && !slot->state.dirty && !slot->state.ready &&
                     !slot->state.recv_starved;
         if (host_told(core, slot) && disconnect_told(core, slot) && quiet) {
-            slot->state.doomed = 0;
+            slot->state.ending = 0;
             release(core, slot);
         } else {
             core->ending.items[kept++] = index;
@@ -479,13 +451,8 @@ void rw_connection_serve_ready(struct rw_core *core, uint32_t count) {
         slot->state.ready = 0;
         if (slot->state.phase != RW_PHASE_OPEN) continue;
         serve_input(core, slot);
-        if (slot->state.phase == RW_PHASE_OPEN && slot->state.peer_closed && !slot->state.ready) {
-            if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
-                rw_ws_on_peer_closed(core, slot);
-            } else {
-                rw_http_on_peer_closed(core, slot);
-            }
-        }
+        if (slot->state.phase == RW_PHASE_OPEN && slot->state.peer_closed && !slot->state.ready)
+            rw_protocol_of(core, slot)->peer_closed(core, slot);
         if (slot->state.phase == RW_PHASE_OPEN) rw_connection_update_receive(core, slot);
     }
     /* What was put on the list in this turn lies behind `count`; it and the rest wait for the next. */
@@ -544,7 +511,7 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
             }
             if (rw_connection_spares(core, slot, slot->deadline_ms, POLLOUT)) return;
             RW_COUNT(core, timeouts_write, 1);
-            rw_http_note_cause(slot, RW_ABORT_WRITE_TIMEOUT);
+            note_end(core, slot, RW_END_WRITE_TIMEOUT);
             rw_connection_reset(core, slot);
             return;
         case RW_PHASE_LINGERING: rw_connection_on_linger_timer(core, slot); return;
@@ -554,8 +521,7 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
         uint32_t due = slot->last_output_ms + core->limits.write_timeout_ms;
         if (!rw_before(core->now_ms, due) && !rw_connection_spares(core, slot, due, POLLOUT)) {
             RW_COUNT(core, timeouts_write, 1);
-            rw_http_note_cause(slot, RW_ABORT_WRITE_TIMEOUT);
-            rw_ws_note_cause(slot, RW_CLOSE_WRITE_TIMEOUT);
+            note_end(core, slot, RW_END_WRITE_TIMEOUT);
             rw_connection_reset(core, slot);
             return;
         }
@@ -563,9 +529,7 @@ void rw_connection_on_timer(struct rw_core *core, uint32_t index) {
     }
     if (slot->tls && rw_tls_is_shaking_hands(slot->tls)) {
         on_handshake_timer(core, slot);
-    } else if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
-        rw_ws_on_timer(core, slot);
     } else {
-        rw_http_on_timer(core, slot);
+        rw_protocol_of(core, slot)->timer(core, slot);
     }
 }

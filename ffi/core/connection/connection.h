@@ -1,6 +1,6 @@
 /* A connection from accept to the return of its slot, whatever it speaks.
  *
- * Role: completion ↔ protocol. Up: http, ws (what the bytes mean). Down: ring, slot_pool, outbox, timer_wheel.
+ * Role: completion ↔ protocol. Up: protocol.h (what the bytes mean). Down: ring, slot_pool, outbox, timer_wheel.
  *
  *   OPEN ──finish──> FINISHING ──all sent──> LINGERING ──peer closed──> CLOSING ──quiet and told──> slot free
  *     └────────────────────── terminate ─────────────────────────────────^
@@ -13,7 +13,7 @@
 #ifndef RW_CONNECTION_H
 #define RW_CONNECTION_H
 
-#include "connection/core.h"
+#include "connection/protocol.h"
 
 /* ------------------------------------------------------------------ from the turn */
 
@@ -41,6 +41,9 @@ void rw_connection_feed_starved(struct rw_core *core);
 void rw_connection_mark_dirty(struct rw_core *core, struct rw_slot *slot);
 /* Input or a notice waits: rw_connection_serve_ready will call the protocol. */
 void rw_connection_mark_ready(struct rw_core *core, struct rw_slot *slot);
+/* Hand the sends under way to the kernel and see what has become of them, once for each batch of commands: before a
+ * connection is judged by what it has not taken. What else is reaped waits for the turn. */
+void rw_connection_settle_sends(struct rw_core *core);
 /* Send at once, outside the ring, as much as the kernel takes: gives a burst of sends within one tick the room of the
  * socket buffer before it counts as backpressure. Does nothing while a send is in flight. */
 void rw_connection_flush_now(struct rw_core *core, struct rw_slot *slot);

@@ -8,8 +8,6 @@
 
 #include "connection/connection.h"
 #include "connection/tls.h"
-#include "http1/http.h"
-#include "ws/ws.h"
 
 #define SEND_RETRY_MS RW_TIMER_TICK_MS
 #define FLUSH_HOLD_BYTES 65536u /* a held-back pipeline is sent all the same past this */
@@ -51,17 +49,10 @@ static void after_sent(struct rw_core *core, struct rw_slot *slot, uint32_t byte
     uint32_t done = slot->tls ? rw_tls_sent(core, slot->tls, bytes) : bytes;
     if (done) rw_outbox_consume(&core->outbox, slot, done);
     slot->last_output_ms = core->now_ms;
-    if (slot->state.answers_wait) rw_ws_on_answers_read(core, slot);
     RW_COUNT(core, bytes_out, bytes);
-    /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers
-     * to pings. */
-    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET && slot->as.ws.control_bytes > slot->out_bytes)
-        slot->as.ws.control_bytes = slot->out_bytes;
-    if (!slot->state.counted) return;
-    /* It has read, and whoever reads what waits for it is not silent: a ping waits behind that, and so does its
-     * answer. */
-    if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) slot->last_input_ms = core->now_ms;
-    rw_connection_note_backpressure(core, slot);
+    const struct rw_protocol *protocol = rw_protocol_of(core, slot);
+    if (protocol->sent) protocol->sent(core, slot);
+    if (slot->state.counted) rw_connection_note_backpressure(core, slot);
 }
 
 static void send_queued(struct rw_core *core, struct rw_slot *slot) {
@@ -168,13 +159,7 @@ void rw_connection_reset(struct rw_core *core, struct rw_slot *slot) {
 /* All is sent: what waited for that happens now. */
 static void on_drained(struct rw_core *core, struct rw_slot *slot) {
     switch ((enum rw_phase)slot->state.phase) {
-        case RW_PHASE_OPEN:
-            if (slot->state.protocol == RW_PROTOCOL_WEBSOCKET) {
-                rw_ws_on_drained(core, slot);
-            } else {
-                rw_http_on_drained(core, slot);
-            }
-            break;
+        case RW_PHASE_OPEN: rw_protocol_of(core, slot)->drained(core, slot); break;
         case RW_PHASE_FINISHING:
             if (slot->tls && rw_tls_end(core, slot)) {
                 send_queued(core, slot);
@@ -211,7 +196,7 @@ void rw_connection_on_send(struct rw_core *core, const struct rw_completion *com
     int32_t result = completion->result;
     if (result < 0 && result != -EAGAIN && result != -EINTR) {
         /* -ECANCELED only follows terminate, which has set CLOSING. */
-        rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE);
+        rw_protocol_of(core, slot)->note_end(slot, RW_END_PEER_GONE);
         if (slot->state.phase != RW_PHASE_CLOSING) rw_connection_terminate(core, slot);
         return;
     }
@@ -234,6 +219,24 @@ void rw_connection_on_send(struct rw_core *core, const struct rw_completion *com
         rw_connection_mark_dirty(core, slot);
     } else {
         on_drained(core, slot);
+    }
+}
+
+void rw_connection_settle_sends(struct rw_core *core) {
+    if (core->sends_settled) return;
+    core->sends_settled = 1;
+    (void)rw_ring_submit(core->ring, 0);
+    if (core->completion_next == core->completion_count) {
+        core->completion_next = 0;
+        core->completion_count = rw_ring_reap(core->ring, core->completions, RW_COMPLETIONS_PER_REAP);
+    }
+    for (uint32_t i = core->completion_next; i < core->completion_count; i++) {
+        struct rw_completion *completion = &core->completions[i];
+        /* What ends a connection is for the turn: whoever asks may be in the middle of a list that it is on. */
+        if (rw_user_data_op(completion->user_data) != RW_OP_SEND || completion->result < 0) continue;
+        if (rw_core_slot(core, rw_user_data_index(completion->user_data))->state.phase != RW_PHASE_OPEN) continue;
+        rw_connection_on_send(core, completion);
+        completion->user_data = rw_user_data(RW_OP_NONE, 0, 0);
     }
 }
 
@@ -290,8 +293,8 @@ void rw_connection_flush_dirty(struct rw_core *core) {
     for (uint32_t i = 0; i < core->dirty.count; i++) {
         uint32_t index = core->dirty.items[i];
         struct rw_slot *slot = rw_core_slot(core, index);
-        int pipelined = slot->state.ready && slot->state.protocol == RW_PROTOCOL_HTTP &&
-                        slot->state.phase == RW_PHASE_OPEN && slot->input_bytes;
+        int pipelined = slot->state.ready && slot->state.phase == RW_PHASE_OPEN && slot->input_bytes &&
+                        rw_protocol_of(core, slot)->gathers_output;
         /* A busy worker comes to the next request later than this client should get its answer. */
         if (pipelined && !core->busy && !slot->state.peer_closed && slot->out_bytes < FLUSH_HOLD_BYTES) {
             core->dirty.items[kept++] = index;

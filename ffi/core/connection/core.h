@@ -1,7 +1,7 @@
 /* The core of one worker: everything it owns, in one struct that is passed to every module above the ring.
  *
- * Role: shared state of connection, http, ws, publish and the two batches; the turn (core.c) drives them.
- * Data flows one way: completion → connection → http | ws → event batch → host → command batch → connection → ring.
+ * Role: shared state of connections, protocols and the two batches; the turn (core.c) drives them.
+ * Data flows one way: completion → connection → protocol → event batch → host → command batch → connection → ring.
  *
  * Lists of slots. A slot is on each at most once; a bit in its state says so.
  *   dirty    output waits for a send                      → flushed once a turn
@@ -19,6 +19,7 @@
 #include "base/limits.h"
 #include "base/outbox.h"
 #include "base/slot.h"
+#include "base/slot_list.h"
 #include "base/slot_pool.h"
 #include "base/timer_wheel.h"
 #include "connection/ip_limit.h"
@@ -29,13 +30,6 @@
 #include "topics/topics.h"
 
 #define RW_COMPLETIONS_PER_REAP 1024u
-
-/* A growing list of slot indexes; bounded by the number of slots, because a slot is on it once. */
-struct rw_slot_list {
-    uint32_t *items;
-    uint32_t count;
-    uint32_t capacity;
-};
 
 struct rw_listener {
     int32_t fd;
@@ -72,7 +66,9 @@ struct rw_work {
 };
 
 struct rw_core_limits {
-    struct rw_http_limits head;
+    uint32_t max_head_bytes;
+    uint32_t max_target_bytes;
+    uint32_t max_header_count;
     uint64_t max_body_bytes;
     uint32_t head_timeout_ms;
     uint32_t body_timeout_ms;
@@ -106,8 +102,12 @@ struct rw_upgrade_rate {
     int64_t tokens; /* see client.c */
 };
 
+#define RW_PROTOCOLS_MAX 4u /* slot.state.protocol has two bits */
+
 struct rw_core {
     struct rw_ring *ring;
+    const struct rw_protocol *protocols[RW_PROTOCOLS_MAX]; /* [0]: what a connection begins with, see protocol.h */
+    struct rw_http_shared *http;                           /* of all connections, see http1/http.h */
     struct rw_slot_pool pool;
     struct rw_buffers *buffers;
     struct rw_outbox outbox;
@@ -142,7 +142,7 @@ struct rw_core {
     struct rw_ip_limit ip_limit;
     uint32_t accept_retry_ms; /* 0, or when to arm listeners again that ran out of descriptors */
     uint32_t completion_next, completion_count;
-    uint32_t sends_settled; /* by rw_core_settle_sends, for the present commands */
+    uint32_t sends_settled; /* by rw_connection_settle_sends, for the present commands */
     uint32_t interrupted;   /* the latest turn's wait was ended by the host's descriptor */
     uint32_t gauges_due;    /* turns until the gauges are written again */
     uint64_t kept_bytes;    /* in slot.input of all connections */
@@ -164,7 +164,6 @@ struct rw_core {
     struct rw_dropped *dropped; /* see dropped.h; NULL: not needed yet */
     struct rw_listener listeners[RW_LISTENERS_MAX];
     struct rw_behavior behaviors[RW_BEHAVIORS_MAX];
-    struct rw_http_head head; /* scratch of http.c */
     struct rw_completion completions[RW_COMPLETIONS_PER_REAP];
 };
 
@@ -196,12 +195,5 @@ static inline uint64_t rw_user_data(enum rw_op op, uint32_t generation, uint32_t
 static inline enum rw_op rw_user_data_op(uint64_t user_data) { return (enum rw_op)(user_data >> 56); }
 static inline uint32_t rw_user_data_generation(uint64_t user_data) { return (uint32_t)(user_data >> 32) & 0xFFFFFFu; }
 static inline uint32_t rw_user_data_index(uint64_t user_data) { return (uint32_t)user_data; }
-
-/* Hand the sends under way to the kernel and see what has become of them, once for each batch of commands: before a
- * connection is judged by what it has not taken. What else is reaped waits for the turn. */
-void rw_core_settle_sends(struct rw_core *core);
-
-/* ret: 0, or -ENOMEM */
-int32_t rw_slot_list_push(struct rw_slot_list *list, uint32_t index);
 
 #endif

@@ -1,9 +1,11 @@
 /* HTTP/1.1, receiving side, see http.h. */
 #include "http1/http.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -11,6 +13,7 @@
 #include "connection/client.h"
 #include "connection/connection.h"
 #include "connection/event_batch.h"
+#include "connection/forwarded.h"
 #include "connection/listener.h"
 #include "connection/tls.h"
 #include "connection/unfinished.h"
@@ -37,7 +40,7 @@
 /* ------------------------------------------------------------------ between requests */
 
 static void begin_request(struct rw_slot *slot, uint32_t keep_flags) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     /* What a header has told of the client holds until the next head: the host may ask while it writes its log. */
     struct rw_slot_http kept = {
         .request = http->request, .forwarded_bytes = http->forwarded_bytes, .flags = keep_flags};
@@ -47,7 +50,7 @@ static void begin_request(struct rw_slot *slot, uint32_t keep_flags) {
 
 /* A part of the body is awaited from now on, and what has come counts as progress. */
 static void await_body(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     http->body_mark = http->body_received;
     http->body_slow = 0;
     slot->last_input_ms = core->now_ms; /* its silence begins now */
@@ -66,7 +69,7 @@ static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 /* When the clock has something to say: at the deadline, or sooner when a drain lets connections be idle for less
  * time. */
 static uint32_t due_ms(const struct rw_core *core, const struct rw_slot *slot) {
-    const struct rw_slot_http *http = &slot->as.http;
+    const struct rw_slot_http *http = rw_http_of(slot);
     int first = (http->flags & RW_X_FIRST) != 0;
     if (http->phase == RW_HTTP_BODY) return body_due_ms(core, slot);
     if (!core->drain.active || http->phase != RW_HTTP_IDLE || (first && !core->drain.idle_ms)) return slot->deadline_ms;
@@ -79,15 +82,16 @@ static uint32_t due_ms(const struct rw_core *core, const struct rw_slot *slot) {
     return rw_before(due, slot->deadline_ms) ? due : slot->deadline_ms;
 }
 
-void rw_http_open(struct rw_core *core, struct rw_slot *slot) {
+static void open(struct rw_core *core, struct rw_slot *slot) {
+    RW_GAUGE(core, connections_http, core->stats->connections_http + 1);
     begin_request(slot, RW_X_FIRST);
     slot->deadline_ms = core->now_ms + core->limits.head_timeout_ms;
     rw_connection_arm_timer(core, slot, due_ms(core, slot));
 }
 
 void rw_http_let_go(struct rw_core *core, struct rw_slot *slot) {
-    rw_unfinished_remove(core, slot->as.http.body_held);
-    slot->as.http.body_held = 0;
+    rw_unfinished_remove(core, rw_http_of(slot)->body_held);
+    rw_http_of(slot)->body_held = 0;
 }
 
 static void next_request(struct rw_core *core, struct rw_slot *slot) {
@@ -105,7 +109,7 @@ static void next_request(struct rw_core *core, struct rw_slot *slot) {
 }
 
 void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     http->flags |= RW_X_COMPLETE;
     rw_http_let_go(core, slot);
     /* A refused handshake is no connection of its client's, however long this one lingers. */
@@ -126,7 +130,7 @@ void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
 }
 
 int rw_http_body_waits(const struct rw_core *core, const struct rw_slot *slot) {
-    const struct rw_slot_http *http = &slot->as.http;
+    const struct rw_slot_http *http = rw_http_of(slot);
     if (http->phase != RW_HTTP_BODY || http->flags & RW_X_COMPLETE || http->body_unacked == 0) return 0;
     if (http->body_unacked >= core->limits.body_window_bytes) return 1;
     /* Past the budget the window is closed: what the host takes, it may let go of. When it has taken all of it there is
@@ -135,7 +139,7 @@ int rw_http_body_waits(const struct rw_core *core, const struct rw_slot *slot) {
 }
 
 void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
-    const struct rw_slot_http *http = &slot->as.http;
+    const struct rw_slot_http *http = rw_http_of(slot);
     int window_full = rw_http_body_waits(core, slot);
     int pipeline_full = http->phase == RW_HTTP_RECEIVED && slot->input_bytes >= PIPELINE_HOLD_BYTES;
     int backlog_full = http->phase <= RW_HTTP_HEAD && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
@@ -166,7 +170,7 @@ void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status)
 }
 
 void rw_http_refuse_because(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *why) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     RW_COUNT(core, http_errors, 1);
     if (http->flags & RW_X_BEGUN && !(http->flags & RW_X_COMPLETE)) {
         /* A response is under way: a second status would be read as its body. */
@@ -186,7 +190,7 @@ void rw_http_refuse_because(struct rw_core *core, struct rw_slot *slot, uint32_t
 }
 
 int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     if (!rw_http_awaits_response(slot) || http->flags & RW_X_ABORT_TOLD) return 1;
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_ABORT, 0, NULL);
     if (!event) return 0;
@@ -217,7 +221,7 @@ static uint8_t *put_lower(uint8_t *out, const uint8_t *bytes, size_t len) {
 /* The request event: host, target, then the header block (ringway.h, RW_EVENT_REQUEST). */
 static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, int32_t head_bytes,
                         uint32_t event_flags) {
-    const struct rw_http_head *head = &core->head;
+    const struct rw_http_head *head = &core->http->head;
     uint8_t *payload;
     /* The host comes twice: by itself, and as the field it was taken from. */
     uint32_t room = (uint32_t)head_bytes + 2 * head->header_count + head->host.bytes + 16;
@@ -246,7 +250,7 @@ static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_
     assert(event->bytes <= room);
     event->flags = (uint16_t)event_flags;
     event->arg0 = (uint32_t)head->host.bytes << 16 | target_bytes;
-    event->arg1 = (uint32_t)slot->as.http.request << 16 | head->method;
+    event->arg1 = (uint32_t)rw_http_of(slot)->request << 16 | head->method;
     event->listener = slot->listener | (uint32_t)slot->server_context << 8;
     return 1;
 }
@@ -298,8 +302,8 @@ static struct refusal check_handshake(const struct rw_http_head *head, const uin
 }
 
 static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
-    const struct rw_http_head *head = &core->head;
-    struct rw_slot_http *http = &slot->as.http;
+    const struct rw_http_head *head = &core->http->head;
+    struct rw_slot_http *http = rw_http_of(slot);
     uint32_t flags = 0;
     if (head->flags & RW_HTTP_KEEP_ALIVE && !core->drain.active) flags |= RW_X_KEEP_ALIVE;
     if (head->flags & RW_HTTP_10) flags |= RW_X_HTTP10;
@@ -327,8 +331,40 @@ static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     }
 }
 
+static int is_named(const uint8_t *bytes, struct rw_span name, const char *wanted) {
+    return name.bytes == strlen(wanted) && strncasecmp((const char *)bytes + name.offset, wanted, name.bytes) == 0;
+}
+
+static void find_client(struct rw_core *core, struct rw_slot_http *http, const uint8_t *bytes) {
+    uint32_t header = core->proxy_header;
+    http->forwarded_bytes = 0;
+    const char *wanted = header == RW_PROXY_HEADER_FORWARDED ? "forwarded" : "x-forwarded-for";
+    /* Several lines are one list (RFC 9110 §5.3), which is read from its end. */
+    for (uint32_t i = core->http->head.header_count; i > 0; i--) {
+        const struct rw_http_header *line = &core->http->head.headers[i - 1];
+        if (!is_named(bytes, line->name, wanted)) continue;
+        for (int32_t left = line->value.bytes; left >= 0;) {
+            struct rw_forwarded_hop hop;
+            left = rw_forwarded_last(header, bytes + line->value.offset, (size_t)left, &hop);
+            if (hop.address_bytes == 0) return; /* whom this hop heard from is not told: it is the last that is known */
+            uint8_t ip[16];
+            rw_ip_widen(ip, hop.address, hop.address_bytes);
+            memcpy(http->forwarded_address, hop.address, sizeof http->forwarded_address);
+            http->forwarded_bytes = hop.address_bytes;
+            if (!rw_trusted_has(&core->trusted, ip)) return;
+        }
+    }
+}
+
+/* ret: RW_REQUEST_X_FORWARDED or RW_REQUEST_FORWARDED when a trusted proxy has written it, else 0 */
+static uint32_t note_client(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
+    if (core->proxy_header == RW_PROXY_HEADER_NONE || !slot->state.peer_trusted) return 0;
+    find_client(core, rw_http_of(slot), bytes);
+    return core->proxy_header == RW_PROXY_HEADER_FORWARDED ? RW_REQUEST_FORWARDED : RW_REQUEST_X_FORWARDED;
+}
+
 static size_t need_more_head(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     if (http->phase == RW_HTTP_IDLE) {
         http->phase = RW_HTTP_HEAD;
         /* The first request's deadline runs from accept, so that connecting and waiting gains nothing. */
@@ -339,20 +375,20 @@ static size_t need_more_head(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
-    struct rw_slot_http *http = &slot->as.http;
-    struct rw_http_head *head = &core->head;
-    int32_t parsed = rw_http_parse_head(bytes, len, &core->limits.head, &http->scanned, head);
+    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_http_head *head = &core->http->head;
+    int32_t parsed = rw_http_parse_head(bytes, len, &core->http->limits, &http->scanned, head);
     if (parsed == 0) return need_more_head(core, slot);
     if (parsed < 0) {
         rw_http_refuse(core, slot, (uint32_t)-parsed);
         return 0;
     }
     struct refusal refusal = {0};
-    uint32_t event_flags = rw_client_on_head(core, slot, bytes);
+    uint32_t event_flags = note_client(core, slot, bytes);
     if (asks_for_websocket(head)) {
         refusal = check_handshake(head, bytes);
         if (refusal.status) RW_COUNT(core, refused_handshake, 1);
-        else refusal.status = rw_client_refuses_upgrade(core, slot);
+        else refusal.status = rw_client_refuses_upgrade(core, slot, http->forwarded_address, http->forwarded_bytes);
         event_flags |= RW_REQUEST_UPGRADE;
     } else if (head->flags & RW_HTTP_HAS_LENGTH && head->content_length > core->limits.max_body_bytes) {
         refusal.status = 413;
@@ -386,7 +422,7 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
 /* ------------------------------------------------------------------ the body */
 
 static void body_received(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     http->phase = RW_HTTP_RECEIVED;
     http->flags &= ~(uint32_t)RW_X_CONTINUE;
     if (http->flags & RW_X_COMPLETE) next_request(core, slot);
@@ -395,7 +431,7 @@ static void body_received(struct rw_core *core, struct rw_slot *slot) {
 /* The host is to be given `bytes` of the body. One that comes whole in one piece has never been unfinished.
  * ret: 0 they would go past the budget: the request has been refused */
 static int hold_body(struct rw_core *core, struct rw_slot *slot, size_t bytes, int end) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     if (bytes == 0 || (end && http->body_received == 0)) return 1;
     if (!rw_unfinished_admits(core, http->body_held, bytes)) {
         uint64_t kept = slot->input ? rw_buffers_capacity(core->buffers, slot->input) : 0;
@@ -410,7 +446,7 @@ static int hold_body(struct rw_core *core, struct rw_slot *slot, size_t bytes, i
 }
 
 static size_t discard_body(struct rw_core *core, struct rw_slot *slot, size_t used, size_t data_bytes, int end) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     http->body_received += data_bytes;
     if (http->body_received > core->limits.max_body_bytes ||
         http->body_received - http->body_mark > DISCARD_BYTES_MAX) {
@@ -422,7 +458,7 @@ static size_t discard_body(struct rw_core *core, struct rw_slot *slot, size_t us
 }
 
 static size_t on_sized_body(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     size_t n = len > BODY_PIECE_BYTES_MAX ? BODY_PIECE_BYTES_MAX : len;
     if (n > http->body_remaining) n = (size_t)http->body_remaining;
     int end = n == http->body_remaining;
@@ -453,7 +489,7 @@ static size_t on_sized_body(struct rw_core *core, struct rw_slot *slot, const ui
 
 /* Many small chunks become one event: the pieces are moved together in the payload area. */
 static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     int discard = (http->flags & RW_X_COMPLETE) != 0;
     if (len > BODY_PIECE_BYTES_MAX) len = BODY_PIECE_BYTES_MAX;
     uint8_t *payload = NULL;
@@ -501,8 +537,8 @@ static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const 
 
 /* ------------------------------------------------------------------ input */
 
-size_t rw_http_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
-    struct rw_slot_http *http = &slot->as.http;
+static size_t take(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_slot_http *http = rw_http_of(slot);
     size_t at = 0;
     while (at < len && slot->state.phase == RW_PHASE_OPEN && http->phase != RW_HTTP_RECEIVED) {
         if (rw_work_is_spent(core)) {
@@ -526,8 +562,14 @@ size_t rw_http_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *
     return slot->state.phase == RW_PHASE_OPEN ? at : len;
 }
 
+static void input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
+    size_t consumed = take(core, slot, bytes, len);
+    if (slot->state.phase != RW_PHASE_OPEN) return;
+    if (rw_connection_stash(core, slot, bytes + consumed, len - consumed) == RW_OK) rw_http_update_pause(core, slot);
+}
+
 static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     if (http->flags & RW_X_DRAIN_DUE) {
         struct rw_event *event = rw_event_add(core, slot, RW_EVENT_RESPONSE_DRAIN, 0, NULL);
         if (event) {
@@ -545,24 +587,24 @@ static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
-void rw_http_serve(struct rw_core *core, struct rw_slot *slot) {
+static void serve(struct rw_core *core, struct rw_slot *slot) {
     serve_notices(core, slot);
     if (slot->state.paused_by_host || !slot->input_bytes) return;
-    size_t consumed = rw_http_input(core, slot, rw_connection_input(core, slot), slot->input_bytes);
+    size_t consumed = take(core, slot, rw_connection_input(core, slot), slot->input_bytes);
     if (slot->state.phase != RW_PHASE_OPEN) return;
     rw_connection_unstash(core, slot, (uint32_t)consumed);
     rw_http_update_pause(core, slot);
 }
 
-void rw_http_on_drained(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+static void drained(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = rw_http_of(slot);
     if (!(http->flags & RW_X_DRAIN_WANTED)) return;
     http->flags = (http->flags & ~(uint32_t)RW_X_DRAIN_WANTED) | RW_X_DRAIN_DUE;
     rw_connection_mark_ready(core, slot);
 }
 
-void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+static void peer_closed(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = rw_http_of(slot);
     /* Input that waits for the host was sent before the end of stream: BODY_ACK or RESUME go on with it. */
     if (slot->input_bytes && (slot->state.paused_by_host || rw_http_body_waits(core, slot))) return;
     if (http->phase == RW_HTTP_RECEIVED && rw_listener_is_of(core, slot) &&
@@ -589,17 +631,18 @@ void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
-void rw_http_drain(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+static int drain(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = rw_http_of(slot);
     int at_once = core->drain.idle_ms == 0;
     /* A response that has begun without the word `close` does not end the connection, unless that is to end at once. */
     if (at_once || !(http->flags & RW_X_BEGUN)) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     /* Whoever has said the first words of TLS has a request to make. */
     int comes = slot->input_bytes || (slot->tls && rw_tls_is_shaking_hands(slot->tls));
-    if (http->phase != RW_HTTP_IDLE || comes) return;
+    if (http->phase != RW_HTTP_IDLE || comes) return 0;
     if (at_once) rw_connection_finish(core, slot);
     /* also when it is due: what has come by then is read first */
     else rw_connection_arm_timer(core, slot, due_ms(core, slot));
+    return 0;
 }
 
 /* Idle for as long as a drain allows. ret: 1 it ends, 0 its next request has come this very moment */
@@ -622,8 +665,8 @@ static int is_gone(const struct rw_core *core, const struct rw_slot *slot) {
     return poll(&asked, 1, 0) > 0 && (asked.revents & (events | POLLHUP | POLLERR)) != 0;
 }
 
-void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+static void resumed(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = rw_http_of(slot);
     if (http->phase == RW_HTTP_BODY) await_body(core, slot);
 }
 
@@ -637,7 +680,7 @@ static void probe_peer(const struct rw_slot *slot) {
 
 /* A half-closed peer waits for its answer, or has left: looked at once a grace. */
 static void await_answer(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     struct pollfd asked = {.fd = slot->fd};
     if (rw_before(core->now_ms, slot->deadline_ms)) {
         rw_connection_arm_timer(core, slot, slot->deadline_ms);
@@ -659,7 +702,7 @@ static void await_answer(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
-    if (!(slot->as.http.flags & (RW_X_BEGUN | RW_X_UPGRADE))) {
+    if (!(rw_http_of(slot)->flags & (RW_X_BEGUN | RW_X_UPGRADE))) {
         await_answer(core, slot);
         return;
     }
@@ -679,7 +722,7 @@ static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
 
 /* A body timeout is over, since the last part or since its progress was last judged. */
 static void on_body_timer(struct rw_core *core, struct rw_slot *slot, uint32_t due) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     if (http->body_received == http->body_mark && is_gone(core, slot)) {
         rw_connection_terminate(core, slot);
         return;
@@ -708,8 +751,8 @@ static void on_body_timer(struct rw_core *core, struct rw_slot *slot, uint32_t d
     rw_http_refuse(core, slot, 408);
 }
 
-void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+static void timer(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = rw_http_of(slot);
     if (http->phase == RW_HTTP_RECEIVED) {
         if (slot->state.peer_closed) {
             on_half_closed_timer(core, slot);
@@ -744,3 +787,62 @@ void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot) {
         case RW_HTTP_RECEIVED: break;
     }
 }
+
+/* ------------------------------------------------------------------ the table */
+
+static int owes_answer(const struct rw_slot *slot) { return rw_http_of(slot)->phase >= RW_HTTP_BODY; }
+
+static void refuse_input(struct rw_core *core, struct rw_slot *slot) {
+    RW_COUNT(core, refused_unfinished, 1);
+    rw_http_refuse(core, slot, 503);
+}
+
+static uint32_t client_address(const struct rw_slot *slot, uint8_t *out) {
+    const struct rw_slot_http *http = rw_http_of(slot);
+    memcpy(out, http->forwarded_address, http->forwarded_bytes);
+    return http->forwarded_bytes;
+}
+
+static void note_end(struct rw_slot *slot, enum rw_end_cause cause) {
+    static const uint8_t causes[] = {[RW_END_PEER_GONE] = RW_ABORT_PEER_GONE,
+                                     [RW_END_BY_HOST] = RW_ABORT_BY_HOST,
+                                     [RW_END_NO_MEMORY] = RW_ABORT_NO_MEMORY,
+                                     [RW_END_WRITE_TIMEOUT] = RW_ABORT_WRITE_TIMEOUT};
+    rw_http_note_cause(slot, (enum rw_abort_cause)causes[cause]);
+}
+
+static void release(struct rw_core *core, struct rw_slot *slot) {
+    rw_http_let_go(core, slot);
+    RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
+}
+
+static const char *const alpn_names[] = {"http/1.1", "http/1.0", NULL};
+
+const struct rw_protocol rw_http_protocol = {.alpn = alpn_names,
+                                             .gathers_output = 1,
+                                             .open = open,
+                                             .input = input,
+                                             .serve = serve,
+                                             .drained = drained,
+                                             .owes_answer = owes_answer,
+                                             .refuse_input = refuse_input,
+                                             .command = rw_http_command,
+                                             .resumed = resumed,
+                                             .client_address = client_address,
+                                             .timer = timer,
+                                             .peer_closed = peer_closed,
+                                             .drain = drain,
+                                             .note_end = note_end,
+                                             .tell_closed = rw_http_tell_closed,
+                                             .release = release};
+
+int32_t rw_http_create(struct rw_core *core) {
+    core->http = calloc(1, sizeof *core->http);
+    if (!core->http) return -ENOMEM;
+    core->http->limits = (struct rw_http_limits){.max_head_bytes = core->limits.max_head_bytes,
+                                                 .max_target_bytes = core->limits.max_target_bytes,
+                                                 .max_header_count = core->limits.max_header_count};
+    return RW_OK;
+}
+
+void rw_http_destroy(struct rw_core *core) { free(core->http); }

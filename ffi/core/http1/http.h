@@ -11,9 +11,10 @@
 #ifndef RW_HTTP_H
 #define RW_HTTP_H
 
-#include "connection/core.h"
+#include "connection/protocol.h"
+#include "http1/http_parser.h"
 
-/* slot.as.http.flags: what is known of the present request and its response. */
+/* rw_slot_http.flags: what is known of the present request and its response. */
 enum rw_http_exchange_flag {
     RW_X_KEEP_ALIVE = 1u << 0, /* may the connection be used again */
     RW_X_HEAD = 1u << 1,       /* method HEAD: no response body */
@@ -34,29 +35,64 @@ enum rw_http_exchange_flag {
     RW_X_CONNECT = 1u << 16,          /* method CONNECT: a success has no framing, and the connection ends with it */
 };
 
-void rw_http_open(struct rw_core *core, struct rw_slot *slot);
-/* Serve bytes[0..len). ret: bytes consumed; the caller keeps the rest */
-size_t rw_http_input(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len);
-/* Serve what is kept, and notices that are due. */
-void rw_http_serve(struct rw_core *core, struct rw_slot *slot);
-void rw_http_on_drained(struct rw_core *core, struct rw_slot *slot);
-void rw_http_on_peer_closed(struct rw_core *core, struct rw_slot *slot);
-void rw_http_on_timer(struct rw_core *core, struct rw_slot *slot);
+enum rw_http_phase {
+    RW_HTTP_IDLE = 0,     /* between requests: nothing of the next has come */
+    RW_HTTP_HEAD = 1,     /* a part of a head is in the input buffer */
+    RW_HTTP_BODY = 2,     /* the body is being received */
+    RW_HTTP_RECEIVED = 3, /* the whole request was handed over; its response is not complete */
+};
+
+struct rw_slot_http {
+    struct rw_chunk_decoder decoder;
+    uint64_t body_remaining;       /* request body bytes to come (sized) */
+    uint64_t body_received;        /* body bytes so far, against the limit */
+    uint64_t response_remaining;   /* bytes still owed to a sized streamed response */
+    uint64_t body_held;            /* body bytes that the host has been given and still holds, see unfinished.h */
+    uint64_t body_mark;            /* body_received when its progress was last enough */
+    uint32_t body_unacked;         /* handed over and not acknowledged */
+    uint32_t scanned;              /* of the head, see rw_http_parse_head */
+    uint16_t request;              /* number of the present request; wraps */
+    uint8_t phase;                 /* enum rw_http_phase */
+    uint8_t body_slow;             /* body timeouts since then, at whose ends it was not */
+    uint32_t flags;                /* see http.h */
+    uint8_t ws_accept_key[24];     /* of a handshake that waits for the host's answer */
+    uint8_t forwarded_address[16]; /* the client of the latest request, as a header of a trusted proxy told it */
+    uint8_t forwarded_bytes;       /* 0: none, 4 or 16 */
+    uint8_t abort_cause;           /* enum rw_abort_cause; the first counts */
+    uint16_t abort_status;         /* what the core has refused the present request with; 0: nothing */
+};
+
+static_assert(sizeof(struct rw_slot_http) <= RW_SLOT_OWN_BYTES, "it fits the slot");
+
+static inline struct rw_slot_http *rw_http_of(const struct rw_slot *slot) { return (struct rw_slot_http *)slot->own; }
+
+/* Index in core->protocols: what a connection begins with. */
+#define RW_HTTP_PROTOCOL 0u
+extern const struct rw_protocol rw_http_protocol;
+
+/* Of all connections of a core. */
+struct rw_http_shared {
+    struct rw_http_limits limits;
+    struct rw_http_head head; /* the one that is being looked at */
+};
+
+/* ret: RW_OK or -ENOMEM */
+int32_t rw_http_create(struct rw_core *core);
+void rw_http_destroy(struct rw_core *core);
+
+static inline int rw_http_is(const struct rw_slot *slot) { return slot->state.protocol == RW_HTTP_PROTOCOL; }
+
+/* ------------------------------------------------------------------ http.c */
+
 /* Why the present request will have no response, for the host; the first cause counts. A host that gives up a
  * half-closed client says that it has left. */
 static inline void rw_http_note_cause(struct rw_slot *slot, enum rw_abort_cause cause) {
-    if (cause == RW_ABORT_BY_HOST && slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.flags & RW_X_HALF_CLOSED)
-        return;
-    if (slot->state.protocol == RW_PROTOCOL_HTTP && slot->as.http.abort_cause == RW_ABORT_PEER_GONE)
-        slot->as.http.abort_cause = (uint8_t)cause;
+    struct rw_slot_http *http = rw_http_of(slot);
+    if (cause == RW_ABORT_BY_HOST && http->flags & RW_X_HALF_CLOSED) return;
+    if (http->abort_cause == RW_ABORT_PEER_GONE) http->abort_cause = (uint8_t)cause;
 }
 /* ret: 1 the host knows that nothing more comes for the present request (or there is none), 0 the batch is full */
 int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot);
-/* The host lets a paused connection go on: its deadlines begin anew. */
-void rw_http_on_resume(struct rw_core *core, struct rw_slot *slot);
-/* Close idle connections, at once or once they have been idle for so long as the drain allows; the others close after
- * their response, or after that to the next request when this one has begun. */
-void rw_http_drain(struct rw_core *core, struct rw_slot *slot);
 /* What the host was given of the body is not held any more: the response is complete, or the host knows that the client
  * is gone. */
 void rw_http_let_go(struct rw_core *core, struct rw_slot *slot);
@@ -72,28 +108,13 @@ void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot);
 void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot);
 
 static inline int rw_http_awaits_response(const struct rw_slot *slot) {
-    return slot->as.http.phase >= RW_HTTP_BODY && !(slot->as.http.flags & RW_X_COMPLETE);
+    return rw_http_of(slot)->phase >= RW_HTTP_BODY && !(rw_http_of(slot)->flags & RW_X_COMPLETE);
 }
 
 /* ------------------------------------------------------------------ http_response.c: commands */
 
-void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data,
-                     uint64_t bytes);
-void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
-                           const uint8_t *data, uint64_t bytes);
-void rw_http_respond_chunk(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes);
-/* Accept of data[0..bytes) what the kernel takes at once and RW_RESPOND_TRY_WINDOW_BYTES of queue hold.
- * ret: bytes accepted | RW_ERR_INVALID: no sized response is under way, or more than its length (which ends the
- * connection) | RW_ERR_STALE */
-int32_t rw_http_respond_try(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes);
-void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot);
-/* End the connection so that the client can tell that the response is not whole. */
-void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot);
-/* The host has taken `bytes` of the body. kept: and holds them until the response is complete */
-void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes, int kept);
-/* 101: the connection speaks WebSocket from the next byte on. ret: RW_OK, RW_ERR_INVALID, or RW_ERR_STALE: no handshake
- * waits */
-int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
+/* rw_protocol.command */
+int32_t rw_http_command(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
                         const uint8_t *data, uint64_t bytes);
 /* A whole response of the core's own, text/plain, closing. extra: more header lines or ""; why: behind the reason
  * phrase in the body, or NULL. */

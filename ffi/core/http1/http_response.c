@@ -172,24 +172,24 @@ static int is_bodiless(uint32_t status) { return status < 200 || status == 204 |
 /* A success of CONNECT has neither Content-Length nor Transfer-Encoding: what follows its head is no content (RFC 9110
  * §9.3.6). The connection ends behind it, since nothing here is a tunnel. */
 static int is_tunnel(const struct rw_slot *slot, uint32_t status) {
-    return slot->as.http.flags & RW_X_CONNECT && status >= 200 && status < 300;
+    return rw_http_of(slot)->flags & RW_X_CONNECT && status >= 200 && status < 300;
 }
 
 /* May the host answer the present request with this command? */
 static int expects(const struct rw_slot *slot, const struct rw_command *command) {
-    const struct rw_slot_http *http = &slot->as.http;
+    const struct rw_slot_http *http = rw_http_of(slot);
     return http->request == (uint16_t)command->request && http->phase >= RW_HTTP_BODY &&
            !(http->flags & (RW_X_COMPLETE | RW_X_ANSWERED_BY_CORE));
 }
 
 /* A body that is still coming and longer than what we would read and throw away: say that the connection ends here. */
 static int body_is_left(const struct rw_slot *slot) {
-    const struct rw_slot_http *http = &slot->as.http;
+    const struct rw_slot_http *http = rw_http_of(slot);
     return http->phase == RW_HTTP_BODY && (http->body_remaining > 1u << 20 || http->flags & RW_X_CONTINUE);
 }
 
 static uint8_t *put_connection(const struct rw_core *core, struct rw_slot *slot, uint8_t *out, uint32_t command_flags) {
-    struct rw_slot_http *http = &slot->as.http;
+    struct rw_slot_http *http = rw_http_of(slot);
     /* A peer that has half-closed still gets answers to what it sent before. */
     int last = slot->state.peer_closed && slot->input_bytes == 0;
     if (command_flags & RW_RESPOND_CLOSE || core->drain.active || last || body_is_left(slot))
@@ -221,9 +221,9 @@ static int write_body(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     return 1;
 }
 
-void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data,
-                     uint64_t bytes) {
-    struct rw_slot_http *http = &slot->as.http;
+static void respond(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data,
+                    uint64_t bytes) {
+    struct rw_slot_http *http = rw_http_of(slot);
     struct status status;
     int32_t status_bytes = read_status(&status, command, data, bytes);
     if (!expects(slot, command) || http->flags & RW_X_BEGUN || status_bytes < 0 ||
@@ -258,9 +258,9 @@ void rw_http_respond(struct rw_core *core, struct rw_slot *slot, const struct rw
     rw_http_response_complete(core, slot);
 }
 
-void rw_http_respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
-                           const uint8_t *data, uint64_t bytes) {
-    struct rw_slot_http *http = &slot->as.http;
+static void respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
+                          const uint8_t *data, uint64_t bytes) {
+    struct rw_slot_http *http = rw_http_of(slot);
     struct status status;
     int32_t status_bytes = read_status(&status, command, data, bytes);
     if (!expects(slot, command) || http->flags & RW_X_BEGUN || status_bytes < 0) return;
@@ -297,8 +297,8 @@ static int chunk_is_welcome(const struct rw_slot_http *http) {
     return http->flags & RW_X_BEGUN && !(http->flags & (RW_X_COMPLETE | RW_X_ANSWERED_BY_CORE));
 }
 
-void rw_http_respond_chunk(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
-    struct rw_slot_http *http = &slot->as.http;
+static void respond_chunk(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
+    struct rw_slot_http *http = rw_http_of(slot);
     if (!chunk_is_welcome(http) || bytes == 0 || http->flags & RW_X_HEAD) return;
     if (http->flags & RW_X_SIZED_OUT) {
         if (bytes > http->response_remaining) {
@@ -344,12 +344,12 @@ static int64_t offer(struct rw_core *core, struct rw_slot *slot, const uint8_t *
         accepted += kept;
         /* Encrypted output goes through the queue: as long as the kernel takes it, there is room for more. */
     } while (slot->tls && kept && accepted < bytes);
-    slot->as.http.response_remaining -= accepted;
+    rw_http_of(slot)->response_remaining -= accepted;
     return (int64_t)accepted;
 }
 
-int32_t rw_http_respond_try(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
-    struct rw_slot_http *http = &slot->as.http;
+static int32_t respond_try(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
+    struct rw_slot_http *http = rw_http_of(slot);
     if (!rw_http_awaits_response(slot) || http->flags & RW_X_ANSWERED_BY_CORE) return RW_ERR_STALE;
     if (!(http->flags & RW_X_SIZED_OUT)) return RW_ERR_INVALID;
     if (!(http->flags & RW_X_HEAD) && bytes > http->response_remaining) {
@@ -368,8 +368,8 @@ int32_t rw_http_respond_try(struct rw_core *core, struct rw_slot *slot, const ui
     return (int32_t)accepted;
 }
 
-void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = &slot->as.http;
+static void respond_end(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_http *http = rw_http_of(slot);
     if (!chunk_is_welcome(http)) return;
     if (http->flags & RW_X_SIZED_OUT && http->response_remaining > 0) {
         rw_http_note_cause(slot, RW_ABORT_LENGTH);
@@ -383,8 +383,8 @@ void rw_http_respond_end(struct rw_core *core, struct rw_slot *slot) {
     rw_http_response_complete(core, slot);
 }
 
-void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot) {
-    uint32_t flags = slot->as.http.flags;
+static void respond_abort(struct rw_core *core, struct rw_slot *slot) {
+    uint32_t flags = rw_http_of(slot)->flags;
     if (!rw_http_awaits_response(slot)) return;
     rw_http_note_cause(slot, RW_ABORT_BY_HOST);
     /* A body that ends with the connection looks whole when that ends in order (RFC 9112 §8). */
@@ -392,8 +392,8 @@ void rw_http_respond_abort(struct rw_core *core, struct rw_slot *slot) {
     else rw_connection_terminate(core, slot);
 }
 
-void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes, int kept) {
-    struct rw_slot_http *http = &slot->as.http;
+static void body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes, int kept) {
+    struct rw_slot_http *http = rw_http_of(slot);
     if (!kept) {
         uint64_t released = bytes < http->body_held ? bytes : http->body_held;
         http->body_held -= released;
@@ -405,9 +405,9 @@ void rw_http_body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes
     rw_http_update_pause(core, slot);
 }
 
-int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
-                        const uint8_t *data, uint64_t bytes) {
-    struct rw_slot_http *http = &slot->as.http;
+static int32_t upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
+                       const uint8_t *data, uint64_t bytes) {
+    struct rw_slot_http *http = rw_http_of(slot);
     uint32_t behavior = command->arg0 & (RW_BEHAVIORS_MAX - 1);
     uint32_t leading_bytes = command->arg0 >> 8;
     uint32_t offer_bytes = command->arg1;
@@ -434,7 +434,8 @@ int32_t rw_http_upgrade(struct rw_core *core, struct rw_slot *slot, const struct
     out = put_text(out, "\r\n");
     commit(core, slot, start, out, room);
     count_status(core, 101);
-    rw_client_on_upgraded(slot);
+    rw_client_is_told(slot, http->forwarded_address, http->forwarded_bytes);
+    RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
     rw_ws_open(core, slot, behavior, command->flags & RW_UPGRADE_QUIET);
     rw_deflate_keep(slot, &deflate);
     return RW_OK;
@@ -466,4 +467,28 @@ void rw_http_write_refusal(struct rw_core *core, struct rw_slot *slot, uint32_t 
 void rw_http_write_continue(struct rw_core *core, struct rw_slot *slot) {
     static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
     if (write_body(core, slot, (const uint8_t *)line, sizeof line - 1)) RW_COUNT(core, responses_1xx, 1);
+}
+
+/* ------------------------------------------------------------------ the host's commands */
+
+int32_t rw_http_command(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
+                        const uint8_t *data, uint64_t bytes) {
+    if (rw_http_of(slot)->request != (uint16_t)command->request) return RW_ERR_STALE;
+    switch ((enum rw_command_type)command->type) {
+        case RW_COMMAND_RESPOND: respond(core, slot, command, data, bytes); return RW_OK;
+        case RW_COMMAND_RESPOND_BEGIN: respond_begin(core, slot, command, data, bytes); return RW_OK;
+        case RW_COMMAND_RESPOND_CHUNK: respond_chunk(core, slot, data, bytes); return RW_OK;
+        case RW_COMMAND_RESPOND_END:
+            if (command->flags & RW_RESPOND_CLOSE && rw_http_awaits_response(slot))
+                rw_http_of(slot)->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+            respond_end(core, slot);
+            return RW_OK;
+        case RW_COMMAND_RESPOND_ABORT: respond_abort(core, slot); return RW_OK;
+        case RW_COMMAND_BODY_ACK:
+            body_ack(core, slot, command->arg0, (command->flags & RW_BODY_KEPT) != 0);
+            return RW_OK;
+        case RW_COMMAND_RESPOND_TRY: return respond_try(core, slot, data, bytes);
+        case RW_COMMAND_UPGRADE: return upgrade(core, slot, command, data, bytes);
+        default: return RW_ERR_INVALID;
+    }
 }

@@ -70,8 +70,8 @@ uint8_t *rw_deflate_answer(struct rw_core *core, uint32_t behavior, const uint8_
 }
 
 void rw_deflate_keep(struct rw_slot *slot, const struct rw_deflate_terms *terms) {
-    struct rw_slot_ws *ws = &slot->as.ws;
-    assert(slot->state.protocol == RW_PROTOCOL_WEBSOCKET && !ws->deflate);
+    struct rw_slot_ws *ws = rw_ws_of(slot);
+    assert(slot->state.protocol == RW_WS_PROTOCOL && !ws->deflate);
     if (!terms->agreed) return;
     uint32_t flags = RW_WS_DEFLATE_AGREED;
     if (terms->compresses) flags |= RW_WS_DEFLATE_COMPRESSES;
@@ -82,15 +82,15 @@ void rw_deflate_keep(struct rw_slot *slot, const struct rw_deflate_terms *terms)
 
 /* 0: the client takes nothing over. */
 static uint32_t receive_window_of(const struct rw_slot *slot) {
-    return (uint32_t)slot->as.ws.deflate_flags >> RW_WS_DEFLATE_RECEIVE_SHIFT;
+    return (uint32_t)rw_ws_of(slot)->deflate_flags >> RW_WS_DEFLATE_RECEIVE_SHIFT;
 }
 /* Peers whose zlib makes 9 of 8 exist. */
 static uint32_t zlib_window(uint32_t window) { return window < RW_DEFLATE_WINDOW_MIN ? RW_DEFLATE_WINDOW_MIN : window; }
 
 /* The connection's own streams, none of them begun. ret: NULL when memory is exhausted */
 static struct rw_ws_deflate *own_streams(struct rw_slot *slot) {
-    if (!slot->as.ws.deflate) slot->as.ws.deflate = calloc(1, sizeof *slot->as.ws.deflate);
-    return slot->as.ws.deflate;
+    if (!rw_ws_of(slot)->deflate) rw_ws_of(slot)->deflate = calloc(1, sizeof *rw_ws_of(slot)->deflate);
+    return rw_ws_of(slot)->deflate;
 }
 
 static struct rw_deflate *shared_streams(struct rw_core *core) {
@@ -99,7 +99,7 @@ static struct rw_deflate *shared_streams(struct rw_core *core) {
 }
 
 void rw_deflate_release(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_ws_deflate *own = slot->as.ws.deflate;
+    struct rw_ws_deflate *own = rw_ws_of(slot)->deflate;
     if (!own) return;
     if (own->deflater.begun) (void)deflateEnd(&own->deflater.z);
     if (own->inflater.begun) {
@@ -109,7 +109,7 @@ void rw_deflate_release(struct rw_core *core, struct rw_slot *slot) {
         (void)inflateEnd(&own->inflater.z);
     }
     free(own);
-    slot->as.ws.deflate = NULL;
+    rw_ws_of(slot)->deflate = NULL;
 }
 
 void rw_deflate_destroy(struct rw_core *core) {
@@ -178,7 +178,7 @@ int64_t rw_deflate_alone(struct rw_core *core, uint32_t window, const uint8_t *d
 
 /* The connection's compressor, with a window that agrees with the client's. */
 static struct stream *own_deflater(const struct rw_core *core, struct rw_slot *slot, enum rw_deflate_part part) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     struct rw_ws_deflate *own = own_streams(slot);
     if (!own) return NULL;
     struct stream *stream = &own->deflater;
@@ -195,7 +195,7 @@ static struct stream *own_deflater(const struct rw_core *core, struct rw_slot *s
 
 int64_t rw_deflate_own(struct rw_core *core, struct rw_slot *slot, enum rw_deflate_part part, const uint8_t *data,
                        uint64_t bytes, rw_buffer *out) {
-    assert(slot->as.ws.deflate_flags & RW_WS_DEFLATE_TAKEOVER && bytes <= RW_DEFLATE_BYTES_MAX);
+    assert(rw_ws_of(slot)->deflate_flags & RW_WS_DEFLATE_TAKEOVER && bytes <= RW_DEFLATE_BYTES_MAX);
     struct stream *stream = own_deflater(core, slot, part);
     if (!stream) return -1;
     rw_buffer buffer = rw_buffers_acquire(core->buffers, bound(bytes));
@@ -210,7 +210,7 @@ int64_t rw_deflate_own(struct rw_core *core, struct rw_slot *slot, enum rw_defla
     }
     int64_t written = run_deflater(core, stream, data, bytes, room, bound(bytes));
     if (written < 0) {
-        slot->as.ws.deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
+        rw_ws_of(slot)->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
         rw_buffers_release(core->buffers, buffer);
         *out = RW_BUFFER_NONE;
         return -1;
@@ -302,8 +302,8 @@ static enum rw_inflate_result begin_inflater(struct stream *stream, uint32_t win
 /* One whose window lives on, with the first message that needs it. */
 static enum rw_inflate_result own_inflater(struct rw_core *core, struct rw_slot *slot, uint32_t window,
                                            struct stream **stream) {
-    if (slot->as.ws.deflate && slot->as.ws.deflate->inflater.begun) {
-        *stream = &slot->as.ws.deflate->inflater;
+    if (rw_ws_of(slot)->deflate && rw_ws_of(slot)->deflate->inflater.begun) {
+        *stream = &rw_ws_of(slot)->deflate->inflater;
         return RW_INFLATE_OK;
     }
     uint64_t limit = core->limits.inflate_bytes;

@@ -20,10 +20,10 @@
 #ifndef RW_DEFLATE_H
 #define RW_DEFLATE_H
 
-#include "connection/core.h"
 #include "ws/deflate_negotiate.h"
+#include "ws/ws.h"
 
-/* slot.as.ws.deflate_flags; the upper half is the client's window, 0: the client takes nothing over. */
+/* rw_slot_ws.deflate_flags; the upper half is the client's window, 0: the client takes nothing over. */
 enum rw_ws_deflate_flag {
     RW_WS_DEFLATE_AGREED = 1u << 0,
     RW_WS_DEFLATE_COMPRESSES = 1u << 1,
@@ -54,7 +54,7 @@ void rw_deflate_destroy(struct rw_core *core);
 /* Is this message to be compressed for this connection? */
 static inline int rw_deflate_wanted(const struct rw_core *core, const struct rw_slot *slot, uint32_t send_flags,
                                     uint64_t bytes) {
-    return send_flags & RW_SEND_COMPRESS && slot->as.ws.deflate_flags & RW_WS_DEFLATE_COMPRESSES && bytes > 0 &&
+    return send_flags & RW_SEND_COMPRESS && rw_ws_of(slot)->deflate_flags & RW_WS_DEFLATE_COMPRESSES && bytes > 0 &&
            bytes <= RW_DEFLATE_BYTES_MAX && bytes >= core->behaviors[slot->behavior].deflate_min_bytes;
 }
 

@@ -58,7 +58,7 @@ int rw_dropped_keep(struct rw_core *core, struct rw_slot *slot, uint32_t send_fl
 
 /* ret: 1 told, and the reference to its buffer is used up; 0 the batch is full */
 static int tell(struct rw_core *core, struct rw_slot *slot, const struct dropped_message *message) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     if (ws->flags & RW_WS_OPEN_DUE) {
         struct rw_event *open = rw_event_add(core, slot, RW_EVENT_OPEN, 0, NULL);
         if (!open) return 0;
@@ -92,7 +92,7 @@ void rw_dropped_tell(struct rw_core *core) {
         const struct dropped_message *message = &dropped->messages[dropped->first];
         struct rw_slot *slot = rw_slot_pool_get(&core->pool, message->slot, message->generation);
         /* CLOSE waits for these, so the connection is as it was when the message was dropped. */
-        assert(slot && slot->state.protocol == RW_PROTOCOL_WEBSOCKET && !(slot->as.ws.flags & RW_WS_CLOSE_TOLD));
+        assert(slot && slot->state.protocol == RW_WS_PROTOCOL && !(rw_ws_of(slot)->flags & RW_WS_CLOSE_TOLD));
         if (!tell(core, slot, message)) {
             rw_connection_mark_ready(core, slot);
             return;

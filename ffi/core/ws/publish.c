@@ -105,7 +105,7 @@ static struct form *deflated_form(struct rw_core *core, struct publication *publ
 static struct form *form_for(struct rw_core *core, struct publication *publication, const struct rw_slot *slot) {
     struct form *form = NULL;
     if (rw_deflate_wanted(core, slot, publication->message.flags, publication->message.bytes)) {
-        form = deflated_form(core, publication, slot->as.ws.deflate_window);
+        form = deflated_form(core, publication, rw_ws_of(slot)->deflate_window);
     }
     return form ? form : plain_form(core, publication);
 }
@@ -144,7 +144,7 @@ static inline int queue_reference(struct rw_core *core, struct rw_slot *slot, st
 /* For a socket that waits for its peer, is in the middle of a message, or keeps its window.
  * ret: 1 queued, 0 not: the connection is terminated */
 __attribute__((noinline)) static int queue_with_care(struct rw_core *core, struct rw_slot *slot, struct form *form) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     /* It will be in the client's window, and is not in ours. */
     if (form->deflated && ws->deflate_flags & RW_WS_DEFLATE_TAKEOVER) ws->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
     if (rw_ws_must_hold(slot)) return queue_copy(core, slot, form);
@@ -157,7 +157,7 @@ __attribute__((noinline)) static int queue_with_care(struct rw_core *core, struc
 
 /* ret: 1 queued, 0 not: the connection is terminated */
 static inline int queue_form(struct rw_core *core, struct rw_slot *slot, struct form *form) {
-    if (slot->state.send_inflight || slot->as.ws.fragments_out || form->deflated)
+    if (slot->state.send_inflight || rw_ws_of(slot)->fragments_out || form->deflated)
         return queue_with_care(core, slot, form);
     if (!queue_reference(core, slot, form)) return 0;
     rw_connection_mark_dirty(core, slot);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "base/age.h"
 #include "base/utf8.h"
 #include "connection/connection.h"
 #include "connection/event_batch.h"
@@ -23,18 +24,17 @@
 /* ------------------------------------------------------------------ opening */
 
 void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, uint32_t quiet) {
-    memset(&slot->as, 0, sizeof slot->as);
-    slot->state.protocol = RW_PROTOCOL_WEBSOCKET;
+    memset(slot->own, 0, sizeof slot->own);
+    slot->state.protocol = RW_WS_PROTOCOL;
     slot->state.paused_by_core = 0;
     slot->behavior = (uint8_t)behavior;
     slot->deadline_ms = 0;
     slot->last_input_ms = core->now_ms; /* the host may have taken its time to accept */
-    slot->as.ws.opened_ms = core->now_ms;
-    slot->as.ws.last_ping_ms = core->now_ms;
-    slot->as.ws.rate_ms = core->now_ms - RW_WS_RATE_BURST_MS; /* all that may come at once */
-    slot->as.ws.flags = quiet ? 0 : RW_WS_OPEN_DUE;
+    rw_ws_of(slot)->opened_ms = core->now_ms;
+    rw_ws_of(slot)->last_ping_ms = core->now_ms;
+    rw_ws_of(slot)->rate_ms = core->now_ms - RW_WS_RATE_BURST_MS; /* all that may come at once */
+    rw_ws_of(slot)->flags = quiet ? 0 : RW_WS_OPEN_DUE;
     RW_COUNT(core, ws_upgrades, 1);
-    RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
     RW_GAUGE(core, connections_websocket, core->stats->connections_websocket + 1);
     rw_connection_update_receive(core, slot);
     rw_connection_mark_ready(core, slot);
@@ -45,19 +45,19 @@ void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, u
 
 /* Take the buffer of the present message out of the slot, and out of what is unfinished. ret: it, or RW_BUFFER_NONE */
 static rw_buffer take_message(struct rw_core *core, struct rw_slot *slot) {
-    rw_buffer message = slot->as.ws.message;
+    rw_buffer message = rw_ws_of(slot)->message;
     if (message) rw_unfinished_remove_buffer(core, message);
-    slot->as.ws.message = RW_BUFFER_NONE;
+    rw_ws_of(slot)->message = RW_BUFFER_NONE;
     return message;
 }
 
 static void put_message(struct rw_core *core, struct rw_slot *slot, rw_buffer message) {
     rw_unfinished_add_buffer(core, message);
-    slot->as.ws.message = message;
+    rw_ws_of(slot)->message = message;
 }
 
 static void drop_message(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     rw_buffer message = take_message(core, slot);
     if (message) rw_buffers_release(core->buffers, message);
     ws->message_bytes = 0;
@@ -68,7 +68,7 @@ static void drop_message(struct rw_core *core, struct rw_slot *slot) {
 
 /* The host was told of something that the peer has sent. */
 static void use_window(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     uint64_t used = bytes + RW_WINDOW_EVENT_BYTES;
     if (ws->window == 0) return;
     if (used < ws->window) {
@@ -81,7 +81,7 @@ static void use_window(struct rw_core *core, struct rw_slot *slot, uint64_t byte
 }
 
 static void count_message(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
-    slot->as.ws.told_turn = rw_ws_turn_mark(core);
+    rw_ws_of(slot)->told_turn = rw_ws_turn_mark(core);
     use_window(core, slot, bytes);
     rw_work_charge_event(core, bytes);
     RW_COUNT(core, ws_messages_in, 1);
@@ -90,13 +90,13 @@ static void count_message(struct rw_core *core, struct rw_slot *slot, uint64_t b
 
 /* No room in the batch: the message stays, and the slot comes back next turn. */
 static void deliver_later(struct rw_core *core, struct rw_slot *slot) {
-    slot->as.ws.flags |= RW_WS_MESSAGE_DUE;
+    rw_ws_of(slot)->flags |= RW_WS_MESSAGE_DUE;
     rw_connection_mark_ready(core, slot);
 }
 
 /* Hand over the message that was put together and is not compressed, or not any more. */
 static void deliver_plain(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     uint32_t bytes = (uint32_t)ws->message_bytes;
     struct rw_event *event;
     if (bytes > RW_EVENT_LARGE_BYTES) {
@@ -126,7 +126,7 @@ static enum rw_close_cause cause_of(enum rw_inflate_result result) {
  * than that. No way back from here: with context takeover a message can be inflated only once. */
 static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data,
                              size_t bytes) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     assert(rw_event_batch_has_room_for_any(core));
     uint8_t *place = core->events.payload + core->events.payload_used;
     struct rw_inflated inflated;
@@ -168,7 +168,7 @@ static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t
 
 /* Hand over the message that was put together; without room it stays, and the slot comes back next turn. */
 static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     ws->flags &= (uint8_t)~RW_WS_MESSAGE_DUE;
     if (ws->flags & RW_WS_CLOSE_SENT) {
         drop_message(core, slot);
@@ -190,7 +190,7 @@ static void deliver_message(struct rw_core *core, struct rw_slot *slot) {
 
 /* Room for `more` bytes behind the message so far. Doubles, but not past what the present frame can still bring. */
 static int grow_message(struct rw_core *core, struct rw_slot *slot, size_t more) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     size_t needed = (size_t)ws->message_bytes + more;
     size_t capacity = ws->message ? rw_buffers_capacity(core->buffers, ws->message) : 0;
     if (needed <= capacity && ws->message) return 1;
@@ -221,7 +221,7 @@ static int grow_message(struct rw_core *core, struct rw_slot *slot, size_t more)
 }
 
 static void end_frame(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     ws->flags &= (uint8_t)~RW_WS_IN_FRAME;
     if (!ws->frame_fin) return;
     if (ws->message_opcode == RW_WS_OP_TEXT && ws->utf8_state != RW_UTF8_ACCEPT) {
@@ -232,7 +232,7 @@ static void end_frame(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static size_t on_payload(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     size_t n = len < ws->frame_remaining ? len : (size_t)ws->frame_remaining;
     if (!grow_message(core, slot, n)) return 0;
     uint8_t *out = rw_buffers_data(core->buffers, ws->message) + ws->message_bytes;
@@ -256,7 +256,7 @@ static size_t on_payload(struct rw_core *core, struct rw_slot *slot, const uint8
 static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame,
                       const uint8_t *payload) {
     uint32_t bytes = (uint32_t)frame->payload_bytes;
-    if (slot->as.ws.flags & RW_WS_CLOSE_SENT) return 1;
+    if (rw_ws_of(slot)->flags & RW_WS_CLOSE_SENT) return 1;
     uint8_t *out;
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_MESSAGE, bytes, &out);
     if (!event) {
@@ -280,7 +280,7 @@ static int take_whole(struct rw_core *core, struct rw_slot *slot, const struct r
 static int take_whole_deflated(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame,
                                uint8_t *payload) {
     size_t bytes = (size_t)frame->payload_bytes;
-    if (slot->as.ws.flags & RW_WS_CLOSE_SENT) return 1;
+    if (rw_ws_of(slot)->flags & RW_WS_CLOSE_SENT) return 1;
     if (!rw_event_batch_has_room_for_any(core)) {
         rw_connection_mark_ready(core, slot);
         return 0;
@@ -293,13 +293,13 @@ static int take_whole_deflated(struct rw_core *core, struct rw_slot *slot, const
 /* A message that has not come whole. */
 static void begin_message(struct rw_core *core, struct rw_slot *slot) {
     uint32_t timeout_ms = rw_ws_behavior(core, slot)->message_timeout_ms;
-    slot->as.ws.message_began_ms = core->now_ms;
+    rw_ws_of(slot)->message_began_ms = core->now_ms;
     if (timeout_ms) rw_connection_arm_timer(core, slot, core->now_ms + timeout_ms);
 }
 
 static size_t on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *bytes,
                             size_t header_bytes, size_t len) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     int continues = frame->opcode == RW_WS_OP_CONTINUATION;
     int rated = rw_ws_is_rated(rw_ws_behavior(core, slot));
     if (continues != (ws->message_opcode != 0)) {
@@ -352,14 +352,14 @@ static int tell_control(struct rw_core *core, struct rw_slot *slot, enum rw_even
     }
     if (bytes) memcpy(payload, data, bytes);
     event->arg0 = slot->behavior;
-    slot->as.ws.told_turn = rw_ws_turn_mark(core);
+    rw_ws_of(slot)->told_turn = rw_ws_turn_mark(core);
     use_window(core, slot, bytes);
     rw_work_charge_event(core, bytes);
     return 1;
 }
 
 static int on_ping(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint32_t bytes) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_WANTS_PING &&
         !tell_control(core, slot, RW_EVENT_PING, data, bytes))
         return 0;
@@ -376,7 +376,7 @@ static int on_ping(struct rw_core *core, struct rw_slot *slot, const uint8_t *da
 }
 
 static void on_close(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint32_t bytes) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     uint32_t code = bytes >= 2 ? (uint32_t)data[0] << 8 | data[1] : 1005;
     RW_COUNT(core, ws_closes_in, 1);
     if (bytes == 1 || (bytes >= 2 && !rw_ws_close_code_valid(code))) {
@@ -448,7 +448,8 @@ static size_t on_control_frame(struct rw_core *core, struct rw_slot *slot, const
 
 static size_t on_frame(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len) {
     struct rw_ws_frame frame;
-    int32_t header_bytes = rw_ws_decode_header(bytes, len, slot->as.ws.deflate_flags & RW_WS_DEFLATE_AGREED, &frame);
+    int32_t header_bytes =
+        rw_ws_decode_header(bytes, len, rw_ws_of(slot)->deflate_flags & RW_WS_DEFLATE_AGREED, &frame);
     if (header_bytes == 0) return 0;
     if (header_bytes < 0) {
         rw_ws_fail(core, slot, RW_CLOSE_PROTOCOL_ERROR);
@@ -467,7 +468,7 @@ static size_t on_frame(struct rw_core *core, struct rw_slot *slot, uint8_t *byte
 static int asks_ahead(const struct rw_core *core, const struct rw_slot *slot) {
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
     if (slot->out_bytes <= behavior->max_backpressure_bytes / 2) return 0;
-    if (behavior->flags & RW_BEHAVIOR_LIMIT_BEFORE || slot->as.ws.flags & RW_WS_CLOSE_SENT) return 0;
+    if (behavior->flags & RW_BEHAVIOR_LIMIT_BEFORE || rw_ws_of(slot)->flags & RW_WS_CLOSE_SENT) return 0;
     return rw_before(core->now_ms, slot->last_output_ms + READING_MS);
 }
 
@@ -476,15 +477,15 @@ static void wait_for_reader(struct rw_core *core, struct rw_slot *slot) {
     rw_connection_arm_timer(core, slot, slot->last_output_ms + READING_MS);
 }
 
-void rw_ws_on_answers_read(struct rw_core *core, struct rw_slot *slot) {
+static void answers_read(struct rw_core *core, struct rw_slot *slot) {
     slot->state.answers_wait = 0;
     /* it was not read from: its silence begins now, or its message goes on */
-    slot->last_input_ms = slot->as.ws.message_began_ms = core->now_ms;
+    slot->last_input_ms = rw_ws_of(slot)->message_began_ms = core->now_ms;
     rw_connection_mark_ready(core, slot);
 }
 
-size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+static size_t take(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len) {
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     size_t at = 0;
     int ahead = asks_ahead(core, slot);
     while (at < len && slot->state.phase == RW_PHASE_OPEN && !slot->state.paused_by_host && !ws->fail_due) {
@@ -505,8 +506,13 @@ size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, s
     return slot->state.phase == RW_PHASE_OPEN && !ws->fail_due ? at : len;
 }
 
+static void input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, uint32_t len) {
+    size_t consumed = take(core, slot, bytes, len);
+    if (slot->state.phase == RW_PHASE_OPEN) (void)rw_connection_stash(core, slot, bytes + consumed, len - consumed);
+}
+
 static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
     if (ws->flags & RW_WS_OPEN_DUE) {
         struct rw_event *event = rw_event_add(core, slot, RW_EVENT_OPEN, 0, NULL);
@@ -537,21 +543,32 @@ full:
     rw_connection_mark_ready(core, slot);
 }
 
-void rw_ws_serve(struct rw_core *core, struct rw_slot *slot) {
-    if (slot->as.ws.fail_due) {
-        rw_ws_fail(core, slot, (enum rw_close_cause)slot->as.ws.fail_due);
+static void serve(struct rw_core *core, struct rw_slot *slot) {
+    if (rw_ws_of(slot)->fail_due) {
+        rw_ws_fail(core, slot, (enum rw_close_cause)rw_ws_of(slot)->fail_due);
         return;
     }
     serve_notices(core, slot);
     if (slot->state.paused_by_host || slot->state.answers_wait || !slot->input_bytes) return;
     if (slot->state.paused_by_core && !rw_ws_rate_resume(core, slot)) return;
     size_t consumed =
-        rw_ws_input(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
+        take(core, slot, rw_buffers_data(core->buffers, slot->input) + slot->input_offset, slot->input_bytes);
     if (slot->state.phase == RW_PHASE_OPEN) rw_connection_unstash(core, slot, (uint32_t)consumed);
 }
 
-void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+static void sent(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = rw_ws_of(slot);
+    if (slot->state.answers_wait) answers_read(core, slot);
+    /* Pongs still queued cannot be more than what is queued: a queue that is never quite empty does not end the answers
+     * to pings. */
+    if (ws->control_bytes > slot->out_bytes) ws->control_bytes = slot->out_bytes;
+    /* It has read, and whoever reads what waits for it is not silent: a ping waits behind that, and so does its
+     * answer. */
+    if (slot->state.counted) slot->last_input_ms = core->now_ms;
+}
+
+static void drained(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     ws->control_bytes = 0;
     if (!(ws->flags & RW_WS_DRAIN_WANTED)) return;
     ws->flags = (uint8_t)((ws->flags & ~RW_WS_DRAIN_WANTED) | RW_WS_DRAIN_DUE);
@@ -560,7 +577,7 @@ void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot) {
 
 /* ------------------------------------------------------------------ the end */
 
-void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
+static void peer_closed(struct rw_core *core, struct rw_slot *slot) {
     /* Input that waits for room in the batch was sent before the end of stream: it is delivered first. */
     if (slot->input_bytes && (slot->state.paused_by_host || slot->state.paused_by_core || slot->state.answers_wait))
         return;
@@ -579,7 +596,7 @@ void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot) {
 }
 
 int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     if (ws->flags & RW_WS_CLOSE_TOLD) return 1;
     uint32_t opening = ws->flags & RW_WS_OPEN_DUE ? 1 : 0;
     if (core->events.count + opening + 1 > RW_EVENTS_CAPACITY || !rw_event_batch_has_room(core, ws->reason_bytes))
@@ -599,11 +616,12 @@ int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot) {
     return 1;
 }
 
-void rw_ws_release(struct rw_core *core, struct rw_slot *slot) {
+static void release(struct rw_core *core, struct rw_slot *slot) {
     drop_message(core, slot);
-    if (slot->as.ws.held) rw_buffers_release(core->buffers, slot->as.ws.held);
-    slot->as.ws.held = RW_BUFFER_NONE;
+    if (rw_ws_of(slot)->held) rw_buffers_release(core->buffers, rw_ws_of(slot)->held);
+    rw_ws_of(slot)->held = RW_BUFFER_NONE;
     rw_deflate_release(core, slot);
+    RW_GAUGE(core, connections_websocket, core->stats->connections_websocket - 1);
 }
 
 /* Spans may be longer than half of what the clock counts to before it wraps, so times that far ahead cannot be
@@ -621,12 +639,12 @@ static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 static void arm_close_timer(struct rw_core *core, struct rw_slot *slot) {
     uint32_t look = core->now_ms + rw_ws_behavior(core, slot)->close_timeout_ms / CLOSE_LOOKS + 1;
-    int sooner = slot->as.ws.close_unread && rw_before(look, slot->deadline_ms);
+    int sooner = rw_ws_of(slot)->close_unread && rw_before(look, slot->deadline_ms);
     rw_connection_arm_timer(core, slot, sooner ? look : slot->deadline_ms);
 }
 
 void rw_ws_await_close(struct rw_core *core, struct rw_slot *slot, uint32_t unread) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     ws->close_unread = unread;
     slot->deadline_ms = core->now_ms + rw_ws_behavior(core, slot)->close_timeout_ms;
     ws->close_by_ms = slot->deadline_ms + rw_connection_reading_ms(core, unread);
@@ -634,7 +652,7 @@ void rw_ws_await_close(struct rw_core *core, struct rw_slot *slot, uint32_t unre
 }
 
 static void on_close_timer(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     uint32_t unread = ws->close_unread ? rw_connection_unread(slot) : 0;
     if (unread < ws->close_unread) {
         uint32_t deadline = core->now_ms + rw_ws_behavior(core, slot)->close_timeout_ms;
@@ -657,8 +675,8 @@ static void on_close_timer(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
-void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+static void timer(struct rw_core *core, struct rw_slot *slot) {
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
     uint32_t now = core->now_ms;
     uint32_t wait = LOOK_MS;
@@ -672,7 +690,7 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     }
     if (slot->state.answers_wait) {
         uint32_t left = left_ms(now, slot->last_output_ms, READING_MS);
-        if (left == 0) rw_ws_on_answers_read(core, slot); /* or rather not */
+        if (left == 0) answers_read(core, slot); /* or rather not */
         else wait = left;
     }
     /* Nobody who is not read from is silent. */
@@ -726,3 +744,68 @@ void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot) {
     }
     if (slot->state.phase == RW_PHASE_OPEN) rw_connection_arm_timer(core, slot, now + wait);
 }
+
+/* ------------------------------------------------------------------ the table */
+
+static int owes_answer(const struct rw_slot *slot) {
+    (void)slot;
+    return 0;
+}
+
+static void refuse_input(struct rw_core *core, struct rw_slot *slot) { rw_ws_fail(core, slot, RW_CLOSE_UNFINISHED); }
+
+static int pause(struct rw_slot *slot, int resume, uint32_t window) {
+    /* Once this side has closed, the answer must be read. */
+    if (!rw_ws_can_send(slot)) return 0;
+    rw_ws_of(slot)->window = resume ? window : 0;
+    return 1;
+}
+
+static void resumed(struct rw_core *core, struct rw_slot *slot) { rw_ws_of(slot)->message_began_ms = core->now_ms; }
+
+static int drain(struct rw_core *core, struct rw_slot *slot) {
+    (void)core, (void)slot;
+    return 1;
+}
+
+static int drain_now(struct rw_core *core, struct rw_slot *slot) {
+    if (!rw_ws_can_send(slot)) return 0;
+    rw_ws_note_cause(slot, RW_CLOSE_DRAIN);
+    rw_ws_close(core, slot, core->drain.code, NULL, 0);
+    return 1;
+}
+
+/* That the host has ended it is noted where it says so (left_by_host). */
+static void note_end(struct rw_slot *slot, enum rw_end_cause cause) {
+    switch (cause) {
+        case RW_END_PEER_GONE: rw_ws_note_cause(slot, RW_CLOSE_PEER_GONE); break;
+        case RW_END_NO_MEMORY: rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY); break;
+        case RW_END_WRITE_TIMEOUT: rw_ws_note_cause(slot, RW_CLOSE_WRITE_TIMEOUT); break;
+        case RW_END_BY_HOST: break;
+    }
+}
+
+static void age(struct rw_slot *slot, const struct rw_age_span *span) {
+    struct rw_slot_ws *ws = rw_ws_of(slot);
+    rw_age(&ws->opened_ms, span);
+    rw_age(&ws->last_ping_ms, span);
+    rw_age(&ws->message_began_ms, span);
+    rw_age(&ws->rate_ms, span);
+}
+
+const struct rw_protocol rw_ws_protocol = {.input = input,
+                                           .serve = serve,
+                                           .sent = sent,
+                                           .drained = drained,
+                                           .owes_answer = owes_answer,
+                                           .refuse_input = refuse_input,
+                                           .pause = pause,
+                                           .resumed = resumed,
+                                           .timer = timer,
+                                           .peer_closed = peer_closed,
+                                           .drain = drain,
+                                           .drain_now = drain_now,
+                                           .note_end = note_end,
+                                           .tell_closed = rw_ws_tell_closed,
+                                           .release = release,
+                                           .age = age};

@@ -8,7 +8,7 @@
 #ifndef RW_WS_H
 #define RW_WS_H
 
-#include "connection/core.h"
+#include "connection/protocol.h"
 #include "ws/ws_frame.h"
 
 enum rw_ws_flag {
@@ -22,7 +22,7 @@ enum rw_ws_flag {
     RW_WS_IN_FRAME = 1u << 7, /* frame_* describe a data frame whose payload is not complete */
 };
 
-/* slot.as.ws.fragments_out */
+/* rw_slot_ws.fragments_out */
 enum rw_ws_fragments {
     RW_WS_FRAGMENTS_NONE = 0,
     /* the first is queued: the others must follow, and other messages are held until they have */
@@ -31,20 +31,59 @@ enum rw_ws_fragments {
     RW_WS_FRAGMENTS_DEFLATED = 3, /* as SENT, and the message is compressed: RSV1 was on the first */
 };
 
+struct rw_ws_deflate;
+
+struct rw_slot_ws {
+    uint64_t frame_remaining; /* payload bytes of the present frame still to come */
+    uint64_t message_bytes;   /* payload bytes of the present message so far */
+    rw_buffer message;        /* the present message, unmasked, as far as it has come */
+    uint32_t mask_phase;      /* payload bytes of the present frame unmasked so far, modulo 4 */
+    uint32_t utf8_state;
+    uint32_t opened_ms;
+    uint32_t last_ping_ms;
+    uint32_t control_bytes; /* pong bytes queued and not yet sent, at most */
+    uint32_t dropped;       /* messages dropped since the last DROPPED event */
+    uint32_t told_turn;     /* the turn in which the host was last told of something that it may answer, see ws.h */
+    uint32_t reason_bytes;  /* once CLOSE_RECEIVED: message holds the reason */
+    uint16_t close_code;    /* received or sent first */
+    uint8_t mask[4];
+    uint8_t fragments_out;  /* enum rw_ws_fragments: of the message that is being sent in fragments */
+    uint8_t message_opcode; /* of the present message; 0: none begun */
+    uint8_t frame_fin;
+    uint8_t flags; /* see ws.h */
+    /* enum rw_close_cause of a failure that waits for the host's answers, see rw_ws_fail; 0: none */
+    uint8_t fail_due;
+    struct rw_ws_deflate *deflate; /* dedicated windows, see deflate.h; NULL: none */
+    rw_buffer held;                /* whole frames that wait until the message being sent in fragments is complete */
+    uint32_t held_bytes;
+    uint8_t close_cause;      /* enum rw_close_cause, once close_told or close_code says that it is closing */
+    uint8_t deflate_flags;    /* see deflate.h; 0: not negotiated */
+    uint8_t deflate_window;   /* windowBits that the client inflates with */
+    uint8_t message_deflated; /* the present message came with RSV1 */
+    uint32_t rate_ms;         /* when the tokens were last counted, see ws_rate.c */
+    int64_t message_tokens;
+    int64_t byte_tokens;
+    uint32_t window;           /* what the host still takes before it is asked, see RW_COMMAND_RESUME; 0: no end */
+    uint32_t message_began_ms; /* of a message that is put together */
+    uint32_t topics;           /* that it is subscribed to */
+    /* once CLOSE_SENT by this side: what the peer had yet to read when that was last looked at, see on_close_timer */
+    uint32_t close_unread;
+    uint32_t close_by_ms; /* and when it must have answered, however it reads */
+};
+
+static_assert(sizeof(struct rw_slot_ws) <= RW_SLOT_OWN_BYTES, "it fits the slot");
+
+/* Index in core->protocols. */
+#define RW_WS_PROTOCOL 1u
+extern const struct rw_protocol rw_ws_protocol;
+
+static inline struct rw_slot_ws *rw_ws_of(const struct rw_slot *slot) { return (struct rw_slot_ws *)slot->own; }
+static inline int rw_ws_is(const struct rw_slot *slot) { return slot->state.protocol == RW_WS_PROTOCOL; }
+
 /* The connection has just answered 101. quiet: the host has opened it by itself and gets no OPEN event */
 void rw_ws_open(struct rw_core *core, struct rw_slot *slot, uint32_t behavior, uint32_t quiet);
-/* Serve bytes[0..len), which may be changed. ret: bytes consumed; the caller keeps the rest */
-size_t rw_ws_input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, size_t len);
-void rw_ws_serve(struct rw_core *core, struct rw_slot *slot);
-/* The kernel has taken output of a slot with answers_wait: its input goes on. */
-void rw_ws_on_answers_read(struct rw_core *core, struct rw_slot *slot);
-void rw_ws_on_drained(struct rw_core *core, struct rw_slot *slot);
-void rw_ws_on_peer_closed(struct rw_core *core, struct rw_slot *slot);
-void rw_ws_on_timer(struct rw_core *core, struct rw_slot *slot);
 /* ret: 1 the host has had its CLOSE event, 0 the batch is full */
 int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot);
-/* The slot is about to be given back. */
-void rw_ws_release(struct rw_core *core, struct rw_slot *slot);
 
 /* The close frame of this side is queued: the peer's answer is waited for. It has close_timeout_ms for it, from when it
  * last read some of the `unread` bytes in front, which it must read at the least rate (http.minBytesPerSecond). */
@@ -97,28 +136,28 @@ static inline const struct rw_behavior *rw_ws_behavior(const struct rw_core *cor
     return &core->behaviors[slot->behavior];
 }
 static inline int rw_ws_can_send(const struct rw_slot *slot) {
-    return slot->state.phase == RW_PHASE_OPEN && slot->state.protocol == RW_PROTOCOL_WEBSOCKET &&
-           !(slot->as.ws.flags & RW_WS_CLOSE_SENT);
+    return slot->state.phase == RW_PHASE_OPEN && rw_ws_is(slot) && !(rw_ws_of(slot)->flags & RW_WS_CLOSE_SENT);
 }
 
 /* Names the present turn; never 0. */
 static inline uint32_t rw_ws_turn_mark(const struct rw_core *core) { return (uint32_t)core->stats->turns | 1u << 31; }
 /* Has the host not had its turn yet since it was told of something that this peer has sent? */
 static inline int rw_ws_awaits_answers(const struct rw_core *core, const struct rw_slot *slot) {
-    return slot->as.ws.told_turn == rw_ws_turn_mark(core);
+    return rw_ws_of(slot)->told_turn == rw_ws_turn_mark(core);
 }
 
 /* Is a message being sent in fragments, so that others must wait? */
 static inline int rw_ws_must_hold(const struct rw_slot *slot) {
-    return slot->as.ws.fragments_out == RW_WS_FRAGMENTS_SENT || slot->as.ws.fragments_out == RW_WS_FRAGMENTS_DEFLATED;
+    return rw_ws_of(slot)->fragments_out == RW_WS_FRAGMENTS_SENT ||
+           rw_ws_of(slot)->fragments_out == RW_WS_FRAGMENTS_DEFLATED;
 }
 
 /* Why the connection ends: the first cause stays, and whoever began the close handshake is one. Called before what ends
  * it. */
 static inline void rw_ws_note_cause(struct rw_slot *slot, enum rw_close_cause cause) {
-    if (slot->state.phase != RW_PHASE_OPEN || slot->state.protocol != RW_PROTOCOL_WEBSOCKET) return;
-    if (slot->as.ws.flags & (RW_WS_CLOSE_SENT | RW_WS_CLOSE_RECEIVED) || slot->as.ws.close_cause) return;
-    slot->as.ws.close_cause = (uint8_t)cause;
+    if (slot->state.phase != RW_PHASE_OPEN || !rw_ws_is(slot)) return;
+    if (rw_ws_of(slot)->flags & (RW_WS_CLOSE_SENT | RW_WS_CLOSE_RECEIVED) || rw_ws_of(slot)->close_cause) return;
+    rw_ws_of(slot)->close_cause = (uint8_t)cause;
 }
 
 /* ------------------------------------------------------------------ ws_rate.c */
@@ -138,6 +177,13 @@ int rw_ws_rate_resume(struct rw_core *core, struct rw_slot *slot);
 static inline int rw_ws_is_rated(const struct rw_behavior *behavior) {
     return (behavior->messages_per_second | behavior->bytes_per_second) != 0;
 }
+
+/* ------------------------------------------------------------------ ws_command.c */
+
+/* Apply a command for sockets (ringway.h: SEND, WS_CLOSE, PING, SUBSCRIBE, UNSUBSCRIBE). ret: >= 0, or enum
+ * rw_result */
+int32_t rw_ws_command(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data,
+                      uint64_t bytes);
 
 /* ------------------------------------------------------------------ publish.c */
 

@@ -21,7 +21,7 @@ static int64_t refilled(int64_t tokens, uint32_t per_second, uint32_t burst_ms, 
 
 static void refill(const struct rw_core *core, struct rw_slot *slot) {
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     uint32_t elapsed_ms = core->now_ms - ws->rate_ms;
     /* A host that was blocked has read nothing: what a peer was allowed meanwhile it has sent, and not let pass. */
     uint32_t burst_ms = RW_WS_RATE_BURST_MS + core->blocked_ms;
@@ -33,12 +33,12 @@ static void refill(const struct rw_core *core, struct rw_slot *slot) {
 /* After a refill. */
 static uint32_t message_wait_ms(const struct rw_behavior *behavior, const struct rw_slot *slot) {
     return behavior->messages_per_second
-               ? rw_rate_wait_ms(slot->as.ws.message_tokens, TOKENS, behavior->messages_per_second)
+               ? rw_rate_wait_ms(rw_ws_of(slot)->message_tokens, TOKENS, behavior->messages_per_second)
                : 0;
 }
 
 static uint32_t byte_wait_ms(const struct rw_behavior *behavior, const struct rw_slot *slot) {
-    return behavior->bytes_per_second ? rw_rate_wait_ms(slot->as.ws.byte_tokens, 1, behavior->bytes_per_second) : 0;
+    return behavior->bytes_per_second ? rw_rate_wait_ms(rw_ws_of(slot)->byte_tokens, 1, behavior->bytes_per_second) : 0;
 }
 
 static uint32_t wait_ms(const struct rw_behavior *behavior, const struct rw_slot *slot) {
@@ -52,7 +52,7 @@ static uint32_t look_again_ms(const struct rw_core *core, uint32_t wait) {
 
 int rw_ws_rate_admit(struct rw_core *core, struct rw_slot *slot) {
     const struct rw_behavior *behavior = rw_ws_behavior(core, slot);
-    if (slot->as.ws.flags & RW_WS_CLOSE_SENT) return 1; /* it is thrown away, on the way to the peer's close */
+    if (rw_ws_of(slot)->flags & RW_WS_CLOSE_SENT) return 1; /* it is thrown away, on the way to the peer's close */
     refill(core, slot);
     uint32_t wait = wait_ms(behavior, slot);
     if (wait == 0) return 1;
@@ -68,8 +68,8 @@ int rw_ws_rate_admit(struct rw_core *core, struct rw_slot *slot) {
 }
 
 void rw_ws_rate_charge(struct rw_slot *slot, uint32_t messages, uint64_t bytes) {
-    slot->as.ws.message_tokens -= (int64_t)messages * TOKENS;
-    slot->as.ws.byte_tokens -= (int64_t)bytes * TOKENS;
+    rw_ws_of(slot)->message_tokens -= (int64_t)messages * TOKENS;
+    rw_ws_of(slot)->byte_tokens -= (int64_t)bytes * TOKENS;
 }
 
 /* Behind an end of stream there may be bytes that are still to be read, and on Unix sockets behind a hang-up too;
@@ -99,7 +99,7 @@ int rw_ws_rate_resume(struct rw_core *core, struct rw_slot *slot) {
     if (wait_ms(rw_ws_behavior(core, slot), slot)) return 0;
     slot->state.paused_by_core = 0;
     slot->last_input_ms = core->now_ms; /* its silence begins now */
-    slot->as.ws.message_began_ms = core->now_ms;
+    rw_ws_of(slot)->message_began_ms = core->now_ms;
     rw_connection_arm_timer(core, slot, core->now_ms);
     return 1;
 }

@@ -23,7 +23,9 @@ static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t byt
 
 /* ------------------------------------------------------------------ backpressure */
 
-static uint64_t queued_bytes(const struct rw_slot *slot) { return (uint64_t)slot->out_bytes + slot->as.ws.held_bytes; }
+static uint64_t queued_bytes(const struct rw_slot *slot) {
+    return (uint64_t)slot->out_bytes + rw_ws_of(slot)->held_bytes;
+}
 
 /* The common case, apart so that it is inlined. */
 static inline int fits(const struct rw_core *core, const struct rw_slot *slot, uint64_t frame_bytes) {
@@ -38,7 +40,7 @@ static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_b
     rw_connection_flush_now(core, slot);
     if (slot->state.send_inflight && !fits(core, slot, frame_bytes)) {
         /* Nor has the send under way, if this client has read since: that is our delay and not its own. */
-        rw_core_settle_sends(core);
+        rw_connection_settle_sends(core);
         rw_connection_flush_now(core, slot);
     }
     return fits(core, slot, frame_bytes) || queued_bytes(slot) == 0;
@@ -47,7 +49,7 @@ static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_b
 static void close_for_backpressure(struct rw_core *core, struct rw_slot *slot) {
     RW_COUNT(core, closes_backpressure, 1);
     rw_ws_note_cause(slot, RW_CLOSE_BACKPRESSURE);
-    slot->as.ws.close_code = 1008;
+    rw_ws_of(slot)->close_code = 1008;
     rw_connection_terminate(core, slot);
 }
 
@@ -59,12 +61,12 @@ static int admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_byte
         return -1;
     }
     RW_COUNT(core, drops_backpressure, 1);
-    slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
+    rw_ws_of(slot)->flags |= RW_WS_DRAIN_WANTED;
     return 0;
 }
 
 static void count_drop(struct rw_core *core, struct rw_slot *slot) {
-    slot->as.ws.dropped++;
+    rw_ws_of(slot)->dropped++;
     rw_connection_mark_ready(core, slot);
 }
 
@@ -95,7 +97,7 @@ int rw_ws_admit_message(struct rw_core *core, struct rw_slot *slot, struct rw_ws
 /* ------------------------------------------------------------------ held frames */
 
 int rw_ws_hold(struct rw_core *core, struct rw_slot *slot, const uint8_t *frame, uint32_t frame_bytes) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     uint64_t needed = (uint64_t)ws->held_bytes + frame_bytes;
     if (!ws->held || rw_buffers_capacity(core->buffers, ws->held) < needed) {
         rw_buffer grown = needed <= UINT32_MAX / 4
@@ -118,7 +120,7 @@ int rw_ws_hold(struct rw_core *core, struct rw_slot *slot, const uint8_t *frame,
 
 /* The last fragment is queued: what was held follows. */
 static void release_held(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     if (!ws->held) return;
     rw_buffer held = ws->held;
     uint32_t bytes = ws->held_bytes;
@@ -163,7 +165,7 @@ static inline __attribute__((always_inline)) int queue_frame(struct rw_core *cor
     int at_once =
         rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_LIMIT_BEFORE && slot->out_unflushed >= RW_WS_SEND_AT_ONCE_BYTES;
     if (at_once) rw_connection_flush_now(core, slot);
-    if (slot->out_bytes > slot->out_unflushed) slot->as.ws.flags |= RW_WS_DRAIN_WANTED;
+    if (slot->out_bytes > slot->out_unflushed) rw_ws_of(slot)->flags |= RW_WS_DRAIN_WANTED;
     rw_connection_mark_dirty(core, slot);
     return 1;
 }
@@ -182,7 +184,7 @@ static int hold_frame(struct rw_core *core, struct rw_slot *slot, const struct f
 /* Compress a whole message. A held one is compressed on its own: the connection's window belongs to the message before
  * it, which is not complete. With no memory for it the message goes out as it is. */
 static void deflate_whole(struct rw_core *core, struct rw_slot *slot, struct frame *frame) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     int takeover = (ws->deflate_flags & RW_WS_DEFLATE_TAKEOVER) != 0;
     int64_t bytes;
     if (takeover && !rw_ws_must_hold(slot)) {
@@ -226,7 +228,7 @@ RARE static void send_formed(struct rw_core *core, struct rw_slot *slot, struct 
         }
     } else if (frame.rsv1) {
         /* What the client never gets is not in its window. */
-        slot->as.ws.deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
+        rw_ws_of(slot)->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
     }
     if (frame.deflated) rw_buffers_release(core->buffers, frame.deflated);
 }
@@ -238,7 +240,7 @@ RARE static void send_formed(struct rw_core *core, struct rw_slot *slot, struct 
  * ret: 1 send the fragment, 0 dropped or closed */
 static int admit_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message,
                           const struct frame *frame) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     if (!(message->flags & RW_SEND_CONTINUE)) {
         if (rw_ws_admit_message(core, slot, message, size_of(frame))) {
             ws->fragments_out = frame->rsv1 ? RW_WS_FRAGMENTS_DEFLATED : RW_WS_FRAGMENTS_SENT;
@@ -255,7 +257,7 @@ static int admit_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_
 
 /* ret: 0 the rest of a compressed message could not be compressed: the connection is terminated */
 static int deflate_fragment(struct rw_core *core, struct rw_slot *slot, uint32_t flags, struct frame *frame) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     enum rw_deflate_part part = !(flags & RW_SEND_CONTINUE) ? RW_DEFLATE_FIRST
                                 : frame->fin                ? RW_DEFLATE_LAST
                                                             : RW_DEFLATE_MIDDLE;
@@ -278,7 +280,7 @@ static int deflate_fragment(struct rw_core *core, struct rw_slot *slot, uint32_t
 }
 
 RARE static void send_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
-    struct rw_slot_ws *ws = &slot->as.ws;
+    struct rw_slot_ws *ws = rw_ws_of(slot);
     uint32_t flags = message->flags;
     int continues = (flags & RW_SEND_CONTINUE) != 0;
     struct frame frame = {.payload = message->payload,
@@ -373,7 +375,7 @@ static void send_close(struct rw_core *core, struct rw_slot *slot, uint32_t code
         length += bytes;
     }
     rw_ws_send_control(core, slot, RW_WS_OP_CLOSE, payload, length);
-    slot->as.ws.flags |= RW_WS_CLOSE_SENT;
+    rw_ws_of(slot)->flags |= RW_WS_CLOSE_SENT;
     RW_COUNT(core, ws_closes_out, 1);
 }
 
@@ -388,7 +390,7 @@ void rw_ws_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, cons
     slot->state.paused_by_host = 0;
     slot->state.paused_by_core = 0; /* and when its rate had */
     slot->state.answers_wait = 0;
-    slot->as.ws.window = 0;
+    rw_ws_of(slot)->window = 0;
     rw_connection_update_receive(core, slot);
     if (slot->input_bytes) rw_connection_mark_ready(core, slot);
 }
@@ -438,17 +440,17 @@ static void count_failure(struct rw_core *core, enum rw_close_cause cause) {
 
 void rw_ws_fail(struct rw_core *core, struct rw_slot *slot, enum rw_close_cause cause) {
     if (rw_ws_can_send(slot) && rw_ws_awaits_answers(core, slot)) {
-        if (!slot->as.ws.fail_due) slot->as.ws.fail_due = (uint8_t)cause;
+        if (!rw_ws_of(slot)->fail_due) rw_ws_of(slot)->fail_due = (uint8_t)cause;
         rw_connection_mark_ready(core, slot);
         return;
     }
-    if (slot->as.ws.fail_due) cause = (enum rw_close_cause)slot->as.ws.fail_due; /* it came first */
-    slot->as.ws.fail_due = 0;
+    if (rw_ws_of(slot)->fail_due) cause = (enum rw_close_cause)rw_ws_of(slot)->fail_due; /* it came first */
+    rw_ws_of(slot)->fail_due = 0;
     uint32_t code = code_of(cause);
     const char *reason = reason_of(cause);
     count_failure(core, cause);
     rw_ws_note_cause(slot, cause);
-    if (!slot->as.ws.close_code) slot->as.ws.close_code = (uint16_t)code;
+    if (!rw_ws_of(slot)->close_code) rw_ws_of(slot)->close_code = (uint16_t)code;
     if (rw_ws_can_send(slot)) send_close(core, slot, code, (const uint8_t *)reason, (uint32_t)strlen(reason));
     if (slot->state.phase != RW_PHASE_OPEN) return;
     (void)rw_ws_tell_closed(core, slot);
