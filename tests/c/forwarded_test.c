@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "connection/forwarded.h"
 #include "guard_page.h"
+#include "http1/forwarded.h"
 
 #define XFF RW_PROXY_HEADER_X_FORWARDED_FOR
 #define FWD RW_PROXY_HEADER_FORWARDED

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "connection/forwarded.h"
 #include "fuzz_input.h"
+#include "http1/forwarded.h"
 
 static int32_t last(uint32_t header, const uint8_t *data, size_t size, struct rw_forwarded_hop *hop) {
     memset(hop, 0xEE, sizeof *hop);

@@ -1,6 +1,6 @@
 /* Character classes of HTTP/1.1 and the search for control characters.
  *
- * Role: what http_parser and http_chunked agree on, so that a byte is legal in a head and in a trailer alike. Down:
+ * Role: what all that reads heads agrees on, so that a byte is legal in a head and in a trailer alike. Down:
  * nothing. */
 #ifndef RW_HTTP_CHARS_H
 #define RW_HTTP_CHARS_H

@@ -13,11 +13,11 @@
 #include "connection/client.h"
 #include "connection/connection.h"
 #include "connection/event_batch.h"
-#include "connection/forwarded.h"
 #include "connection/listener.h"
 #include "connection/tls.h"
 #include "connection/unfinished.h"
 #include "connection/work.h"
+#include "http1/forwarded.h"
 #include "ws/deflate_negotiate.h"
 #include "ws/ws_handshake.h"
 

@@ -1,5 +1,5 @@
 /* X-Forwarded-For and Forwarded, see forwarded.h. */
-#include "connection/forwarded.h"
+#include "http1/forwarded.h"
 
 #include <arpa/inet.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* X-Forwarded-For and Forwarded (RFC 7239): whom the proxies in front of a request have seen.
  *
- * Role: a pure parser, no allocation. Up: client, which walks from hop to hop. Down: inet_pton(3). Both are lists to
+ * Role: a pure parser, no allocation. Up: http, which walks from hop to hop. Down: inet_pton(3). Both are lists to
  * which each proxy appends whom it heard from, so they are read from the right: what stands left of an element was told
  * by that hop. Elements are found from the right too: nothing that a client has sent, an open quote or a comma, moves
  * the borders of what a proxy has appended behind it. */
