@@ -5,9 +5,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, setDefaul
 import { sendBinary, sendText } from '../../src/api/message.ts';
 import type { BusKind } from '../../src/pubsub/bus.ts';
 import { eventually } from '../support/eventually.ts';
+import { opcode } from '../support/frames.mjs';
 import { backends } from '../support/live-core.ts';
 import { type RedisServer, startRedis } from '../support/redis-servers.ts';
-import { opcode } from '../support/wire.ts';
 import { JoinedWorkers, type Subscriber } from './joined-workers.ts';
 
 // Only ends a test that has failed.

@@ -5,38 +5,38 @@
  * from there as they are.
  */
 import { expect } from 'bun:test';
-import { closePayload, frame, handshake, opcode } from './frames.mjs';
+import { closePayload, frame, handshake, opcode } from '../support/frames.mjs';
+import { type ConnectOptions, NotedConnection } from './noted-connection.ts';
 import type { Program } from './program.ts';
-import { Wire, type WireOptions } from './wire.ts';
 
 /** One running example, and the connections made to it. */
 export class Talk {
   readonly program: Program;
   readonly #port: number;
-  readonly #wires: Wire[] = [];
+  readonly #wires: NotedConnection[] = [];
 
   constructor(program: Program, port: number) {
     this.program = program;
     this.#port = port;
   }
 
-  async connect(options: WireOptions = {}): Promise<Wire> {
-    const wire = await Wire.connect(this.#port, options);
+  async connect(options: ConnectOptions = {}): Promise<NotedConnection> {
+    const wire = await NotedConnection.connect(this.#port, options);
     this.#wires.push(wire);
     return wire;
   }
 
-  async get(path: string, options: WireOptions & { readonly fields?: string } = {}): Promise<string> {
+  async get(path: string, options: ConnectOptions & { readonly fields?: string } = {}): Promise<string> {
     return this.ask(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n${options.fields ?? ''}\r\n`, options);
   }
 
-  async ask(request: string, options: WireOptions = {}): Promise<string> {
+  async ask(request: string, options: ConnectOptions = {}): Promise<string> {
     const wire = await this.connect(options);
     wire.write(request);
     return wire.response();
   }
 
-  async websocket(path = '/', fields: Record<string, string> = {}): Promise<Wire> {
+  async websocket(path = '/', fields: Record<string, string> = {}): Promise<NotedConnection> {
     const wire = await this.connect();
     wire.write(handshake(path, fields));
     expect(await wire.head()).toStartWith('HTTP/1.1 101 ');

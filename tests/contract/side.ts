@@ -6,9 +6,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { handshake } from './frames.mjs';
+import { handshake } from '../support/frames.mjs';
+import { type ConnectOptions, NotedConnection } from './noted-connection.ts';
 import { commandLine, freePort, here, Program, type Side } from './program.ts';
-import { Wire, type WireOptions } from './wire.ts';
 
 /** What was seen on one side; JSON values throughout. */
 export interface Transcript {
@@ -79,7 +79,7 @@ export class Client {
   readonly side: Side;
   readonly notes: Record<string, unknown> = {};
   readonly #host: Host;
-  readonly #wires: Wire[] = [];
+  readonly #wires: NotedConnection[] = [];
 
   constructor(side: Side, host: Host) {
     this.side = side;
@@ -132,14 +132,14 @@ export class Client {
     return this.#host.results[before];
   }
 
-  async connect(options: WireOptions & { readonly to?: string } = {}): Promise<Wire> {
-    const wire = await Wire.connect(options.path === undefined ? this.port(options.to) : 0, options);
+  async connect(options: ConnectOptions & { readonly to?: string } = {}): Promise<NotedConnection> {
+    const wire = await NotedConnection.connect(options.path === undefined ? this.port(options.to) : 0, options);
     this.#wires.push(wire);
     return wire;
   }
 
   /** One request on a connection of its own; its answer is noted, or that the connection was closed. */
-  async exchange(label: string, request: string | Uint8Array, options: WireOptions & { readonly to?: string } = {}): Promise<string> {
+  async exchange(label: string, request: string | Uint8Array, options: ConnectOptions & { readonly to?: string } = {}): Promise<string> {
     const wire = await this.connect(options);
     wire.write(request);
     const answer = await wire.response(/^\w+/.exec(String(request))?.[0]);
@@ -149,15 +149,15 @@ export class Client {
   }
 
   /** A GET of a path with nothing but what must be there. */
-  async get(path: string, label = `GET ${path}`, options: WireOptions & { readonly to?: string } = {}): Promise<string> {
+  async get(path: string, label = `GET ${path}`, options: ConnectOptions & { readonly to?: string } = {}): Promise<string> {
     return this.exchange(label, `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`, options);
   }
 
   /** A connection after its handshake; the answer to it is noted only when there is a label. */
   async websocket(
     path = '/',
-    options: WireOptions & { readonly to?: string; readonly fields?: Record<string, string | undefined>; readonly label?: string } = {},
-  ): Promise<Wire> {
+    options: ConnectOptions & { readonly to?: string; readonly fields?: Record<string, string | undefined>; readonly label?: string } = {},
+  ): Promise<NotedConnection> {
     const wire = await this.connect(options);
     wire.write(handshake(path, options.fields));
     const head = await wire.head();

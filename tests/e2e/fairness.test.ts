@@ -9,8 +9,9 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { createConnection, type Socket } from 'node:net';
 import { constants, deflateRawSync } from 'node:zlib';
 import { eventually } from '../support/eventually.ts';
+import { frame, handshake, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
-import { frame, handshake, opcode, residentBytes } from '../support/wire.ts';
+import { residentBytes } from '../support/process-state.ts';
 
 setDefaultTimeout(120_000);
 
@@ -133,14 +134,14 @@ forEachBackend('an overload', (backend) => {
   }
 
   test('of compressed bombs: they take turns, and are not held inflated', async () => {
-    const before = await residentBytes(pid);
+    const before = residentBytes(pid);
     const had = await messages();
     const sockets = await Promise.all(Array.from({ length: 40 }, () => open(gateway, '/bombs', offer)));
     const all = Buffer.concat(Array.from({ length: 32 }, () => bomb));
     for (const { socket } of sockets) socket.write(all);
     let most = 0;
     const longest = await bystand(gateway, async () => {
-      most = Math.max(most, await residentBytes(pid));
+      most = Math.max(most, residentBytes(pid));
       return (await messages()) - had === 40 * 32;
     });
     expect(longest).toBeLessThan(bystanderMs);

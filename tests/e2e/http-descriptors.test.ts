@@ -1,8 +1,8 @@
 /** Out of file descriptors: new connections wait, those that are open live on, nothing spins, and it is over when there is room. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
-import { readdirSync } from 'node:fs';
 import { eventually } from '../support/eventually.ts';
-import { cpuSeconds, forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { cpuSeconds, descriptorCount } from '../support/process-state.ts';
 import { RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
@@ -31,7 +31,7 @@ forEachBackend('out of descriptors', (backend) => {
       'refusals are counted',
       async () => (await gateway.metric('ringway_connections_refused_total', { reason: 'descriptors' })) > 0,
     );
-    expect(readdirSync(`/proc/${pid}/fd`).length).toBeLessThanOrEqual(descriptors);
+    expect(descriptorCount(pid)).toBeLessThanOrEqual(descriptors);
 
     const before = cpuSeconds(pid);
     const began = performance.now();
@@ -42,7 +42,7 @@ forEachBackend('out of descriptors', (backend) => {
     expect(open).toBeGreaterThan(10);
     expect(open).toBeLessThan(clients.length);
     for (const client of clients) client.write(request);
-    const answered = () => clients.filter((client) => client.total > 0);
+    const answered = () => clients.filter((client) => client.receivedBytes > 0);
     await eventually('those that are open are answered', () => answered().length >= open);
     const accepted = answered();
     for (const client of accepted.slice(0, 5)) expect((await client.response()).text).toBe('served');

@@ -1,9 +1,9 @@
 /** How responses and connections end: framing is never the handler's, early answers arrive, resets leave nothing behind. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { randomFillSync } from 'node:crypto';
-import { readdirSync } from 'node:fs';
 import { eventually } from '../support/eventually.ts';
-import { cpuSeconds, forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { cpuSeconds, descriptorCount } from '../support/process-state.ts';
 import { RawClient } from '../support/raw-client.ts';
 
 // Only to end a test that hangs: `eventually` says more, and sooner.
@@ -176,7 +176,7 @@ forEachBackend('endings', (backend) => {
 
   test('resets at every stage leave no connection and no descriptor behind', async () => {
     const [pid] = (await gateway.workerPids()) as [number];
-    const descriptors = () => readdirSync(`/proc/${pid}/fd`).length;
+    const descriptors = () => descriptorCount(pid);
     const open = () => gateway.metric('ringway_connections', { protocol: 'http' });
     const settled = () => eventually('few connections are left', async () => (await open()) <= 2);
     await settled();

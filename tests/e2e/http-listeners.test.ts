@@ -138,7 +138,7 @@ forEachBackend('metrics', (backend) => {
     refused.write('GET / HTTP/9.9\r\n\r\n');
     sent += 18;
     await refused.closed();
-    for (const client of [...clients, refused]) received += client.total;
+    for (const client of [...clients, refused]) received += client.receivedBytes;
     const responses = (status: string) => gateway.metric('ringway_http_responses_total', { status });
     expect(await Promise.all(['1xx', '2xx', '3xx', '4xx', '5xx'].map(responses))).toEqual([0, 12, 4, 3, 3]);
     expect(await gateway.metric('ringway_http_requests_total')).toBe(21);

@@ -2,11 +2,11 @@
  * A worker that does not go on: told of, replaced, and gone with its supervisor.
  */
 import { afterEach, expect, setDefaultTimeout, test } from 'bun:test';
-import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { isAlive } from '../support/process-state.ts';
 import { RawClient } from '../support/raw-client.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
@@ -29,12 +29,6 @@ const cleanUps: (() => unknown)[] = [];
 afterEach(async () => {
   for (const cleanUp of cleanUps.splice(0).reverse()) await cleanUp();
 });
-
-const isAlive = (pid: number) => {
-  // One that has ended and was not waited for is a zombie.
-  if (!existsSync(`/proc/${pid}/stat`)) return false;
-  return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
-};
 
 forEachBackend('a worker that does not go on', (backend) => {
   async function start(): Promise<Gateway> {

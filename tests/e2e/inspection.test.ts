@@ -5,8 +5,9 @@
 import { describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { frame, handshake, opcode } from '../support/frames.mjs';
 import { startGateway } from '../support/gateway.ts';
-import { frame, handshake, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

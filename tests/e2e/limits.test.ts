@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, handshake, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
 import { type Balancer, hasBalancer, startBalancer } from '../support/haproxy.ts';
 import { RawClient } from '../support/raw-client.ts';
-import { closePayload, frame, handshake, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);
@@ -297,7 +298,7 @@ forEachBackend('rates of a WebSocket', (backend) => {
     expect((await wire.frame())?.payload.length).toBe(60_000);
     wire.write(frame(opcode.text, 'more'));
     expect((await wire.frame())?.payload).toEqual(closePayload(1008, 'more bytes a second than allowed'));
-    await wire.end();
+    await wire.untilEnded();
     expect(await gateway.metric('ringway_websocket_rate_closes_total', { reason: 'bytes' })).toBe(1);
   });
 

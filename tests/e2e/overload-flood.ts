@@ -6,7 +6,8 @@
  */
 import { connect, type Socket } from 'node:net';
 import { constants, deflateRawSync } from 'node:zlib';
-import { frame, handshake, opcode, Wire } from '../support/wire.ts';
+import { frame, handshake, opcode } from '../support/frames.mjs';
+import { Wire } from '../support/wire.ts';
 
 const blockBytes = 64 * 1024;
 

@@ -8,8 +8,10 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { frame, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
-import { frame, opcode, residentBytes, Wire } from '../support/wire.ts';
+import { residentBytes } from '../support/process-state.ts';
+import { Wire } from '../support/wire.ts';
 import { kinds } from './overload-flood.ts';
 
 // Only ends a test that has failed.
@@ -132,7 +134,7 @@ forEachBackend('under overload', (backend) => {
   async function idleLateness(): Promise<number> {
     const began = performance.now();
     const wire = await Wire.open(gateway.port, '/idle');
-    await wire.end();
+    await wire.untilEnded();
     return performance.now() - began - idleTimeoutMs;
   }
 
@@ -177,7 +179,7 @@ forEachBackend('under overload', (backend) => {
 
   for (const kind of kinds) {
     test(`${kind}: deadlines fire, bystanders are served, what is held is bounded and given back`, async () => {
-      const residentBefore = await residentBytes(pid);
+      const residentBefore = residentBytes(pid);
       const receivedBefore = await gateway.metric('ringway_received_bytes_total');
       let most = 0;
       let buffers = 0;
@@ -186,7 +188,7 @@ forEachBackend('under overload', (backend) => {
       try {
         const watching = (async () => {
           while (!isOver) {
-            most = Math.max(most, (await residentBytes(pid)) - residentBefore);
+            most = Math.max(most, residentBytes(pid) - residentBefore);
             buffers = Math.max(buffers, bufferBytes(await gaugesOf(gateway)));
             await Bun.sleep(50);
           }

@@ -1,11 +1,13 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, opcode } from '../support/frames.mjs';
 import { type Backend, forEachBackend, startGateway } from '../support/gateway.ts';
-import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
+import { isAlive } from '../support/process-state.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);
@@ -60,16 +62,6 @@ async function membersOnBoth(port: number, path: string, each: number): Promise<
   return all;
 }
 
-function isAlive(pid: number): boolean {
-  // A process that has ended and was not waited for is a zombie: gone for us.
-  if (!existsSync(`/proc/${pid}/stat`)) return false;
-  try {
-    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
-  } catch {
-    return false;
-  }
-}
-
 /** Run the command to its end. */
 async function ringway(args: string[], options: { cwd?: string; env?: Record<string, string> } = {}) {
   const child = Bun.spawn([process.execPath, join(root, 'src', 'main.ts'), ...args], {
@@ -104,7 +96,7 @@ forEachBackend('a worker that is killed', (backend) => {
     });
     await eventually('the load runs', () => rounds > 20);
     process.kill(victim, 'SIGKILL');
-    for (const { wire } of [...doomed, ...echoes.filter(({ pid }) => pid === victim)]) await wire.end();
+    for (const { wire } of [...doomed, ...echoes.filter(({ pid }) => pid === victim)]) await wire.untilEnded();
     const after = rounds;
     await eventually('the load goes on', () => rounds > after + 50);
     running = false;
@@ -176,15 +168,15 @@ forEachBackend('SIGTERM', (backend) => {
     for (const wire of sockets) {
       expect(await wire.closeCode()).toBe(1001);
       wire.write(frame(opcode.close, closePayload(1001)));
-      expect(await wire.end()).toBe('end');
+      expect(await wire.untilEnded()).toBe('end');
     }
-    expect((await idle.end()) && idle.ended).toBe('end');
+    expect((await idle.untilEnded()) && idle.ended).toBe('end');
     // The request is still in progress, so the gateway is, too.
     expect(isAlive(gateway.pid)).toBe(true);
     expect(held.ended).toBeUndefined();
     writeFileSync(file, '');
     expect(await held.head()).toMatch(/^HTTP\/1\.1 200 [\s\S]*\r\nConnection: close\r\n/i);
-    expect(await held.end()).toBe('end');
+    expect(await held.untilEnded()).toBe('end');
     expect(String(held.received)).toBe('done');
     expect(await gateway.exited).toBe(0);
     expect(gateway.output()).toContain('"msg":"stopped"');
@@ -234,7 +226,7 @@ forEachBackend('SIGTERM', (backend) => {
     expect(await silent.closeCode()).toBe(1001);
     expect(await gateway.exited).toBe(0);
     expect(gateway.output()).toContain('had connections left after 1 s');
-    await held.end();
+    await held.untilEnded();
     expect(held.receivedBytes).toBe(0);
     await gateway.stop();
   });

@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { type Authority, createAuthority } from '../support/certificates.ts';
+import { handshake } from '../support/frames.mjs';
 import { type Gateway, startGateway } from '../support/gateway.ts';
 import { type Balancer, hasBalancer, startBalancer } from '../support/haproxy.ts';
 import { hasNginx, type Nginx, startNginx } from '../support/nginx.ts';
-import { handshake } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

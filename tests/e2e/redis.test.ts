@@ -4,9 +4,10 @@
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { eventually } from '../support/eventually.ts';
+import { frame, opcode } from '../support/frames.mjs';
 import { type Backend, type Gateway, startGateway } from '../support/gateway.ts';
 import { type RedisServer, startRedis } from '../support/redis-servers.ts';
-import { frame, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);

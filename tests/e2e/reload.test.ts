@@ -6,11 +6,12 @@ import { dirname, join } from 'node:path';
 import type { NodeHealth } from '../../src/supervisor/health.ts';
 import { createAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, opcode } from '../support/frames.mjs';
 import { type Backend, forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
 import { RawClient } from '../support/raw-client.ts';
 import type { ClientOptions } from '../support/reload-client.ts';
 import { expectWhole, type Load, startLoad } from '../support/reload-load.ts';
-import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(180_000);

@@ -3,9 +3,10 @@
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, opcode } from '../support/frames.mjs';
 import { RawClient, type RawResponse } from '../support/raw-client.ts';
 import { logLines, type Operated, startOperated } from '../support/ringway-command.ts';
-import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);
@@ -174,7 +175,7 @@ describe('with log.requests', () => {
     for (const path of ['/ws', '/decides', '/hono-ws']) {
       const wire = await Wire.open(gateway.port, `${path}?token=secret`, { 'X-Request-Id': `ws${path}` });
       wire.write(frame(opcode.close, closePayload(4001, 'done')));
-      await wire.end();
+      await wire.untilEnded();
       const lines = await requestLines(2);
       expect(lines.map(({ requestId, status, code, msg, address }) => [requestId, status, code, msg, address])).toEqual([
         [`ws${path}`, 101, undefined, `GET ${path} 101`, '127.0.0.1'],

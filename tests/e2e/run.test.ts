@@ -1,11 +1,13 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { type Authority, createAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
-import { frame, opcode, Wire } from '../support/wire.ts';
+import { frame, opcode } from '../support/frames.mjs';
+import { isAlive } from '../support/process-state.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);
@@ -136,8 +138,6 @@ async function expectRoom(members: readonly Member[], said: string): Promise<voi
   (members[0] as Member).wire.write(frame(opcode.text, said));
   for (const { wire } of members) expect(String((await wire.frame())?.payload)).toBe(said);
 }
-
-const isAlive = (pid: number) => existsSync(`/proc/${pid}/stat`) && !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
 
 describe('ringway run', () => {
   test('the processes of a program share a port and their topics; standard output is theirs alone', async () => {

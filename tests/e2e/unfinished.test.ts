@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
 import { eventually } from '../support/eventually.ts';
+import { frame, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { residentBytes } from '../support/process-state.ts';
 import { RawClient } from '../support/raw-client.ts';
-import { frame, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);
@@ -32,11 +34,6 @@ export default defineGateway({ $OPTIONS,
 
 const post = (path: string, bytes: number) => `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Length: ${bytes}\r\n\r\n`;
 const part = Buffer.alloc(256 * 1024, 'x');
-
-/** Kilobytes of memory, as the system sees it. */
-function residentKilobytes(pid: number): number {
-  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
-}
 
 /** Send of a body until the kernel has it, or the gateway has answered. */
 async function upload(client: RawClient, bytes: number): Promise<void> {
@@ -69,7 +66,7 @@ forEachBackend('what is begun and not finished', (backend) => {
   for (const path of ['/bytes', '/native', '/clone']) {
     test(`bodies that a handler reads whole share it, and a small one gets through: ${path}`, async () => {
       const [pid] = await gateway.workerPids();
-      const before = residentKilobytes(pid as number);
+      const before = residentBytes(pid as number);
       const already = await refused('request');
       const clients: RawClient[] = [];
       for (let i = 0; i < 8; i++) {
@@ -86,7 +83,7 @@ forEachBackend('what is begun and not finished', (backend) => {
       }
       expect(await refused('request')).toBe(already + 8);
       // Unbounded they would be 504 MiB. What is let go of waits for the collector only where the runtime has had it.
-      expect(residentKilobytes(pid as number) - before).toBeLessThan((path === '/bytes' ? 128 : 256) * 1024);
+      expect(residentBytes(pid as number) - before).toBeLessThan((path === '/bytes' ? 128 : 256) * 1024 * 1024);
       for (const client of clients) client.socket.destroy();
       expect(await lengthOf(gateway, path, 100_000)).toBe('200 100000');
       expect(await lengthOf(gateway, path, 5 * mebi)).toBe(`200 ${5 * mebi}`);

@@ -7,9 +7,11 @@ import { abiVersion } from '../../ffi/layout.ts';
 import type { NodeHealth } from '../../src/supervisor/health.ts';
 import { version } from '../../src/version.ts';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, opcode } from '../support/frames.mjs';
 import { type Gateway, startGateway } from '../support/gateway.ts';
+import { isAlive } from '../support/process-state.ts';
 import { expectWhole, type Load, startLoad } from '../support/reload-load.ts';
-import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(180_000);
@@ -122,10 +124,6 @@ async function reload(product: string, running: Gateway) {
   const child = Bun.spawn(cmd, { env, stdout: 'pipe', stderr: 'pipe' });
   const [out, err, code] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text(), child.exited]);
   return { code, out, err };
-}
-
-function isAlive(pid: number): boolean {
-  return existsSync(`/proc/${pid}/stat`) && !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
 }
 
 describe('an upgrade', () => {

@@ -9,10 +9,12 @@ import { connect as connectTls } from 'node:tls';
 import { deflateRawSync } from 'node:zlib';
 import { type Authority, createAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, handshake, opcode } from '../support/frames.mjs';
 import { forEachBackend } from '../support/gateway.ts';
 import { type HttpVector, readVectors } from '../support/http-vectors.ts';
+import { residentBytes } from '../support/process-state.ts';
 import { parseAll, RawClient } from '../support/raw-client.ts';
-import { closePayload, frame, handshake, opcode, residentBytes, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(120_000);
@@ -198,7 +200,7 @@ forEachBackend('a program for uWebSockets.js', (backend) => {
           const wire = await Wire.open(port(), '/ws');
           wire.write(Buffer.concat([...pieces, frame(opcode.text, 'behind')]));
           expect([what, await wire.closeCode()]).toEqual([what, code]);
-          await wire.end();
+          await wire.untilEnded();
           wire.destroy();
         }
         // To the program they are as from the original: closed without a close frame.
@@ -222,13 +224,13 @@ forEachBackend('a program for uWebSockets.js', (backend) => {
         // 64 MB in 64 KB, and one byte more than is allowed.
         const bombs = [deflated(new Uint8Array(64 << 20)), deflated(new Uint8Array(100_001))];
         expect(bombs[0]?.length).toBeLessThan(100_000);
-        const before = await residentBytes(child.pid);
+        const before = residentBytes(child.pid);
         for (let round = 0; round < 10; round++) for (const bomb of bombs) expect(await exchange(compressed(bomb))).toBe(1009);
         const halves = [bombs[0]?.subarray(0, 1000) as Uint8Array, bombs[0]?.subarray(1000) as Uint8Array];
         const pieces = [frame(opcode.binary, halves[0], { rsv: 4, fin: false }), frame(opcode.continuation, halves[1])];
         expect(await exchange(Buffer.concat(pieces))).toBe(1009);
         for (const junk of [Buffer.from([0xff, 0xff, 0xff]), Buffer.alloc(5000, 0x07)]) expect(await exchange(compressed(junk))).toBe(1007);
-        expect((await residentBytes(child.pid)) - before).toBeLessThan(32 * 1024 * 1024);
+        expect(residentBytes(child.pid) - before).toBeLessThan(32 * 1024 * 1024);
         const wire = await Wire.open(port(), '/ws', extensions);
         wire.write(compressed(deflated(new Uint8Array(100_000))));
         const answer = await wire.frame();

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { frame, handshakeKey, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
-import { acceptOf, frame, handshakeKey, opcode, Wire } from '../support/wire.ts';
+import { acceptOf, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
 import { config, type Happening, type Remote, remoteOf } from '../support/remote-sockets.ts';
-import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);
@@ -68,7 +69,7 @@ forEachBackend('handlers of a WebSocket', (backend) => {
     expect(await wire.frame()).toEqual({ fin: true, opcode: opcode.close, payload: closePayload(4002, 'until ñext time') });
     wire.write(frame(opcode.close, closePayload(4002)));
     expect(await until(heard('reach', 'close'))).toEqual([['reach', 'close', 4002, '']]);
-    expect(await wire.end()).toBe('end');
+    expect(await wire.untilEnded()).toBe('end');
   });
 
   test('may not say what RFC 6455 forbids', async () => {
@@ -96,7 +97,7 @@ forEachBackend('handlers of a WebSocket', (backend) => {
     wire.write(frame(opcode.text, 'la la la'));
     const after = await until(heard('stubborn', 'close'));
     expect(after).toEqual([['stubborn', 'close', 1006, '']]);
-    await wire.end();
+    await wire.untilEnded();
   });
 
   test('terminate at once; the client sees the end without a close frame', async () => {

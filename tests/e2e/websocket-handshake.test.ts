@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { connect as dial } from 'node:net';
+import { frame, handshake, handshakeKey, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
-import { acceptOf, frame, handshake, handshakeKey, opcode, Wire } from '../support/wire.ts';
+import { acceptOf, Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);

@@ -3,8 +3,9 @@
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
-import { closePayload, frame, opcode, Wire } from '../support/wire.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);
@@ -264,7 +265,7 @@ forEachBackend('asynchronous handlers of a WebSocket', (backend) => {
     const wire = await Wire.open(gateway.port, '/order/leaving');
     send(wire, 'wait leaving', 'sleep 1', 'now');
     wire.write(frame(opcode.close, closePayload(3000, 'bye')));
-    await wire.end();
+    await wire.untilEnded();
     await until('leaving', 'begin wait');
     expect(await heard('leaving')).toHaveLength(1);
     const before = await dropped();
@@ -392,7 +393,7 @@ forEachBackend('asynchronous handlers of a WebSocket', (backend) => {
     gateway.kill('SIGTERM');
     expect(await wire.closeCode()).toBe(1001);
     wire.write(frame(opcode.close, closePayload(1001)));
-    await wire.end();
+    await wire.untilEnded();
     expect(await gateway.exited).toBe(0);
     const told = gateway.output().match(/end hears .*/g) ?? [];
     expect(told.map((line) => line.slice('end hears '.length))).toEqual([

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test';
 import { eventually } from '../support/eventually.ts';
+import { closePayload, frame, opcode } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
-import { closePayload, frame, opcode, residentBytes, Wire } from '../support/wire.ts';
+import { residentBytes } from '../support/process-state.ts';
+import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(60_000);
@@ -41,7 +43,7 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
     const wire = await Wire.open(gateway.port, path);
     for (const piece of pieces) await wire.writeAll(piece);
     const code = await wire.closeCode();
-    await wire.end();
+    await wire.untilEnded();
     wire.destroy();
     return code;
   }
@@ -120,7 +122,7 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
 
   test('closes with 1009 at the header of a message that is too long, and allocates nothing for it', async () => {
     await closedWith([frame(opcode.text, 'warm')].concat(frame(opcode.close)));
-    const before = await residentBytes(worker);
+    const before = residentBytes(worker);
     const wires: Wire[] = [];
     for (let i = 0; i < 64; i++) {
       const wire = await Wire.open(gateway.port, '/echo');
@@ -128,7 +130,7 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
       wires.push(wire);
     }
     for (const wire of wires) expect(await wire.closeCode()).toBe(1009);
-    expect((await residentBytes(worker)) - before).toBeLessThan(16 * 1024 * 1024);
+    expect(residentBytes(worker) - before).toBeLessThan(16 * 1024 * 1024);
     for (const wire of wires) wire.destroy();
     expect(await closedWith([frame(opcode.text, '', { claim: 1001n })], '/small')).toBe(1009);
     expect(
@@ -137,7 +139,7 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
   });
 
   test('takes a claimed length for nothing until the bytes come', async () => {
-    const before = await residentBytes(worker);
+    const before = residentBytes(worker);
     const wires: Wire[] = [];
     for (let i = 0; i < 100; i++) {
       const wire = await Wire.open(gateway.port, '/echo');
@@ -145,7 +147,7 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
       wires.push(wire);
     }
     // 100 claims of 1 MiB each.
-    expect((await residentBytes(worker)) - before).toBeLessThan(30 * 1024 * 1024);
+    expect(residentBytes(worker) - before).toBeLessThan(30 * 1024 * 1024);
     for (const wire of wires) wire.destroy();
   });
 
@@ -159,7 +161,7 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
   });
 
   test('takes 65,536 fragments a message, and a million of one byte or none, in linear time and bounded memory', async () => {
-    const before = await residentBytes(worker);
+    const before = residentBytes(worker);
     const many = async (payload: string, count: number) => {
       const wire = await Wire.open(gateway.port, '/length');
       const thousand = Buffer.concat(Array.from({ length: 1024 }, () => frame(opcode.continuation, payload, { fin: false })));
@@ -173,11 +175,11 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
     expect(await many('x', 65536)).toBe(String(65536 + 2));
     expect(await many('', 1024 * 1024)).toBe('0');
     expect(await many('x', 1024 * 1024)).toBe(String(1024 * 1024 + 2));
-    expect((await residentBytes(worker)) - before).toBeLessThan(64 * 1024 * 1024);
+    expect(residentBytes(worker) - before).toBeLessThan(64 * 1024 * 1024);
   }, 60_000);
 
   test('answers floods of pings without growing when nobody reads the pongs, and serves others meanwhile', async () => {
-    const before = await residentBytes(worker);
+    const before = residentBytes(worker);
     const wire = await Wire.open(gateway.port, '/echo');
     wire.socket.pause();
     const flood = Buffer.concat(Array.from({ length: 1000 }, () => frame(opcode.ping, 'x'.repeat(125))));
@@ -192,7 +194,7 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
     }
     expect(await dropped()).toBeGreaterThan(0);
     expect(await gateway.metric('ringway_backpressure_bytes')).toBeLessThan(1024 * 1024);
-    expect((await residentBytes(worker)) - before).toBeLessThan(32 * 1024 * 1024);
+    expect(residentBytes(worker) - before).toBeLessThan(32 * 1024 * 1024);
     // Pongs that nobody asked for are only counted.
     for (let i = 0; i < 20; i++) await other.writeAll(Buffer.concat(Array.from({ length: 1000 }, () => frame(opcode.pong, 'x'))));
     other.write(frame(opcode.text, 'done'));
@@ -266,7 +268,7 @@ forEachBackend('a WebSocket against the protocol', (backend) => {
       const wire = await Wire.open(gateway.port, '/echo');
       wire.write(crypto.getRandomValues(new Uint8Array(200)));
       wire.socket.end();
-      await wire.end();
+      await wire.untilEnded();
     }
     expect(await gateway.workerPids()).toEqual([worker]);
   });

@@ -5,7 +5,7 @@
  * backend through `forEachBackend`.
  */
 import { describe } from 'bun:test';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { native } from '../../ffi/bindings.ts';
@@ -167,12 +167,4 @@ function sumMetric(text: string, name: string, labels: Record<string, string>): 
     if (has) sum += Number(match[3]);
   }
   return sum;
-}
-
-/** CPU time of a process so far, in seconds (proc_pid_stat(5): utime and stime, in ticks of 10 ms). */
-export function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / 100;
 }

@@ -1,11 +1,10 @@
 /**
- * A TCP or Unix socket client that writes exactly the bytes it is told to, and reads responses one by one.
+ * An HTTP client that writes exactly the bytes it is told to, and reads responses one by one.
  *
  * Role: for what well-behaved HTTP clients cannot be made to send, and for counting what comes back. Its response reader is strict:
  * bytes that are no response fail the test.
  */
-import { createConnection, type Socket } from 'node:net';
-import { eventually } from './eventually.ts';
+import { Connection, dial } from './connection.ts';
 
 export interface RawResponse {
   readonly status: number;
@@ -21,89 +20,32 @@ export interface RawResponse {
 /** `localAddress`: one of 127.0.0.0/8 to come from. */
 export type Address = { readonly port: number; readonly host?: string; readonly localAddress?: string } | { readonly path: string };
 
-export class RawClient {
-  readonly #socket: Socket;
-  #chunks: Buffer[] = [];
-  #isClosed = false;
-  #hasEnded = false;
-  #total = 0;
-
-  private constructor(socket: Socket) {
-    this.#socket = socket;
-    socket.on('data', (chunk: Buffer) => {
-      this.#chunks.push(chunk);
-      this.#total += chunk.length;
-    });
-    socket.on('end', () => {
-      this.#hasEnded = true;
-    });
-    // A reset is one way to be closed; tests look at isClosed.
-    socket.on('error', () => {});
-    socket.on('close', () => {
-      this.#isClosed = true;
-    });
-  }
-
+export class RawClient extends Connection {
   static async connect(address: Address): Promise<RawClient> {
-    const options = 'path' in address ? address : { host: '127.0.0.1', ...address };
-    const socket = createConnection({ ...options, allowHalfOpen: true });
-    await new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
-      socket.once('error', reject);
-    });
-    socket.setNoDelay(true);
-    return new RawClient(socket);
+    return new RawClient(await dial({ ...address, allowHalfOpen: true }));
   }
 
-  get socket(): Socket {
-    return this.#socket;
+  /** A string is written as one byte for each character. */
+  override write(data: string | Uint8Array): void {
+    super.write(typeof data === 'string' ? Buffer.from(data, 'latin1') : data);
   }
 
-  /** The server has closed, or reset, the connection. */
-  get isClosed(): boolean {
-    return this.#isClosed || this.#hasEnded;
-  }
-
-  /** Bytes received so far, those taken by `response` included. */
-  get total(): number {
-    return this.#total;
-  }
-
-  /** What was received and not yet taken. */
-  get received(): Buffer {
-    if (this.#chunks.length > 1) this.#chunks = [Buffer.concat(this.#chunks)];
-    return this.#chunks[0] ?? Buffer.alloc(0);
-  }
-
-  write(data: string | Uint8Array): void {
-    this.#socket.write(typeof data === 'string' ? Buffer.from(data, 'latin1') : data);
-  }
-
-  /** Nothing more will be sent; the server may go on. */
-  end(): void {
-    this.#socket.end();
-  }
-
-  destroy(): void {
-    this.#socket.destroy();
-  }
-
-  /** Wait until the server has closed. ret: what came and was not taken */
+  /** Wait until the server has closed, and close too. ret: what came and was not taken */
   async closed(): Promise<Buffer> {
-    await eventually('the server closes the connection', () => this.isClosed);
-    this.#socket.destroy();
+    await this.untilEnded();
+    this.destroy();
     return this.received;
   }
 
   /** Take the next response, interim ones (1xx) included. `method` is that of its request: a response to HEAD has no body. */
   async response(method = 'GET'): Promise<RawResponse> {
-    const parsed = await eventually('a whole response', () => {
+    const parsed = await this.until('a whole response', () => {
       const found = parseResponse(this.received, method, this.isClosed);
       if (found === undefined && this.isClosed)
         throw new Error(`closed within a response: ${JSON.stringify(this.received.toString('latin1').slice(0, 2000))}`);
       return found;
     });
-    this.#chunks = [this.received.subarray(parsed.bytes)];
+    this.take(parsed.bytes);
     return parsed.response;
   }
 

@@ -5,7 +5,7 @@
  * standard input ends it; then it writes a `Tally` as JSON.
  */
 import { connect, type Socket } from 'node:net';
-import { closePayload, frame, handshake, opcode } from './wire.ts';
+import { closePayload, frame, handshake, opcode } from './frames.mjs';
 
 export interface ClientOptions {
   readonly port: number;

@@ -1,5 +1,5 @@
 // What a socket whose client does not read does to send, to publish and to the handlers.
-import { frame, opcode } from '../frames.mjs';
+import { frame, opcode } from '../../support/frames.mjs';
 
 const part = 'b'.repeat(64 * 1024);
 

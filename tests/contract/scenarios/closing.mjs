@@ -1,5 +1,6 @@
 // How a WebSocket ends, from either side, and what a dead one answers.
-import { closePayload, frame, logging, opcode, text } from '../frames.mjs';
+import { closePayload, frame, opcode } from '../../support/frames.mjs';
+import { logging, text } from '../handlers.mjs';
 
 /** A server that ends a socket in the way its path names. */
 const endings = {

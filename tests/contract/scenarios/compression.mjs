@@ -1,6 +1,7 @@
 // permessage-deflate (RFC 7692): what is agreed for each mode and each offer, and that what is sent can be read.
 import { constants, deflateRawSync } from 'node:zlib';
-import { frame, handshake, opcode, text } from '../frames.mjs';
+import { frame, handshake, opcode } from '../../support/frames.mjs';
+import { text } from '../handlers.mjs';
 
 const offers = {
   plain: 'permessage-deflate',

@@ -1,5 +1,6 @@
 // Handlers that throw, that answer nothing, and that do what they should not.
-import { frame, opcode, text } from '../frames.mjs';
+import { frame, opcode } from '../../support/frames.mjs';
+import { text } from '../handlers.mjs';
 
 const failed =
   'HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain\r\nDate: now\r\nContent-Length: 21\r\n\r\nInternal Server Error';

@@ -2,7 +2,7 @@
 import { existsSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { text } from '../frames.mjs';
+import { text } from '../handlers.mjs';
 
 const kind = (token) => (token === false ? 'false' : typeof token);
 

@@ -1,5 +1,6 @@
 // What handlers put off without waiting: microtasks and `process.nextTick`, which run before what a handler was lent is taken back.
-import { closePayload, frame, handshake, opcode, text } from '../frames.mjs';
+import { closePayload, frame, handshake, opcode } from '../../support/frames.mjs';
+import { text } from '../handlers.mjs';
 
 const post = (path, body) => `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 

@@ -1,7 +1,7 @@
 // What newer versions of the original have and its older build lacks. What the newer build here lacks as well is held against what the
 // typings and the documentation say.
 import { createHash } from 'node:crypto';
-import { frame, opcode } from '../frames.mjs';
+import { frame, opcode } from '../../support/frames.mjs';
 
 const response = (body, head = '') => `HTTP/1.1 200 OK\r\n${head}Date: now\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 const post = (body) => `POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${body.length}\r\n\r\n${body}`;

@@ -1,5 +1,5 @@
 // The names there are: of the module, and of each kind of object.
-import { frame, opcode } from '../frames.mjs';
+import { frame, opcode } from '../../support/frames.mjs';
 
 /** Every name an object answers to, its own or inherited short of Object's, with its type. */
 function members(object) {

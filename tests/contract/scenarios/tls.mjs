@@ -1,6 +1,8 @@
 // SSLApp: what is agreed in the handshake, which certificate is shown for which name, and that the rest is as without TLS.
+
+import { frame, opcode } from '../../support/frames.mjs';
 import { writeCertificate } from '../certificates.mjs';
-import { frame, opcode, text } from '../frames.mjs';
+import { text } from '../handlers.mjs';
 
 /** What a client sees of a connection by TLS for a server name, over which it then asks for a path. */
 async function look(t, label, servername, path = '/') {

@@ -1,5 +1,6 @@
 // Topics: who is subscribed, what is published to whom, and in which order.
-import { frame, opcode, text } from '../frames.mjs';
+import { frame, opcode } from '../../support/frames.mjs';
+import { text } from '../handlers.mjs';
 
 /** A server whose sockets do what they are told: one word, then its arguments. */
 function told({ uWS, listen, log, attempt }, more = {}) {

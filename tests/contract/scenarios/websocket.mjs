@@ -1,5 +1,6 @@
 // WebSocket: the handshake, messages, and what the handlers get, in which order.
-import { closePayload, frame, handshake, logging, opcode, text } from '../frames.mjs';
+import { closePayload, frame, handshake, opcode } from '../../support/frames.mjs';
+import { logging, text } from '../handlers.mjs';
 
 const plain = (body) => `HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 const badRequest = (why) =>

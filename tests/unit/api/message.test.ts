@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { MessageExpiredError, type ReceivedMessage } from '../../../src/api/message.ts';
 import type { GatewaySocket } from '../../../src/api/socket.ts';
 import type { Outcome } from '../../../src/core/core.ts';
+import { frame, opcode } from '../../support/frames.mjs';
 import { backends, LiveCore } from '../../support/live-core.ts';
-import { frame, opcode } from '../../support/wire.ts';
 
 let live: LiveCore;
 afterEach(() => live.destroy());

@@ -2,8 +2,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { addressRangeLayout, listenerFlag, proxyHeader } from '../../../ffi/layout.ts';
 import { addressText } from '../../../src/core/address.ts';
 import { encodeAddressRanges } from '../../../src/core/options.ts';
+import { handshake } from '../../support/frames.mjs';
 import { backends, LiveCore } from '../../support/live-core.ts';
-import { handshake } from '../../support/wire.ts';
 
 const v4 = (text: string) => Uint8Array.from([...Array(10).fill(0), 0xff, 0xff, ...text.split('.').map(Number)]);
 const loopback = [{ address: v4('127.0.0.0'), prefixBits: 104 }];

@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { GatewaySocket, publish } from '../../../src/api/socket.ts';
 import type { BackendName, Outcome } from '../../../src/core/core.ts';
+import { frame, opcode } from '../../support/frames.mjs';
 import { backends, LiveCore } from '../../support/live-core.ts';
-import { frame, opcode } from '../../support/wire.ts';
 
 let live: LiveCore;
 afterEach(() => live.destroy());
@@ -275,7 +275,7 @@ on('HTTP responses', (backend) => {
     wire.write(
       'GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
     );
-    await live.during(wire.end());
+    await live.during(wire.untilEnded());
     const bodies = wire.received.toString().match(/\r\n\r\n[a-z]+ ?\d?/g);
     expect(bodies).toEqual(['\r\n\r\nanswer 1', '\r\n\r\nanswer 2', '\r\n\r\nanswer 3']);
   });

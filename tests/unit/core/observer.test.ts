@@ -3,9 +3,9 @@ import { abortCause } from '../../../ffi/layout.ts';
 import type { RequestHead, RequestName } from '../../../src/core/http.ts';
 import type { Observer } from '../../../src/core/observer.ts';
 import { requestPath } from '../../../src/core/request-target.ts';
+import { closePayload, frame, opcode } from '../../support/frames.mjs';
 import { backends, LiveCore } from '../../support/live-core.ts';
 import { get, UwsExchange } from '../../support/uws-exchange.ts';
-import { closePayload, frame, opcode } from '../../support/wire.ts';
 
 let live: LiveCore;
 afterEach(() => live.destroy());

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { native, type SharedStats, SystemError } from '../../../ffi/bindings.ts';
 import { statsLayout } from '../../../ffi/layout.ts';
+import { frame, opcode } from '../../support/frames.mjs';
 import { backends, LiveCore } from '../../support/live-core.ts';
-import { frame, opcode } from '../../support/wire.ts';
 
 const index = (name: string) => statsLayout.fields.findIndex((field) => field.name === name);
 

@@ -6,8 +6,9 @@ import { statsLayout } from '../../../ffi/layout.ts';
 import type { BackendName, BehaviorOptions } from '../../../src/core/core.ts';
 import { watchHostTimers } from '../../../src/host/host-timers.ts';
 import { Loop } from '../../../src/host/loop.ts';
+import { frame, opcode } from '../../support/frames.mjs';
 import { backends, LiveCore } from '../../support/live-core.ts';
-import { frame, opcode, Wire } from '../../support/wire.ts';
+import { Wire } from '../../support/wire.ts';
 
 let live: LiveCore;
 let loop: Loop;

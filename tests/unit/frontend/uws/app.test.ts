@@ -8,8 +8,8 @@ import { connect as connectTls } from 'node:tls';
 import * as uws from '../../../../src/frontend/uws/index.ts';
 import { App, SSLApp, us_listen_socket_close, us_socket_local_port } from '../../../../src/frontend/uws/index.ts';
 import type { TemplatedApp, us_listen_socket } from '../../../../src/frontend/uws/types.ts';
+import { frame, handshake, opcode } from '../../../support/frames.mjs';
 import { Log, Servers, stderrOf, textOf } from '../../../support/uws-server.ts';
-import { frame, handshake, opcode } from '../../../support/wire.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'ringway-uws-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -103,7 +103,7 @@ describe('routes', () => {
     using servers = new Servers();
     const wire = await servers.connect(servers.port(App()));
     wire.write('GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
-    await wire.end();
+    await wire.untilEnded();
     expect(wire.received.toString()).toStartWith('HTTP/1.1 404 File Not Found\r\n');
     expect(wire.received.toString()).toEndWith(`\r\n\r\n${notFound}`);
   });
@@ -113,7 +113,7 @@ describe('routes', () => {
     expect(await get(servers.port(App().any('/*', (response) => void response.end('mine'))))).toEqual([200, 'mine']);
     const wire = await servers.connect(servers.port(App().any('/*', null as never)));
     wire.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
-    await wire.end();
+    await wire.untilEnded();
     expect(wire.received.length).toBe(0);
   });
 
@@ -278,7 +278,7 @@ describe('listening', () => {
       }
       app.close();
       expect(aborted.entries).toEqual(['aborted', 'aborted']);
-      for (const wire of wires) await wire.end();
+      for (const wire of wires) await wire.untilEnded();
     });
     expect(seen).toBe('');
     for (const port of ports) await expect(servers.connect(port)).rejects.toThrow();
@@ -310,7 +310,7 @@ describe('filters', () => {
     const socket = await servers.open(port);
     expect(await log.count(2)).toEqual(['1 127.0.0.1', '1 127.0.0.1']);
     socket.destroy();
-    await socket.end();
+    await socket.untilEnded();
     plain.destroy();
     expect((await log.count(3)).map((entry) => entry.split(' ')[0])).toEqual(['1', '1', '-1']);
   });

@@ -7,8 +7,8 @@ import { AppConnections } from '../../../../src/frontend/uws/connections.ts';
 import { App } from '../../../../src/frontend/uws/index.ts';
 import { Runtime, runtime } from '../../../../src/frontend/uws/runtime.ts';
 import type { HttpRequest, HttpResponse, WebSocket } from '../../../../src/frontend/uws/types.ts';
+import { closePayload, frame, opcode } from '../../../support/frames.mjs';
 import { Log, Servers, textOf } from '../../../support/uws-server.ts';
-import { closePayload, frame, opcode } from '../../../support/wire.ts';
 
 /** Called in a handler: queues something of each kind, and then looks whether it has run when the event has been told. */
 class Queued {

@@ -2,8 +2,8 @@
 import { describe, expect, test } from 'bun:test';
 import { App } from '../../../../src/frontend/uws/index.ts';
 import type { HttpResponse, us_socket_context_t, WebSocket } from '../../../../src/frontend/uws/types.ts';
+import { closePayload, frame, handshake, opcode } from '../../../support/frames.mjs';
 import { Log, Servers, stderrOf, textOf } from '../../../support/uws-server.ts';
-import { closePayload, frame, handshake, opcode } from '../../../support/wire.ts';
 
 type Data = Record<string, unknown>;
 
@@ -75,7 +75,7 @@ describe('closing an app', () => {
     }
     await told.count(3);
     app.close();
-    for (const wire of wires) await wire.end();
+    for (const wire of wires) await wire.untilEnded();
     expect([...told.entries].sort()).toEqual([...Array(3).fill('aborted'), ...Array(3).fill('closed'), ...Array(3).fill('held')]);
   });
 
@@ -94,7 +94,7 @@ describe('closing an app', () => {
     });
     const wire = await servers.connect(servers.port(app));
     wire.write(get('/'));
-    await wire.end();
+    await wire.untilEnded();
     expect(told.entries).toEqual(['aborted', 'dead']);
     expect(wire.received.length).toBe(0);
   });
@@ -119,7 +119,7 @@ describe('closing an app', () => {
       }),
     ).toContain('on purpose');
     app.close();
-    await second.end();
+    await second.untilEnded();
     expect(told.entries).toEqual(['open', 'open', '1011', '1006']);
   });
 });
@@ -153,7 +153,7 @@ describe('subscription handlers', () => {
       const wire = await servers.open(servers.port(app));
       isLeaving = true;
       wire.write(frame(opcode.close, closePayload(4001)));
-      await wire.end();
+      await wire.untilEnded();
       await told.until((entries) => entries.some((entry) => entry.startsWith('closed')));
       expect(told.entries.filter((entry) => entry.startsWith('closed'))).toEqual(['closed 4001']);
       expect(told.entries.filter((entry) => entry.startsWith('left')).sort()).toEqual(['left a', 'left b']);
@@ -175,7 +175,7 @@ describe('subscription handlers', () => {
     await told.count(2);
     for (const wire of [...early, late[0]]) {
       wire.write(frame(opcode.close, closePayload(1000)));
-      await wire.end();
+      await wire.untilEnded();
     }
     await told.count(3);
     late[1].destroy();
@@ -230,7 +230,7 @@ describe('upgrading', () => {
       plain.write(get('/plain'));
       expect(await plain.head()).toStartWith('HTTP/1.1 500 ');
       begun.write(handshake('/ws?begun'));
-      await begun.end();
+      await begun.untilEnded();
     });
     expect(said.match(/needs a WebSocket handshake that waits for its answer/g)?.length).toBe(2);
     expect(told.entries.filter((entry) => entry === 'open').length).toBe(1);
@@ -330,7 +330,7 @@ describe('upgrading', () => {
     const wire = await servers.connect(servers.port(app));
     const said = await stderrOf(async () => {
       wire.write(handshake('/'));
-      await wire.end();
+      await wire.untilEnded();
     });
     expect(said).toContain('no name');
     expect(wire.received.toString()).not.toContain('101');
@@ -414,7 +414,7 @@ describe('filters', () => {
     for (let index = 0; index < 3; index++) {
       const socket = await servers.open(plainPort);
       socket.write(frame(opcode.close, closePayload(1000)));
-      await socket.end();
+      await socket.untilEnded();
       socket.destroy();
       const wire = await servers.connect(filteredPort);
       await counts.count(2 * index + 1);
@@ -437,7 +437,7 @@ describe('a method that a program has replaced', () => {
     });
     const wire = await servers.connect(servers.port(app));
     wire.write(get('/').replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'));
-    await wire.end();
+    await wire.untilEnded();
     expect(wire.received.toString()).toContain('last');
     expect(calls).toEqual([]);
   });

@@ -1,9 +1,9 @@
 /** HttpResponse over a real core: what a client sees, what handlers are told, and what a dead response does. */
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { HttpResponse } from '../../../../src/frontend/uws/response.ts';
+import { handshake } from '../../../support/frames.mjs';
 import { backends } from '../../../support/live-core.ts';
 import { get, UwsExchange } from '../../../support/uws-exchange.ts';
-import { handshake } from '../../../support/wire.ts';
 
 const deadSentence = 'uWS.HttpResponse must not be accessed after uWS.HttpResponse.onAborted callback, or after a successful response.';
 const typeSentence = 'Text and data can only be passed by String, ArrayBuffer or TypedArray.';
@@ -73,7 +73,7 @@ for (const backend of backends) {
         const wire = await exchange.live.connect();
         exchange.handler = (response) => response.writeHeader('connection', 'Close').end('x');
         wire.write(get('/'));
-        await exchange.live.during(wire.end());
+        await exchange.live.during(wire.untilEnded());
         expect(await exchange.take(wire)).toBe('HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx');
       });
 
@@ -156,7 +156,7 @@ for (const backend of backends) {
           const wire = await exchange.live.connect();
           exchange.handler = handler;
           wire.write(get('/'));
-          await exchange.live.during(wire.end());
+          await exchange.live.during(wire.untilEnded());
           expect(await exchange.take(wire)).toEndWith(`\r\n\r\n${body}`);
         }
       });
@@ -313,7 +313,7 @@ for (const backend of backends) {
         };
         const wire = await exchange.live.connect();
         wire.write(get('/'));
-        await exchange.live.during(wire.end());
+        await exchange.live.during(wire.untilEnded());
         expect(order).toEqual(['aborted', 'closed']);
         expect(wire.received.length).toBe(0);
         expect(exchange.open.size).toBe(0);
@@ -390,7 +390,7 @@ for (const backend of backends) {
           throw new Error('broken');
         };
         wire.write(get('/'));
-        await exchange.live.during(wire.end());
+        await exchange.live.during(wire.untilEnded());
         expect(wire.received.toString()).not.toContain('0\r\n\r\n');
         expect([aborted, ...exchange.reports]).toEqual([1, 'broken']);
       });
@@ -404,7 +404,7 @@ for (const backend of backends) {
         };
         const wire = await exchange.live.connect();
         wire.write(get('/'));
-        await exchange.live.during(wire.end());
+        await exchange.live.during(wire.untilEnded());
         expect(exchange.reports).toEqual(['in onAborted']);
       });
     });
@@ -496,7 +496,7 @@ for (const backend of backends) {
         filtered.close();
       };
       wire.write(get('/'));
-      await exchange.live.during(wire.end());
+      await exchange.live.during(wire.untilEnded());
       await exchange.live.until('onAborted of the request', () => aborted === 1);
       expect(wire.received.length).toBe(0);
     });

@@ -2,8 +2,9 @@
 import { describe, expect, test } from 'bun:test';
 import { App } from '../../../../src/frontend/uws/index.ts';
 import type { TemplatedApp, WebSocket, WebSocketBehavior } from '../../../../src/frontend/uws/types.ts';
+import { closePayload, frame, opcode } from '../../../support/frames.mjs';
 import { bytesOf, Log, Servers, textOf } from '../../../support/uws-server.ts';
-import { closePayload, frame, opcode, type Wire } from '../../../support/wire.ts';
+import type { Wire } from '../../../support/wire.ts';
 
 type Data = Record<string, unknown>;
 

@@ -2,8 +2,9 @@
 import { describe, expect, test } from 'bun:test';
 import { App, DISABLED, SHARED_COMPRESSOR } from '../../../../src/frontend/uws/index.ts';
 import type { HttpResponse, WebSocket, WebSocketBehavior } from '../../../../src/frontend/uws/types.ts';
+import { closePayload, frame, handshake, opcode } from '../../../support/frames.mjs';
 import { bytesOf, Log, Servers, stderrOf, textOf } from '../../../support/uws-server.ts';
-import { closePayload, frame, handshake, opcode, type Wire } from '../../../support/wire.ts';
+import type { Wire } from '../../../support/wire.ts';
 
 type Data = Record<string, unknown>;
 
