@@ -82,8 +82,8 @@ const { symbols } = dlopen(libraryPath, {
   rw_core_subscribers: { args: [pointer, pointer, u32], returns: u32 },
   rw_core_connections: { args: [pointer], returns: u32 },
   rw_core_is_subscribed: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
-  rw_shm_create: { args: [u32, u32], returns: i32 },
-  rw_shm_map: { args: [i32], returns: u64 },
+  rw_shm_create: { args: [u32, u32, u32], returns: i32 },
+  rw_shm_map: { args: [i32, u32], returns: u64 },
   rw_shm_unmap: { args: [u64], returns: FFIType.void },
   rw_shm_stats: { args: [u64, u32], returns: u64 },
   rw_shm_worker_gone: { args: [u64, u32], returns: FFIType.void },
@@ -130,7 +130,7 @@ const cString = (text: string): Uint8Array => encoder.encode(`${text}\0`);
 export interface SharedStats {
   /** Places for workers, whether anybody is there or not. */
   readonly places: number;
-  /** A live view of one worker's block, in the order of `statsLayout.fields`. */
+  /** A live view of one worker's block; src/core/stat-index.ts knows its words. */
   read(worker: number): BigUint64Array;
   /** Say that a worker has exited: others stop writing to it, its gauges go to zero. */
   workerGone(worker: number): void;
@@ -141,8 +141,8 @@ export interface SharedStats {
   unmap(): void;
 }
 
-function mapShared(fd: number): SharedStats {
-  const address = BigInt(symbols.rw_shm_map(fd));
+function mapShared(fd: number, hostLayout: number): SharedStats {
+  const address = BigInt(symbols.rw_shm_map(fd, hostLayout));
   if (address === 0n)
     throw new Error('the shared memory of the node cannot be mapped: it was laid out by another version, or memory is short');
   let places = 0;
@@ -165,9 +165,9 @@ const unixPort = 0xffffffff;
 
 /** What the supervisor needs of the core: shared memory, sockets, eventfds, CPUs. */
 export const native = {
-  /** A memfd for `workers`; `ringBytes` per ordered pair, 0 for the default. */
-  shmCreate: (workers: number, ringBytes: number): number =>
-    check('cannot create shared memory', symbols.rw_shm_create(workers, ringBytes)),
+  /** A memfd for `workers`; `ringBytes` per ordered pair, 0 for the default; `hostLayout`: stands for what TypeScript counts in it. */
+  shmCreate: (workers: number, ringBytes: number, hostLayout: number): number =>
+    check('cannot create shared memory', symbols.rw_shm_create(workers, ringBytes, hostLayout)),
   shmMap: mapShared,
   /** A listening socket; without `port`, `host` is the path of a Unix socket. */
   listenSocket: (host: string, port: number | undefined, backlog: number, flags: number): number =>

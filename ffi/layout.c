@@ -112,7 +112,8 @@
     X(R, head_timeout_ms) X(R, body_timeout_ms) X(R, keep_alive_timeout_ms) X(R, write_timeout_ms)             \
     X(R, linger_timeout_ms) X(R, response_high_water_bytes) X(R, body_window_bytes)                             \
     X(R, flags) X(R, max_connections_per_ip) X(R, upgrades_per_kilosecond) X(R, proxy_header) X(R, unfinished_kib) \
-    X(R, topics_per_socket) X(R, topics) X(R, min_bytes_per_second) X(R, inflate_kib)
+    X(R, topics_per_socket) X(R, topics) X(R, min_bytes_per_second) X(R, inflate_kib)                     \
+    X(R, host_layout)
 
 #define CORE_INFO_FIELDS(X, R)                                                                                 \
     X(R, events) X(R, payload) X(R, commands) X(R, data) X(R, slots) X(R, stats) X(R, events_capacity)         \
@@ -305,8 +306,13 @@ static void print_stats_field(const char *kind, const char *field, size_t offset
 }
 
 static void print_stats(void) {
-    begin("struct rw_stats: every field is a u64, and named as in C", "statsLayout");
+    begin("struct rw_stats: every field is a u64, and named as in C; behind them are the words of the host, so many",
+          "statsLayout");
     entry("bytes", (int64_t)sizeof(struct rw_stats));
+    entry("hostCounters", (int64_t)offsetof(struct rw_stats, host_counters));
+    entry("hostCountersMost", RW_HOST_COUNTERS);
+    entry("hostGauges", (int64_t)offsetof(struct rw_stats, host_gauges));
+    entry("hostGaugesMost", RW_HOST_GAUGES);
     puts("  fields: [");
 #define PRINT_STATS_FIELD(kind, field) print_stats_field(#kind, #field, offsetof(struct rw_stats, field));
     RW_STATS_FIELDS(PRINT_STATS_FIELD)

@@ -70,7 +70,7 @@ static int32_t open_shared(struct rw_core *core, const struct rw_core_config *co
         if (getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed) rw_topics_seed_first(seed);
         return RW_OK;
     }
-    core->shm_address = rw_shm_map(config->shm_fd);
+    core->shm_address = rw_shm_map(config->shm_fd, config->host_layout);
     core->shm = rw_shm_at(core->shm_address);
     if (!core->shm || config->worker_index >= core->shm->worker_count) return RW_ERR_ABI;
     core->stats = (struct rw_stats *)(uintptr_t)rw_shm_stats(core->shm_address, config->worker_index);

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RW_ABI_VERSION 5u
+#define RW_ABI_VERSION 6u
 
 #if defined(__GNUC__)
 #define RW_EXPORT __attribute__((visibility("default")))
@@ -47,6 +47,7 @@ enum rw_backend {
  * One block per worker, cache-line aligned, written by that worker alone with relaxed stores, read by
  * anyone. Every counter is a u64. Counters only grow; gauges (GAUGE) are set. A worker that takes
  * the place of a dead one goes on from the counts it finds and resets the gauges.
+ * What only the host counts is not listed here: it has words of its own, and says itself what they mean.
  *
  * X(kind, field)  */
 #define RW_STATS_FIELDS(X)                                                                                             \
@@ -56,7 +57,6 @@ enum rw_backend {
     X(COUNTER, refused_descriptors)  /* accept failed: EMFILE or ENFILE */                                             \
     X(COUNTER, refused_memory)       /* accept failed: ENOMEM, ENOBUFS */                                              \
     X(COUNTER, refused_aborted)      /* the peer left before accept: ECONNABORTED, EPROTO */                           \
-    X(COUNTER, refused_origin)       /* WebSocket upgrade refused: origin not allowed */                               \
     X(COUNTER, refused_handshake)    /* WebSocket upgrade refused: malformed handshake */                              \
     X(COUNTER, refused_ip)           /* connections and upgrades refused: max_connections_per_ip */                    \
     X(COUNTER, refused_upgrade_rate) /* upgrades refused: too many a second */                                         \
@@ -93,26 +93,21 @@ enum rw_backend {
     X(COUNTER, ws_pings_in)                                                                                            \
     X(COUNTER, ws_pongs_in)                                                                                            \
     X(COUNTER, ws_pings_out)                                                                                           \
-    X(COUNTER, ws_closes_in)        /* close frames received */                                                        \
-    X(COUNTER, ws_closes_out)       /* close frames sent */                                                            \
-    X(COUNTER, ws_protocol_errors)  /* closed with 1002, 1003 or 1007 */                                               \
-    X(COUNTER, ws_invalid_deflate)  /* of them, because a compressed message did not inflate */                        \
-    X(COUNTER, ws_too_big)          /* closed with 1009 */                                                             \
-    X(COUNTER, publishes)           /* publishes by this worker's own connections and code */                          \
-    X(COUNTER, publishes_remote)    /* publishes that arrived from other workers or nodes */                           \
-    X(COUNTER, deliveries)          /* messages queued to subscribers by publishes */                                  \
-    X(COUNTER, drops_backpressure)  /* messages dropped: past maxBackpressure, policy drop */                          \
-    X(COUNTER, closes_backpressure) /* connections closed: past maxBackpressure, policy close */                       \
-    X(COUNTER, closes_message_rate) /* WebSockets closed: more messages a second than allowed */                       \
-    X(COUNTER, closes_byte_rate)    /* WebSockets closed: more bytes a second than allowed */                          \
-    X(COUNTER, pauses_rate)         /* times receiving paused because a WebSocket was past its rate */                 \
-    X(COUNTER, pauses_handlers)   /* of the host, as the 4 behind it: receiving paused, messages wait for handlers */  \
-    X(COUNTER, drops_unhandled)   /* messages that waited for a handler when their socket was closed by this side */   \
-    X(GAUGE, ws_handlers_pending) /* promises of WebSocket handlers that have not settled */                           \
-    X(GAUGE, ws_messages_waiting) /* messages, pings and pongs that wait for a handler before them */                  \
-    X(GAUGE, ws_waiting_bytes)    /* of their payloads */                                                              \
-    X(COUNTER, drops_control)     /* pongs dropped: the control queue of a socket is full */                           \
-    X(GAUGE, unfinished_bytes)    /* held of requests and messages that clients have begun and not finished */         \
+    X(COUNTER, ws_closes_in)         /* close frames received */                                                       \
+    X(COUNTER, ws_closes_out)        /* close frames sent */                                                           \
+    X(COUNTER, ws_protocol_errors)   /* closed with 1002, 1003 or 1007 */                                              \
+    X(COUNTER, ws_invalid_deflate)   /* of them, because a compressed message did not inflate */                       \
+    X(COUNTER, ws_too_big)           /* closed with 1009 */                                                            \
+    X(COUNTER, publishes)            /* publishes by this worker's own connections and code */                         \
+    X(COUNTER, publishes_remote)     /* publishes that arrived from other workers or nodes */                          \
+    X(COUNTER, deliveries)           /* messages queued to subscribers by publishes */                                 \
+    X(COUNTER, drops_backpressure)   /* messages dropped: past maxBackpressure, policy drop */                         \
+    X(COUNTER, closes_backpressure)  /* connections closed: past maxBackpressure, policy close */                      \
+    X(COUNTER, closes_message_rate)  /* WebSockets closed: more messages a second than allowed */                      \
+    X(COUNTER, closes_byte_rate)     /* WebSockets closed: more bytes a second than allowed */                         \
+    X(COUNTER, pauses_rate)          /* times receiving paused because a WebSocket was past its rate */                \
+    X(COUNTER, drops_control)        /* pongs dropped: the control queue of a socket is full */                        \
+    X(GAUGE, unfinished_bytes)       /* held of requests and messages that clients have begun and not finished */      \
     X(GAUGE, unfinished_limit_bytes) /* the most that may be held of them */                                           \
     X(COUNTER,                                                                                                         \
       refused_unfinished)         /* requests refused (503, 413) because their head or body would have gone past it */ \
@@ -132,38 +127,15 @@ enum rw_backend {
     X(COUNTER, node_messages_in)      /* messages read from other workers' rings */                                    \
     X(COUNTER, node_drops)            /* messages for a worker whose ring and outbox were full */                      \
     X(GAUGE, node_outbox_bytes)       /* bytes waiting for room in other workers' rings */                             \
-    X(GAUGE, redis_state)           /* written by the host, as all redis_*: 0 not used, 1 connecting, 2 up, 3 lost */  \
-    X(COUNTER, redis_publishes)     /* PUBLISH or SPUBLISH commands that Redis has answered */                         \
-    X(COUNTER, redis_messages_out)  /* messages in them */                                                             \
-    X(COUNTER, redis_messages_in)   /* messages of other nodes, handed on to this node */                              \
-    X(COUNTER, redis_bytes_out)     /* of what was published, envelopes included */                                    \
-    X(COUNTER, redis_bytes_in)      /* of what was received, envelopes included */                                     \
-    X(COUNTER, redis_echoes)        /* messages received that this node had published, thrown away */                  \
-    X(COUNTER, redis_duplicates)    /* messages received twice, thrown away once */                                    \
-    X(COUNTER, redis_malformed)     /* envelopes received that make no sense, thrown away */                           \
-    X(COUNTER, redis_unsigned)      /* envelopes received that were not signed with a key of ours, thrown away */      \
-    X(COUNTER, redis_drops)         /* messages dropped: the outbox was full */                                        \
-    X(COUNTER, redis_gaps)          /* subscriptions interrupted: messages may have been missed meanwhile */           \
-    X(COUNTER, redis_reconnects)    /* connections to Redis made again after one was lost */                           \
-    X(COUNTER, redis_errors)        /* error answers of Redis */                                                       \
-    X(GAUGE, redis_topics)          /* topics this worker holds a subscription for */                                  \
-    X(GAUGE, redis_outbox_messages) /* messages that wait to be published, or for the answer */                        \
-    X(GAUGE, redis_outbox_bytes)                                                                                       \
-    X(GAUGE, redis_lag_us)      /* latest time from publishing a probe until it came back */                           \
-    X(COUNTER, recv_no_buffers) /* ENOBUFS: the provided-buffer ring ran empty */                                      \
-    X(COUNTER, cq_overflows)    /* completion queue overflowed; nothing was lost */                                    \
-    X(COUNTER, send_short)      /* sends of which the kernel took a part */                                            \
-    X(COUNTER, turns)           /* turns of the loop */                                                                \
-    X(COUNTER, turns_empty)     /* turns that found nothing */                                                         \
-    X(COUNTER, sleeps)          /* times the worker went to sleep */                                                   \
-    X(COUNTER, handler_errors)  /* written by the host: handlers that threw or rejected */                             \
-    X(COUNTER, heartbeats)      /* written by the host: its loop and the core go on; about one a second */             \
-    X(COUNTER, log_losses)      /* written by the host: lines that could not be written */                             \
-    X(GAUGE, loop_lag_us)       /* written by the host: latest event-loop lag */                                       \
-    X(GAUGE, loop_lag_max_us)   /* written by the host: worst lag since the worker began */                            \
-    X(GAUGE, backend)           /* enum rw_backend in use; 0 before the core is up */                                  \
-    X(GAUGE, started_at_ms)     /* CLOCK_REALTIME at start of the present process */                                   \
-    X(GAUGE, buffers_64_used)   /* buffers in use, by class */                                                         \
+    X(COUNTER, recv_no_buffers)       /* ENOBUFS: the provided-buffer ring ran empty */                                \
+    X(COUNTER, cq_overflows)          /* completion queue overflowed; nothing was lost */                              \
+    X(COUNTER, send_short)            /* sends of which the kernel took a part */                                      \
+    X(COUNTER, turns)                 /* turns of the loop */                                                          \
+    X(COUNTER, turns_empty)           /* turns that found nothing */                                                   \
+    X(COUNTER, sleeps)                /* times the worker went to sleep */                                             \
+    X(GAUGE, backend)                 /* enum rw_backend in use; 0 before the core is up */                            \
+    X(GAUGE, started_at_ms)           /* CLOCK_REALTIME at start of the present process */                             \
+    X(GAUGE, buffers_64_used)         /* buffers in use, by class */                                                   \
     X(GAUGE, buffers_256_used)                                                                                         \
     X(GAUGE, buffers_1k_used)                                                                                          \
     X(GAUGE, buffers_4k_used)                                                                                          \
@@ -178,10 +150,16 @@ enum rw_backend {
     X(GAUGE, buffers_64k_total)                                                                                        \
     X(COUNTER, buffers_large_total) /* large allocations ever made */
 
+#define RW_HOST_COUNTERS 64u
+#define RW_HOST_GAUGES 64u
+
 struct rw_stats {
 #define RW_STATS_MEMBER(kind, field) uint64_t field;
     RW_STATS_FIELDS(RW_STATS_MEMBER)
 #undef RW_STATS_MEMBER
+    /* The host's own. The core knows neither their names nor their meaning; it only takes the gauges back. */
+    uint64_t host_counters[RW_HOST_COUNTERS] __attribute__((aligned(64)));
+    uint64_t host_gauges[RW_HOST_GAUGES];
 } __attribute__((aligned(64)));
 
 /* ------------------------------------------------------------------ events: core → host
@@ -498,6 +476,7 @@ struct rw_core_config {
     /* Held of the windows with which messages of WebSockets are inflated that refer to those before, in KiB; 0: no
      * limit. When little of it is left, handshakes agree to no further ones; past it: 1013 for whoever needs one. */
     uint32_t inflate_kib;
+    uint32_t host_layout; /* as the shared memory was made with */
 };
 
 enum rw_core_flag {
@@ -714,12 +693,13 @@ RW_EXPORT uint32_t rw_core_connections(const struct rw_core *core);
 
 /* Create the shared memory of a node: counters, interest, and one message ring per ordered pair of workers.
  * in:  worker_count 1..512, places of workers: of two generations when a node is to replace its workers without a gap;
- * ring_bytes per pair, a power of two >= 65536 (0: default)
+ * ring_bytes per pair, a power of two >= 65536 (0: default); host_layout: a number of the host's for what it keeps in
+ * rw_stats.host_counters and host_gauges: who comes with another one is not let in
  * ret: a memfd (without FD_CLOEXEC), or a negated errno */
-RW_EXPORT int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes);
+RW_EXPORT int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_layout);
 
-/* Map the shared memory `fd`. ret: address, or 0 */
-RW_EXPORT uint64_t rw_shm_map(int32_t fd);
+/* Map the shared memory `fd`. ret: address, or 0: it is none, or was made by another version or for another host_layout */
+RW_EXPORT uint64_t rw_shm_map(int32_t fd, uint32_t host_layout);
 RW_EXPORT void rw_shm_unmap(uint64_t address);
 
 /* Address of the counters of a worker within a mapping. */

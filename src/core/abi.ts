@@ -1,5 +1,5 @@
 /**
- * What of the ABI's names is spoken above this folder: numbers of flags, methods, causes and results, and where counters lie.
+ * What of the ABI's names is spoken above this folder: numbers of flags, methods, causes and results.
  * Role: the way to ffi/layout.ts for everybody else. Loading it does not load the core.
  */
 export {
@@ -16,6 +16,5 @@ export {
   noSlot,
   proxyHeader,
   result,
-  statsLayout,
   tlsFlag,
 } from '../../ffi/layout.ts';

@@ -280,7 +280,7 @@ export class Core implements HttpCommands {
     return 'sent';
   }
 
-  /** Counters written by the host, by name: `handlerErrors`, `loopLagUs`, `loopLagMaxUs`. */
+  /** A counter of TypeScript's; `index`: what statIndex() says. */
   addStat(index: number, value: number): void {
     this.#stats[index] = (this.#stats[index] ?? 0n) + BigInt(value);
   }

@@ -3,6 +3,7 @@
  * Role: pure; TypeScript's names and units onto `struct rw_core_config` and `struct rw_behavior`. Up: core.ts. Down: ffi/layout.ts.
  */
 import { abiVersion, addressRangeLayout, backend, behaviorFlag, behaviorLayout, coreConfigLayout, coreFlag } from '../../ffi/layout.ts';
+import { hostLayout } from './stat-index.ts';
 
 export type BackendName = 'io_uring' | 'epoll';
 
@@ -75,6 +76,7 @@ export function encodeConfig(options: CoreOptions): Uint8Array {
   view.setUint32(coreConfigLayout.workerCount, options.workerCount, true);
   const flags = (options.wantsInterest ? coreFlag.wantsInterest : 0) | (options.wantsMail ? coreFlag.wantsMail : 0);
   view.setUint32(coreConfigLayout.flags, flags, true);
+  view.setUint32(coreConfigLayout.hostLayout, hostLayout, true);
   const body = options.maxBodyBytes ?? 0;
   view.setUint32(coreConfigLayout.maxBodyBytesLo, body >>> 0, true);
   view.setUint32(coreConfigLayout.maxBodyBytesHi, Math.floor(body / 0x1_0000_0000), true);

@@ -20,7 +20,7 @@ const quietTicks = 3;
 /** Watch the counters of `core`, at each call that `every` makes. Does not keep the process alive. ret: stop watching */
 export function releaseMemoryWhenQuiet(core: Core, release: () => void = Bun.shrink, every = everySecond): () => void {
   const accepts = statIndex('accepts');
-  const activity = ['accepts', 'requests', 'ws_messages_in', 'ws_messages_out'].map(statIndex);
+  const activity = (['accepts', 'requests', 'ws_messages_in', 'ws_messages_out'] as const).map(statIndex);
   const sum = () => activity.reduce((total, index) => total + core.readStat(index), 0);
   let released = core.readStat(accepts);
   let before = sum();

@@ -4,6 +4,7 @@
  */
 import type { RedisSettings } from '../config/redis.ts';
 import type { Core } from '../core/core.ts';
+import type { HostCounter } from '../core/host-counters.ts';
 import { statIndex } from '../core/stat-index.ts';
 import type { Log } from '../log.ts';
 import type { NodePlace } from '../process/boot.ts';
@@ -31,8 +32,8 @@ export function busNeeds(redis: false | RedisSettings): { readonly wantsInterest
 export function createBus(core: Core, place: BusPlace, redis: false | RedisSettings, log: Log): WorkerBus {
   if (redis === false) return place.places > 1 ? new NodeBus(core) : new MemoryBus(core);
   const { index, places, workers, nodeId } = place;
-  const count = (field: string, by: number) => core.addStat(fieldIndex(field), by);
-  const gauge = (field: string, value: number) => core.setStat(fieldIndex(field), value);
+  const count = (field: HostCounter, by: number) => core.addStat(statIndex(field), by);
+  const gauge = (field: HostCounter, value: number) => core.setStat(statIndex(field), value);
   const identity = { nodeId, worker: memberOf(index, core.epoch) >>> 0 };
   const link = createRedisLink(redis, identity, { log, stats: { count, gauge } });
   return new RedisBus({
@@ -50,14 +51,4 @@ export function createBus(core: Core, place: BusPlace, redis: false | RedisSetti
       setImmediate(call);
     },
   });
-}
-
-const indexes = new Map<string, number>();
-
-function fieldIndex(field: string): number {
-  const known = indexes.get(field);
-  if (known !== undefined) return known;
-  const index = statIndex(field);
-  indexes.set(field, index);
-  return index;
 }

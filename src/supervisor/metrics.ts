@@ -3,51 +3,22 @@
  *
  * Every family exists twice: `ringway_x{worker="0"}` for each worker, and `ringway_node_x`, the sum (or the worst) of all
  * workers. Two families and not one more label value, because sum() over the first must not count anything twice.
- * Role: read by admin.ts. Down: counters by name (ffi/layout.ts). A test sees to it that no counter is forgotten.
+ * Role: read by admin.ts. Down: counters of the core by name (ffi/layout.ts), and those of TypeScript as core/host-counters.ts declares them. A
+ * test sees to it that no counter is forgotten.
  */
 import { Counter, Gauge, Registry } from 'prom-client';
-import { backend as backends, type statsLayout } from '../core/abi.ts';
-
-type Labels = Readonly<Record<string, string>>;
-/** Name of a counter in shared memory. */
-export type StatsField = (typeof statsLayout.fields)[number]['name'];
-type Source = readonly [field: StatsField, labels: Labels];
-
-export interface Family {
-  readonly name: string;
-  readonly help: string;
-  readonly kind: 'counter' | 'gauge';
-  /** Counters in shared memory, each with its labels. */
-  readonly sources: readonly Source[];
-  /** To base units (Prometheus: seconds, bytes). */
-  readonly scale?: number;
-  /** How workers make up the node; 'none': their values have no total. Default 'sum'. */
-  readonly node?: 'sum' | 'max' | 'none';
-}
-
-const one = (field: StatsField): readonly Source[] => [[field, {}]];
-const by = (label: string, fields: Readonly<Record<string, StatsField>>): readonly Source[] =>
-  Object.entries(fields).map(([value, field]): Source => [field, { [label]: value }]);
-const counter = (name: string, help: string, sources: readonly Source[]): Family => ({
-  name: `${name}_total`,
-  help,
-  kind: 'counter',
-  sources,
-});
-const gauge = (name: string, help: string, sources: readonly Source[], more: Pick<Family, 'scale' | 'node'> = {}): Family => ({
-  name,
-  help,
-  kind: 'gauge',
-  sources,
-  ...more,
-});
+import { backend as backends } from '../core/abi.ts';
+import { hostCounters, redisStates } from '../core/host-counters.ts';
+import { by, counter, type Family, gauge, one, type Source } from '../core/metric-family.ts';
+import type { StatName } from '../core/stat-index.ts';
 
 const sizeClasses = { '64': '64', '256': '256', '1024': '1k', '4096': '4k', '16384': '16k', '65536': '64k' } as const;
 /** Sizes as label values are bytes, so that they compare as numbers do. */
-const buffersBySize = (what: 'used' | 'total'): readonly Source[] =>
-  Object.entries(sizeClasses).map(([bytes, name]): Source => [`buffers_${name}_${what}`, { bytes }]);
+const buffersBySize = (what: 'used' | 'total'): readonly Source<StatName>[] =>
+  Object.entries(sizeClasses).map(([bytes, name]): Source<StatName> => [`buffers_${name}_${what}`, { bytes }]);
 
-export const families: readonly Family[] = [
+/** What the core counts. */
+const coreFamilies: readonly Family<StatName>[] = [
   gauge('connections', 'Open connections.', by('protocol', { http: 'connections_http', websocket: 'connections_websocket' })),
   counter('connections_accepted', 'Connections accepted and given a slot.', one('accepts')),
   counter('connections_closed', 'Connections whose slot was given back.', one('closes')),
@@ -98,7 +69,7 @@ export const families: readonly Family[] = [
   counter(
     'websocket_upgrades_refused',
     'WebSocket handshakes refused.',
-    by('reason', { origin: 'refused_origin', handshake: 'refused_handshake', rate: 'refused_upgrade_rate' }),
+    by('reason', { handshake: 'refused_handshake', rate: 'refused_upgrade_rate' }),
   ),
   counter(
     'websocket_messages',
@@ -131,18 +102,6 @@ export const families: readonly Family[] = [
     by('reason', { messages: 'closes_message_rate', bytes: 'closes_byte_rate' }),
   ),
   counter('websocket_rate_pauses', 'Times a WebSocket was not read from because its client was past its rate.', one('pauses_rate')),
-  gauge('websocket_handlers_pending', 'Handlers of WebSockets whose promise has not settled.', one('ws_handlers_pending')),
-  gauge(
-    'websocket_messages_waiting',
-    'Messages, pings and pongs received that wait for a handler before them.',
-    one('ws_messages_waiting'),
-  ),
-  gauge('websocket_waiting_bytes', 'Payload of those messages.', one('ws_waiting_bytes')),
-  counter(
-    'websocket_handler_pauses',
-    'Times a WebSocket was not read from because its messages waited for its handlers.',
-    one('pauses_handlers'),
-  ),
   counter(
     'publishes',
     'Messages published: here, or on another worker or node.',
@@ -156,8 +115,6 @@ export const families: readonly Family[] = [
       backpressure: 'drops_backpressure',
       control: 'drops_control',
       bus: 'node_drops',
-      redis: 'redis_drops',
-      unhandled: 'drops_unhandled',
     }),
   ),
   gauge('unfinished_bytes', 'Bytes held of requests and messages that clients have begun and not finished.', one('unfinished_bytes')),
@@ -190,29 +147,6 @@ export const families: readonly Family[] = [
     by('direction', { out: 'node_messages_out', in: 'node_messages_in' }),
   ),
   gauge('bus_outbox_bytes', 'Bytes that wait for room in the rings of other workers.', one('node_outbox_bytes')),
-  counter('redis_publishes', 'PUBLISH and SPUBLISH commands that Redis has answered.', one('redis_publishes')),
-  counter(
-    'redis_messages',
-    'Messages published through Redis, and messages of other nodes received.',
-    by('direction', { out: 'redis_messages_out', in: 'redis_messages_in' }),
-  ),
-  counter(
-    'redis_bytes',
-    'Bytes of those messages, with their envelopes.',
-    by('direction', { out: 'redis_bytes_out', in: 'redis_bytes_in' }),
-  ),
-  counter(
-    'redis_messages_discarded',
-    'Messages received from Redis and not delivered: published by this node, received before, of no sense, or not signed as they should be.',
-    by('reason', { echo: 'redis_echoes', duplicate: 'redis_duplicates', malformed: 'redis_malformed', unsigned: 'redis_unsigned' }),
-  ),
-  counter('redis_gaps', 'Subscriptions that were interrupted: messages may have been missed.', one('redis_gaps')),
-  counter('redis_reconnects', 'Connections to Redis made again after one was lost.', one('redis_reconnects')),
-  counter('redis_errors', 'Error answers of Redis.', one('redis_errors')),
-  gauge('redis_topics', 'Topics that the worker holds a subscription for.', one('redis_topics')),
-  gauge('redis_outbox_messages', 'Messages that wait for Redis.', one('redis_outbox_messages')),
-  gauge('redis_outbox_bytes', 'Bytes of those messages.', one('redis_outbox_bytes')),
-  gauge('redis_lag_seconds', 'Latest time from publishing a probe until it came back.', one('redis_lag_us'), { scale: 1e-6, node: 'max' }),
   gauge('buffers_used', 'Buffers in use, by size.', [...buffersBySize('used'), ['buffers_large_used', { bytes: 'larger' }]]),
   gauge('buffers_carved', 'Buffers ever carved from the arena, by size.', buffersBySize('total')),
   counter('buffers_large_allocated', 'Allocations larger than the largest class.', one('buffers_large_total')),
@@ -222,32 +156,25 @@ export const families: readonly Family[] = [
   counter('loop_turns', 'Turns of the event loop.', one('turns')),
   counter('loop_turns_empty', 'Turns that found nothing to do.', one('turns_empty')),
   counter('loop_sleeps', 'Times the event loop went to sleep.', one('sleeps')),
-  counter(
-    'handler_errors',
-    'Handlers that threw or rejected, answered 500, or gave a body that did not fit its Content-Length.',
-    one('handler_errors'),
-  ),
-  counter('heartbeats', 'Signs that the event loop goes on, about one a second.', one('heartbeats')),
-  counter('log_lines_lost', 'Lines of its log that the worker could not write.', one('log_losses')),
-  gauge('event_loop_lag_seconds', 'Latest delay of the event loop.', one('loop_lag_us'), { scale: 1e-6, node: 'max' }),
-  gauge('event_loop_lag_max_seconds', 'Worst delay of the event loop since the worker started.', one('loop_lag_max_us'), {
-    scale: 1e-6,
-    node: 'max',
-  }),
   gauge('worker_start_time_seconds', 'When the worker started, since the Unix epoch; 0: it is not running.', one('started_at_ms'), {
     scale: 1e-3,
     node: 'none',
   }),
 ];
 
+/** Of all counters: those of TypeScript stand with those of the core, or in families of their own. */
+export const families: readonly Family<StatName>[] = [
+  ...coreFamilies.map((family) => {
+    const more = hostCounters.flatMap((each): readonly Source<StatName>[] =>
+      'joins' in each && each.joins === family.name ? each.sources : [],
+    );
+    return { ...family, sources: [...family.sources, ...more] };
+  }),
+  ...hostCounters.filter((each) => 'name' in each),
+];
+
 /** Counters that are shown as info, with their value as a label: see `ringway_io_backend_info`. */
-export const infoFields: readonly StatsField[] = ['backend'];
-
-/** Shown by `ringway_redis_up` alone. */
-export const stateFields: readonly StatsField[] = ['redis_state'];
-
-/** Values of `redis_state`. */
-export const redisStates = { none: 0, connecting: 1, up: 2, lost: 3 } as const;
+export const infoFields: readonly StatName[] = ['backend'];
 
 const backendNames: Readonly<Record<number, string>> = { [backends.ioUring]: 'io_uring', [backends.epoll]: 'epoll', [backends.sim]: 'sim' };
 
@@ -272,7 +199,7 @@ export interface MetricsSource {
   /** Lines that the supervisor could not write. */
   readonly linesLost: number;
   /** Value of a counter in shared memory. */
-  read(worker: number, field: StatsField): number;
+  read(worker: number, field: StatName): number;
 }
 
 /** A registry that reads `source` anew for each scrape. */
@@ -284,10 +211,10 @@ export function createMetrics(source: MetricsSource): Registry {
   return registry;
 }
 
-function registerFamily(registry: Registry, family: Family, source: MetricsSource): void {
+function registerFamily(registry: Registry, family: Family<StatName>, source: MetricsSource): void {
   const labelNames = Object.keys(family.sources[0]?.[1] ?? {});
   const Metric = family.kind === 'counter' ? Counter : Gauge;
-  const value = (worker: number, field: StatsField) => source.read(worker, field) * (family.scale ?? 1);
+  const value = (worker: number, field: StatName) => source.read(worker, field) * (family.scale ?? 1);
   new Metric({
     name: `ringway_${family.name}`,
     help: family.help,

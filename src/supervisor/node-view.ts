@@ -2,12 +2,13 @@
  * What a node shows of itself on its admin listener: health, readiness, metrics.
  * Role: reads the supervisor's state, changes nothing. Up: supervisor.ts. Down: health.ts, redis-health.ts, metrics.ts.
  */
+import type { StatName } from '../core/stat-index.ts';
 import { linesLost } from '../output.ts';
 import { version } from '../version.ts';
 import type { AdminView } from './admin.ts';
 import type { Generation } from './generation.ts';
 import { drainingHealth, type NodeHealth, workerHealth } from './health.ts';
-import { createMetrics, type MetricsSource, type StatsField, type WorkerFacts } from './metrics.ts';
+import { createMetrics, type MetricsSource, type WorkerFacts } from './metrics.ts';
 import type { Places } from './places.ts';
 import { type RedisHealth, redisHealth } from './redis-health.ts';
 import type { ReloadCounts, ReloadHealth } from './reload-queue.ts';
@@ -32,7 +33,7 @@ export interface NodeState {
   readonly reload: ReloadHealth;
   readonly reloads: ReloadCounts;
   /** Of all workers that have had this place. */
-  counter(place: number, field: StatsField): number;
+  counter(place: number, field: StatName): number;
 }
 
 /** Workers that are to serve, and do not. A program may end by itself. */

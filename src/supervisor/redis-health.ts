@@ -2,7 +2,8 @@
  * How the node reaches Redis, as its workers tell in shared memory.
  * Role: pure. Up: the admin listener's /healthz and /readyz.
  */
-import { redisStates, type StatsField } from './metrics.ts';
+import { redisStates } from '../core/host-counters.ts';
+import type { StatName } from '../core/stat-index.ts';
 
 export interface RedisHealth {
   /** Of the worker that is worst off: 'up' only when every one publishes and receives. */
@@ -21,11 +22,11 @@ export interface RedisHealth {
  * `workers`: those that serve; `read`: the value of a counter of one.
  * ret: undefined when none of them uses Redis
  */
-export function redisHealth(workers: readonly number[], read: (worker: number, field: StatsField) => number): RedisHealth | undefined {
+export function redisHealth(workers: readonly number[], read: (worker: number, field: StatName) => number): RedisHealth | undefined {
   const users = workers.filter((worker) => read(worker, 'redis_state') !== redisStates.none);
   if (users.length === 0) return undefined;
-  const values = (field: StatsField) => users.map((worker) => read(worker, field));
-  const sum = (field: StatsField) => values(field).reduce((total, value) => total + value, 0);
+  const values = (field: StatName) => users.map((worker) => read(worker, field));
+  const sum = (field: StatName) => values(field).reduce((total, value) => total + value, 0);
   const states = values('redis_state');
   return {
     state: states.includes(redisStates.lost) ? 'lost' : states.includes(redisStates.connecting) ? 'connecting' : 'up',

@@ -2,16 +2,10 @@
  * Shared memory and the eventfds by which workers wake each other: what outlives a worker beside its sockets.
  * Role: opened and closed by supervisor.ts. Down: ringway.h rw_shm_*().
  */
-
-import { statsLayout } from '../core/abi.ts';
 import type { SharedStats } from '../core/native.ts';
+import { hostLayout, type StatName, statIndex } from '../core/stat-index.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
 import type { SupervisorNative } from '../process/boot.ts';
-import type { StatsField } from './metrics.ts';
-
-const fieldIndex = new Map<StatsField, number>(
-  statsLayout.fields.map((field) => [field.name, field.offset / BigUint64Array.BYTES_PER_ELEMENT]),
-);
 
 export class SharedResources {
   readonly shmFd: number;
@@ -32,10 +26,10 @@ export class SharedResources {
   static create(native: SupervisorNative, places: number): SharedResources {
     const fds: number[] = [];
     try {
-      const shmFd = native.shmCreate(places, 0);
+      const shmFd = native.shmCreate(places, 0, hostLayout);
       fds.push(shmFd);
       for (let place = 0; place < places; place++) fds.push(native.eventfdCreate());
-      return new SharedResources(native, shmFd, native.shmMap(shmFd), fds.slice(1));
+      return new SharedResources(native, shmFd, native.shmMap(shmFd, hostLayout), fds.slice(1));
     } catch (error) {
       for (const fd of fds) native.fdClose(fd);
       const reason = error instanceof Error ? error.message : String(error);
@@ -47,11 +41,10 @@ export class SharedResources {
   }
 
   /** Of the workers that have had this place, together. */
-  counter(place: number, field: StatsField): number {
-    const index = fieldIndex.get(field);
-    if (index === undefined || place >= this.inboxFds.length) return 0;
+  counter(place: number, field: StatName): number {
+    if (place >= this.inboxFds.length) return 0;
     this.#counters[place] ??= this.#shared.read(place);
-    return Number(this.#counters[place]?.[index] ?? 0n);
+    return Number(this.#counters[place]?.[statIndex(field)] ?? 0n);
   }
 
   /** Say which workers own topics: those of `generation`, at places `first` to `first + count - 1`. */

@@ -4,15 +4,13 @@
  */
 import { closeSync, fstatSync, openSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { statsLayout } from '../core/abi.ts';
 import type { SharedStats } from '../core/native.ts';
+import { hostLayout, statIndex } from '../core/stat-index.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
-import type { CounterReader, Field } from './sample.ts';
+import type { CounterReader } from './sample.ts';
 
 /** What memfd_create(2) was called with in ffi/core/node/shm.c, as /proc shows it. */
 const memoryName = '/memfd:ringway (deleted)';
-
-const wordOf = new Map<Field, number>(statsLayout.fields.map(({ name, offset }) => [name, offset / BigUint64Array.BYTES_PER_ELEMENT]));
 
 export interface AttachedCounters extends CounterReader {
   /** Whether the process that was attached to still has this memory: not one that has ended, whoever has its number now. */
@@ -21,13 +19,13 @@ export interface AttachedCounters extends CounterReader {
 }
 
 /** `map`: maps a descriptor of shared memory. Throws OperatingError. */
-export function attachTo(pid: number, map: (fd: number) => SharedStats, proc = '/proc'): AttachedCounters {
+export function attachTo(pid: number, map: (fd: number, hostLayout: number) => SharedStats, proc = '/proc'): AttachedCounters {
   const { fd, link } = openMemory(join(proc, String(pid), 'fd'), pid);
   // Memory of another gateway would have another number.
   const own = fstatSync(fd).ino;
   let shared: SharedStats;
   try {
-    shared = map(fd);
+    shared = map(fd, hostLayout);
   } catch (error) {
     throw new OperatingError(`the counters of process ${pid} cannot be read: it runs another version of Ringway than this command`, {
       cause: error,
@@ -38,7 +36,7 @@ export function attachTo(pid: number, map: (fd: number) => SharedStats, proc = '
   const blocks = Array.from({ length: shared.places }, (_, place) => shared.read(place));
   return {
     places: blocks.length,
-    read: (place, field) => Number(blocks[place]?.[wordOf.get(field) ?? -1] ?? 0n),
+    read: (place, field) => Number(blocks[place]?.[statIndex(field)] ?? 0n),
     isAlive() {
       try {
         return statSync(link).ino === own;

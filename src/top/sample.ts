@@ -2,9 +2,8 @@
  * What `ringway top` shows, as numbers: the counters of every worker at one moment, and rates between two moments.
  * Role: pure. Up: cli/top.ts. Down: a reader of shared memory.
  */
-import type { statsLayout } from '../core/abi.ts';
-
-export type Field = (typeof statsLayout.fields)[number]['name'];
+import { redisStates } from '../core/host-counters.ts';
+import type { StatName as Field } from '../core/stat-index.ts';
 
 /** Reads the counters of a place in shared memory. */
 export interface CounterReader {
@@ -159,13 +158,9 @@ export function activityBetween(before: Sample, after: Sample, nowMs: number): N
       lagMs: values.loop_lag_us / 1000,
     };
   });
-  const users = pairs.filter(({ worker }) => worker.values.redis_state !== redisNone);
+  const users = pairs.filter(({ worker }) => worker.values.redis_state !== redisStates.none);
   return { workers, node: together(workers), redis: users.length === 0 ? undefined : redisActivity(users, rate) };
 }
-
-const redisNone = 0;
-const redisConnecting = 1;
-const redisLost = 3;
 
 function redisActivity<Pair extends { readonly worker: WorkerSample }>(
   users: readonly Pair[],
@@ -174,7 +169,7 @@ function redisActivity<Pair extends { readonly worker: WorkerSample }>(
   const sum = (value: (pair: Pair) => number) => users.reduce((total, pair) => total + value(pair), 0);
   const states = users.map(({ worker }) => worker.values.redis_state);
   return {
-    state: states.includes(redisLost) ? 'lost' : states.includes(redisConnecting) ? 'connecting' : 'up',
+    state: states.includes(redisStates.lost) ? 'lost' : states.includes(redisStates.connecting) ? 'connecting' : 'up',
     messagesIn: sum((pair) => rate(pair, ['redis_messages_in'])),
     messagesOut: sum((pair) => rate(pair, ['redis_messages_out'])),
     topics: sum(({ worker }) => worker.values.redis_topics),

@@ -45,7 +45,7 @@ static void start(uint32_t index, uint32_t flags) {
 
 static int set_up(void **state) {
     (void)state;
-    node = rw_shm_create(WORKERS, RING_BYTES);
+    node = rw_shm_create(WORKERS, RING_BYTES, 0);
     if (node < 0) return -1;
     for (uint32_t i = 0; i < WORKERS; i++) {
         wake_fds[i] = rw_eventfd_create();
@@ -392,7 +392,7 @@ static void without_shared_memory_there_is_nobody_to_write_to(void **state) {
 
 static void the_host_can_read_the_view_at_any_time(void **state) {
     (void)state;
-    const uint64_t address = rw_shm_map(node);
+    const uint64_t address = rw_shm_map(node, 0);
     for (uint32_t i = 0; i < WORKERS; i++) {
         const _Atomic uint64_t *view = (const _Atomic uint64_t *)(uintptr_t)workers[i].info.view;
         rw_shm_view_set(address, i + 7, 1, 2);

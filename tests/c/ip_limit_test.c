@@ -29,9 +29,9 @@ struct node {
 };
 
 static struct node node_open(uint32_t places) {
-    struct node node = {.fd = rw_shm_create(places, 65536)};
+    struct node node = {.fd = rw_shm_create(places, 65536, 0)};
     assert_true(node.fd >= 0);
-    node.address = rw_shm_map(node.fd);
+    node.address = rw_shm_map(node.fd, 0);
     node.shm = rw_shm_at(node.address);
     assert_non_null(node.shm);
     return node;

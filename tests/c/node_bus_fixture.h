@@ -24,9 +24,9 @@ struct node {
 };
 
 static inline int node_open(struct node *node) {
-    const int32_t fd = rw_shm_create(FIXTURE_WORKERS, FIXTURE_RING_BYTES);
+    const int32_t fd = rw_shm_create(FIXTURE_WORKERS, FIXTURE_RING_BYTES, 0);
     if (fd < 0) return -1;
-    node->address = rw_shm_map(fd);
+    node->address = rw_shm_map(fd, 0);
     node->shm = rw_shm_at(node->address);
     close(fd);
     for (uint32_t w = 0; w < FIXTURE_WORKERS; w++) node->inboxes[w] = rw_eventfd_create();

@@ -16,9 +16,9 @@ static uint8_t payload[400000];
 
 static int set_up(void **state) {
     (void)state;
-    fd = rw_shm_create(PLACES, 0);
+    fd = rw_shm_create(PLACES, 0, 0);
     if (fd < 0) return -1;
-    address = rw_shm_map(fd);
+    address = rw_shm_map(fd, 0);
     shm = rw_shm_at(address);
     for (uint32_t w = 0; w < PLACES; w++) inboxes[w] = -1;
     return shm != NULL ? 0 : -1;

@@ -7,7 +7,7 @@ import { native, type SharedStats } from '../../ffi/bindings.ts';
 import type { GatewaySocket } from '../../src/api/socket.ts';
 import { type RedisSettings, resolveRedis } from '../../src/config/redis.ts';
 import type { BackendName } from '../../src/core/core.ts';
-import { statIndex } from '../../src/core/stat-index.ts';
+import { hostLayout, type StatName, statIndex } from '../../src/core/stat-index.ts';
 import { createLog } from '../../src/log.ts';
 import { busNeeds, createBus, type WorkerBus } from '../../src/pubsub/create.ts';
 import { eventually } from '../support/eventually.ts';
@@ -45,7 +45,7 @@ export class JoinedWorker {
     this.bus = bus;
   }
 
-  stat(name: string): number {
+  stat(name: StatName): number {
     return this.live.core.readStat(statIndex(name));
   }
 }
@@ -78,8 +78,8 @@ export class JoinedWorkers {
   }
 
   #startNode(backend: BackendName, node: number, count: number): void {
-    const fd = native.shmCreate(count, 0);
-    const shared = native.shmMap(fd);
+    const fd = native.shmCreate(count, 0, hostLayout);
+    const shared = native.shmMap(fd, hostLayout);
     shared.viewSet(1, 0, count);
     this.#memories.push({ fd, shared });
     const nodeId = Bun.hash(`${process.pid} ${performance.now()} ${node}`).toString(16).padStart(16, '0');
@@ -159,7 +159,7 @@ export class JoinedWorkers {
     }
   }
 
-  sum(name: string): number {
+  sum(name: StatName): number {
     return this.workers.reduce((sum, worker) => sum + worker.stat(name), 0);
   }
 

@@ -4,7 +4,7 @@
  * Role: run by the test in a process of its own, with the backend, a certificate and its key as arguments. Writes the two ports as a line
  * of JSON, then nothing; `/state` tells what has been called and what is held.
  */
-import { statsLayout } from '../../ffi/layout.ts';
+import { type StatName, statIndex } from '../../src/core/stat-index.ts';
 import { App, SHARED_COMPRESSOR, SHARED_DECOMPRESSOR, SSLApp, us_socket_local_port } from '../../src/frontend/uws/index.ts';
 import { activeRuntime, configureRuntime } from '../../src/frontend/uws/runtime.ts';
 import type { HttpRequest, HttpResponse, TemplatedApp, WebSocket, WebSocketBehavior } from '../../src/frontend/uws/types.ts';
@@ -20,13 +20,19 @@ let closes: number[] = [];
 /** Over the life of the process. */
 const balance = { open: 0, close: 0, aborted: 0 };
 
-function gauge(name: string): number {
-  const index = statsLayout.fields.findIndex((field) => field.name === name);
-  return activeRuntime()?.core.readStat(index) ?? -1;
+function gauge(name: StatName): number {
+  return activeRuntime()?.core.readStat(statIndex(name)) ?? -1;
 }
 
 function state(): string {
-  const held = ['connections_http', 'connections_websocket', 'topics', 'subscriptions', 'backpressure_bytes', 'buffers_large_used'];
+  const held = [
+    'connections_http',
+    'connections_websocket',
+    'topics',
+    'subscriptions',
+    'backpressure_bytes',
+    'buffers_large_used',
+  ] as const;
   const answer = {
     calls,
     closes,

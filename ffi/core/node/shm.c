@@ -176,7 +176,7 @@ static void rings_leave(struct rw_shm_header *shm, uint32_t worker) {
     }
 }
 
-void rw_stats_reset_gauges(struct rw_stats *stats){
+void rw_stats_reset_gauges(struct rw_stats *stats) {
 #define RW_RESET_COUNTER(field)
 #define RW_RESET_GAUGE(field) __atomic_store_n(&stats->field, 0, __ATOMIC_RELAXED);
 #define RW_RESET(kind, field) RW_RESET_##kind(field)
@@ -184,15 +184,17 @@ void rw_stats_reset_gauges(struct rw_stats *stats){
 #undef RW_RESET
 #undef RW_RESET_GAUGE
 #undef RW_RESET_COUNTER
+    for (uint32_t i = 0; i < RW_HOST_GAUGES; i++) __atomic_store_n(&stats->host_gauges[i], 0, __ATOMIC_RELAXED);
 }
 
-int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes) {
+int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_layout) {
     if (ring_bytes == 0) ring_bytes = RW_NODE_RING_BYTES_DEFAULT;
     if (!sizes_valid(worker_count, ring_bytes)) return -EINVAL;
     int fd = memfd_create("ringway", MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL) fd = memfd_create("ringway", MFD_ALLOW_SEALING);
     if (fd < 0) return -errno;
     struct rw_shm_header header = layout(worker_count, ring_bytes);
+    header.host_layout = host_layout;
     if (getrandom(&header.topic_seed, sizeof header.topic_seed, 0) != (ssize_t)sizeof header.topic_seed) goto failed;
     if (getrandom(header.ip_secret, sizeof header.ip_secret, 0) != (ssize_t)sizeof header.ip_secret) goto failed;
     if (getrandom(header.ticket_secret, sizeof header.ticket_secret, 0) != (ssize_t)sizeof header.ticket_secret)
@@ -209,14 +211,14 @@ failed:;
     return -error;
 }
 
-uint64_t rw_shm_map(int32_t fd) {
+uint64_t rw_shm_map(int32_t fd, uint32_t host_layout) {
     struct stat status;
     if (fstat(fd, &status) != 0 || status.st_size < (off_t)sizeof(struct rw_shm_header)) return 0;
     const size_t bytes = (size_t)status.st_size;
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (memory == MAP_FAILED) return 0;
     struct rw_shm_header *shm = rw_shm_at((uint64_t)(uintptr_t)memory);
-    if (shm == NULL || shm->total_bytes != bytes) {
+    if (shm == NULL || shm->total_bytes != bytes || shm->host_layout != host_layout) {
         munmap(memory, bytes);
         return 0;
     }

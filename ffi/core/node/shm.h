@@ -45,7 +45,9 @@ struct rw_shm_header {
     uint8_t ticket_secret[32]; /* keys of TLS session tickets come from it (tls_tickets.h) */
     uint64_t ip_secret[2];     /* key of the hash of addresses (ip_limit.h) */
     uint64_t ip_offset;        /* uint16_t[worker_count][RW_IP_ROWS][RW_IP_CELLS] */
-    _Atomic uint64_t view;     /* which workers own topics, see rw_shm_view_set(); by the supervisor */
+    uint32_t host_layout;      /* what the host's words of rw_stats mean, by a number of its own */
+    uint32_t reserved;
+    _Atomic uint64_t view; /* which workers own topics, see rw_shm_view_set(); by the supervisor */
     /* a bit per place where a worker lives; set and cleared by it, cleared for it when it is gone */
     _Atomic uint64_t live[RW_NODE_WORDS] __attribute__((aligned(64)));
 } __attribute__((aligned(64)));

@@ -18,7 +18,7 @@ import { isIn, ownerOf } from './owners.ts';
 import { Publishers, Sequences } from './sequences.ts';
 import { Takeover } from './takeover.ts';
 
-/** Counters of `struct rw_stats` that are counted here. */
+/** Counters of core/host-counters.ts that are counted here. */
 export type OwnerCounter = 'redis_messages_in' | 'redis_echoes' | 'redis_duplicates' | 'redis_drops' | 'redis_gaps';
 
 export interface OwnershipPorts {

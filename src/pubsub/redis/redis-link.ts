@@ -11,6 +11,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import type { RedisAddress, RedisSettings } from '../../config/redis.ts';
+import { redisStates } from '../../core/host-counters.ts';
 import type { Log } from '../../log.ts';
 import type { BusState } from '../bus.ts';
 import { isSealed, Opener, readMessages, Sender } from '../nodes/envelope.ts';
@@ -28,7 +29,7 @@ import { Shard, type ShardHost } from './shard.ts';
 import { type Partition, Subscriptions } from './subscriptions.ts';
 import { type SlotOwners, Topology } from './topology.ts';
 
-/** struct rw_stats has their meanings. */
+/** core/host-counters.ts has their meanings. */
 export type RedisCounter =
   | 'redis_publishes'
   | 'redis_messages_out'
@@ -62,7 +63,6 @@ export function createRedisLink(settings: RedisSettings, identity: LinkIdentity,
   return new Link(settings, identity, dependencies);
 }
 
-const stateNumbers = { connecting: 1, up: 2, lost: 3 } as const satisfies Record<BusState, number>;
 /** A bulk of Redis is this long at most, as it comes (proto-max-bulk-len). */
 const messageBytesMax = 512 * 1024 * 1024 - 1024;
 
@@ -123,7 +123,7 @@ class Link implements RedisLink, ShardHost {
 
   start(events: RedisLinkEvents): void {
     this.#events = events;
-    this.#stats.gauge('redis_state', stateNumbers[this.state]);
+    this.#stats.gauge('redis_state', redisStates[this.state]);
     this.#tickedAt = this.now();
     this.#tickTimer = setInterval(() => this.#tick(), this.#tickMs);
     const { servers } = this.settings;
@@ -304,7 +304,7 @@ class Link implements RedisLink, ShardHost {
     const state = this.#isUp() ? 'up' : this.#hasFailed || this.state === 'up' ? 'lost' : 'connecting';
     if (state === this.state || this.#isStopped) return;
     this.state = state;
-    this.#stats.gauge('redis_state', stateNumbers[state]);
+    this.#stats.gauge('redis_state', redisStates[state]);
     if (state === 'up') this.#say.up(this.#where(), this.subscriptions.count);
     this.#events?.onState(state);
   }

@@ -3,7 +3,7 @@ import { native, type SharedStats, SystemError } from '../../../ffi/bindings.ts'
 import { sendBinary, sendText } from '../../../src/api/message.ts';
 import { publish } from '../../../src/api/socket.ts';
 import type { BackendName } from '../../../src/core/core.ts';
-import { statIndex } from '../../../src/core/stat-index.ts';
+import { hostLayout, statIndex } from '../../../src/core/stat-index.ts';
 import { backends, LiveCore } from '../../support/live-core.ts';
 import type { Frame, Wire } from '../../support/wire.ts';
 
@@ -53,8 +53,8 @@ async function frames(wire: Wire, count: number): Promise<string[]> {
 }
 
 beforeEach(() => {
-  shmFd = native.shmCreate(workers, 65536);
-  shared = native.shmMap(shmFd);
+  shmFd = native.shmCreate(workers, 65536, hostLayout);
+  shared = native.shmMap(shmFd, hostLayout);
   lives = [];
 });
 afterEach(() => {

@@ -2,8 +2,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { native, type SharedStats } from '../../../ffi/bindings.ts';
-import { statsLayout } from '../../../ffi/layout.ts';
 import type { BackendName, BehaviorOptions } from '../../../src/core/core.ts';
+import { hostLayout, type StatName, statIndex } from '../../../src/core/stat-index.ts';
 import { watchHostTimers } from '../../../src/host/host-timers.ts';
 import { Loop } from '../../../src/host/loop.ts';
 import { frame, opcode } from '../../support/frames.mjs';
@@ -19,8 +19,8 @@ let pending: number;
 /** Whether the loop is told when Bun has something to do. */
 let hearsHost = false;
 
-function counter(name: string): number {
-  return Number(stats.read(0)[statsLayout.fields.findIndex((field) => field.name === name)]);
+function counter(name: StatName): number {
+  return Number(stats.read(0)[statIndex(name)]);
 }
 
 async function eventually<Value>(what: string, check: () => Value | false | undefined): Promise<Value> {
@@ -62,8 +62,8 @@ const floodingClient = `
 `;
 
 function begin(backend: BackendName, behavior: Partial<BehaviorOptions> = {}): void {
-  shmFd = native.shmCreate(1, 65536);
-  stats = native.shmMap(shmFd);
+  shmFd = native.shmCreate(1, 65536, hostLayout);
+  stats = native.shmMap(shmFd, hostLayout);
   live = new LiveCore(backend, { behavior, core: { shmFd } });
   pending = 0;
   const { core, http, websocket, wakeFd } = live;
@@ -239,8 +239,8 @@ for (const backend of backends) {
 
     beforeEach(async () => {
       hearsHost = true;
-      shmFd = native.shmCreate(1, 65536);
-      stats = native.shmMap(shmFd);
+      shmFd = native.shmCreate(1, 65536, hostLayout);
+      stats = native.shmMap(shmFd, hostLayout);
       live = new LiveCore(backend, { core: { shmFd } });
       pending = 0;
       const { core, http, websocket, wakeFd } = live;

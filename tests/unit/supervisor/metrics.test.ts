@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'bun:test';
-import { statsLayout } from '../../../ffi/layout.ts';
-import { createMetrics, families, infoFields, redisStates, stateFields } from '../../../src/supervisor/metrics.ts';
+import { hostCounters, redisStates } from '../../../src/core/host-counters.ts';
+import { stats } from '../../../src/core/stat-index.ts';
+import { createMetrics, families, infoFields } from '../../../src/supervisor/metrics.ts';
 
-const fields = statsLayout.fields.map((field) => field.name);
-const exported = [...families.flatMap((family) => family.sources.map(([field]) => field)), ...infoFields, ...stateFields];
+const apart = hostCounters.filter((each) => 'shownBy' in each);
+const exported = [...[...families, ...apart].flatMap(({ sources }) => sources.map(([field]) => field)), ...infoFields];
 
 function scrape(values: (worker: number, field: string) => number, workers = 2): Promise<string> {
   const facts = Array.from({ length: workers }, (_, worker) => ({ isReady: worker === 0, restarts: worker * 3 }));
@@ -19,12 +20,12 @@ function scrape(values: (worker: number, field: string) => number, workers = 2):
 }
 
 describe('metrics', () => {
-  test('every counter of the core is exported exactly once, and no other', () => {
-    expect(exported.toSorted()).toEqual(fields.toSorted());
+  test('every counter is exported exactly once, and no other', () => {
+    expect(exported.toSorted() as string[]).toEqual(stats.map(({ name }) => name).toSorted());
   });
 
-  test('kinds agree with those of the core', () => {
-    const kinds = new Map<string, string>(statsLayout.fields.map((field) => [field.name, field.kind]));
+  test('kinds agree with those in shared memory', () => {
+    const kinds = new Map<string, string>(stats.map(({ name, kind }) => [name, kind]));
     for (const family of families) for (const [field] of family.sources) expect([field, kinds.get(field)]).toEqual([field, family.kind]);
   });
 

@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'bun:test';
-import { redisStates, type StatsField } from '../../../src/supervisor/metrics.ts';
+import { redisStates } from '../../../src/core/host-counters.ts';
+import type { StatName } from '../../../src/core/stat-index.ts';
 import { redisHealth } from '../../../src/supervisor/redis-health.ts';
 
 const { none, connecting, up, lost } = redisStates;
 
-function healthOf(...workers: Partial<Record<StatsField, number>>[]) {
+function healthOf(...workers: Partial<Record<StatName, number>>[]) {
   return redisHealth([...workers.keys()], (worker, field) => workers[worker]?.[field] ?? 0);
 }
 

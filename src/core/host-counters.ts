@@ -1,0 +1,92 @@
+/**
+ * What TypeScript counts, declared once: the name by which it is counted, kind, labels, and what `/metrics` shows of it.
+ *
+ * Role: a line here is all that a new counter takes; `core.addStat(statIndex('its_name'), 1)` counts it. The words lie in shared memory
+ * beside the counters of the core, and mean what stands here, in this order. Up: stat-index.ts, supervisor/metrics.ts.
+ */
+import { by, counter, type Family, gauge, one, type Source } from './metric-family.ts';
+
+/** Counters that a family of the core shows with its own. */
+export interface Joined<Field extends string = string> {
+  readonly kind: Family['kind'];
+  /** The family, by its name in `/metrics`. */
+  readonly joins: string;
+  readonly sources: readonly Source<Field>[];
+}
+
+/** Of no family: shown in a form of its own. */
+export interface Apart<Field extends string = string> {
+  readonly kind: Family['kind'];
+  readonly shownBy: string;
+  readonly sources: readonly Source<Field>[];
+}
+
+const joined = <const Field extends string>(name: string, sources: readonly Source<Field>[]): Joined<Field> => ({
+  kind: 'counter',
+  joins: `${name}_total`,
+  sources,
+});
+const apart = <const Field extends string>(shownBy: string, field: Field): Apart<Field> => ({
+  kind: 'gauge',
+  shownBy,
+  sources: one(field),
+});
+
+/** Values of `redis_state`. */
+export const redisStates = { none: 0, connecting: 1, up: 2, lost: 3 } as const;
+
+export const hostCounters = [
+  joined('websocket_upgrades_refused', by('reason', { origin: 'refused_origin' })),
+  gauge('websocket_handlers_pending', 'Handlers of WebSockets whose promise has not settled.', one('ws_handlers_pending')),
+  gauge(
+    'websocket_messages_waiting',
+    'Messages, pings and pongs received that wait for a handler before them.',
+    one('ws_messages_waiting'),
+  ),
+  gauge('websocket_waiting_bytes', 'Payload of those messages.', one('ws_waiting_bytes')),
+  counter(
+    'websocket_handler_pauses',
+    'Times a WebSocket was not read from because its messages waited for its handlers.',
+    one('pauses_handlers'),
+  ),
+  // Redis: its outbox was full. Unhandled: they waited for a handler when their socket was closed by this side.
+  joined('messages_dropped', by('reason', { redis: 'redis_drops', unhandled: 'drops_unhandled' })),
+  apart('redis_up', 'redis_state'),
+  counter('redis_publishes', 'PUBLISH and SPUBLISH commands that Redis has answered.', one('redis_publishes')),
+  counter(
+    'redis_messages',
+    'Messages published through Redis, and messages of other nodes received.',
+    by('direction', { out: 'redis_messages_out', in: 'redis_messages_in' }),
+  ),
+  counter(
+    'redis_bytes',
+    'Bytes of those messages, with their envelopes.',
+    by('direction', { out: 'redis_bytes_out', in: 'redis_bytes_in' }),
+  ),
+  counter(
+    'redis_messages_discarded',
+    'Messages received from Redis and not delivered: published by this node, received before, of no sense, or not signed as they should be.',
+    by('reason', { echo: 'redis_echoes', duplicate: 'redis_duplicates', malformed: 'redis_malformed', unsigned: 'redis_unsigned' }),
+  ),
+  counter('redis_gaps', 'Subscriptions that were interrupted: messages may have been missed.', one('redis_gaps')),
+  counter('redis_reconnects', 'Connections to Redis made again after one was lost.', one('redis_reconnects')),
+  counter('redis_errors', 'Error answers of Redis.', one('redis_errors')),
+  gauge('redis_topics', 'Topics that the worker holds a subscription for.', one('redis_topics')),
+  gauge('redis_outbox_messages', 'Messages that wait for Redis.', one('redis_outbox_messages')),
+  gauge('redis_outbox_bytes', 'Bytes of those messages.', one('redis_outbox_bytes')),
+  gauge('redis_lag_seconds', 'Latest time from publishing a probe until it came back.', one('redis_lag_us'), { scale: 1e-6, node: 'max' }),
+  counter(
+    'handler_errors',
+    'Handlers that threw or rejected, answered 500, or gave a body that did not fit its Content-Length.',
+    one('handler_errors'),
+  ),
+  counter('heartbeats', 'Signs that the event loop goes on, about one a second.', one('heartbeats')),
+  counter('log_lines_lost', 'Lines of its log that the worker could not write.', one('log_losses')),
+  gauge('event_loop_lag_seconds', 'Latest delay of the event loop.', one('loop_lag_us'), { scale: 1e-6, node: 'max' }),
+  gauge('event_loop_lag_max_seconds', 'Worst delay of the event loop since the worker started.', one('loop_lag_max_us'), {
+    scale: 1e-6,
+    node: 'max',
+  }),
+] as const;
+
+export type HostCounter = (typeof hostCounters)[number]['sources'][number][0];
