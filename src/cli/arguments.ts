@@ -5,8 +5,10 @@
 import { parseArgs } from 'node:util';
 import type { ArgsDef } from 'citty';
 import { defaults, drainCloseCodeText, isDrainCloseCode, ranges } from '../config/defaults.ts';
+import { defaultConfigPath } from '../config/load.ts';
 import type { ResolvedConfig } from '../config/resolve.ts';
 import { nearest } from '../config/suggest.ts';
+import type { StartOptions } from './start.ts';
 
 /** The command line is wrong. */
 export class UsageError extends Error {}
@@ -47,8 +49,21 @@ export function judgeArguments(command: string, args: ArgsDef, rest: readonly st
   if (missing !== undefined) throw new UsageError(`which ${missing}? ${explain}`);
 }
 
-export function workerCount(text: string | undefined): number | undefined {
-  return text === undefined ? undefined : integer('--workers', text, ranges.workers);
+/** Of `ringway start` and `ringway dev`. `config` has its default. Throws UsageError. */
+export function startOptions(args: {
+  readonly file?: string | undefined;
+  readonly config: string;
+  readonly port?: string | undefined;
+  readonly workers?: string | undefined;
+}): StartOptions {
+  const { file, config, port, workers } = args;
+  if (file !== undefined && config !== defaultConfigPath)
+    throw new UsageError(`two config files, '${file}' and '${config}': write one of them`);
+  return {
+    configPath: file ?? config,
+    port: port === undefined ? undefined : integer('--port', port, ranges.port),
+    workers: workers === undefined ? undefined : integer('--workers', workers, ranges.workers),
+  };
 }
 
 /** Of a whole node, in as many workers as there may be. */

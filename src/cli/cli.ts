@@ -12,9 +12,10 @@ import { exitCodes } from '../exit-codes.ts';
 import { OperatingError } from '../operating-error.ts';
 import { version } from '../version.ts';
 import { adminArgs, adminClient } from './admin-client.ts';
-import { connectionCount, judgeArguments, runArguments, UsageError, workerCount } from './arguments.ts';
+import { connectionCount, judgeArguments, runArguments, startOptions, UsageError } from './arguments.ts';
 import { build } from './build.ts';
 import { check } from './check.ts';
+import { dev } from './dev.ts';
 import { doctor } from './doctor.ts';
 import { health } from './health.ts';
 import { init } from './init.ts';
@@ -35,17 +36,28 @@ const terminal: Terminal = { out: (text) => console.log(text), err: (text) => co
 
 const configArg = { type: 'string', alias: 'c', description: 'The config file', valueHint: 'FILE', default: defaultConfigPath } as const;
 
+const serveArgs = {
+  file: { type: 'positional', description: 'The config file, as with --config', required: false, valueHint: 'FILE' },
+  config: configArg,
+  port: { type: 'string', description: 'Port of the first address, instead of what the config and PORT say', valueHint: 'N' },
+  workers: { type: 'string', description: 'Worker processes, instead of what the config and WORKERS say', valueHint: 'N' },
+} as const;
+
 /** The commands. Each leaves its exit code in `result`. */
 function commands(to: Terminal, result: { exitCode: number }) {
   return {
     start: defineCommand({
       meta: { name: 'start', description: 'Run the gateway' },
-      args: {
-        config: configArg,
-        workers: { type: 'string', description: 'Worker processes, instead of what the config and WORKERS say', valueHint: 'N' },
-      },
+      args: serveArgs,
       async run({ args }) {
-        result.exitCode = await start({ configPath: args.config, workers: workerCount(args.workers) });
+        result.exitCode = await start(startOptions(args));
+      },
+    }),
+    dev: defineCommand({
+      meta: { name: 'dev', description: 'Run the gateway, and reload it whenever the config or what it imports changes' },
+      args: { ...serveArgs, workers: { ...serveArgs.workers, description: 'Worker processes. Default: 1' } },
+      async run({ args }) {
+        result.exitCode = await dev(startOptions(args));
       },
     }),
     run: defineCommand({

@@ -7,13 +7,13 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defaults } from '../config/defaults.ts';
-import { ConfigError } from '../config/resolve.ts';
+import { ConfigError, portVariable } from '../config/resolve.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { createLog, type Log } from '../log.ts';
 import { gatewayWorkers } from '../process/boot.ts';
 import { onStopSignals } from '../supervisor/drain.ts';
 import { Predecessor } from '../supervisor/handover.ts';
-import type { ConfigReader } from '../supervisor/probe.ts';
+import type { ConfigReader, ProbeMessage } from '../supervisor/probe.ts';
 import type { NodeSettings } from '../supervisor/settings.ts';
 import type { Supervisor } from '../supervisor/supervisor.ts';
 import { loadJudge, loadNative } from './core-modules.ts';
@@ -24,17 +24,30 @@ export interface StartOptions {
   readonly configPath: string;
   /** Overrides the config and the environment. */
   readonly workers: number | undefined;
+  /** Of the first address with a port; overrides the config and the environment. */
+  readonly port: number | undefined;
+}
+
+/** What runs beside the supervisor; see dev.ts. */
+export interface Companion {
+  /** The node's settings, when they are to differ from what the config says. */
+  settings(read: NodeSettings): NodeSettings;
+  /** ret: the first sound config. Throws ConfigError and OperatingError. */
+  firstRead(read: ConfigReader): Promise<ProbeMessage>;
+  /** ret: how to stop */
+  started(supervisor: Supervisor, log: Log): () => void;
 }
 
 /** ret: the exit code. Throws ConfigError and OperatingError. */
-export async function start(options: StartOptions): Promise<number> {
-  // Workers load the config as well, and must not stumble over a WORKERS that the command line has overruled.
+export async function start(options: StartOptions, companion?: Companion): Promise<number> {
+  // Workers load the config as well, and must not stumble over what the command line has overruled.
   if (options.workers !== undefined) process.env.WORKERS = String(options.workers);
+  if (options.port !== undefined) process.env[portVariable] = String(options.port);
   const launcher = Launcher.find();
   const predecessor = Predecessor.find();
   try {
-    const { firstRead, readConfig, successorCommand } = commandsOf(options);
-    const config = soundConfig(await firstRead(new AbortController().signal)).settings;
+    const { firstRead, readConfig, successorCommand } = commandsOf(options, companion);
+    const config = soundConfig(await (companion?.firstRead(firstRead) ?? firstRead(new AbortController().signal))).settings;
     const log = createLog({ level: config.logLevel ?? defaults.log.level });
     surviveStrayErrors(log);
     const native = await loadNative();
@@ -43,7 +56,10 @@ export async function start(options: StartOptions): Promise<number> {
     const kind = gatewayWorkers(resolve(options.configPath), fileURLToPath(new URL('../worker/main.ts', import.meta.url)));
     const supervisor = await Supervisor.start({ config, kind, native, log, judge, predecessor, readConfig, successorCommand });
     launcher?.watch(native, supervisor, log);
-    return await untilStopped(supervisor, log, launcher);
+    const leave = companion?.started(supervisor, log);
+    const exitCode = await untilStopped(supervisor, log, launcher);
+    leave?.();
+    return exitCode;
   } catch (error) {
     const exitCode = error instanceof ConfigError ? exitCodes.config : exitCodes.failure;
     predecessor?.failed(error instanceof Error ? error.message : String(error), exitCode);
@@ -57,20 +73,25 @@ function withOptions(settings: NodeSettings, { workers }: StartOptions): NodeSet
 }
 
 /** How the config is read, and how another release is started: both with the code that lies on the disk then. */
-function commandsOf(options: StartOptions) {
+function commandsOf(options: StartOptions, companion: Companion | undefined) {
   const program = fileURLToPath(new URL('../main.ts', import.meta.url));
   const reader =
     (tell?: (text: string) => void): ConfigReader =>
     async (giveUp) => {
       const verdict = await configReader(options.configPath, tell === undefined ? {} : { tell })(giveUp);
-      return verdict.type === 'config' ? { ...verdict, settings: withOptions(verdict.settings, options) } : verdict;
+      if (verdict.type !== 'config') return verdict;
+      const settings = withOptions(verdict.settings, options);
+      return { ...verdict, settings: companion?.settings(settings) ?? settings };
     };
-  const workers = options.workers === undefined ? [] : ['--workers', String(options.workers)];
+  const own = [
+    ...(options.workers === undefined ? [] : ['--workers', String(options.workers)]),
+    ...(options.port === undefined ? [] : ['--port', String(options.port)]),
+  ];
   return {
     // Nobody has a log yet.
     firstRead: reader((text) => console.error(`ringway: ${text}`)),
     readConfig: reader(),
-    successorCommand: [program, 'start', '--config', options.configPath, ...workers],
+    successorCommand: [program, 'start', '--config', options.configPath, ...own],
   } as const;
 }
 

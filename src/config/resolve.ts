@@ -180,7 +180,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     drain: { ...defaults.drain, ...definedOf(config.drain) },
     hangTimeout: config.hangTimeout ?? defaults.hangTimeout,
     affinity: config.affinity ?? defaults.affinity,
-    log: resolveLog(config.log),
+    log: resolveLog(config.log, environment),
   };
 }
 
@@ -205,6 +205,11 @@ class Mistakes {
   }
 }
 
+/** What `--port` says, for every process that reads the config. */
+export const portVariable = 'RINGWAY_PORT';
+/** Set by `ringway dev`, for every process that reads the config. */
+export const devVariable = 'RINGWAY_DEV';
+
 /** Values from the environment. Each is judged only where the config leaves it to the environment. */
 class EnvironmentValues {
   readonly #env: Environment;
@@ -219,6 +224,13 @@ class EnvironmentValues {
   workers(): 'auto' | number {
     if (this.#env.WORKERS?.trim() === 'auto') return 'auto';
     return this.#read('WORKERS', ranges.workers, "'auto' or ") ?? defaults.workers;
+  }
+  /** Of the first address with a port, whatever the config says. */
+  forcedPort(): number | undefined {
+    return this.#read(portVariable, ranges.port, '');
+  }
+  isDev(): boolean {
+    return this.#env[devVariable] !== undefined;
   }
   text(name: 'REDIS_URL' | 'ADMIN_HOST' | 'ADMIN_TOKEN'): string | undefined {
     return this.#env[name]?.trim() || undefined;
@@ -266,9 +278,13 @@ function resolveListen(listen: Listen, context: Context): ListenAddress[] {
   if (entries.length === 0) mistakes.add(['listen'], 'is an empty list; write at least one port or address');
   if (entries.length > listenersMax) mistakes.add(['listen'], `has ${entries.length} addresses; write at most ${listenersMax}`);
   const seen = new Map<string, string>();
+  const port = context.environment.forcedPort();
+  const forced = port === undefined ? -1 : entries.findIndex((entry) => typeof entry === 'number' || entry.unix === undefined);
+  if (port !== undefined && forced < 0) mistakes.add(['listen'], 'has no address with a port, which --port is for; leave --port out');
   return entries.map((entry, index) => {
     const path = isList ? ['listen', index] : ['listen'];
-    const address = resolveAddress(typeof entry === 'number' ? { port: entry } : entry, path, context);
+    const options = { ...(typeof entry === 'number' ? { port: entry } : entry), ...(index === forced ? { port } : {}) };
+    const address = resolveAddress(options, path, context);
     const key = address.kind === 'unix' ? address.path : `${address.host.toLowerCase()} port ${address.port}`;
     const earlier = seen.get(key);
     const isChosenBySystem = address.kind === 'tcp' && address.port === 0;
@@ -470,8 +486,8 @@ function resolveIo(io: GatewayConfig['io'], mistakes: Mistakes): ResolvedConfig[
   return { ...rest, sqpoll: sqpoll === false ? false : resolveSqpoll(sqpoll) };
 }
 
-function resolveLog(log: LogOptions | undefined): LogSettings {
-  const settings = { ...defaults.log, ...definedOf(log) };
+function resolveLog(log: LogOptions | undefined, environment: EnvironmentValues): LogSettings {
+  const settings = { ...defaults.log, requests: environment.isDev() || defaults.log.requests, ...definedOf(log) };
   const { requestIdHeader } = settings;
   return { ...settings, requestIdHeader: requestIdHeader === false ? false : requestIdHeader.toLowerCase() };
 }

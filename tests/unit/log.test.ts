@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'bun:test';
+import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { createLog, readableLine } from '../../src/log.ts';
 import { LogRepeats } from '../../src/log-repeats.ts';
 
@@ -23,6 +25,24 @@ describe('log', () => {
     log.error({ err: new TypeError('boom'), port: 80, name: 'x' }, 'failed');
     const readable = readableLine(lines[0] ?? '');
     expect(readable).toMatch(/^\d\d:\d\d:\d\d\.\d\d\d error \[worker 1\] failed port=80 name=x\nTypeError: boom\n {4}at /);
+  });
+
+  test('a readable line has local time, says nothing twice, and shows no frames of ours', () => {
+    const err = new Error('boom');
+    err.stack = [
+      'Error: boom',
+      '    at mine (/app/gateway.config.ts:3:4)',
+      `    at dispatch (${join(import.meta.dir, '../../src/core/core.ts')}:1:2)`,
+    ].join('\n');
+    const time = new Date(2026, 10, 29, 7, 5, 9, 42);
+    const entry = { level: 'error', time, method: 'GET', path: '/x', status: 500, ms: 2, err, msg: 'GET /x 500' };
+    const line = readableLine(JSON.stringify({ ...entry, err: { stack: err.stack } }));
+    expect(line).toBe('07:05:09.042 error GET /x 500 ms=2\nError: boom\n    at mine (/app/gateway.config.ts:3:4)\n');
+    const ours = { stack: err.stack.replace(/\n.*gateway\.config.*/, '') };
+    expect(readableLine(JSON.stringify({ ...entry, err: ours }))).toContain('src/core/core.ts');
+    const coloured = readableLine(JSON.stringify({ ...entry, err: { stack: err.stack } }), true);
+    expect(coloured).not.toBe(line);
+    expect(stripVTControlCharacters(coloured)).toBe(line);
   });
 
   test('whatever is logged, logging does not throw and leaves a line', () => {

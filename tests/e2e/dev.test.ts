@@ -1,0 +1,230 @@
+/** `ringway dev` as one works with it: files are edited while it runs. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { eventually } from '../support/eventually.ts';
+import { ringway, startRingway } from '../support/ringway-command.ts';
+
+const config = (fetch: string, more = '') => `
+  import { defineGateway } from 'ringway';
+  import { greeting } from './lib/greeting.ts';
+  ${more}
+  export default defineGateway({
+    fetch: ${fetch},
+    admin: false,
+    listen: { port: 1, host: '127.0.0.1' },
+    websocket: { '/echo': { message: (socket, message) => { socket.send(greeting + message.text()); } } },
+  });
+`;
+const greets = '() => new Response(greeting)';
+
+class Project {
+  readonly folder = mkdtempSync(join(tmpdir(), 'ringway-dev-'));
+  readonly #child;
+  output = '';
+
+  constructor(files: Readonly<Record<string, string>>, words: readonly string[] = []) {
+    mkdirSync(join(this.folder, 'lib'));
+    for (const [name, text] of Object.entries(files)) this.write(name, text);
+    this.#child = startRingway(['dev', ...words], { cwd: this.folder, env: { FORCE_COLOR: '0' } });
+    for (const stream of [this.#child.stdout, this.#child.stderr]) void this.#collect(stream);
+  }
+
+  async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) this.output += decoder.decode(chunk, { stream: true });
+  }
+
+  write(name: string, text: string): void {
+    writeFileSync(join(this.folder, name), text);
+  }
+
+  /** As editors do that write another file and rename it into place. */
+  replace(name: string, text: string): void {
+    this.write(`${name}~`, text);
+    renameSync(join(this.folder, `${name}~`), join(this.folder, name));
+  }
+
+  async says(text: string | RegExp, from = 0): Promise<number> {
+    const isSaid = () => {
+      const said = this.output.slice(from);
+      return typeof text === 'string' ? said.includes(text) : text.test(said);
+    };
+    await eventually(`it says ${text}`, isSaid).catch((error) => {
+      throw new Error(`${error}\n${this.output}`);
+    });
+    return this.output.length;
+  }
+
+  async url(): Promise<string> {
+    const [, address] = await eventually('it says where it listens', () => /listening on http:\/\/(\S+?) /.exec(this.output)).catch(
+      (error) => {
+        throw new Error(`${error}\n${this.output}`);
+      },
+    );
+    return `http://${address}`;
+  }
+
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  async stop(): Promise<number> {
+    this.#child.kill('SIGINT');
+    const exitCode = await this.#child.exited;
+    rmSync(this.folder, { recursive: true, force: true });
+    return exitCode;
+  }
+}
+
+const serves = (url: string, text: string) =>
+  eventually(`${text} is served`, async () => (await (await fetch(url).catch(() => undefined))?.text()) === text);
+
+describe('ringway dev', () => {
+  let project: Project;
+  let url: string;
+  beforeAll(async () => {
+    const files = {
+      'gateway.config.ts': config(greets),
+      'lib/greeting.ts': `export { greeting } from './words.ts';`,
+      'lib/words.ts': `export const greeting = 'one';`,
+    };
+    project = new Project(files, ['--port', '0']);
+    url = await project.url();
+  });
+  afterAll(async () => {
+    expect(await project.stop()).toBe(0);
+  });
+
+  test('serves on the port of the command line with one worker, and writes a line for each request', async () => {
+    await serves(url, 'one');
+    expect(new URL(url).port).not.toBe('1');
+    expect(project.output).toContain('(1 worker');
+    await project.says('GET /');
+    await project.says('watching the config and 2 files that it imports');
+  });
+
+  test('serves a change of what is imported, however it is written, and says how long that took', async () => {
+    project.write('lib/words.ts', `export const greeting = 'two';`);
+    await serves(url, 'two');
+    await project.says(/lib\/words\.ts changed: reloaded in \d+ ms/);
+    project.replace('lib/words.ts', `export const greeting = 'three';`);
+    await serves(url, 'three');
+    // What a reload does step by step is for operators.
+    expect(project.output).not.toContain('reading the config');
+  });
+
+  test('watches what is imported from now on', async () => {
+    project.write('lib/more.ts', `export const more = '!';`);
+    project.write('gateway.config.ts', config('() => new Response(greeting + more)', `import { more } from './lib/more.ts';`));
+    await serves(url, 'three!');
+    project.write('lib/more.ts', `export const more = '?';`);
+    await serves(url, 'three?');
+  });
+
+  test('a WebSocket ends with its code, and the next one meets the new one', async () => {
+    const open = async () => {
+      const socket = new WebSocket(`${url.replace('http', 'ws')}/echo`);
+      await new Promise((resolve, reject) => {
+        socket.onopen = resolve;
+        socket.onerror = reject;
+      });
+      return socket;
+    };
+    const said = (socket: WebSocket) =>
+      new Promise((resolve) => socket.addEventListener('message', ({ data }) => resolve(data), { once: true }));
+    const first = await open();
+    const closed = new Promise<CloseEvent>((resolve) => first.addEventListener('close', resolve));
+    let answer = said(first);
+    first.send(' a');
+    expect(await answer).toBe('three a');
+    project.write('lib/words.ts', `export const greeting = 'four';`);
+    expect((await closed).code).toBe(1001);
+    await serves(url, 'four?');
+    const second = await open();
+    answer = said(second);
+    second.send(' b');
+    expect(await answer).toBe('four b');
+    second.close();
+  });
+
+  test('a file that is half written, an unknown option, and a config that throws change nothing, and are told of', async () => {
+    let from = project.output.length;
+    project.write('lib/words.ts', `export const greeting = 'fi`);
+    from = await project.says('lib/words.ts changed: not reloaded; what was served before is still served', from);
+    expect(project.output).toContain('syntax error');
+    await serves(url, 'four?');
+    project.write('lib/words.ts', `export const greeting = 'five';`);
+    await serves(url, 'five?');
+    project.write('gateway.config.ts', config(`${greets}, htp: {}`));
+    from = await project.says('did you mean http?', from);
+    project.write('gateway.config.ts', config(greets, `throw new Error('at random');`));
+    from = await project.says('threw while it was loaded: at random', from);
+    await serves(url, 'five?');
+    project.write('gateway.config.ts', config(greets));
+    await serves(url, 'five');
+  });
+
+  test('an import that leads nowhere is waited for', async () => {
+    const from = project.output.length;
+    project.write('gateway.config.ts', config('() => new Response(late)', `import { late } from './lib/late.ts';`));
+    await project.says('not reloaded', from);
+    project.write('lib/late.ts', `export const late = 'late';`);
+    await serves(url, 'late');
+  });
+
+  test('a file that is saved as it was is no change', async () => {
+    const from = project.output.length;
+    project.write('gateway.config.ts', config(greets));
+    await serves(url, 'five');
+    const length = await project.says('gateway.config.ts changed: reloaded', from);
+    project.write('lib/words.ts', `export const greeting = 'five';`);
+    project.write('lib/words.ts', `export const greeting = 'six';`);
+    await serves(url, 'six');
+    expect(project.output.slice(length).match(/changed/g)).toHaveLength(1);
+  });
+});
+
+test('a config with mistakes at the start is waited for', async () => {
+  const project = new Project({ 'other.ts': config(`${greets}, htp: {}`), 'lib/greeting.ts': `export const greeting = 'hello';` }, [
+    'other.ts',
+    '--port',
+    '0',
+  ]);
+  await project.says('did you mean http?');
+  await project.says('waiting for a change');
+  project.write('other.ts', config(greets));
+  await serves(await project.url(), 'hello');
+  expect(await project.stop()).toBe(0);
+});
+
+test('a second project on the same port ends with a line that says what to do', async () => {
+  const files = { 'gateway.config.ts': config(greets), 'lib/greeting.ts': `export const greeting = 'hello';` };
+  const project = new Project(files, ['--port', '0']);
+  const { port } = new URL(await project.url());
+  const { exitCode, err } = await ringway(['dev', '--port', port], { cwd: project.folder });
+  expect(exitCode).toBe(1);
+  expect(err).toContain(port);
+  expect(err).toContain('another process listens there already');
+  expect(await project.stop()).toBe(0);
+});
+
+test('mistakes of the command line', async () => {
+  for (const [words, said] of [
+    [['dev', '--port', 'x'], "--port is 'x'; write an integer from 0 to 65535"],
+    [['dev', 'a.ts', '-c', 'b.ts'], "two config files, 'a.ts' and 'b.ts': write one of them"],
+    [['start', 'a.ts', 'b.ts'], "'b.ts' is one word too many"],
+  ] as const) {
+    const { exitCode, err } = await ringway(words);
+    expect([words, exitCode, err]).toEqual([words, 64, expect.stringContaining(said)]);
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'ringway-dev-'));
+  writeFileSync(join(folder, 'unix.ts'), `export default { fetch: () => new Response(), listen: { unix: 'x.sock' } };`);
+  const { exitCode, err } = await ringway(['start', join(folder, 'unix.ts'), '--port', '0']);
+  expect([exitCode, err]).toEqual([
+    78,
+    expect.stringContaining('listen: has no address with a port, which --port is for; leave --port out'),
+  ]);
+  rmSync(folder, { recursive: true, force: true });
+});
