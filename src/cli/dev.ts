@@ -5,8 +5,9 @@
  * production: the config is read in a process of its own, and one with mistakes changes nothing. Down: start.ts, imported-files.ts.
  */
 import { relative } from 'node:path';
-import { ConfigError, devVariable } from '../config/resolve.ts';
+import { ConfigError } from '../config/resolve.ts';
 import { createLog, type Log } from '../log.ts';
+import { devVariable } from '../process/boot.ts';
 import type { ReloadOutcome } from '../supervisor/reload-queue.ts';
 import type { Supervisor } from '../supervisor/supervisor.ts';
 import { FileChanges } from './file-changes.ts';

@@ -7,10 +7,10 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defaults } from '../config/defaults.ts';
-import { ConfigError, portVariable } from '../config/resolve.ts';
+import { ConfigError } from '../config/resolve.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { createLog, type Log } from '../log.ts';
-import { gatewayWorkers } from '../process/boot.ts';
+import { gatewayWorkers, portVariable } from '../process/boot.ts';
 import { onStopSignals } from '../supervisor/drain.ts';
 import { Predecessor } from '../supervisor/handover.ts';
 import type { ConfigReader, ProbeMessage } from '../supervisor/probe.ts';

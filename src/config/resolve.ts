@@ -16,6 +16,7 @@ import type {
   SqpollOptions,
 } from '../api/define.ts';
 import type { WebSocketHandler } from '../api/websocket.ts';
+import { devVariable, portVariable } from '../process/boot.ts';
 import { adminTokenLengthMin, defaults, groupSocketMode, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
 import { resolveTrustedProxies, type TrustedProxiesSettings } from './proxies.ts';
 import { type RedisSettings, resolveRedis } from './redis.ts';
@@ -204,11 +205,6 @@ class Mistakes {
     return [...new Set(lines)];
   }
 }
-
-/** What `--port` says, for every process that reads the config. */
-export const portVariable = 'RINGWAY_PORT';
-/** Set by `ringway dev`, for every process that reads the config. */
-export const devVariable = 'RINGWAY_DEV';
 
 /** Values from the environment. Each is judged only where the config leaves it to the environment. */
 class EnvironmentValues {

@@ -117,6 +117,10 @@ export type SupervisorMessage =
 /** Descriptors 0..2 are standard; the first of ours is 3 (spawn's stdio list). Bun puts its IPC channel after the last one. */
 const firstFd = 3;
 
+/** Environment variable with what `--port` says, for every process that reads the config. */
+export const portVariable = 'RINGWAY_PORT';
+/** Environment variable that `ringway dev` sets, for every process that reads the config. */
+export const devVariable = 'RINGWAY_DEV';
 /** Environment variable that holds the boot data as JSON. */
 export const bootVariable = 'RINGWAY_WORKER';
 

@@ -48,7 +48,7 @@ describe('the command line', () => {
   const wrong: readonly (readonly [readonly string[], string])[] = [
     [[], 'which command?'],
     [['stat'], "unknown command 'stat'; did you mean 'start'?"],
-    [['toString'], "unknown command 'toString'; write one of start, run, check, "],
+    [['toString'], "unknown command 'toString'; write one of start, dev, "],
     [['start', '--worker', '2'], "unknown option '--worker' of 'ringway start'; did you mean '--workers'?"],
     [['start', '--workers', '0'], "--workers is '0'; write an integer from 1 to 256"],
     [['start', '--workers=1e1'], "--workers is '1e1'"],
