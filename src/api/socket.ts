@@ -105,7 +105,7 @@ export class GatewaySocket implements Socket {
   }
 
   get remoteAddress(): string {
-    return this.#route.core.remoteAddress(this)?.address ?? '';
+    return this.#route.core.addressOf(this.slot, this.generation)?.address ?? '';
   }
 
   get tls(): TlsInfo | undefined {

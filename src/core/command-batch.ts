@@ -9,6 +9,12 @@ import { capacity, commandFlag, commandLayout } from '../../ffi/layout.ts';
 
 const commandWords = commandLayout.bytes / 4;
 
+/** Payloads from here on are sent at once, so that the caller learns whether they were taken. */
+export const eagerBytes = 16384;
+
+/** Longest head of a frame that a server sends (RFC 6455 §5.2). */
+export const frameHeadBytes = 10;
+
 export type Payload = string | Uint8Array;
 
 /** A topic's name: text, or bytes as they are. */

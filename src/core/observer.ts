@@ -1,7 +1,7 @@
 /**
  * What may be watched of a core, whichever frontend serves it: requests, their responses, WebSockets.
  *
- * Role: told by core.ts and event-batch.ts where these pass, so that no frontend has to forward anything and none can forget to. Implemented
+ * Role: told by event-batch.ts and http-commands.ts where these pass, so that no frontend has to forward anything and none can forget to. Implemented
  * by host/request-log.ts. Without an observer (`Core.observe`) nothing is spent on it but the question whether there is one.
  */
 import type { RequestHead, RequestName } from './http.ts';

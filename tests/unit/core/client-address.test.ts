@@ -74,6 +74,7 @@ for (const backend of backends) {
       expect(live.core.remoteAddress(second)).toEqual({ address: '2001:db8::2', port: 0 });
       // Another client's by now.
       expect(live.core.remoteAddress(first)).toBeUndefined();
+      expect(live.core.addressOf(first.slot, first.generation)).toEqual({ address: '2001:db8::2', port: 0 });
       const third = await request(wire, '');
       expect(live.core.remoteAddress(third)?.address).toBe('127.0.0.1');
     });

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { GatewaySocket, publish } from '../../../src/api/socket.ts';
 import type { BackendName, Outcome } from '../../../src/core/core.ts';
+import type { RequestHead } from '../../../src/core/http.ts';
 import { frame, opcode } from '../../support/frames.mjs';
 import { backends, LiveCore } from '../../support/live-core.ts';
 
@@ -288,10 +289,9 @@ on('HTTP responses', (backend) => {
     const [head] = live.requests;
     expect(head).toMatchObject({ method: 3, listener: 0, flags: 1, hostBytes: 11, targetBytes: 6 });
     expect(head?.raw).toStartWith('A.example:1/p?q=1host\nA.example:1\nx-n\n');
-    expect(live.core.remoteAddress(live.requests[0] as { slot: number; generation: number })).toEqual({
-      address: '127.0.0.1',
-      port: wire.socket.localPort as number,
-    });
+    const address = { address: '127.0.0.1', port: wire.socket.localPort as number };
+    expect(live.core.remoteAddress(head as RequestHead)).toEqual(address);
+    expect(live.core.addressOf(head?.slot as number, head?.generation as number)).toEqual(address);
     expect(live.log).toContain(`body ${head?.slot} 3 true`);
   });
 });
