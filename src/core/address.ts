@@ -1,6 +1,6 @@
 /**
  * Addresses as text.
- * Role: pure; bytes from the core → what handlers see. Up: core.ts.
+ * Role: pure; bytes from the core → what handlers see. Up: http-commands.ts.
  */
 import ipaddr from 'ipaddr.js';
 

@@ -1,7 +1,7 @@
 /**
  * Commands for the core, queued until the turn ends: records in one area, their data in another.
  *
- * Role: writes `struct rw_command` records. Up: core.ts, which knows what each command means. Down: ffi/bindings.ts.
+ * Role: writes `struct rw_command` records. Up: http-commands.ts and its neighbours, which know what each command means. Down: ffi/bindings.ts.
  * Both areas are bounded: when one is full, what is queued is applied at once, which keeps the order.
  */
 import { type CoreHandle, coreCalls } from '../../ffi/bindings.ts';

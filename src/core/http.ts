@@ -1,6 +1,6 @@
 /**
  * HTTP between the core and a frontend: what a request looks like when it arrives, and what a frontend may say back.
- * Role: the border that frontends (src/frontend/) are written against. Implemented by src/core/core.ts.
+ * Role: the border that frontends (src/frontend/) are written against. Implemented by src/core/http-commands.ts.
  */
 
 import type { TlsInfo } from './tls-info.ts';

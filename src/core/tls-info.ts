@@ -1,6 +1,6 @@
 /**
  * What a TLS connection says of its client.
- * Role: what handlers are given, of requests and of sockets. Up: frontends. Down: core.ts.
+ * Role: what handlers are given, of requests and of sockets. Up: frontends. Down: http-commands.ts.
  */
 import { X509Certificate } from 'node:crypto';
 

@@ -1,7 +1,7 @@
 /**
  * What stands in a PUBLISH: some messages of one publisher for one topic, or a probe.
  *
- * Role: pure. Up: outbox.ts seals messages, arrivals.ts opens what comes. Down: nothing. Nodes of several releases share a Redis during an
+ * Role: pure. Up: outbox.ts seals messages, redis/redis-link.ts opens what comes. Down: nothing. Nodes of several releases share a Redis during an
  * upgrade: an envelope of another version, or one that makes no sense, is opened as nothing, whole or not at all. So is one with text that is not UTF-8:
  * every client that it reached would close its connection (RFC 6455 §8.1).
  *
