@@ -48,13 +48,13 @@ async function run(side: Side, name: string, example: Example): Promise<unknown>
   try {
     const [, said] = await program.line(/^Listening to port (\d+)/);
     const isFixed = ports.includes(said ?? '');
-    if (isFixed) await program.until('the port it got', () => /^bound \d+ to \d+$/m.test(program.stderr));
-    talk = new Talk(program, Number(isFixed ? /^bound \d+ to (\d+)$/m.exec(program.stderr)?.[1] : said));
+    if (isFixed) await program.until('the port it got', () => /^bound \d+ to \d+$/m.test(program.err));
+    talk = new Talk(program, Number(isFixed ? /^bound \d+ to (\d+)$/m.exec(program.err)?.[1] : said));
     const seen = await example.talk(talk);
     const printed = example.isTalkative ? [] : program.lines.map((line) => (isFixed ? line : line.replace(said ?? '', 'a port')));
     return { seen, printed };
   } catch (error) {
-    throw new Error(`${side}: ${error instanceof Error ? error.message : error}\n${program.stderr}`, { cause: error });
+    throw new Error(`${side}: ${error instanceof Error ? error.message : error}\n${program.err}`, { cause: error });
   } finally {
     talk?.close();
     await program.stop();

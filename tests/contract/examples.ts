@@ -111,7 +111,7 @@ export const examples: Readonly<Record<string, Example>> = {
     async talk(talk) {
       const seen = [await talk.get('/nothing-here')];
       talk.close();
-      return [...seen, await talk.program.ended()];
+      return [...seen, await talk.program.outcome()];
     },
     seen: '404',
   },

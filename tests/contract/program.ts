@@ -6,12 +6,11 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { patienceMs } from '../support/eventually.ts';
+import { RunningProgram } from '../support/running-program.ts';
 
 export const here = import.meta.dir;
 const register = join(here, '../../src/register.ts');
-
-/** Only ends a test that has failed. */
-export const patienceMs = Number(process.env.CONTRACT_PATIENCE_MS ?? 25_000);
 
 /** `older`: the original in an older build, for what no longer works in the newer one. */
 export type Side = 'original' | 'older' | 'ringway';
@@ -71,14 +70,6 @@ export function commandLine(side: Side, program: string, args: readonly string[]
   return [...(way?.command ?? ['node']), ...preloaded('--import'), program, ...args];
 }
 
-/** A port that nobody has at the moment. */
-export function freePort(): number {
-  const listener = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
-}
-
 export interface ProgramOptions {
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -86,47 +77,37 @@ export interface ProgramOptions {
   readonly onLine?: (line: string) => void;
 }
 
-export class Program {
-  readonly process: Bun.Subprocess<'pipe', 'pipe', 'pipe'>;
+export class Program extends RunningProgram {
   readonly lines: string[] = [];
-  stderr = '';
-  #ended = false;
-  #waiting: (() => void)[] = [];
-  readonly #finished: Promise<unknown>;
+  readonly #onLine: ((line: string) => void) | undefined;
+  readonly #waiting: (() => void)[] = [];
+  #begun = '';
+  #isOver = false;
 
   constructor(command: readonly string[], options: ProgramOptions = {}) {
-    this.process = Bun.spawn([...command], {
-      cwd: options.cwd ?? here,
-      stdin: 'pipe',
-      stdout: 'pipe',
-      stderr: 'pipe',
-      env: { ...process.env, NODE_ENV: 'test', NO_COLOR: '1', ...options.env },
-    });
-    this.#finished = Promise.all([this.#readLines(options.onLine), this.#readErrors()]);
+    const env = { ...process.env, NODE_ENV: 'test', NO_COLOR: '1', ...options.env };
+    super(command, { cwd: options.cwd ?? here, env, stdin: 'pipe' });
+    this.#onLine = options.onLine;
   }
 
-  async #readLines(onLine: ((line: string) => void) | undefined): Promise<void> {
-    const decoder = new TextDecoder();
-    let kept = '';
-    for await (const chunk of this.process.stdout) {
-      kept += decoder.decode(chunk, { stream: true });
-      const lines = kept.split('\n');
-      kept = lines.pop() ?? '';
-      for (const line of lines) {
-        this.lines.push(line);
-        onLine?.(line);
-      }
-      this.#notify();
-    }
-    this.#ended = true;
+  protected override heard(name: 'out' | 'err', text: string): void {
+    super.heard(name, text);
+    if (name === 'out') this.#split(text);
     this.#notify();
   }
 
-  async #readErrors(): Promise<void> {
-    const decoder = new TextDecoder();
-    for await (const chunk of this.process.stderr) {
-      this.stderr += decoder.decode(chunk, { stream: true });
-      this.#notify();
+  /** The end of its output comes before the kernel tells of its exit. */
+  protected override closed(name: 'out' | 'err'): void {
+    if (name === 'out') this.#isOver = true;
+    this.#notify();
+  }
+
+  #split(text: string): void {
+    const lines = (this.#begun + text).split('\n');
+    this.#begun = lines.pop() ?? '';
+    for (const line of lines) {
+      this.lines.push(line);
+      this.#onLine?.(line);
     }
   }
 
@@ -135,15 +116,15 @@ export class Program {
   }
 
   get isAlive(): boolean {
-    return !this.#ended;
+    return !this.#isOver;
   }
 
   /** Wait for something that the process says; its end ends the wait. */
   async until(what: string, isTrue: () => boolean): Promise<void> {
-    const said = () => `${what}\n${this.stderr}\n${this.lines.slice(-20).join('\n')}`;
+    const said = () => `${what}\n${this.err}\n${this.lines.slice(-20).join('\n')}`;
     const deadline = Date.now() + patienceMs;
     while (!isTrue()) {
-      if (this.#ended) throw new Error(`the process ended before: ${said()}`);
+      if (this.#isOver) throw new Error(`the process ended before: ${said()}`);
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       this.#waiting.push(resolve);
       const timer = setTimeout(() => reject(new Error(`did not come: ${said()}`)), Math.max(0, deadline - Date.now()));
@@ -165,25 +146,23 @@ export class Program {
   }
 
   write(line: string): void {
-    this.process.stdin.write(`${line}\n`);
-    this.process.stdin.flush();
+    const { stdin } = this.child;
+    if (stdin === undefined) throw new Error('it has no standard input');
+    stdin.write(`${line}\n`);
+    stdin.flush();
   }
 
   /** Wait until it has ended by itself. ret: its exit code, or the signal it died of */
-  async ended(): Promise<number | string> {
-    while (!this.#ended) await this.until('the end of the process', () => this.#ended);
-    await this.process.exited;
-    await this.#finished;
-    return this.process.signalCode ?? this.process.exitCode ?? 'nothing';
+  async outcome(): Promise<number | string> {
+    await this.until('the end of the process', () => this.#isOver);
+    await this.ended();
+    return this.child.signalCode ?? this.child.exitCode ?? 'nothing';
   }
 
   /** End the process. ret: how it had ended by itself, or 'lives' */
-  async stop(): Promise<string> {
-    // The end of its output comes before the kernel tells of its exit.
-    const lives = !this.#ended;
-    if (lives) this.process.kill('SIGKILL');
-    await this.process.exited;
-    await this.#finished;
-    return lives ? 'lives' : `ended with ${this.process.signalCode ?? this.process.exitCode}`;
+  async halt(): Promise<string> {
+    const lives = !this.#isOver;
+    await this.stop();
+    return lives ? 'lives' : `ended with ${this.child.signalCode ?? this.child.exitCode}`;
   }
 }

@@ -4,7 +4,8 @@
  */
 import { afterEach, test as anyTest, describe, expect } from 'bun:test';
 import { join } from 'node:path';
-import { commandLine, freePort, here, Program, type Side, whyNot, whyNotNewer } from './program.ts';
+import { freePort } from '../support/free-port.ts';
+import { commandLine, here, Program, type Side, whyNot, whyNotNewer } from './program.ts';
 
 const timeoutMs = 90_000;
 const test = anyTest.skipIf(whyNot !== undefined);
@@ -54,7 +55,7 @@ async function socketIo(side: Side, { transports, version = 'socket.io', options
   await peer.line(/restart me/);
   await server.stop();
   await serve(side, 'socket-io-server', port, env);
-  expect(await peer.ended(), peer.stderr).toBe(0);
+  expect(await peer.outcome(), peer.err).toBe(0);
   return parsed(peer);
 }
 
@@ -105,7 +106,7 @@ describe('Fastify', () => {
         const run = async (side: Side) => {
           const { port } = await serve(side, 'fastify-server', freePort(), { PACKAGE: adapter });
           const peer = client('fastify-client', port);
-          expect(await peer.ended(), peer.stderr).toBe(0);
+          expect(await peer.outcome(), peer.err).toBe(0);
           return parsed(peer);
         };
         const [original, ours] = await Promise.all([run('original'), run('ringway')]);
@@ -124,7 +125,7 @@ describe('graphql-ws', () => {
       const run = async (side: Side) => {
         const { server, port } = await serve(side, 'graphql-server');
         const peer = client('graphql-client', port);
-        expect(await peer.ended(), peer.stderr).toBe(0);
+        expect(await peer.outcome(), peer.err).toBe(0);
         await server.line(/^stopped$/);
         await server.until('both are gone', () => server.lines.filter((line) => line.startsWith('disconnected')).length >= 1);
         return { seen: parsed(peer), disconnected: server.lines.filter((line) => line.startsWith('disconnected')).slice(0, 1) };
@@ -145,7 +146,7 @@ describe('crossws', () => {
       const run = async (side: Side) => {
         const { server, port } = await serve(side, 'crossws-server');
         const peer = client('crossws-client', port);
-        expect(await peer.ended(), peer.stderr).toBe(0);
+        expect(await peer.outcome(), peer.err).toBe(0);
         await server.until('both are closed', () => server.lines.filter((line) => line.startsWith('["close"')).length >= 2);
         return { seen: parsed(peer), served: parsed(server) };
       };

@@ -7,8 +7,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { handshake } from '../support/frames.mjs';
+import { freePort } from '../support/free-port.ts';
 import { type ConnectOptions, NotedConnection } from './noted-connection.ts';
-import { commandLine, freePort, here, Program, type Side } from './program.ts';
+import { commandLine, here, Program, type Side } from './program.ts';
 
 /** What was seen on one side; JSON values throughout. */
 export interface Transcript {
@@ -103,7 +104,7 @@ export class Client {
   }
 
   get stderr(): string {
-    return this.#host.program.stderr;
+    return this.#host.program.err;
   }
 
   /** All that the server has logged so far under a name. */
@@ -121,7 +122,7 @@ export class Client {
   }
 
   async processEnds(): Promise<void> {
-    await this.#host.program.ended();
+    await this.#host.program.outcome();
   }
 
   /** Let the server do something. ret: what its command gives */
@@ -194,7 +195,7 @@ export async function runScenario(side: Side, modulePath: string, name: string, 
     throw new Error(`${side}: ${error instanceof Error ? error.message : error}`);
   } finally {
     client.close();
-    ended = await host.program.stop();
+    ended = await host.program.halt();
     await rm(folder, { recursive: true, force: true });
   }
   return { client: client.notes, server, process: ended };

@@ -2,9 +2,9 @@
  * A worker that does not go on: told of, replaced, and gone with its supervisor.
  */
 import { afterEach, expect, setDefaultTimeout, test } from 'bun:test';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/free-port.ts';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
 import { isAlive } from '../support/process-state.ts';
 import { RawClient } from '../support/raw-client.ts';
@@ -79,16 +79,8 @@ forEachBackend('a worker that does not go on', (backend) => {
   });
 });
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 test('a gateway whose launcher is killed stops at once, so that the next start finds its ports free', async () => {
-  const [port, adminPort] = [await freePort(), await freePort()];
+  const [port, adminPort] = [freePort(), freePort()];
   const gateway = await startGateway({ config, listen: `{ port: ${port}, host: '127.0.0.1' }`, admin: `{ port: ${adminPort} }` });
   const { folder } = gateway;
   cleanUps.push(() => gateway.stop());

@@ -21,7 +21,7 @@ import { join, relative } from 'node:path';
 import { abiVersion } from '../../ffi/layout.ts';
 import { defaults } from '../../src/config/defaults.ts';
 import { exitCodes } from '../../src/exit-codes.ts';
-import { eventually } from '../support/eventually.ts';
+import { RunningProgram } from '../support/running-program.ts';
 
 // Only ends a test that has failed: compilers and npm may take their time.
 setDefaultTimeout(600_000);
@@ -49,67 +49,34 @@ interface CommandOptions {
 }
 
 /** A program that runs, and what it has written. */
-class Command {
-  out = '';
-  err = '';
-  readonly #child: Bun.Subprocess<'ignore', 'pipe', 'pipe'>;
-  readonly #collected: Promise<unknown>;
-
+class Command extends RunningProgram {
   constructor(words: readonly string[], { cwd, env = {} }: CommandOptions) {
-    this.#child = Bun.spawn([...words], {
-      cwd,
-      env: { ...cleanEnvironment(), ...env },
-      stdin: 'ignore',
-      stdout: 'pipe',
-      stderr: 'pipe',
-    });
-    const collect = async (stream: ReadableStream<Uint8Array>, add: (text: string) => void) => {
-      const decoder = new TextDecoder();
-      for await (const chunk of stream) add(decoder.decode(chunk, { stream: true }));
-    };
-    this.#collected = Promise.all([
-      collect(this.#child.stdout, (text) => {
-        this.out += text;
-      }),
-      collect(this.#child.stderr, (text) => {
-        this.err += text;
-      }),
-    ]);
+    super(words, { cwd, env: { ...cleanEnvironment(), ...env } });
     running.add(this);
   }
 
-  /** Its exit code, once all that it wrote has been read. */
-  async ended(): Promise<number> {
-    const code = await this.#child.exited;
-    await this.#collected;
+  override async ended(): Promise<number> {
+    const code = await super.ended();
     running.delete(this);
     return code;
   }
 
   /** Its address, once it serves. */
   async url(): Promise<string> {
-    const found = await eventually(
-      'it says where it listens',
-      () => {
-        if (this.#child.exitCode !== null) throw new Error(`it has ended with ${this.#child.exitCode}:\n${this.out}\n${this.err}`);
-        return /listening on http:\/\/localhost:(\d+)/.exec(this.out);
-      },
-      300_000,
-    );
-    return `http://127.0.0.1:${found[1]}`;
+    return `http://127.0.0.1:${await this.says(/listening on http:\/\/localhost:(\d+)/, 300_000)}`;
   }
 
   /** Drain, as a service manager does it. ret: its exit code */
-  async stop(): Promise<number> {
-    this.#child.kill('SIGTERM');
+  async drain(): Promise<number> {
+    this.kill('SIGTERM');
     return await this.ended();
   }
 
   /** A launcher is killed with what it has started: the second signal stops a gateway at once. */
-  async kill(): Promise<void> {
-    this.#child.kill('SIGTERM');
+  override async stop(): Promise<void> {
+    this.kill('SIGTERM');
     await Bun.sleep(100);
-    this.#child.kill('SIGTERM');
+    this.kill('SIGTERM');
     await this.ended();
   }
 }
@@ -173,7 +140,7 @@ beforeAll(async () => {
   await run(['npx', 'ringway', 'init'], { cwd: app });
 });
 afterEach(async () => {
-  for (const command of running) await command.kill();
+  for (const command of running) await command.stop();
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -207,7 +174,7 @@ describe('in an empty folder', () => {
   test('installed with npm that runs no scripts: it serves, and stops when asked', async () => {
     const gateway = startIn(app);
     await expectServes(gateway);
-    expect(await gateway.stop()).toBe(0);
+    expect(await gateway.drain()).toBe(0);
     // The prebuilt core: nothing was compiled.
     expect([gateway.err, existsSync(installed(app, 'ffi/build'))]).toEqual(['', false]);
   });
@@ -218,7 +185,7 @@ describe('in an empty folder', () => {
     await run([join(where, 'node_modules/.bin/ringway'), 'init'], { cwd: where });
     const gateway = startIn(where);
     await expectServes(gateway);
-    expect(await gateway.stop()).toBe(0);
+    expect(await gateway.drain()).toBe(0);
   });
 
   describe('types', () => {
@@ -311,7 +278,7 @@ describe('where no prebuilt core fits', () => {
     expect(compiled).toStartWith(`${home}/.cache/ringway/core-${process.arch}-glibc-`);
     const gateway = startIn(other, { wrapper, env: { HOME: home } });
     await expectServes(gateway);
-    expect([await gateway.stop(), gateway.err]).toEqual([0, '']);
+    expect([await gateway.drain(), gateway.err]).toEqual([0, '']);
     chmodSync(installed(other, 'ffi'), 0o755);
 
     // What somebody else may have written is not loaded: here one that its group could.
@@ -333,7 +300,7 @@ describe('where no prebuilt core fits', () => {
     mkdirSync(temporary);
     const both = [1, 2].map(() => startIn(other, { env: { TMPDIR: temporary } }));
     for (const gateway of both) await expectServes(gateway);
-    for (const gateway of both) expect(await gateway.stop()).toBe(0);
+    for (const gateway of both) expect(await gateway.drain()).toBe(0);
     const said = both.map(({ err }) => err).join('');
     expect(said).toContain(`${compiled} has ABI 1, this program needs ${abiVersion}`);
     expect(said).toContain(`compiling the C core into ${compiled}`);
@@ -341,7 +308,7 @@ describe('where no prebuilt core fits', () => {
     expect(readdirSync(temporary).filter((name) => name.startsWith('ringway-core.'))).toEqual([]);
     const again = startIn(other);
     await expectServes(again);
-    expect([await again.stop(), again.err]).toEqual([0, '']);
+    expect([await again.drain(), again.err]).toEqual([0, '']);
   });
 });
 

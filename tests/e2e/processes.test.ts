@@ -7,6 +7,7 @@ import { eventually } from '../support/eventually.ts';
 import { closePayload, frame, opcode } from '../support/frames.mjs';
 import { type Backend, forEachBackend, startGateway } from '../support/gateway.ts';
 import { isAlive } from '../support/process-state.ts';
+import { type CommandOptions, ringway as runCommand } from '../support/ringway-command.ts';
 import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
@@ -62,17 +63,9 @@ async function membersOnBoth(port: number, path: string, each: number): Promise<
   return all;
 }
 
-/** Run the command to its end. */
-async function ringway(args: string[], options: { cwd?: string; env?: Record<string, string> } = {}) {
-  const child = Bun.spawn([process.execPath, join(root, 'src', 'main.ts'), ...args], {
-    cwd: options.cwd ?? folder,
-    env: { ...process.env, PORT: '0', ADMIN_PORT: '0', ...options.env },
-    stdout: 'pipe',
-    stderr: 'pipe',
-  });
-  const [out, err, code] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text(), child.exited]);
-  return { code, out, err };
-}
+/** A gateway that it starts listens on ports that the system chooses. */
+const ringway = (words: readonly string[], options: CommandOptions = {}) =>
+  runCommand(words, { cwd: folder, ...options, env: { PORT: '0', ADMIN_PORT: '0' } });
 
 forEachBackend('a worker that is killed', (backend) => {
   test('takes only its own sockets with it; a successor serves, and nobody writes to the dead', async () => {
@@ -282,11 +275,11 @@ describe('the supervisor', () => {
       `import { defineGateway } from 'ringway';
        export default defineGateway({ listen: { port: 70000 }, workers: 0, io: { backend: 'kqueue' }, websocket: { 'chat': { idleTimout: 5 } } } as never);`,
     );
-    const { code, err } = await ringway(['start', '-c', path]);
+    const { exitCode: code, err } = await ringway(['start', '-c', path]);
     expect(code).toBe(78);
     for (const mistake of ['listen', 'workers', 'io.backend', 'websocket', 'chat']) expect(err).toContain(mistake);
-    expect((await ringway(['check', '-c', path])).code).toBe(78);
-    expect((await ringway(['start', '-c', join(folder, 'missing.ts')])).code).toBe(78);
+    expect((await ringway(['check', '-c', path])).exitCode).toBe(78);
+    expect((await ringway(['start', '-c', join(folder, 'missing.ts')])).exitCode).toBe(78);
   });
 
   test('ends with 1 and one sentence when its port is taken, for traffic and for admin', async () => {
@@ -300,7 +293,7 @@ describe('the supervisor', () => {
       const path = join(folder, `taken-${listen}.config.ts`);
       const text = `export default { listen: { port: ${listen}, host: '127.0.0.1' }, admin: { port: ${admin} }, workers: 1, fetch: () => new Response('x') };`;
       writeFileSync(path, text);
-      const { code, err, out } = await ringway(['start', '-c', path]);
+      const { exitCode: code, err, out } = await ringway(['start', '-c', path]);
       expect(code).toBe(1);
       expect(err + out).toContain(String(port));
       expect(err + out).toMatch(/in use|another|taken/i);
@@ -312,11 +305,11 @@ describe('the supervisor', () => {
   test('starts what `ringway init` writes, in an empty folder', async () => {
     const empty = mkdtempSync(join(folder, 'empty-'));
     const made = await ringway(['init'], { cwd: empty });
-    expect(made).toMatchObject({ code: 0, err: '' });
+    expect(made).toMatchObject({ exitCode: 0, err: '' });
     expect(existsSync(join(empty, 'gateway.config.ts'))).toBe(true);
     // A second init does not overwrite what may have been edited.
-    expect((await ringway(['init'], { cwd: empty })).code).not.toBe(0);
-    expect((await ringway(['check'], { cwd: empty })).code).toBe(0);
+    expect((await ringway(['init'], { cwd: empty })).exitCode).not.toBe(0);
+    expect((await ringway(['check'], { cwd: empty })).exitCode).toBe(0);
     const child = Bun.spawn([process.execPath, join(root, 'src', 'main.ts'), 'start', '--workers', '1'], {
       cwd: empty,
       env: { ...process.env, PORT: '0', ADMIN_PORT: '0' },

@@ -10,7 +10,8 @@ import { Channels, slotOf } from '../../src/pubsub/redis/channels.ts';
 import { createRedisLink } from '../../src/pubsub/redis/redis-link.ts';
 import { createAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
-import { createNetwork, mayCreateNetworks, type RedisServer, startCluster, startRedis, startSentinels } from '../support/redis-servers.ts';
+import { createNetwork, mayCreateNetworks } from '../support/networks.ts';
+import { type RedisServer, startCluster, startRedis, startSentinels } from '../support/redis-servers.ts';
 
 // Only ends a test that has failed. Where a time is asserted, it is ten times what is meant.
 setDefaultTimeout(120_000);

@@ -7,10 +7,12 @@ import type { NodeHealth } from '../../src/supervisor/health.ts';
 import { createAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
 import { closePayload, frame, opcode } from '../support/frames.mjs';
+import { freePort } from '../support/free-port.ts';
 import { type Backend, forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
 import { RawClient } from '../support/raw-client.ts';
 import type { ClientOptions } from '../support/reload-client.ts';
 import { expectWhole, type Load, startLoad } from '../support/reload-load.ts';
+import { ringway } from '../support/ringway-command.ts';
 import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
@@ -81,11 +83,6 @@ function write(running: Gateway, name: 'settings.ts' | 'answer.ts' | 'release', 
 const health = async (running: Gateway) => (await (await fetch(`${running.adminUrl}/healthz`)).json()) as NodeHealth;
 
 /** Run the command to its end. */
-async function ringway(args: readonly string[]) {
-  const child = Bun.spawn([process.execPath, join(root, 'src', 'main.ts'), ...args], { stdout: 'pipe', stderr: 'pipe' });
-  const [out, err, code] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text(), child.exited]);
-  return { code, out, err };
-}
 const reload = (running: Gateway) => ringway(['reload', '--admin', String(running.adminPort)]);
 /** On a connection of its own, so that it comes to those who accept now. */
 async function ask(port: number, path = '/'): Promise<string> {
@@ -112,15 +109,6 @@ async function loadOn(options: ClientOptions): Promise<Load> {
   return load;
 }
 
-/** A port that nobody listens on, for the moment. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()));
-  const { port } = server.address() as { port: number };
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
-}
-
 forEachBackend('a reload', (backend) => {
   test('serves what the config and the modules that it imports say now; what is in progress ends as it began', async () => {
     const running = await start({ backend, drainSeconds: 60 });
@@ -134,7 +122,7 @@ forEachBackend('a reload', (backend) => {
     write(running, 'answer.ts', answerText('two'));
     expect(await ask(port)).toBe('one');
     expect(await reload(running)).toEqual({
-      code: 0,
+      exitCode: 0,
       out: 'reloaded: generation 2 serves; older workers finish what is in progress\n',
       err: '',
     });
@@ -149,7 +137,7 @@ forEachBackend('a reload', (backend) => {
     await oldOnesGone(running);
 
     write(running, 'settings.ts', settingsText({ backend, workers: 1 }));
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
     expect(await running.workerPids()).toHaveLength(1);
     running.kill('SIGTERM');
     expect(await running.exited).toBe(0);
@@ -162,7 +150,7 @@ forEachBackend('a reload', (backend) => {
     for (const [index, workers] of [3, 1, 2].entries()) {
       write(running, 'settings.ts', settingsText({ backend, workers, drainSeconds: 2 }));
       write(running, 'answer.ts', answerText(`answer ${index}`));
-      expect((await reload(running)).code).toBe(0);
+      expect((await reload(running)).exitCode).toBe(0);
       await oldOnesGone(running);
     }
     const before = await running.metric('ringway_node_http_requests_total');
@@ -182,7 +170,7 @@ forEachBackend('a reload', (backend) => {
   test('closes WebSockets one after the other, not all at once, with the code that the config says', async () => {
     const running = await start({ backend, workers: 1, drainSeconds: 60, closeCode: 1012 });
     const sockets = await Promise.all(Array.from({ length: 300 }, () => Wire.open(running.port, '/echo')));
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
     const closed = () => sockets.filter((wire) => wire.received.length > 0 || wire.ended !== undefined);
     await eventually('the first is closed', () => closed().length > 0);
     // Ten milliseconds for each.
@@ -209,7 +197,7 @@ forEachBackend('a reload', (backend) => {
     const oldSpeakers = await Promise.all(Array.from({ length: 5 }, () => RawClient.connect({ port: running.port })));
     for (const speaker of oldSpeakers) await speaker.exchange('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n');
     const oldPids = await running.workerPids();
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
     const fresh = await Promise.all(Array.from({ length: 8 }, subscribe));
     const pids = await running.workerPids();
     expect(new Set(old.map(({ pid }) => pid))).toEqual(new Set(oldPids));
@@ -259,7 +247,7 @@ describe('ringway reload', () => {
     ] as const) {
       const sound = file === 'answer.ts' ? answerText('one') : settingsText({});
       write(running, file, text);
-      const { code, out, err } = await reload(running);
+      const { exitCode: code, out, err } = await reload(running);
       expect([code, out]).toEqual([78, '']);
       for (const mistake of mistakes) expect(err).toContain(mistake);
       expect(running.output()).toContain(mistakes.at(-1) as string);
@@ -267,7 +255,7 @@ describe('ringway reload', () => {
       write(running, file, sound);
     }
     expect((await health(running)).reload).toMatchObject({ requests: 3, isRunning: false, last: { kind: 'wrong config' } });
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
   });
 
   test('ends with 1 when workers cannot start or an address is taken, and nothing changes', async () => {
@@ -275,7 +263,7 @@ describe('ringway reload', () => {
     const before = await running.workerPids();
     write(running, 'answer.ts', "if (process.env.RINGWAY_WORKER) process.exit(9);\nexport const answer = 'two';");
     const crashed = await reload(running);
-    expect([crashed.code, crashed.err]).toEqual([1, expect.stringContaining('a new worker ended with code 9 before it was ready')]);
+    expect([crashed.exitCode, crashed.err]).toEqual([1, expect.stringContaining('a new worker ended with code 9 before it was ready')]);
     write(running, 'answer.ts', answerText('two'));
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()));
@@ -291,32 +279,32 @@ describe('ringway reload', () => {
       }),
     );
     const taken = await reload(running);
-    expect([taken.code, taken.err]).toEqual([1, expect.stringContaining(`127.0.0.1:${port}: another process listens there already`)]);
+    expect([taken.exitCode, taken.err]).toEqual([1, expect.stringContaining(`127.0.0.1:${port}: another process listens there already`)]);
     expect([await running.workerPids(), await ask(running.port)]).toEqual([before, 'one']);
     await new Promise<void>((resolve) => server.close(() => resolve()));
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
     expect([await ask(running.port), await ask(port)]).toEqual(['two', 'two']);
   });
 
   test('says why when there is no gateway, or the process is none', async () => {
-    const port = await freePort();
+    const port = freePort();
     const nobody = await ringway(['reload', '--admin', String(port)]);
-    expect([nobody.code, nobody.err]).toEqual([1, expect.stringContaining(`no gateway can be reached at http://127.0.0.1:${port}`)]);
+    expect([nobody.exitCode, nobody.err]).toEqual([1, expect.stringContaining(`no gateway can be reached at http://127.0.0.1:${port}`)]);
     // SIGHUP would end it: it must not get it.
     const other = Bun.spawn(['sleep', '60']);
     const wrong = await ringway(['reload', '--admin', String(port), '--pid', String(other.pid)]);
-    expect([wrong.code, wrong.err]).toEqual([1, expect.stringContaining(`process ${other.pid} here is no gateway`)]);
+    expect([wrong.exitCode, wrong.err]).toEqual([1, expect.stringContaining(`process ${other.pid} here is no gateway`)]);
     expect(other.killed).toBe(false);
     other.kill('SIGKILL');
     await other.exited;
     const gone = await ringway(['reload', '--admin', String(port), '--pid', String(other.pid)]);
-    expect([gone.code, gone.err]).toEqual([1, expect.stringContaining('there is no such process here')]);
-    expect((await ringway(['reload', '--pid', 'me'])).code).toBe(64);
+    expect([gone.exitCode, gone.err]).toEqual([1, expect.stringContaining('there is no such process here')]);
+    expect((await ringway(['reload', '--pid', 'me'])).exitCode).toBe(64);
   });
 
   test('by number alone asks a gateway whose admin listener is elsewhere', async () => {
     const running = await start({});
-    const { code, out } = await ringway(['reload', '--admin', String(await freePort()), '--pid', String(running.pid)]);
+    const { exitCode: code, out } = await ringway(['reload', '--admin', String(freePort()), '--pid', String(running.pid)]);
     expect([code, out]).toEqual([0, expect.stringContaining(`process ${running.pid} was asked to reload`)]);
     await eventually('it has reloaded', async () => (await health(running)).generation === 2);
   });
@@ -326,19 +314,19 @@ describe('a reload', () => {
   test('adds and removes addresses, of TCP and of Unix; who waits at one that goes is still served', async () => {
     const running = await start({});
     const { port, folder } = running;
-    const second = await freePort();
+    const second = freePort();
     const path = join(folder, 'gateway.sock');
     const first = { port: 0, host: '127.0.0.1' };
     const load = await loadOn({ port, keepAlive: 4, openEveryMs: 10, webSockets: 0, echoEveryMs: 20 });
     write(running, 'settings.ts', settingsText({ listen: [first, { port: second, host: '127.0.0.1' }, { unix: path }] }));
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
     expect([await ask(port, '/listener'), await ask(second, '/listener')]).toEqual(['0', '1']);
     const local = await RawClient.connect({ path });
     expect((await local.exchange('GET /listener HTTP/1.1\r\nHost: localhost\r\n\r\n')).text).toBe('2');
     local.destroy();
 
     write(running, 'settings.ts', settingsText({ listen: [first] }));
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
     await eventually('the address is gone', () => isRefused(second));
     expect(existsSync(path)).toBe(false);
     expect(await ask(port)).toBe('one');
@@ -362,7 +350,7 @@ describe('a reload', () => {
     };
     for (const workers of [1, 3, 1]) {
       write(running, 'settings.ts', settingsText({ workers, listen }));
-      expect((await reload(running)).code).toBe(0);
+      expect((await reload(running)).exitCode).toBe(0);
       await oldOnesGone(running);
       // The kernel chooses one of four sockets by the client's port: one that nobody serves would be met.
       const answers = await Promise.all(Array.from({ length: 64 }, () => ask(running.port, '/listener')));
@@ -386,7 +374,7 @@ describe('a reload', () => {
     child.kill('SIGHUP');
     await eventually('it has reloaded', async () => ((await (await fetch(`${admin}/healthz`)).json()) as NodeHealth).generation === 2);
     const done = await ringway(['reload', '--admin', admin]);
-    expect([done.code, done.out]).toEqual([0, expect.stringContaining('generation 3 serves')]);
+    expect([done.exitCode, done.out]).toEqual([0, expect.stringContaining('generation 3 serves')]);
     child.kill('SIGTERM');
     expect(await child.exited).toBe(0);
     rmSync(dirname(path), { recursive: true });
@@ -430,7 +418,7 @@ describe('a reload', () => {
     const held = await RawClient.connect({ port: running.port });
     held.write('GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n');
     await eventually('the request is there', async () => (await running.metric('ringway_http_requests_total')) === 1);
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
     const socket = await Wire.open(running.port, '/echo');
     running.kill('SIGTERM');
     expect(await socket.closeCode()).toBe(1001);
@@ -442,9 +430,9 @@ describe('a reload', () => {
 
   test('moves the admin listener', async () => {
     const running = await start({});
-    const port = await freePort();
+    const port = freePort();
     write(running, 'settings.ts', settingsText({}).replace('"admin":{"port":0}', `"admin":{"port":${port}}`));
-    expect((await reload(running)).code).toBe(0);
+    expect((await reload(running)).exitCode).toBe(0);
     expect(((await (await fetch(`http://127.0.0.1:${port}/healthz`)).json()) as NodeHealth).generation).toBe(2);
   });
 });

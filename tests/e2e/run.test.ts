@@ -7,6 +7,7 @@ import { type Authority, createAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
 import { frame, opcode } from '../support/frames.mjs';
 import { isAlive } from '../support/process-state.ts';
+import { RunningProgram } from '../support/running-program.ts';
 import { Wire } from '../support/wire.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
@@ -24,51 +25,17 @@ afterEach(async () => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** `ringway run` with a program, as a process of its own. */
-class Run {
-  out = '';
-  err = '';
-  readonly #child: Bun.Subprocess<'ignore', 'pipe', 'pipe'>;
-  readonly #collected: Promise<unknown>;
-
+class Run extends RunningProgram {
   constructor(args: readonly string[], env: Record<string, string> = {}) {
     const { PORT, ADMIN_PORT, WORKERS, ...inherited } = process.env;
-    this.#child = Bun.spawn([process.execPath, main, 'run', ...args], {
-      cwd: folder,
-      env: { ...inherited, ...env },
-      stdin: 'ignore',
-      stdout: 'pipe',
-      stderr: 'pipe',
-    });
-    const collect = async (stream: ReadableStream<Uint8Array>, add: (text: string) => void) => {
-      const decoder = new TextDecoder();
-      for await (const chunk of stream) add(decoder.decode(chunk, { stream: true }));
-    };
-    this.#collected = Promise.all([
-      collect(this.#child.stdout, (text) => {
-        this.out += text;
-      }),
-      collect(this.#child.stderr, (text) => {
-        this.err += text;
-      }),
-    ]);
+    super([process.execPath, main, 'run', ...args], { cwd: folder, env: { ...inherited, ...env } });
     running.add(this);
   }
 
-  /** Its exit code, once all that it wrote has been read. */
-  async ended(): Promise<number> {
-    const code = await this.#child.exited;
-    await this.#collected;
+  override async ended(): Promise<number> {
+    const code = await super.ended();
     running.delete(this);
     return code;
-  }
-
-  /** Wait for a text in what it has written. */
-  async says(pattern: RegExp): Promise<string> {
-    const found = await eventually(`it says ${pattern}`, () => {
-      if (this.#child.exitCode !== null) throw new Error(`it has ended with ${this.#child.exitCode}:\n${this.out}\n${this.err}`);
-      return pattern.exec(this.out + this.err);
-    });
-    return found[1] ?? found[0];
   }
 
   /** The port, once all workers listen. */
@@ -78,15 +45,6 @@ class Run {
 
   async admin(): Promise<string> {
     return `http://127.0.0.1:${await this.says(/admin http:\/\/127\.0\.0\.1:(\d+)/)}`;
-  }
-
-  kill(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
-  }
-
-  async stop(): Promise<void> {
-    this.#child.kill('SIGKILL');
-    await this.ended();
   }
 }
 

@@ -8,6 +8,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { RunningProgram } from '../support/running-program.ts';
 
 export const root = join(import.meta.dir, '..', '..');
 
@@ -150,7 +151,7 @@ export class Image {
 
   /** Stop what still runs, and remove everything. */
   async remove(): Promise<void> {
-    for (const container of this.#containers) await container.kill();
+    for (const container of this.#containers) await container.stop();
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
@@ -193,40 +194,18 @@ export class Image {
   }
 }
 
-export class Container {
+export class Container extends RunningProgram {
   /** The exit code, once all that it wrote has been read. */
   readonly exited: Promise<number>;
-  readonly #child: Bun.Subprocess<'ignore', 'pipe', 'pipe'>;
-  #output = '';
 
   constructor(words: readonly string[], env: Readonly<Record<string, string | undefined>>) {
-    this.#child = Bun.spawn([...words], { stdin: 'ignore', stdout: 'pipe', stderr: 'pipe', env });
-    const collect = async (stream: ReadableStream<Uint8Array>) => {
-      const decoder = new TextDecoder();
-      for await (const chunk of stream) this.#output += decoder.decode(chunk, { stream: true });
-    };
-    const collected = Promise.all([collect(this.#child.stdout), collect(this.#child.stderr)]);
-    this.exited = this.#child.exited.then(async (code) => {
-      await collected;
-      return code;
-    });
+    super(words, { env });
+    this.exited = this.ended();
   }
 
-  /** Everything it has written so far. */
-  output(): string {
-    return this.#output;
-  }
-
-  /** Wait for a text in its output. ret: its first group */
-  async says(pattern: RegExp): Promise<string> {
-    const check = () => {
-      if (this.#child.exitCode !== null) throw new Error(`it has ended with ${this.#child.exitCode}`);
-      return pattern.exec(this.#output);
-    };
-    const found = await eventually(`the container says ${pattern}`, check, 60_000).catch((error) => {
-      throw new Error(`${error}\n${this.#output}`);
-    });
-    return found[1] ?? found[0];
+  /** More patient: a container takes its time to start. */
+  override finds(pattern: RegExp, limitMs = 60_000): Promise<RegExpExecArray> {
+    return super.finds(pattern, limitMs);
   }
 
   /** Where it listens, once it does. */
@@ -237,13 +216,7 @@ export class Container {
 
   /** The process that an engine would send signals to: its pid here. */
   async entrypoint(): Promise<number> {
-    return eventually('the entrypoint runs', () => descendants(this.#child.pid).find((pid) => nameOf(pid) === 'tini'));
-  }
-
-  /** SIGKILL to everything in it. */
-  async kill(): Promise<void> {
-    this.#child.kill('SIGKILL');
-    await this.exited;
+    return eventually('the entrypoint runs', () => descendants(this.pid).find((pid) => nameOf(pid) === 'tini'));
   }
 }
 

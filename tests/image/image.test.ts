@@ -4,6 +4,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/free-port.ts';
 import { startRedis } from '../support/redis-servers.ts';
 import { type Container, descendants, Image, root } from './container.ts';
 
@@ -349,10 +350,4 @@ class Balancer {
     this.#child.kill('SIGKILL');
     await this.#child.exited;
   }
-}
-
-function freePort(): number {
-  const server = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } });
-  server.stop(true);
-  return server.port;
 }

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { native } from '../../ffi/bindings.ts';
 import { Core } from '../../src/core/core.ts';
-import { eventually } from './eventually.ts';
+import { RunningProgram } from './running-program.ts';
 
 const root = join(import.meta.dir, '..', '..');
 
@@ -96,34 +96,15 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   ].join(', ');
   writeFileSync(path, options.config.replace('$OPTIONS', common));
   for (const [name, text] of Object.entries(options.files ?? {})) writeFileSync(join(folder, name), text);
-  const child = Bun.spawn(
-    [...(options.wrapper ?? []), process.execPath, join(options.product ?? root, 'src', 'main.ts'), 'start', '-c', path],
-    {
-      cwd: root,
-      env: { ...process.env, ...options.env },
-      stdout: 'pipe',
-      stderr: 'pipe',
-    },
-  );
-  let output = '';
-  const collect = async (stream: ReadableStream<Uint8Array>) => {
-    const decoder = new TextDecoder();
-    for await (const chunk of stream) output += decoder.decode(chunk, { stream: true });
-  };
-  const collected = Promise.all([collect(child.stdout), collect(child.stderr)]);
-  let ended = false;
-  void child.exited.then(async () => {
-    // What it said last is still on its way; unless a process that it has left behind holds the pipe.
-    await Promise.race([collected, Bun.sleep(1000)]);
-    ended = true;
-  });
-  const banner = await eventually('the gateway says where it listens', () => {
-    if (ended) throw new Error(`the gateway ended with ${child.exitCode}:\n${output}`);
-    if (options.admin !== undefined) return /listening on (\S+?)(?:,| \()[^\n]*?(?:admin http:\/\/127\.0\.0\.1:(\d+)|\n)/.exec(output);
-    return /listening on (\S+?)(?:,| \()[^\n]*?admin http:\/\/127\.0\.0\.1:(\d+)/.exec(output);
-  }).catch((error) => {
-    child.kill('SIGKILL');
-    throw new Error(`${error}\n${output}`);
+  const command = [process.execPath, join(options.product ?? root, 'src', 'main.ts'), 'start', '-c', path];
+  const program = new RunningProgram([...(options.wrapper ?? []), ...command], { cwd: root, env: { ...process.env, ...options.env } });
+  const says =
+    options.admin === undefined
+      ? /listening on (\S+?)(?:,| \()[^\n]*?admin http:\/\/127\.0\.0\.1:(\d+)/
+      : /listening on (\S+?)(?:,| \()[^\n]*?(?:admin http:\/\/127\.0\.0\.1:(\d+)|\n)/;
+  const banner = await program.finds(says).catch(async (error) => {
+    program.kill('SIGKILL');
+    throw new Error(`the gateway does not say where it listens: ${error}`);
   });
   const port = Number(/:(\d+)$/.exec(banner[1] ?? '')?.[1]);
   const adminPort = Number(banner[2]);
@@ -135,8 +116,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     url: `http://127.0.0.1:${port}`,
     wsUrl: `ws://127.0.0.1:${port}`,
     adminUrl,
-    pid: child.pid,
-    output: () => output,
+    pid: program.pid,
+    output: () => program.output(),
     async metric(name, labels = {}) {
       const text = await (await fetch(`${adminUrl}/metrics`)).text();
       return sumMetric(text, name, labels);
@@ -145,14 +126,10 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       const health = (await (await fetch(`${adminUrl}/healthz`)).json()) as { workers: { pid: number }[] };
       return health.workers.map((worker) => worker.pid);
     },
-    exited: child.exited,
-    kill: (signal) => child.kill(signal),
+    exited: program.child.exited,
+    kill: (signal) => program.kill(signal),
     async stop() {
-      if (!ended) {
-        child.kill('SIGKILL');
-        await child.exited;
-      }
-      await collected;
+      await program.stop();
       rmSync(folder, { recursive: true, force: true });
     },
   };

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { native } from '../../ffi/bindings.ts';
 import { eventually } from './eventually.ts';
+import { RunningProgram } from './running-program.ts';
 
 export interface Way {
   readonly mode: 'tcp' | 'http';
@@ -41,32 +42,18 @@ export async function startBalancer(ways: Readonly<Record<string, Way>>): Promis
   );
   const timeouts = 'defaults\n  timeout connect 10s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 60s\n  timeout check 10s';
   writeFileSync(path, `${[timeouts, ...sections].join('\n\n')}\n`);
-  const child = Bun.spawn(['haproxy', '-db', '-f', path], {
-    stdio: ['ignore', 'pipe', 'pipe', ...sockets.map(({ fd }) => fd)],
-  });
+  const program = new RunningProgram(['haproxy', '-db', '-f', path], { descriptors: sockets.map(({ fd }) => fd) });
   for (const { fd } of sockets) native.fdClose(fd);
-  let output = '';
-  const collect = async (stream: ReadableStream<Uint8Array>) => {
-    const decoder = new TextDecoder();
-    for await (const chunk of stream) output += decoder.decode(chunk, { stream: true });
-  };
-  const collected = Promise.all([collect(child.stdout), collect(child.stderr)]);
-  let ended = false;
-  void child.exited.then(() => {
-    ended = true;
-  });
   await eventually('haproxy accepts', async () => {
-    if (ended) throw new Error(`haproxy ended with ${child.exitCode}:\n${output}`);
+    if (program.hasEnded) throw new Error(`haproxy ended with ${await program.ended()}:\n${program.output()}`);
     const tried = await fetch(`http://127.0.0.1:${Object.values(ports)[0]}/`).catch(() => undefined);
     return tried !== undefined;
   });
   return {
     ports,
-    output: () => output,
+    output: () => program.output(),
     async stop() {
-      child.kill('SIGKILL');
-      await child.exited;
-      await collected;
+      await program.stop();
       rmSync(folder, { recursive: true, force: true });
     },
   };

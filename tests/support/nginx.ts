@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { native } from '../../ffi/bindings.ts';
 import { eventually } from './eventually.ts';
+import { RunningProgram } from './running-program.ts';
 
 export interface NginxServer {
   /** Behind `listen ADDRESS`, such as 'ssl'. */
@@ -40,24 +41,21 @@ export async function startNginx(servers: Readonly<Record<string, NginxServer>>)
   const path = join(folder, 'nginx.conf');
   const main = ['daemon off;', 'worker_processes 1;', 'pid nginx.pid;', 'error_log stderr;', 'events {}'];
   writeFileSync(path, [...main, 'http {', '  access_log off;', ...temp, ...blocks, '}\n'].join('\n'));
-  const child = Bun.spawn(['nginx', '-p', folder, '-e', 'stderr', '-c', path], {
+  const program = new RunningProgram(['nginx', '-p', folder, '-e', 'stderr', '-c', path], {
     env: { ...process.env, NGINX: sockets.map((_, index) => `${3 + index};`).join('') },
-    stdio: ['ignore', 'ignore', 'pipe', ...sockets.map(({ fd }) => fd)],
+    descriptors: sockets.map(({ fd }) => fd),
   });
   for (const { fd } of sockets) native.fdClose(fd);
-  const said = new Response(child.stderr).text();
   await eventually('nginx accepts', async () => {
-    if (child.exitCode !== null || child.signalCode !== null)
-      throw new Error(`nginx ended (${child.exitCode ?? child.signalCode}):\n${await said}`);
+    if (program.hasEnded) throw new Error(`nginx ended with ${await program.ended()}:\n${program.output()}`);
     return fetch(`http://127.0.0.1:${Object.values(ports)[0]}/`).catch(() => undefined);
   });
   return {
     ports,
     async stop() {
       // At once; SIGKILL would leave its worker behind.
-      child.kill('SIGTERM');
-      await child.exited;
-      await said;
+      program.kill('SIGTERM');
+      await program.ended();
       rmSync(folder, { recursive: true, force: true });
     },
   };

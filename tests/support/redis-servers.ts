@@ -9,10 +9,12 @@
  *   const cluster = await startCluster();                    await cluster.migrate(slot, to);
  *   const network = createNetwork();                         const far = await startRedis({ network }); network.cut(); network.heal();
  */
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from './eventually.ts';
+import { freePort } from './free-port.ts';
+import type { Network } from './networks.ts';
 
 export interface RedisOptions {
   /** Lines of redis.conf, such as 'requirepass secret'. They stand last, so they win. */
@@ -50,26 +52,6 @@ export interface RedisServer {
 }
 
 const host = '127.0.0.1';
-/** Below the ports that the system gives out by itself; those of a Cluster's bus are among them too. */
-const portRange = [12_000, 31_000] as const;
-
-const given = new Set<number>();
-
-/** A port on which nobody listens now. Another process may still take it first: who uses it must be ready to try again. */
-function freePort(): number {
-  for (;;) {
-    const port = portRange[0] + Math.floor(Math.random() * (portRange[1] - portRange[0]));
-    if (given.has(port)) continue;
-    try {
-      Bun.listen({ hostname: '0.0.0.0', port, socket: { data() {} } }).stop(true);
-    } catch {
-      continue;
-    }
-    given.add(port);
-    return port;
-  }
-}
-
 /** A process that dies with this one. */
 function spawn(words: readonly string[]) {
   return Bun.spawn(['setpriv', '--pdeathsig', 'KILL', ...words], { stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' });
@@ -383,74 +365,4 @@ export async function startCluster(
     failover: async (replica, force = false) => void (await replica.command('CLUSTER', 'FAILOVER', ...(force ? ['TAKEOVER'] : []))),
     dispose: async () => void (await Promise.all(started.map((server) => server.dispose()))),
   };
-}
-
-export interface Network {
-  /** Of the namespace. */
-  readonly name: string;
-  /** Address of servers in it, as seen from outside. */
-  readonly host: string;
-  /** Take the link down: packets vanish, no connection is reset. */
-  cut(): void;
-  heal(): void;
-  /** Let no more than this through, in each direction. */
-  slow(megabitsPerSecond: number): void;
-  dispose(): void;
-}
-
-/** Whether this process may make network namespaces. Where it may not, a test that needs one must say so. */
-export const mayCreateNetworks = process.getuid?.() === 0;
-
-/** Namespaces do not end with the process that made them: those of processes that are gone are taken away. */
-function sweepNetworks(): void {
-  for (const line of String(Bun.spawnSync(['ip', 'netns', 'list']).stdout).split('\n')) {
-    const [name, pid] = /^ringway-(\d+)-\d+/.exec(line) ?? [];
-    if (name !== undefined && !existsSync(`/proc/${pid}`)) Bun.spawnSync(['ip', 'netns', 'del', name]);
-  }
-}
-
-/** A network namespace with one link to it. Needs root and iproute2. */
-export function createNetwork(): Network {
-  sweepNetworks();
-  for (let attempt = 0; ; attempt++) {
-    const number = Math.floor(Math.random() * 2 ** 14);
-    const name = `ringway-${process.pid}-${number}`;
-    // Of 198.18.0.0/15, which is set aside for tests of networks (RFC 2544): four addresses for each.
-    const address = (last: number) => `198.18.${number >> 6}.${((number & 63) << 2) | last}`;
-    const [outer, inner] = [`rwo${number}`, `rwi${number}`];
-    try {
-      ip('netns', 'add', name);
-    } catch (error) {
-      if (attempt === 3) throw new Error(`cannot make a network namespace; run this as root, with iproute2 installed: ${error}`);
-      continue;
-    }
-    ip('link', 'add', outer, 'type', 'veth', 'peer', 'name', inner, 'netns', name);
-    ip('addr', 'add', `${address(1)}/30`, 'dev', outer);
-    ip('link', 'set', outer, 'up');
-    ip('-n', name, 'addr', 'add', `${address(2)}/30`, 'dev', inner);
-    ip('-n', name, 'link', 'set', inner, 'up');
-    ip('-n', name, 'link', 'set', 'lo', 'up');
-    return {
-      name,
-      host: address(2),
-      // The far end: the near one keeps its address and route, so that packets go out and are lost.
-      cut: () => ip('-n', name, 'link', 'set', inner, 'down'),
-      heal: () => ip('-n', name, 'link', 'set', inner, 'up'),
-      slow(megabitsPerSecond) {
-        const shape = ['root', 'tbf', 'rate', `${megabitsPerSecond}mbit`, 'burst', '64kb', 'latency', '2s'];
-        runNow('tc', 'qdisc', 'replace', 'dev', outer, ...shape);
-        runNow('tc', '-n', name, 'qdisc', 'replace', 'dev', inner, ...shape);
-      },
-      dispose: () => ip('netns', 'del', name),
-    };
-  }
-}
-
-function ip(...words: string[]): void {
-  runNow('ip', ...words);
-}
-
-function runNow(...words: string[]): void {
-  const { exitCode, stderr } = Bun.spawnSync(words);
-  if (exitCode !== 0) throw new Error(`${words.join(' ')}: ${stderr}`);
 }

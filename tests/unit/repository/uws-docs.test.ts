@@ -3,20 +3,12 @@ import { afterAll, expect, test } from 'bun:test';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { patienceMs } from '../../support/eventually.ts';
+import { freePort } from '../../support/free-port.ts';
 
 const root = resolve(import.meta.dir, '../../..');
 const folder = mkdtempSync(join(tmpdir(), 'ringway-docs-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-/** Only ends a test that has failed. */
-const patienceMs = 20_000;
-
-function freePort(): number {
-  const listener = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
-}
 
 /** ret: false when the program has ended instead: another process may have taken the port meanwhile */
 async function answers(program: Bun.Subprocess, url: string): Promise<boolean> {
