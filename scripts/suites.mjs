@@ -6,11 +6,11 @@ import { root } from './setup.mjs';
 import { countBun, countCmocka, countFuzz } from './step.mjs';
 
 const bun = join(root, 'node_modules/.bin/bun');
-const jobs = String(availableParallelism?.() ?? cpus().length);
+const jobs = availableParallelism?.() ?? cpus().length;
 
 /** @param {string[]} targets */
 function make(...targets) {
-  return ['make', '--silent', '-C', 'ffi', '-j', jobs, ...targets];
+  return ['make', '--silent', '-C', 'ffi', '-j', String(jobs), ...targets];
 }
 
 /** @typedef {import('./step.mjs').Step} Step */
@@ -24,6 +24,17 @@ export const coreUnits = { name: 'C units', command: make('test'), count: countC
 /** @param {number} seconds for each target @returns {Step} */
 export function fuzz(seconds) {
   return { name: 'fuzz smoke', command: make('fuzz', `FUZZ_SECONDS=${seconds}`), count: countFuzz };
+}
+
+/**
+ * Test files as one step, several at once, each with a process of its own: most of their time is spent waiting.
+ * @param {string} name
+ * @param {number} atOnce
+ * @param {string[]} paths
+ * @returns {Step}
+ */
+function bunTests(name, atOnce, paths) {
+  return { name, command: [bun, 'test', '--timeout', '30000', `--parallel=${atOnce}`, ...paths], count: countBun };
 }
 
 /** @param {string} folder under tests/ */
@@ -40,7 +51,7 @@ function hasTests(folder) {
 export function bunSuites(...folders) {
   return folders
     .filter((folder) => folder === 'unit' || hasTests(folder))
-    .map((folder) => ({ name: `bun ${folder}`, command: [bun, 'test', '--timeout', '30000', `./tests/${folder}/`], count: countBun }));
+    .map((folder) => bunTests(`bun ${folder}`, jobs + 1, [`./tests/${folder}/`]));
 }
 
 /** Files of tests/e2e that spend their time waiting: for servers that fail over, for drains, for npm. They run beside the others. */
@@ -50,18 +61,13 @@ const patient = ['operations', 'package', 'publishing', 'redis', 'redis-link', '
 export function endToEnd() {
   const files = readdirSync(join(root, 'tests/e2e')).filter((file) => file.endsWith('.test.ts'));
   const isPatient = (/** @type {string} */ file) => patient.includes(file.slice(0, -'.test.ts'.length));
-  const step = (/** @type {string} */ name, /** @type {string[]} */ part) => ({
-    name,
-    command: [bun, 'test', '--timeout', '30000', ...part.map((file) => `./tests/e2e/${file}`)],
-    count: countBun,
-  });
-  return [
-    step(
-      'bun e2e',
-      files.filter((file) => !isPatient(file)),
-    ),
-    { ...step('bun e2e, patient', files.filter(isPatient)), timeoutMs: 20 * 60_000 },
-  ];
+  const step = (/** @type {string} */ name, /** @type {(file: string) => boolean} */ isPart) =>
+    bunTests(
+      name,
+      Math.max(2, jobs),
+      files.filter(isPart).map((file) => `./tests/e2e/${file}`),
+    );
+  return [step('bun e2e', (file) => !isPatient(file)), { ...step('bun e2e, patient', isPatient), timeoutMs: 20 * 60_000 }];
 }
 
 // Biome and TypeScript are programs behind a launcher for Node: given to what runs this file, they need no Node beside Bun.

@@ -28,7 +28,8 @@ export default defineGateway({
   drain: { timeout: 20 },
   ...(flag('wrong') ? { listen: 'nowhere at all' } : {}),
   fetch: async (request) => {
-    if (new URL(request.url).pathname === '/slow') await Bun.sleep(60_000);
+    // Until its client leaves.
+    if (new URL(request.url).pathname === '/slow') await new Promise((resolve) => request.signal.addEventListener('abort', resolve));
     return new Response('ok');
   },
   websocket: { '/join/:topic': { open(socket) { socket.subscribe(socket.params.topic); socket.send('joined'); } } },
