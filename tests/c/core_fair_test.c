@@ -375,6 +375,28 @@ static void publishes_to_many_count_for_the_messages_that_they_follow_from(void 
     host_close(host);
 }
 
+/* Split, a burst that is published takes one send more for each subscriber. */
+static void a_burst_of_one_client_is_served_in_one_turn(void **state) {
+    enum { BURST = 16 };
+    struct host *host = ws_host(state, PLAIN);
+    struct rw_event open;
+    struct peer *peer = peer_open_ws(host, 7, &open);
+    fill_flood();
+    static const struct {
+        uint32_t pace, apply_units;
+    } dear[] = {{64, 0}, {RW_EVENTS_CAPACITY, RW_WORK_APPLY_MAX}}; /* handlers, commands */
+    for (size_t i = 0; i < sizeof dear / sizeof *dear; i++) {
+        rw_core_pace(host->core, dear[i].pace);
+        host->core->work.apply_units = dear[i].apply_units;
+        begin_counting(host, RW_NO_SLOT);
+        peer_send(host, peer, flood.bytes, BURST * 22);
+        for (uint32_t turn = 0; turn < 100 && seen.total < BURST; turn++) host_turn(host);
+        assert_int_equal(seen.total, BURST);
+        assert_int_equal(seen.most_messages, BURST);
+    }
+    host_close(host);
+}
+
 static void answer_requests(struct host *host, const struct rw_event *event, const uint8_t *payload) {
     (void)payload;
     if (event->type == RW_EVENT_BODY) {
@@ -498,6 +520,10 @@ int main(void) {
         ON_SIM(a_client_that_asks_and_does_not_read_is_cut_off),
         ON_SIM(a_client_that_is_sent_too_much_is_heard_as_it_reads),
         ON_SIM(publishes_to_many_count_for_the_messages_that_they_follow_from),
+        {"a_burst_of_one_client_is_served_in_one_turn (io_uring)", a_burst_of_one_client_is_served_in_one_turn,
+         backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_IO_URING},
+        {"a_burst_of_one_client_is_served_in_one_turn (epoll)", a_burst_of_one_client_is_served_in_one_turn,
+         backend_setup, NULL, (void *)(uintptr_t)RW_BACKEND_EPOLL},
         ON_EVERY_RING(uploads_and_pipelines_get_no_more_than_their_share),
         {"input_that_waits_is_little_of_each (io_uring)", input_that_waits_is_little_of_each, backend_setup, NULL,
          (void *)(uintptr_t)RW_BACKEND_IO_URING},
