@@ -19,6 +19,7 @@ import { dev } from './dev.ts';
 import { doctor } from './doctor.ts';
 import { health } from './health.ts';
 import { init } from './init.ts';
+import { initProject, npmInstall } from './init-project.ts';
 import { probe, probeWord } from './probe.ts';
 import { publish } from './publish.ts';
 import { reload } from './reload.ts';
@@ -165,10 +166,21 @@ function commands(to: Terminal, result: { exitCode: number }) {
       },
     }),
     init: defineCommand({
-      meta: { name: 'init', description: `Write a starter ${defaultConfigPath} into this folder` },
-      args: { force: { type: 'boolean', description: 'Replace one that exists', default: false } },
+      meta: { name: 'init', description: `Make a project in a new folder, or write a starter ${defaultConfigPath} into this one` },
+      args: {
+        name: {
+          type: 'positional',
+          description: `The new folder. Default: ${defaultConfigPath} alone, here`,
+          required: false,
+          valueHint: 'NAME',
+        },
+        'skip-install': { type: 'boolean', description: 'Do not run npm install in the new folder', default: false },
+        force: { type: 'boolean', description: `Replace a ${defaultConfigPath} that exists`, default: false },
+      },
       run({ args }) {
-        to.out(init(process.cwd(), args.force));
+        const { name, force, 'skip-install': skipsInstall } = args;
+        if (name !== undefined && force) throw new UsageError("'--force' does not go with a new folder");
+        to.out(name === undefined ? init(process.cwd(), force) : initProject(process.cwd(), name, skipsInstall ? undefined : npmInstall));
       },
     }),
   };

@@ -1,3 +1,4 @@
+/// <reference path="./buffer-methods.d.ts" />
 /**
  * The typed view of the native core: commands out, events in, one call for both.
  *

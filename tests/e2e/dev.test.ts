@@ -228,3 +228,36 @@ test('mistakes of the command line', async () => {
   ]);
   rmSync(folder, { recursive: true, force: true });
 });
+
+test('what ringway init makes is served as it is, and its rooms work', async () => {
+  const parent = mkdtempSync(join(tmpdir(), 'ringway-init-'));
+  const made = await ringway(['init', 'app', '--skip-install'], { cwd: parent });
+  expect([made.exitCode, made.out]).toEqual([0, expect.stringContaining('cd app')]);
+  const child = startRingway(['dev', '--port', '0'], { cwd: join(parent, 'app'), env: { ADMIN_PORT: '0' } });
+  let output = '';
+  const decoder = new TextDecoder();
+  void (async () => {
+    for await (const chunk of child.stdout) output += decoder.decode(chunk, { stream: true });
+  })();
+  const [, port] = await eventually('it listens', () => /listening on http:\/\/\S+?:(\d+) /.exec(output));
+  const url = `http://127.0.0.1:${port}`;
+  expect(await (await fetch(url)).text()).toContain('<script type="module">');
+  expect((await fetch(`${url}/connection.js`)).headers.get('content-type')).toContain('javascript');
+  const heard: unknown[] = [];
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/ws`);
+  socket.onopen = () => socket.send(JSON.stringify({ type: 'subscribe', topic: 'chat/lobby' }));
+  socket.onmessage = ({ data }) => void heard.push(JSON.parse(data));
+  await eventually('it hears what comes over HTTP', async () => {
+    await fetch(`${url}/say`, { method: 'POST', body: 'hello' });
+    return heard.length > 0;
+  });
+  expect(heard[0]).toEqual({ topic: 'chat/lobby', data: { from: 'HTTP', text: 'hello' } });
+  const refused = new WebSocket(`${url.replace('http', 'ws')}/ws`);
+  refused.onopen = () => refused.send(JSON.stringify({ type: 'subscribe', topic: 'elsewhere' }));
+  const { code } = await new Promise<CloseEvent>((resolve) => refused.addEventListener('close', resolve));
+  expect(code).toBe(1008);
+  socket.close();
+  child.kill('SIGINT');
+  expect(await child.exited).toBe(0);
+  rmSync(parent, { recursive: true, force: true });
+});

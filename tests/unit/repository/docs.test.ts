@@ -262,7 +262,8 @@ describe('what pages name exists', () => {
   });
 
   test('npm scripts, commands of ringway and targets of make', () => {
-    const scripts = Object.keys(JSON.parse(source('package.json')).scripts);
+    // 'dev' is one of a project that `ringway init` makes.
+    const scripts = [...Object.keys(JSON.parse(source('package.json')).scripts), 'dev'];
     const commands = readdirSync(join(root, 'src/cli')).map((name) => name.replace(/\.ts$/, ''));
     const targets = [...source('ffi/Makefile').matchAll(/^\.PHONY: (.+)$/gm)].flatMap(([, names = '']) => names.split(' '));
     const absent = pages.flatMap(({ file, text }) => [
