@@ -68,7 +68,7 @@ export class RunningProgram {
         // What it said last is still on its way; unless a process that it has left behind holds the pipe.
         await Promise.race([this.#collected, Bun.sleep(1000)]);
         const last = pattern.exec(this.#output);
-        if (last === null) throw new Error(`it has ended with ${this.child.exitCode ?? this.child.signalCode}`);
+        if (last === null) throw new Error(`it has ended with ${this.child.exitCode ?? this.child.signalCode}:`);
         return last;
       },
       limitMs,
