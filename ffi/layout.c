@@ -90,10 +90,10 @@
     X(RW_UPGRADE_QUIET, "upgradeQuiet") X(RW_BODY_KEPT, "bodyKept") X(RW_PUBLISH_REMOTE, "publishRemote")
 
 #define EVENT_FIELDS(X, R) \
-    X(R, type) X(R, flags) X(R, slot) X(R, generation) X(R, offset) X(R, bytes) X(R, arg0) X(R, arg1) X(R, listener)
+    X(R, type) X(R, flags) X(R, slot) X(R, generation) X(R, offset) X(R, bytes) X(R, arg0) X(R, arg1) X(R, request) X(R, stream)
 
 #define COMMAND_FIELDS(X, R) \
-    X(R, type) X(R, flags) X(R, slot) X(R, generation) X(R, offset) X(R, bytes) X(R, arg0) X(R, arg1) X(R, request)
+    X(R, type) X(R, flags) X(R, slot) X(R, generation) X(R, offset) X(R, bytes) X(R, arg0) X(R, arg1) X(R, request) X(R, stream)
 
 #define BEHAVIOR_FIELDS(X, R)                                                                                  \
     X(R, max_payload_bytes) X(R, max_backpressure_bytes) X(R, idle_timeout_ms) X(R, ping_interval_ms)          \
@@ -277,9 +277,10 @@ static void print_slot(void) {
     SLOT_FIELDS(PRINT_FIELD, rw_slot)
     entry("heldBytes", (int64_t)offsetof(struct rw_slot, own) + offsetof(struct rw_slot_ws, held_bytes));
     entry("topics", (int64_t)offsetof(struct rw_slot, own) + offsetof(struct rw_slot_ws, topics));
-    static_assert((offsetof(struct rw_slot, own) + offsetof(struct rw_slot_http, request)) % sizeof(uint32_t) == 0,
-                  "the lower half of a word");
-    entry("request", (int64_t)offsetof(struct rw_slot, own) + offsetof(struct rw_slot_http, request));
+    static_assert(
+        (offsetof(struct rw_slot, own) + offsetof(struct rw_slot_http, exchange.request)) % sizeof(uint32_t) == 0,
+        "the lower half of a word");
+    entry("request", (int64_t)offsetof(struct rw_slot, own) + offsetof(struct rw_slot_http, exchange.request));
     end();
     print_slot_state();
 }

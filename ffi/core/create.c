@@ -168,6 +168,7 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
         return NULL;
     }
     memcpy(core->protocols, protocols, sizeof protocols);
+    core->spoken = (struct rw_protocol_list){{RW_HTTP_PROTOCOL, RW_PROTOCOL_NONE}};
     core->inbox_fd = -1;
     core->flags = config->flags;
     core->clock_start_ms = rw_clock_monotonic_ns() / 1000000;

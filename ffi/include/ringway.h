@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RW_ABI_VERSION 6u
+#define RW_ABI_VERSION 7u
 
 #if defined(__GNUC__)
 #define RW_EXPORT __attribute__((visibility("default")))
@@ -165,22 +165,23 @@ struct rw_stats {
 /* ------------------------------------------------------------------ events: core → host
  *
  * rw_core_turn() writes `count` records at events[0..count) and their payloads into the payload area.
- * Both are valid until the next rw_core_turn() or rw_core_flush() of kind TURN; offsets count from the
- * start of the payload area. With RW_EVENT_LARGE the payload lies outside the area, at the address
- * (arg1 << 32 | arg0), and lives as long as the others. */
+ * Both are valid until the next rw_core_turn(); offsets count from the start of the payload area. With RW_EVENT_LARGE the payload lies outside the area, at the address
+ * (arg1 << 32 | arg0), and lives as long as the others.
+ * Events about a request (REQUEST, BODY, ABORT, RESPONSE_DRAIN, HALF_CLOSED) name it by `request` and `stream`. */
 enum rw_event_type {
     RW_EVENT_NONE = 0,
     /* A request head. payload = host bytes, then target bytes, then the header block: for each field
      * `name \n value \n`, names in lower case, values trimmed, in the order received.
-     * flags = RW_REQUEST_*; arg0 = host_bytes << 16 | target_bytes; arg1 = request number (u16) << 16 |
-     * method (enum rw_method). With method OTHER the method is the first "field", named ":method". */
+     * flags = RW_REQUEST_*; arg0 = host_bytes << 16 | target_bytes; arg1 = server-name context << 16 | index given to
+     * rw_core_listen() << 8 | method (enum rw_method). With method OTHER the method is the first "field", named
+     * ":method". */
     RW_EVENT_REQUEST = 1,
-    /* A part of the request body. flags bit RW_BODY_END on the last one (which may be empty). arg1 = request number. */
+    /* A part of the request body. flags bit RW_BODY_END on the last one (which may be empty). */
     RW_EVENT_BODY = 2,
     /* The response will not be completed. arg0 = enum rw_abort_cause << 16 | the status that the core has answered
-     * with, else 0; arg1 = request number << 16. */
+     * with, else 0. */
     RW_EVENT_ABORT = 3,
-    /* A streamed response has drained below the low-water mark. arg1 = request number. */
+    /* A streamed response has drained below the low-water mark. */
     RW_EVENT_RESPONSE_DRAIN = 4,
     /* The handshake answer is queued; frames follow. arg0 = behavior index. */
     RW_EVENT_OPEN = 5,
@@ -199,11 +200,12 @@ enum rw_event_type {
      * address instead); past what the core keeps of them, only counted as above. */
     RW_EVENT_DROPPED = 11,
     /* Only from listeners with RW_LISTENER_WANTS_CONNECT: a connection was given its slot; and it is gone, the last
-     * event of its slot. */
+     * event of its slot. arg0 = index given to rw_core_listen(). */
     RW_EVENT_CONNECT = 12,
     RW_EVENT_DISCONNECT = 13,
     /* Only from listeners with RW_LISTENER_WANTS_SERVER_NAME: a TLS handshake asks for a server name that the listener
-     * has no certificate for. payload = the name, in lower case. The handshake waits for RW_COMMAND_SERVER_NAME. */
+     * has no certificate for. payload = the name, in lower case; arg0 = index given to rw_core_listen(). The handshake waits for
+     * RW_COMMAND_SERVER_NAME. */
     RW_EVENT_SERVER_NAME = 14,
     /* Only with RW_CORE_WANTS_INTEREST: this worker has begun (flags RW_INTEREST_WANTED), or ceased, to have
      * subscribers of a topic. payload = its name. What changes back before the batch is written is not told; the last
@@ -214,7 +216,7 @@ enum rw_event_type {
     RW_EVENT_MAIL = 16,
     /* The client of a request that is not answered yet has closed its sending side a second ago: it has left, or waits
      * for the answer, which nobody can tell. The answer is sent all the same; TERMINATE gives the request up, which
-     * then ends with RW_ABORT_PEER_GONE. Once a request at most. arg1 = request number << 16. */
+     * then ends with RW_ABORT_PEER_GONE. Once a request at most. */
     RW_EVENT_HALF_CLOSED = 17,
 };
 
@@ -227,9 +229,10 @@ struct rw_event {
     uint32_t bytes;  /* of the payload */
     uint32_t arg0;
     uint32_t arg1;
-    /* REQUEST, CONNECT, DISCONNECT, SERVER_NAME: index given to rw_core_listen(); REQUEST: | server-name context <<
-     * 8 */
-    uint32_t listener;
+    /* Of events about a request: its number, and the stream of its connection that it came on. HTTP/1 has one stream,
+     * 0, on which requests come one after the other. Both are 0 in all other events. */
+    uint16_t request;
+    uint16_t stream;
 };
 
 enum rw_event_flag {
@@ -306,8 +309,7 @@ enum rw_method {
 enum rw_command_type {
     RW_COMMAND_NONE = 0,
     /* A complete response. data = header block (`Name: value\r\n`..., no framing fields: the core writes
-     * Content-Length, Transfer-Encoding, Connection and Date), then the body. arg0 = status; arg1 = header block bytes;
-     * request = request number. */
+     * Content-Length, Transfer-Encoding, Connection and Date), then the body. arg0 = status; arg1 = header block bytes. */
     RW_COMMAND_RESPOND = 1,
     /* Begin a streamed response: data = header block; arg0 = status | high 16 bits of the body length << 16; arg1 = its
      * low 32 bits (both read only with RW_RESPOND_SIZED; else the body is chunked, or ends with the connection for
@@ -364,7 +366,8 @@ struct rw_command {
     uint32_t bytes;
     uint32_t arg0;
     uint32_t arg1;
-    uint32_t request; /* request number, for HTTP commands */
+    uint16_t request; /* for HTTP commands: as its events had them */
+    uint16_t stream;
 };
 
 enum rw_command_flag {

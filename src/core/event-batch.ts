@@ -78,24 +78,24 @@ export class EventBatch {
             break;
           }
         }
-        http.onRequestRecord(slot, generation, flags, arg1, words[at + 7] as number, offset, bytes, arg0);
+        http.onRequestRecord(slot, generation, words[at + 7] as number, flags, arg1, offset, bytes, arg0);
         break;
       }
       case eventType.body:
-        http.onBody(slot, arg1 >>> 16, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
+        http.onBody(slot, words[at + 7] as number, this.payloadBytes.subarray(offset, offset + bytes), (flags & eventFlag.bodyEnd) !== 0);
         break;
       case eventType.abort:
         if (this.observers !== undefined) {
-          const name = { slot, generation, request: arg1 >>> 16 };
+          const name = { slot, generation, request: words[at + 7] as number };
           for (const each of this.observers) each.requestAborted?.(name, arg0 >>> 16, arg0 & 0xffff);
         }
-        http.onAbort(slot, arg1 >>> 16, arg0 >>> 16, arg0 & 0xffff);
+        http.onAbort(slot, words[at + 7] as number, arg0 >>> 16, arg0 & 0xffff);
         break;
       case eventType.responseDrain:
-        http.onResponseDrain(slot, arg1 >>> 16);
+        http.onResponseDrain(slot, words[at + 7] as number);
         break;
       case eventType.halfClosed:
-        http.onHalfClosed?.(slot, generation, arg1 >>> 16);
+        http.onHalfClosed?.(slot, generation, words[at + 7] as number);
         break;
       case eventType.open:
         websocket.onOpen(slot, generation);
@@ -127,13 +127,13 @@ export class EventBatch {
         );
         break;
       case eventType.connect:
-        connection?.onConnect(slot, generation, words[at + 7] as number);
+        connection?.onConnect(slot, generation, arg0);
         break;
       case eventType.disconnect:
-        connection?.onDisconnect(slot, generation, words[at + 7] as number);
+        connection?.onDisconnect(slot, generation, arg0);
         break;
       case eventType.serverName:
-        connection?.onServerName(slot, generation, words[at + 7] as number, this.payload.latin1Slice(offset, offset + bytes));
+        connection?.onServerName(slot, generation, arg0, this.payload.latin1Slice(offset, offset + bytes));
         break;
       case eventType.interest:
         this.bus?.onInterest(this.payloadBytes.slice(offset, offset + bytes), (flags & eventFlag.interestWanted) !== 0);
@@ -158,10 +158,10 @@ export class EventBatch {
     return {
       slot: words[at + 1] as number,
       generation: words[at + 2] as number,
-      request: numbers >>> 16,
-      listener: this.listeners[(words[at + 7] as number) & 0xff] as number,
+      request: words[at + 7] as number,
+      listener: this.listeners[(numbers >>> 8) & 0xff] as number,
       flags: (words[at] as number) >>> 16,
-      method: numbers & 0xffff,
+      method: numbers & 0xff,
       raw: this.payload.latin1Slice(offset, offset + (words[at + 4] as number)),
       hostBytes: lengths >>> 16,
       targetBytes: lengths & 0xffff,

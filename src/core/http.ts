@@ -10,12 +10,12 @@ export const methodNames = ['OTHER', 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CO
 
 /**
  * A request whose head is complete and valid. A fresh object per request: it may be kept.
- * `slot`, `generation` and `request` together name the request in every later call.
+ * `slot`, `generation` and `request` together name the request in every later call: more than one of a connection may be open at a time.
  */
 export interface RequestHead {
   readonly slot: number;
   readonly generation: number;
-  /** Number of this request on its connection (u16, wraps). */
+  /** Which one of its connection: stream << 16 | number on that (u16, wraps). HTTP/1 has the stream 0 alone. */
   readonly request: number;
   /** What the listener it came in on is called, see `Core.listen`. */
   readonly listener: number;
@@ -37,15 +37,15 @@ export interface RequestName {
 }
 
 /**
- * A request as numbers. The text lies at `core.payload[offset..offset+bytes)` until the next turn. `numbers`: request << 16 | method;
- * `listener`: index | server-name context << 8; `lengths`: host bytes << 16 | target bytes.
+ * A request as numbers. The text lies at `core.payload[offset..offset+bytes)` until the next turn. `numbers`:
+ * server-name context << 16 | index of the listener << 8 | method; `lengths`: host bytes << 16 | target bytes.
  */
 export type RequestRecordHandler = (
   slot: number,
   generation: number,
+  request: number,
   flags: number,
   numbers: number,
-  listener: number,
   offset: number,
   bytes: number,
   lengths: number,

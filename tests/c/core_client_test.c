@@ -196,7 +196,7 @@ static int unix_connect(const char *path) {
 static void expect_unix_client(struct host *host, int fd, const char *text, const char *wanted) {
     assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
     struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
-    assert_int_equal(request.listener & 0xFF, 4);
+    assert_int_equal(request.arg1 >> 8 & 0xFF, 4);
     expect_client(host, &request, wanted);
     host_respond(host, &request, 200, "", "ok");
     host_turns(host, 3);

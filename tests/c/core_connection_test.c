@@ -10,7 +10,8 @@ static int32_t host_call(struct host *host, const struct rw_event *about, struct
     host_flush(host);
     command.slot = about->slot;
     command.generation = about->generation;
-    if (about->type == RW_EVENT_REQUEST) command.request = about->arg1 >> 16;
+    command.request = about->request;
+    command.stream = about->stream;
     return rw_core_command(host->core, &command, data, bytes);
 }
 

@@ -228,7 +228,8 @@ FIXTURE void host_answer(struct host *host, const struct rw_event *to, struct rw
                          size_t bytes) {
     command.slot = to->slot;
     command.generation = to->generation;
-    if (to->type == RW_EVENT_REQUEST || to->type == RW_EVENT_BODY) command.request = to->arg1 >> 16;
+    command.request = to->request;
+    command.stream = to->stream;
     host_command(host, command, data, bytes);
 }
 

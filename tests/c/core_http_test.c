@@ -15,9 +15,10 @@ static void a_request_becomes_one_event_with_host_target_and_lower_case_fields(v
     assert_int_equal(request->event.bytes, sizeof expected - 1);
     assert_memory_equal(request->payload, expected, sizeof expected - 1);
     assert_int_equal(request->event.arg0, 14u << 16 | 6u);
-    assert_int_equal(request->event.arg1, 1u << 16 | RW_METHOD_GET);
+    assert_int_equal(request->event.request, 1);
+    assert_int_equal(request->event.stream, 0);
+    assert_int_equal(request->event.arg1, 3 << 8 | RW_METHOD_GET);
     assert_int_equal(request->event.flags, 0);
-    assert_int_equal(request->event.listener, 3);
     host_respond(host, &request->event, 200, "X-A: b\r\n", "hello");
     peer_expect_response(host, peer, 200, "hello");
     assert_true(peer_head_has(peer, "X-A: b"));
@@ -51,7 +52,7 @@ static void methods_without_a_number_and_special_targets_are_told(void **state) 
     peer_send_text(host, peer, "PURGE /x HTTP/1.1\r\nHost: a\r\n\r\n");
     struct record *record = host_expect(host, RW_EVENT_REQUEST);
     assert_string_equal((char *)record->payload, "a/x:method\nPURGE\nhost\na\n");
-    assert_int_equal(record->event.arg1 & 0xFFFF, RW_METHOD_OTHER);
+    assert_int_equal(record->event.arg1 & 0xFF, RW_METHOD_OTHER);
     host_respond(host, &record->event, 405, "", "");
     peer_expect_response(host, peer, 405, "");
     peer_send_text(host, peer, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -115,7 +116,7 @@ static void a_connection_is_used_again_and_each_request_has_the_next_number(void
     for (uint32_t i = 1; i <= 50; i++) {
         peer_send_text(host, peer, GET("/"));
         struct record *record = host_expect(host, RW_EVENT_REQUEST);
-        assert_int_equal(record->event.arg1 >> 16, i);
+        assert_int_equal(record->event.request, i);
         host_respond(host, &record->event, 200, "", "ok");
         host_respond(host, &record->event, 200, "", "a second answer is dropped");
         peer_expect_response(host, peer, 200, "ok");
@@ -508,7 +509,7 @@ static void a_body_that_breaks_its_framing_aborts_the_request(void **state) {
         } while (record->event.type == RW_EVENT_BODY);
         assert_int_equal(record->event.type, RW_EVENT_ABORT);
         assert_int_equal(record->event.arg0, (uint32_t)RW_ABORT_REFUSED << 16 | cases[i].status);
-        assert_int_equal(record->event.arg1, request.arg1 & 0xFFFF0000u);
+        assert_int_equal(record->event.request, request.request);
         host_respond(host, &request, 200, "", "too late");
         peer_expect_head(host, peer, cases[i].status);
         peer_consume(peer, peer_content_length(peer->head));
@@ -639,7 +640,7 @@ static void a_peer_that_takes_nothing_is_ended_by_the_write_deadline(void **stat
     host_pass_time(host, 12000);
     struct rw_event aborted = host_expect(host, RW_EVENT_ABORT)->event;
     assert_int_equal(aborted.arg0, (uint32_t)RW_ABORT_WRITE_TIMEOUT << 16);
-    assert_int_equal(aborted.arg1, 1u << 16);
+    assert_int_equal(aborted.request, 1);
     assert_int_equal(host->core->stats->http_aborts, 1);
     assert_int_equal(host->core->stats->timeouts_write, 1);
     host_close(host);
@@ -674,7 +675,7 @@ static struct rw_event half_closed_request(struct host *host, struct peer **peer
     host_pass_time(host, 2000);
     struct rw_event half = host_expect(host, RW_EVENT_HALF_CLOSED)->event;
     assert_int_equal(half.slot, request.slot);
-    assert_int_equal(half.arg1 >> 16, request.arg1 >> 16);
+    assert_int_equal(half.request, request.request);
     return request;
 }
 

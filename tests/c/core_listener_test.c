@@ -53,7 +53,7 @@ static void listen_when_free(struct host *host, int32_t fd, uint32_t index, uint
 static struct peer *get(struct host *host, struct peer *peer, uint32_t listener) {
     peer_send_text(host, peer, GET("/"));
     struct record *request = host_expect(host, RW_EVENT_REQUEST);
-    assert_int_equal(request->event.listener, listener);
+    assert_int_equal(request->event.arg1 >> 8, listener);
     host_respond(host, &request->event, 200, "", "ok");
     peer_expect_response(host, peer, 200, "ok");
     return peer;
@@ -68,7 +68,7 @@ static void a_connection_is_told_before_all_else_and_after_all_else(void **state
     struct peer *peer = peer_connect(host);
     peer_send_text(host, peer, GET("/"));
     struct record *connect = host_expect(host, RW_EVENT_CONNECT);
-    assert_int_equal(connect->event.listener, 3);
+    assert_int_equal(connect->event.arg0, 3);
     uint32_t slot = connect->event.slot, generation = connect->event.generation;
     struct record *request = host_expect(host, RW_EVENT_REQUEST);
     assert_int_equal(request->event.slot, slot);
@@ -76,7 +76,7 @@ static void a_connection_is_told_before_all_else_and_after_all_else(void **state
     peer_leave(host, peer);
     host_expect(host, RW_EVENT_ABORT);
     struct record *gone = host_expect(host, RW_EVENT_DISCONNECT);
-    assert_true(gone->event.slot == slot && gone->event.generation == generation && gone->event.listener == 3);
+    assert_true(gone->event.slot == slot && gone->event.generation == generation && gone->event.arg0 == 3);
     /* One that never said anything, and a WebSocket. */
     peer_close(host, peer_connect(host));
     host_expect(host, RW_EVENT_CONNECT);

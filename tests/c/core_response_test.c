@@ -67,7 +67,7 @@ static void a_stream_past_the_high_water_mark_hears_when_it_drained(void **state
     for (uint32_t round = 0; round < 10; round++) {
         host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_CHUNK}, part, sizeof part);
         host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_CHUNK}, part, sizeof part);
-        assert_int_equal(host_expect(host, RW_EVENT_RESPONSE_DRAIN)->event.arg1, 1u << 16);
+        assert_int_equal(host_expect(host, RW_EVENT_RESPONSE_DRAIN)->event.request, 1);
         host_expect_silence(host);
     }
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_END}, "", 0);
@@ -258,7 +258,8 @@ static int32_t host_try(struct host *host, const struct rw_event *request, const
     struct rw_command record = {.type = RW_COMMAND_RESPOND_TRY,
                                 .slot = request->slot,
                                 .generation = request->generation,
-                                .request = request->arg1 >> 16};
+                                .request = request->request,
+                                .stream = request->stream};
     return rw_core_command(host->core, &record, data, bytes);
 }
 
@@ -296,7 +297,7 @@ static void a_body_offered_is_taken_as_far_as_the_client_takes_it(void **state) 
             host_turn(host);
             peer_pull(host, peer);
         }
-        assert_int_equal(host_expect(host, RW_EVENT_RESPONSE_DRAIN)->event.arg1, 1u << 16);
+        assert_int_equal(host_expect(host, RW_EVENT_RESPONSE_DRAIN)->event.request, 1);
         assert_int_equal(slot->out_bytes, 0);
     }
     assert_true(refusals > 0);
@@ -337,7 +338,10 @@ static void only_a_sized_response_that_is_under_way_takes_an_offer(void **state)
     stale.generation++;
     assert_int_equal(host_try(host, &stale, "x", 1), RW_ERR_STALE);
     stale = request;
-    stale.arg1 += 1u << 16;
+    stale.request++;
+    assert_int_equal(host_try(host, &stale, "x", 1), RW_ERR_STALE);
+    stale = request;
+    stale.stream = 1; /* HTTP/1 has one */
     assert_int_equal(host_try(host, &stale, "x", 1), RW_ERR_STALE);
     host_answer(host, &request, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .arg0 = 200}, "", 0);
     assert_int_equal(host_try(host, &request, "x", 1), RW_ERR_INVALID); /* chunked */
@@ -404,7 +408,7 @@ static void a_client_that_leaves_aborts_its_request_once(void **state) {
     peer_leave(host, peer);
     struct rw_event aborted = host_expect(host, RW_EVENT_ABORT)->event;
     assert_int_equal(aborted.arg0, (uint32_t)RW_ABORT_PEER_GONE << 16);
-    assert_int_equal(aborted.arg1, 1u << 16);
+    assert_int_equal(aborted.request, 1);
     host_respond(host, &request, 200, "", "nobody is there");
     host_expect_silence(host);
     assert_int_equal(host->core->stats->http_aborts, 1);
@@ -476,7 +480,7 @@ static void commands_for_what_is_over_do_nothing(void **state) {
                  (struct rw_command){.type = RW_COMMAND_RESPOND,
                                      .slot = second.slot,
                                      .generation = second.generation,
-                                     .request = second.arg1 >> 16,
+                                     .request = second.request,
                                      .arg0 = 200},
                  "", 0);
     /* data outside of the area */

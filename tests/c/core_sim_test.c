@@ -190,7 +190,7 @@ static void on_request(struct world *world, const struct rw_event *event, const 
     assert_int_equal(instance->slot, event->slot);
     assert_int_equal(instance->generation, event->generation);
     assert_int_equal(number, ++instance->requests_seen);
-    assert_int_equal(event->arg1 >> 16, number);
+    assert_int_equal(event->request, number);
     assert_false(instance->opened || instance->closed);
     if (number > 1) assert_true(instance->requests[number - 1].answered);
     instance->requests[number].arrived = 1;
@@ -202,18 +202,18 @@ static void on_request(struct world *world, const struct rw_event *event, const 
 
 static void on_body(struct world *world, const struct rw_event *event, const uint8_t *payload) {
     struct instance *instance = instance_of(world, event);
-    struct request *request = &instance->requests[event->arg1 >> 16];
-    assert_int_equal(event->arg1 >> 16, instance->requests_seen);
+    struct request *request = &instance->requests[event->request];
+    assert_int_equal(event->request, instance->requests_seen);
     assert_false(request->aborted || request->body_done);
     assert_true(request->body_seen + event->bytes <= request->body_bytes);
     for (uint32_t i = 0; i < event->bytes; i++)
-        assert_int_equal(payload[i], octet_of(id_of(world, instance), event->arg1 >> 16, request->body_seen + i));
+        assert_int_equal(payload[i], octet_of(id_of(world, instance), event->request, request->body_seen + i));
     request->body_seen += event->bytes;
     if (event->flags & RW_BODY_END) {
         assert_int_equal(request->body_seen, request->body_bytes);
         request->body_done = 1;
     }
-    uint16_t kept = event->arg1 >> 16 & 1 ? RW_BODY_KEPT : 0;
+    uint16_t kept = event->request & 1 ? RW_BODY_KEPT : 0;
     host_answer(world->host, event,
                 (struct rw_command){.type = RW_COMMAND_BODY_ACK, .flags = kept, .arg0 = event->bytes}, "", 0);
 }
@@ -230,8 +230,8 @@ static void on_event(struct host *host, const struct rw_event *event, const uint
         case RW_EVENT_BODY: on_body(world, event, payload); break;
         case RW_EVENT_ABORT:
             assert_true(instance->hurt || instance->shut);
-            assert_false(instance->requests[event->arg1 >> 16].aborted);
-            instance->requests[event->arg1 >> 16].aborted = 1;
+            assert_false(instance->requests[event->request].aborted);
+            instance->requests[event->request].aborted = 1;
             instance->streaming = 0;
             break;
         case RW_EVENT_OPEN:
@@ -261,7 +261,7 @@ static void on_event(struct host *host, const struct rw_event *event, const uint
 
 static void respond(struct world *world, const struct rw_event *request) {
     struct instance *instance = instance_of(world, request);
-    uint32_t id = id_of(world, instance), number = request->arg1 >> 16;
+    uint32_t id = id_of(world, instance), number = request->request;
     if (instance->websocket) {
         host_answer(world->host, request, (struct rw_command){.type = RW_COMMAND_UPGRADE, .arg0 = 1}, "", 0);
         return;
@@ -286,8 +286,10 @@ static void respond(struct world *world, const struct rw_event *request) {
 
 static void stream_on(struct world *world, struct instance *instance) {
     uint32_t id = id_of(world, instance), number = instance->streaming, total = response_bytes(id, number);
-    struct rw_event request = {
-        .type = RW_EVENT_REQUEST, .slot = instance->slot, .generation = instance->generation, .arg1 = number << 16};
+    struct rw_event request = {.type = RW_EVENT_REQUEST,
+                               .slot = instance->slot,
+                               .generation = instance->generation,
+                               .request = (uint16_t)number};
     uint8_t piece[2000];
     uint32_t bytes = 1 + (uint32_t)below(world, sizeof piece);
     if (bytes > instance->stream_left) bytes = instance->stream_left;

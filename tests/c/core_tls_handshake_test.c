@@ -160,7 +160,7 @@ static void expect_name(struct host *host, SSL_CTX *context, const char *asked, 
     assert_string_equal(tls_shown_name(peer), shown);
     peer_send_text(host, peer, GET("/"));
     struct record *request = host_expect(host, RW_EVENT_REQUEST);
-    assert_int_equal(request->event.listener, 3 | number << 8);
+    assert_int_equal(request->event.arg1 >> 8, 3 | number << 8);
     host_respond(host, &request->event, 200, "", "");
     peer_expect_response(host, peer, 200, "");
     peer_close(host, peer);

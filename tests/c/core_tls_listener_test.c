@@ -44,7 +44,8 @@ static int32_t host_try(struct host *host, const struct rw_event *request, const
     struct rw_command record = {.type = RW_COMMAND_RESPOND_TRY,
                                 .slot = request->slot,
                                 .generation = request->generation,
-                                .request = request->arg1 >> 16};
+                                .request = request->request,
+                                .stream = request->stream};
     return rw_core_command(host->core, &record, data, bytes);
 }
 

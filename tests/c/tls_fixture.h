@@ -209,7 +209,7 @@ FIXTURE void get_and_answer(struct host *host, struct peer *peer) {
     peer_send_text(host, peer, GET("/a"));
     struct record *request = host_expect(host, RW_EVENT_REQUEST);
     assert_true(request->event.flags & RW_REQUEST_TLS);
-    assert_int_equal(request->event.listener & 0xFF, 3);
+    assert_int_equal(request->event.arg1 >> 8 & 0xFF, 3);
     host_respond(host, &request->event, 200, "X-A: b\r\n", "hello");
     peer_expect_response(host, peer, 200, "hello");
 }
@@ -233,7 +233,7 @@ FIXTURE struct record *expect_question(struct host *host, struct peer *peer, con
     assert_false(tls_of(peer)->failed);
     struct record *question = host_expect(host, RW_EVENT_SERVER_NAME);
     assert_string_equal((char *)question->payload, asked);
-    assert_int_equal(question->event.listener, 3);
+    assert_int_equal(question->event.arg0, 3);
     return question;
 }
 

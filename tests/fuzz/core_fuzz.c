@@ -93,7 +93,7 @@ static void on_event(struct fuzz *fuzz, const struct rw_event *event) {
     switch (event->type) {
         case RW_EVENT_REQUEST:
             CHECK(!fuzz->slots[event->slot].opened);
-            fuzz->slots[event->slot].request = event->arg1 >> 16;
+            fuzz->slots[event->slot].request = event->request;
             break;
         case RW_EVENT_OPEN:
             CHECK(!fuzz->slots[event->slot].opened);
@@ -157,6 +157,7 @@ static void random_command(struct fuzz *fuzz, struct input *input) {
     record.arg1 = take(input);
     if (flags & 0x20) record.arg0 = take_u32(input);
     if (flags & 0x40) record.generation -= take(input);
+    if (flags & 0x10) record.stream = take(input) & 1; /* HTTP/1 has none but 0 */
     if (flags & 0x80) {
         record.flags |= RW_COMMAND_FROM_EVENT;
         record.offset = take_u32(input) % (2u << 20);

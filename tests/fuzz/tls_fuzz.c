@@ -61,13 +61,14 @@ static void command(struct fuzz *fuzz, const struct rw_event *to, uint16_t type,
                             .generation = to->generation,
                             .bytes = bytes,
                             .arg0 = arg0,
-                            .request = to->arg1 >> 16};
+                            .request = to->request,
+                            .stream = to->stream};
 }
 
 static void answer(struct fuzz *fuzz, const struct rw_event *event) {
     switch (event->type) {
         case RW_EVENT_REQUEST:
-            CHECK((event->listener & 0xFF) == 0);
+            CHECK((event->arg1 >> 8 & 0xFF) == 0 && event->stream == 0);
             if (event->flags & RW_REQUEST_UPGRADE) {
                 command(fuzz, event, RW_COMMAND_UPGRADE, 0, 0);
             } else {

@@ -313,7 +313,7 @@ static void tell_connect(struct rw_core *core, struct rw_slot *slot) {
     if (!(core->listeners[slot->listener].flags & RW_LISTENER_WANTS_CONNECT)) return;
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_CONNECT, 0, NULL);
     assert(event && "a completion is only taken while the batch has room");
-    event->listener = slot->listener;
+    event->arg0 = slot->listener;
     slot->state.connect_told = 1;
 }
 
@@ -322,7 +322,7 @@ static int disconnect_told(struct rw_core *core, struct rw_slot *slot) {
     if (!slot->state.connect_told) return 1;
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_DISCONNECT, 0, NULL);
     if (!event) return 0;
-    event->listener = slot->listener;
+    event->arg0 = slot->listener;
     slot->state.connect_told = 0;
     return 1;
 }
@@ -342,7 +342,7 @@ void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
         rw_ring_close(core->ring, fd);
         return;
     }
-    if (core->listeners[listener].tls && rw_tls_accept(slot, core->listeners[listener].tls) != RW_OK) {
+    if (core->listeners[listener].tls && rw_tls_accept(slot, &core->listeners[listener]) != RW_OK) {
         RW_COUNT(core, refused_memory, 1);
         rw_client_release(core, slot);
         rw_slot_pool_release(&core->pool, slot);
@@ -351,7 +351,7 @@ void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
     }
     core->listeners[listener].connections++;
     slot->state.phase = RW_PHASE_OPEN;
-    slot->state.protocol = 0;
+    slot->state.protocol = core->listeners[listener].protocols.items[0] & (RW_PROTOCOLS_MAX - 1);
     slot->opened_ms = core->now_ms;
     slot->last_input_ms = core->now_ms;
     slot->last_output_ms = core->now_ms;
@@ -359,6 +359,14 @@ void rw_connection_accept(struct rw_core *core, uint32_t listener, int32_t fd) {
     tell_connect(core, slot);
     rw_protocol_of(core, slot)->open(core, slot);
     recv_arm(core, slot);
+}
+
+void rw_connection_speak(struct rw_core *core, struct rw_slot *slot, uint32_t protocol) {
+    if (slot->state.protocol == protocol) return;
+    rw_protocol_of(core, slot)->release(core, slot);
+    memset(slot->own, 0, sizeof slot->own);
+    slot->state.protocol = protocol & (RW_PROTOCOLS_MAX - 1);
+    rw_protocol_of(core, slot)->open(core, slot);
 }
 
 void rw_connection_finish(struct rw_core *core, struct rw_slot *slot) {

@@ -51,6 +51,8 @@ void rw_connection_flush_now(struct rw_core *core, struct rw_slot *slot);
  * caller.
  * ret: how many of them it took; 0 too when a send is in flight or the connection is encrypted */
 uint64_t rw_connection_send_now(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, uint64_t len);
+/* Nothing of a protocol has come yet, and the handshake has agreed on this one (an index in core->protocols). */
+void rw_connection_speak(struct rw_core *core, struct rw_slot *slot, uint32_t protocol);
 /* No more input is served; what is queued goes out, then the connection ends in order. */
 void rw_connection_finish(struct rw_core *core, struct rw_slot *slot);
 /* The same for a connection that has nothing to say: its end goes out now and not at the next flush, so that fewer

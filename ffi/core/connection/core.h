@@ -31,16 +31,26 @@
 
 #define RW_COMPLETIONS_PER_REAP 1024u
 
+#define RW_PROTOCOLS_MAX 4u /* slot.state.protocol has two bits */
+#define RW_PROTOCOL_NONE 0xFFu
+
+/* What connections of a listener may speak, by index in core->protocols: the best first, up to RW_PROTOCOL_NONE or the
+ * end. The first is for those that are not asked: plain ones, and clients without ALPN. */
+struct rw_protocol_list {
+    uint8_t items[RW_PROTOCOLS_MAX];
+};
+
 struct rw_listener {
     int32_t fd;
     /* the index is taken: until the last completion of the accept, also after unlisten */
     uint8_t used;
     uint8_t armed;
-    uint8_t stopped;             /* accepts no more */
-    uint8_t unlistened;          /* by rw_core_unlisten(): `fd` is not ours to use any more */
-    uint32_t generation;         /* grows with each use of the index */
-    uint32_t connections;        /* open, accepted in this generation */
-    uint32_t flags;              /* enum rw_listener_flag */
+    uint8_t stopped;      /* accepts no more */
+    uint8_t unlistened;   /* by rw_core_unlisten(): `fd` is not ours to use any more */
+    uint32_t generation;  /* grows with each use of the index */
+    uint32_t connections; /* open, accepted in this generation */
+    uint32_t flags;       /* enum rw_listener_flag */
+    struct rw_protocol_list protocols;
     struct rw_tls_listener *tls; /* NULL: plain, see tls.h */
 };
 
@@ -102,11 +112,10 @@ struct rw_upgrade_rate {
     int64_t tokens; /* see client.c */
 };
 
-#define RW_PROTOCOLS_MAX 4u /* slot.state.protocol has two bits */
-
 struct rw_core {
     struct rw_ring *ring;
-    const struct rw_protocol *protocols[RW_PROTOCOLS_MAX]; /* [0]: what a connection begins with, see protocol.h */
+    const struct rw_protocol *protocols[RW_PROTOCOLS_MAX]; /* see protocol.h */
+    struct rw_protocol_list spoken;                        /* by listeners, unless they say otherwise */
     struct rw_http_shared *http;                           /* of all connections, see http1/http.h */
     struct rw_slot_pool pool;
     struct rw_buffers *buffers;

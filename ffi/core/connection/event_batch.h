@@ -32,7 +32,8 @@ static inline struct rw_event *rw_event_add_for(struct rw_core *core, uint32_t s
     event->bytes = payload_bytes;
     event->arg0 = 0;
     event->arg1 = 0;
-    event->listener = 0;
+    event->request = 0;
+    event->stream = 0;
     if (payload) *payload = batch->payload + batch->payload_used;
     uint32_t used = batch->payload_used + ((payload_bytes + 7u) & ~7u);
     batch->payload_used = used > RW_PAYLOAD_BYTES ? RW_PAYLOAD_BYTES : used;

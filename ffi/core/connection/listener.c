@@ -24,8 +24,12 @@ int32_t rw_core_listen(struct rw_core *core, int32_t fd, uint32_t index, uint32_
     struct rw_listener *listener = &core->listeners[index];
     if (listener->used) return RW_ERR_FULL;
     /* Its TLS may have been set before. */
-    *listener = (struct rw_listener){
-        .fd = fd, .used = 1, .flags = flags, .generation = listener->generation + 1, .tls = listener->tls};
+    *listener = (struct rw_listener){.fd = fd,
+                                     .used = 1,
+                                     .flags = flags,
+                                     .generation = listener->generation + 1,
+                                     .protocols = core->spoken,
+                                     .tls = listener->tls};
     int32_t result = arm(core, index);
     if (result != RW_OK) listener->used = 0;
     return result;

@@ -77,11 +77,13 @@ struct rw_tls {
     struct rw_tls_bytes waiting;
     uint32_t covers; /* bytes of the outbox that `sending` stands for */
     uint16_t server_context;
-    uint8_t phase;        /* enum rw_tls_phase */
-    uint8_t asked : 1;    /* the host was asked for the server name, once in a handshake */
-    uint8_t begun : 1;    /* a byte has come */
-    uint8_t counted : 1;  /* tls_errors has it */
-    uint8_t notified : 1; /* close_notify is written */
+    struct rw_protocol_list spoken; /* what the client may choose from */
+    uint8_t protocol;               /* and has: by index in core->protocols */
+    uint8_t phase;                  /* enum rw_tls_phase */
+    uint8_t asked : 1;              /* the host was asked for the server name, once in a handshake */
+    uint8_t begun : 1;              /* a byte has come */
+    uint8_t counted : 1;            /* tls_errors has it */
+    uint8_t notified : 1;           /* close_notify is written */
 };
 
 /* ------------------------------------------------------------------ tls.c */
@@ -94,7 +96,7 @@ void rw_tls_shared_destroy(struct rw_tls_shared *shared);
 /* ------------------------------------------------------------------ tls_connection.c */
 
 /* A connection from a TLS listener has its slot. ret: RW_OK or -ENOMEM */
-int32_t rw_tls_accept(struct rw_slot *slot, struct rw_tls_listener *listener);
+int32_t rw_tls_accept(struct rw_slot *slot, const struct rw_listener *listener);
 /* Nothing is in flight: free everything. */
 void rw_tls_release(struct rw_core *core, struct rw_slot *slot);
 /* Ciphertext has come for an OPEN slot. What it says reaches rw_connection_on_plain(); the slot may have ended

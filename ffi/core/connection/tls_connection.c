@@ -13,10 +13,12 @@
 
 /* ------------------------------------------------------------------ begin and end */
 
-int32_t rw_tls_accept(struct rw_slot *slot, struct rw_tls_listener *listener) {
+int32_t rw_tls_accept(struct rw_slot *slot, const struct rw_listener *listener) {
     struct rw_tls *tls = calloc(1, sizeof *tls);
     if (!tls) return -ENOMEM;
-    tls->listener = rw_tls_listener_retain(listener);
+    tls->listener = rw_tls_listener_retain(listener->tls);
+    tls->spoken = listener->protocols;
+    tls->protocol = listener->protocols.items[0];
     slot->tls = tls;
     return RW_OK;
 }
@@ -184,7 +186,7 @@ static void ask_host(struct rw_core *core, struct rw_slot *slot) {
         return;
     }
     memcpy(payload, core->tls->name, name_bytes);
-    event->listener = slot->listener;
+    event->arg0 = slot->listener;
     tls->asked = 1;
     tls->phase = RW_TLS_ASKING;
 }
@@ -207,6 +209,7 @@ static void on_open(struct rw_core *core, struct rw_slot *slot) {
     if (SSL_session_reused(tls->ssl)) RW_COUNT(core, tls_resumptions, 1);
     slot->deadline_ms = core->now_ms + core->limits.head_timeout_ms;
     rw_connection_arm_timer(core, slot, slot->deadline_ms);
+    rw_connection_speak(core, slot, tls->protocol);
 }
 
 /* ret: 1 the connection is open, 0 more is needed, or it has failed */

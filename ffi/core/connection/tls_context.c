@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "connection/protocol.h"
 #include "connection/tls.h"
 #include "connection/tls_sessions.h"
 #include "connection/tls_staple.h"
@@ -290,18 +291,30 @@ static int load_dh_params(const struct load *load) {
 
 /* ------------------------------------------------------------------ settings */
 
-/* http/1.1, else http/1.0; a client that offers neither is told so (RFC 7301 §3.2): it would speak what we do not. */
+/* ret: where the client's list has this name, or NULL */
+static const unsigned char *find_offered(const unsigned char *offered, unsigned int offered_bytes, const char *name) {
+    const size_t bytes = strlen(name);
+    for (unsigned int at = 0; at < offered_bytes; at += 1u + offered[at]) {
+        if (offered[at] == bytes && offered_bytes - at > bytes && memcmp(offered + at + 1, name, bytes) == 0)
+            return offered + at;
+    }
+    return NULL;
+}
+
+/* The first that the listener's list has; a client that offers none of it is told so (RFC 7301 §3.2): it would speak
+ * what we do not. */
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_bytes, const unsigned char *offered,
                    unsigned int offered_bytes, void *context) {
-    (void)ssl, (void)context;
-    static const unsigned char spoken[2][9] = {{8, 'h', 't', 't', 'p', '/', '1', '.', '1'},
-                                               {8, 'h', 't', 't', 'p', '/', '1', '.', '0'}};
-    for (uint32_t i = 0; i < 2; i++) {
-        for (unsigned int at = 0; at < offered_bytes; at += 1u + offered[at]) {
-            if (offered_bytes - at < sizeof spoken[i] || memcmp(offered + at, spoken[i], sizeof spoken[i]) != 0)
-                continue;
-            *out = offered + at + 1;
-            *out_bytes = offered[at];
+    (void)context;
+    struct rw_tls *tls = SSL_get_app_data(ssl);
+    for (uint32_t i = 0; i < RW_PROTOCOLS_MAX && tls->spoken.items[i] != RW_PROTOCOL_NONE; i++) {
+        const char *const *name = tls->listener->core->protocols[tls->spoken.items[i]]->alpn;
+        for (; name && *name; name++) {
+            const unsigned char *found = find_offered(offered, offered_bytes, *name);
+            if (!found) continue;
+            tls->protocol = tls->spoken.items[i];
+            *out = found + 1;
+            *out_bytes = *found;
             return SSL_TLSEXT_ERR_OK;
         }
     }

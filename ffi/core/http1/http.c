@@ -42,17 +42,19 @@
 static void begin_request(struct rw_slot *slot, uint32_t keep_flags) {
     struct rw_slot_http *http = rw_http_of(slot);
     /* What a header has told of the client holds until the next head: the host may ask while it writes its log. */
-    struct rw_slot_http kept = {
-        .request = http->request, .forwarded_bytes = http->forwarded_bytes, .flags = keep_flags};
-    memcpy(kept.forwarded_address, http->forwarded_address, sizeof kept.forwarded_address);
-    *http = kept;
+    const struct rw_exchange before = http->exchange;
+    *http = (struct rw_slot_http){0};
+    http->exchange.request = before.request;
+    http->exchange.flags = keep_flags;
+    http->exchange.forwarded_bytes = before.forwarded_bytes;
+    memcpy(http->exchange.forwarded_address, before.forwarded_address, sizeof before.forwarded_address);
 }
 
 /* A part of the body is awaited from now on, and what has come counts as progress. */
 static void await_body(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    http->body_mark = http->body_received;
-    http->body_slow = 0;
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    exchange->body_mark = exchange->body_received;
+    exchange->body_slow = 0;
     slot->last_input_ms = core->now_ms; /* its silence begins now */
     slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
     rw_connection_arm_timer(core, slot, slot->deadline_ms);
@@ -69,10 +71,11 @@ static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 /* When the clock has something to say: at the deadline, or sooner when a drain lets connections be idle for less
  * time. */
 static uint32_t due_ms(const struct rw_core *core, const struct rw_slot *slot) {
-    const struct rw_slot_http *http = rw_http_of(slot);
-    int first = (http->flags & RW_X_FIRST) != 0;
-    if (http->phase == RW_HTTP_BODY) return body_due_ms(core, slot);
-    if (!core->drain.active || http->phase != RW_HTTP_IDLE || (first && !core->drain.idle_ms)) return slot->deadline_ms;
+    const struct rw_exchange *exchange = rw_exchange_of(slot);
+    int first = (exchange->flags & RW_X_FIRST) != 0;
+    if (exchange->phase == RW_HTTP_BODY) return body_due_ms(core, slot);
+    if (!core->drain.active || exchange->phase != RW_HTTP_IDLE || (first && !core->drain.idle_ms))
+        return slot->deadline_ms;
     uint32_t idle_ms =
         core->now_ms - (first ? slot->opened_ms : slot->deadline_ms - core->limits.keep_alive_timeout_ms);
     idle_ms = least(idle_ms, core->now_ms - slot->last_input_ms);
@@ -90,8 +93,8 @@ static void open(struct rw_core *core, struct rw_slot *slot) {
 }
 
 void rw_http_let_go(struct rw_core *core, struct rw_slot *slot) {
-    rw_unfinished_remove(core, rw_http_of(slot)->body_held);
-    rw_http_of(slot)->body_held = 0;
+    rw_unfinished_remove(core, rw_exchange_of(slot)->body_held);
+    rw_exchange_of(slot)->body_held = 0;
 }
 
 static void next_request(struct rw_core *core, struct rw_slot *slot) {
@@ -109,40 +112,40 @@ static void next_request(struct rw_core *core, struct rw_slot *slot) {
 }
 
 void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    http->flags |= RW_X_COMPLETE;
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    exchange->flags |= RW_X_COMPLETE;
     rw_http_let_go(core, slot);
     /* A refused handshake is no connection of its client's, however long this one lingers. */
-    if (http->flags & RW_X_UPGRADE) rw_client_on_next_request(core, slot);
+    if (exchange->flags & RW_X_UPGRADE) rw_client_on_next_request(core, slot);
     /* A client that was not told of the end may be sending its next request: that one is answered with the end. */
-    if (!(http->flags & RW_X_KEEP_ALIVE) || (core->drain.active && !core->drain.idle_ms)) {
+    if (!(exchange->flags & RW_X_KEEP_ALIVE) || (core->drain.active && !core->drain.idle_ms)) {
         rw_connection_finish(core, slot);
-    } else if (http->phase == RW_HTTP_RECEIVED) {
+    } else if (exchange->phase == RW_HTTP_RECEIVED) {
         next_request(core, slot);
     } else {
         /* The host did not want the body: it is read and thrown away, so that the connection can be used again. */
-        http->body_unacked = 0;
-        http->body_mark = http->body_received;
-        http->body_slow = 0;
+        exchange->body_unacked = 0;
+        exchange->body_mark = exchange->body_received;
+        exchange->body_slow = 0;
         rw_http_update_pause(core, slot);
         if (slot->input_bytes) rw_connection_mark_ready(core, slot);
     }
 }
 
 int rw_http_body_waits(const struct rw_core *core, const struct rw_slot *slot) {
-    const struct rw_slot_http *http = rw_http_of(slot);
-    if (http->phase != RW_HTTP_BODY || http->flags & RW_X_COMPLETE || http->body_unacked == 0) return 0;
-    if (http->body_unacked >= core->limits.body_window_bytes) return 1;
+    const struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (exchange->phase != RW_HTTP_BODY || exchange->flags & RW_X_COMPLETE || exchange->body_unacked == 0) return 0;
+    if (exchange->body_unacked >= core->limits.body_window_bytes) return 1;
     /* Past the budget the window is closed: what the host takes, it may let go of. When it has taken all of it there is
      * nothing to wait for. */
-    return !rw_unfinished_admits(core, http->body_held, BODY_PIECE_BYTES_MAX);
+    return !rw_unfinished_admits(core, exchange->body_held, BODY_PIECE_BYTES_MAX);
 }
 
 void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot) {
-    const struct rw_slot_http *http = rw_http_of(slot);
+    const struct rw_exchange *exchange = rw_exchange_of(slot);
     int window_full = rw_http_body_waits(core, slot);
-    int pipeline_full = http->phase == RW_HTTP_RECEIVED && slot->input_bytes >= PIPELINE_HOLD_BYTES;
-    int backlog_full = http->phase <= RW_HTTP_HEAD && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
+    int pipeline_full = exchange->phase == RW_HTTP_RECEIVED && slot->input_bytes >= PIPELINE_HOLD_BYTES;
+    int backlog_full = exchange->phase <= RW_HTTP_HEAD && slot->state.ready && slot->input_bytes >= PIPELINE_HOLD_BYTES;
     unsigned paused = window_full || pipeline_full || backlog_full;
     if (slot->state.paused_by_core == paused) return;
     slot->state.paused_by_core = paused & 1u;
@@ -170,35 +173,35 @@ void rw_http_refuse(struct rw_core *core, struct rw_slot *slot, uint32_t status)
 }
 
 void rw_http_refuse_because(struct rw_core *core, struct rw_slot *slot, uint32_t status, const char *why) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     RW_COUNT(core, http_errors, 1);
-    if (http->flags & RW_X_BEGUN && !(http->flags & RW_X_COMPLETE)) {
+    if (exchange->flags & RW_X_BEGUN && !(exchange->flags & RW_X_COMPLETE)) {
         /* A response is under way: a second status would be read as its body. */
-        rw_http_note_cause(slot, RW_ABORT_REFUSED);
-        http->abort_status = (uint16_t)status;
+        rw_exchange_note_cause(exchange, RW_ABORT_REFUSED);
+        exchange->abort_status = (uint16_t)status;
         rw_connection_terminate(core, slot);
         return;
     }
-    if (!(http->flags & RW_X_BEGUN)) rw_http_write_refusal(core, slot, status, lines_of(status), why);
-    if (rw_http_awaits_response(slot)) {
-        http->flags |= RW_X_ANSWERED_BY_CORE;
-        rw_http_note_cause(slot, RW_ABORT_REFUSED);
-        http->abort_status = (uint16_t)status;
+    if (!(exchange->flags & RW_X_BEGUN)) rw_http_write_refusal(core, slot, status, lines_of(status), why);
+    if (rw_exchange_awaits_response(exchange)) {
+        exchange->flags |= RW_X_ANSWERED_BY_CORE;
+        rw_exchange_note_cause(exchange, RW_ABORT_REFUSED);
+        exchange->abort_status = (uint16_t)status;
         (void)rw_http_tell_closed(core, slot);
     }
     rw_connection_finish(core, slot);
 }
 
 int rw_http_tell_closed(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (!rw_http_awaits_response(slot) || http->flags & RW_X_ABORT_TOLD) return 1;
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (!rw_exchange_awaits_response(exchange) || exchange->flags & RW_X_ABORT_TOLD) return 1;
     struct rw_event *event = rw_event_add(core, slot, RW_EVENT_ABORT, 0, NULL);
     if (!event) return 0;
     rw_http_let_go(core, slot);
-    event->arg0 = (uint32_t)http->abort_cause << 16 | http->abort_status;
-    event->arg1 = (uint32_t)http->request << 16;
-    http->flags |= RW_X_ABORT_TOLD;
-    if (http->abort_cause == RW_ABORT_PEER_GONE || http->abort_cause == RW_ABORT_WRITE_TIMEOUT)
+    event->arg0 = (uint32_t)exchange->abort_cause << 16 | exchange->abort_status;
+    event->request = exchange->request;
+    exchange->flags |= RW_X_ABORT_TOLD;
+    if (exchange->abort_cause == RW_ABORT_PEER_GONE || exchange->abort_cause == RW_ABORT_WRITE_TIMEOUT)
         RW_COUNT(core, http_aborts, 1);
     return 1;
 }
@@ -250,8 +253,8 @@ static int emit_request(struct rw_core *core, struct rw_slot *slot, const uint8_
     assert(event->bytes <= room);
     event->flags = (uint16_t)event_flags;
     event->arg0 = (uint32_t)head->host.bytes << 16 | target_bytes;
-    event->arg1 = (uint32_t)rw_http_of(slot)->request << 16 | head->method;
-    event->listener = slot->listener | (uint32_t)slot->server_context << 8;
+    event->arg1 = (uint32_t)slot->server_context << 16 | (uint32_t)slot->listener << 8 | head->method;
+    event->request = rw_exchange_of(slot)->request;
     return 1;
 }
 
@@ -303,6 +306,7 @@ static struct refusal check_handshake(const struct rw_http_head *head, const uin
 
 static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
     const struct rw_http_head *head = &core->http->head;
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     struct rw_slot_http *http = rw_http_of(slot);
     uint32_t flags = 0;
     if (head->flags & RW_HTTP_KEEP_ALIVE && !core->drain.active) flags |= RW_X_KEEP_ALIVE;
@@ -314,18 +318,18 @@ static void note_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
         /* A proxy in front may take what follows for frames whatever the answer is: unless it is 101, the connection
          * ends with it. */
         flags = (flags | RW_X_UPGRADE) & ~(uint32_t)RW_X_KEEP_ALIVE;
-        memcpy(http->ws_accept_key, bytes + head->ws_key.offset, RW_WS_KEY_BYTES);
+        memcpy(exchange->ws_accept_key, bytes + head->ws_key.offset, RW_WS_KEY_BYTES);
     }
-    http->flags = flags;
+    exchange->flags = flags;
     http->scanned = 0;
     http->body_remaining = head->flags & RW_HTTP_HAS_LENGTH ? head->content_length : 0;
     int has_body = http->body_remaining > 0 || head->flags & RW_HTTP_CHUNKED;
-    http->phase = has_body ? RW_HTTP_BODY : RW_HTTP_RECEIVED;
+    exchange->phase = has_body ? RW_HTTP_BODY : RW_HTTP_RECEIVED;
     if (has_body) {
         await_body(core, slot);
         if (head->flags & RW_HTTP_EXPECT_CONTINUE) {
             /* The host may refuse within its turn; after that the client is asked for the body (RFC 9110 §10.1.1). */
-            http->flags |= RW_X_CONTINUE;
+            exchange->flags |= RW_X_CONTINUE;
             rw_connection_mark_ready(core, slot);
         }
     }
@@ -335,9 +339,9 @@ static int is_named(const uint8_t *bytes, struct rw_span name, const char *wante
     return name.bytes == strlen(wanted) && strncasecmp((const char *)bytes + name.offset, wanted, name.bytes) == 0;
 }
 
-static void find_client(struct rw_core *core, struct rw_slot_http *http, const uint8_t *bytes) {
+static void find_client(struct rw_core *core, struct rw_exchange *exchange, const uint8_t *bytes) {
     uint32_t header = core->proxy_header;
-    http->forwarded_bytes = 0;
+    exchange->forwarded_bytes = 0;
     const char *wanted = header == RW_PROXY_HEADER_FORWARDED ? "forwarded" : "x-forwarded-for";
     /* Several lines are one list (RFC 9110 §5.3), which is read from its end. */
     for (uint32_t i = core->http->head.header_count; i > 0; i--) {
@@ -349,8 +353,8 @@ static void find_client(struct rw_core *core, struct rw_slot_http *http, const u
             if (hop.address_bytes == 0) return; /* whom this hop heard from is not told: it is the last that is known */
             uint8_t ip[16];
             rw_ip_widen(ip, hop.address, hop.address_bytes);
-            memcpy(http->forwarded_address, hop.address, sizeof http->forwarded_address);
-            http->forwarded_bytes = hop.address_bytes;
+            memcpy(exchange->forwarded_address, hop.address, sizeof exchange->forwarded_address);
+            exchange->forwarded_bytes = hop.address_bytes;
             if (!rw_trusted_has(&core->trusted, ip)) return;
         }
     }
@@ -359,22 +363,23 @@ static void find_client(struct rw_core *core, struct rw_slot_http *http, const u
 /* ret: RW_REQUEST_X_FORWARDED or RW_REQUEST_FORWARDED when a trusted proxy has written it, else 0 */
 static uint32_t note_client(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes) {
     if (core->proxy_header == RW_PROXY_HEADER_NONE || !slot->state.peer_trusted) return 0;
-    find_client(core, rw_http_of(slot), bytes);
+    find_client(core, rw_exchange_of(slot), bytes);
     return core->proxy_header == RW_PROXY_HEADER_FORWARDED ? RW_REQUEST_FORWARDED : RW_REQUEST_X_FORWARDED;
 }
 
 static size_t need_more_head(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (http->phase == RW_HTTP_IDLE) {
-        http->phase = RW_HTTP_HEAD;
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (exchange->phase == RW_HTTP_IDLE) {
+        exchange->phase = RW_HTTP_HEAD;
         /* The first request's deadline runs from accept, so that connecting and waiting gains nothing. */
-        if (!(http->flags & RW_X_FIRST)) slot->deadline_ms = core->now_ms + core->limits.head_timeout_ms;
+        if (!(exchange->flags & RW_X_FIRST)) slot->deadline_ms = core->now_ms + core->limits.head_timeout_ms;
         rw_connection_arm_timer(core, slot, slot->deadline_ms);
     }
     return 0;
 }
 
 static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     struct rw_slot_http *http = rw_http_of(slot);
     struct rw_http_head *head = &core->http->head;
     int32_t parsed = rw_http_parse_head(bytes, len, &core->http->limits, &http->scanned, head);
@@ -388,7 +393,9 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     if (asks_for_websocket(head)) {
         refusal = check_handshake(head, bytes);
         if (refusal.status) RW_COUNT(core, refused_handshake, 1);
-        else refusal.status = rw_client_refuses_upgrade(core, slot, http->forwarded_address, http->forwarded_bytes);
+        else
+            refusal.status =
+                rw_client_refuses_upgrade(core, slot, exchange->forwarded_address, exchange->forwarded_bytes);
         event_flags |= RW_REQUEST_UPGRADE;
     } else if (head->flags & RW_HTTP_HAS_LENGTH && head->content_length > core->limits.max_body_bytes) {
         refusal.status = 413;
@@ -405,9 +412,9 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
     if (head->flags & RW_HTTP_10) event_flags |= RW_REQUEST_HTTP10;
     if (head->flags & RW_HTTP_ASTERISK) event_flags |= RW_REQUEST_ASTERISK;
     if (head->flags & RW_HTTP_AUTHORITY) event_flags |= RW_REQUEST_AUTHORITY;
-    http->request++;
+    exchange->request++;
     if (!emit_request(core, slot, bytes, parsed, event_flags)) {
-        http->request--;
+        exchange->request--;
         http->scanned = 0;
         rw_connection_mark_ready(core, slot);
         return 0;
@@ -422,34 +429,35 @@ static size_t on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t 
 /* ------------------------------------------------------------------ the body */
 
 static void body_received(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    http->phase = RW_HTTP_RECEIVED;
-    http->flags &= ~(uint32_t)RW_X_CONTINUE;
-    if (http->flags & RW_X_COMPLETE) next_request(core, slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    exchange->phase = RW_HTTP_RECEIVED;
+    exchange->flags &= ~(uint32_t)RW_X_CONTINUE;
+    if (exchange->flags & RW_X_COMPLETE) next_request(core, slot);
 }
 
 /* The host is to be given `bytes` of the body. One that comes whole in one piece has never been unfinished.
  * ret: 0 they would go past the budget: the request has been refused */
 static int hold_body(struct rw_core *core, struct rw_slot *slot, size_t bytes, int end) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     struct rw_slot_http *http = rw_http_of(slot);
-    if (bytes == 0 || (end && http->body_received == 0)) return 1;
-    if (!rw_unfinished_admits(core, http->body_held, bytes)) {
+    if (bytes == 0 || (end && exchange->body_received == 0)) return 1;
+    if (!rw_unfinished_admits(core, exchange->body_held, bytes)) {
         uint64_t kept = slot->input ? rw_buffers_capacity(core->buffers, slot->input) : 0;
-        uint64_t expected = http->body_held + (http->body_remaining > bytes ? http->body_remaining : bytes);
+        uint64_t expected = exchange->body_held + (http->body_remaining > bytes ? http->body_remaining : bytes);
         RW_COUNT(core, refused_unfinished, 1);
-        rw_http_refuse(core, slot, rw_unfinished_never_admits(core, http->body_held + kept, expected) ? 413 : 503);
+        rw_http_refuse(core, slot, rw_unfinished_never_admits(core, exchange->body_held + kept, expected) ? 413 : 503);
         return 0;
     }
-    http->body_held += bytes;
+    exchange->body_held += bytes;
     rw_unfinished_add(core, bytes);
     return 1;
 }
 
 static size_t discard_body(struct rw_core *core, struct rw_slot *slot, size_t used, size_t data_bytes, int end) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    http->body_received += data_bytes;
-    if (http->body_received > core->limits.max_body_bytes ||
-        http->body_received - http->body_mark > DISCARD_BYTES_MAX) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    exchange->body_received += data_bytes;
+    if (exchange->body_received > core->limits.max_body_bytes ||
+        exchange->body_received - exchange->body_mark > DISCARD_BYTES_MAX) {
         rw_connection_finish(core, slot);
         return 0;
     }
@@ -458,11 +466,12 @@ static size_t discard_body(struct rw_core *core, struct rw_slot *slot, size_t us
 }
 
 static size_t on_sized_body(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     struct rw_slot_http *http = rw_http_of(slot);
     size_t n = len > BODY_PIECE_BYTES_MAX ? BODY_PIECE_BYTES_MAX : len;
     if (n > http->body_remaining) n = (size_t)http->body_remaining;
     int end = n == http->body_remaining;
-    if (http->flags & RW_X_COMPLETE) {
+    if (exchange->flags & RW_X_COMPLETE) {
         http->body_remaining -= n;
         return discard_body(core, slot, n, n, end);
     }
@@ -479,18 +488,19 @@ static size_t on_sized_body(struct rw_core *core, struct rw_slot *slot, const ui
     memcpy(payload, bytes, n);
     rw_work_charge_event(core, n);
     event->flags = end ? RW_BODY_END : 0;
-    event->arg1 = (uint32_t)http->request << 16;
+    event->request = exchange->request;
     http->body_remaining -= n;
-    http->body_received += n;
-    http->body_unacked += (uint32_t)n;
+    exchange->body_received += n;
+    exchange->body_unacked += (uint32_t)n;
     if (end) body_received(core, slot);
     return n;
 }
 
 /* Many small chunks become one event: the pieces are moved together in the payload area. */
 static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     struct rw_slot_http *http = rw_http_of(slot);
-    int discard = (http->flags & RW_X_COMPLETE) != 0;
+    int discard = (exchange->flags & RW_X_COMPLETE) != 0;
     if (len > BODY_PIECE_BYTES_MAX) len = BODY_PIECE_BYTES_MAX;
     uint8_t *payload = NULL;
     if (!discard && !rw_event_batch_has_room(core, (uint32_t)len)) {
@@ -509,7 +519,7 @@ static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const 
         at += consumed;
         if (result == 0 && consumed == 0) break;
     }
-    int too_long = http->body_received + total > core->limits.max_body_bytes;
+    int too_long = exchange->body_received + total > core->limits.max_body_bytes;
     if (event && result >= 0 && !too_long && !hold_body(core, slot, total, result == 1)) {
         event->type = RW_EVENT_NONE;
         return 0;
@@ -518,7 +528,7 @@ static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const 
         int end = result == 1 && !too_long;
         event->bytes = (uint32_t)total;
         event->flags = end ? RW_BODY_END : 0;
-        event->arg1 = (uint32_t)http->request << 16;
+        event->request = exchange->request;
         /* Nothing to say: only framing was consumed. A malformed body must not look like a whole one. */
         if ((total == 0 && !end) || result < 0 || too_long) event->type = RW_EVENT_NONE;
     }
@@ -529,8 +539,8 @@ static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const 
         return 0;
     }
     if (discard) return discard_body(core, slot, at, total, result == 1);
-    http->body_received += total;
-    http->body_unacked += (uint32_t)total;
+    exchange->body_received += total;
+    exchange->body_unacked += (uint32_t)total;
     if (result == 1) body_received(core, slot);
     return at;
 }
@@ -538,20 +548,20 @@ static size_t on_chunked_body(struct rw_core *core, struct rw_slot *slot, const 
 /* ------------------------------------------------------------------ input */
 
 static size_t take(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     size_t at = 0;
-    while (at < len && slot->state.phase == RW_PHASE_OPEN && http->phase != RW_HTTP_RECEIVED) {
+    while (at < len && slot->state.phase == RW_PHASE_OPEN && exchange->phase != RW_HTTP_RECEIVED) {
         if (rw_work_is_spent(core)) {
             rw_connection_mark_ready(core, slot);
             break;
         }
         rw_work_charge(core, 1);
         size_t used;
-        if (http->phase != RW_HTTP_BODY) {
+        if (exchange->phase != RW_HTTP_BODY) {
             used = on_head(core, slot, bytes + at, len - at);
         } else if (rw_http_body_waits(core, slot)) {
             break;
-        } else if (http->flags & RW_X_CHUNKED_IN) {
+        } else if (exchange->flags & RW_X_CHUNKED_IN) {
             used = on_chunked_body(core, slot, bytes + at, len - at);
         } else {
             used = on_sized_body(core, slot, bytes + at, len - at);
@@ -569,20 +579,20 @@ static void input(struct rw_core *core, struct rw_slot *slot, uint8_t *bytes, ui
 }
 
 static void serve_notices(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (http->flags & RW_X_DRAIN_DUE) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (exchange->flags & RW_X_DRAIN_DUE) {
         struct rw_event *event = rw_event_add(core, slot, RW_EVENT_RESPONSE_DRAIN, 0, NULL);
         if (event) {
-            event->arg1 = (uint32_t)http->request << 16;
-            http->flags &= ~(uint32_t)RW_X_DRAIN_DUE;
+            event->request = exchange->request;
+            exchange->flags &= ~(uint32_t)RW_X_DRAIN_DUE;
         } else {
             rw_connection_mark_ready(core, slot);
         }
     }
-    if (http->flags & RW_X_CONTINUE) {
-        http->flags &= ~(uint32_t)RW_X_CONTINUE;
+    if (exchange->flags & RW_X_CONTINUE) {
+        exchange->flags &= ~(uint32_t)RW_X_CONTINUE;
         /* A body that came without waiting needs no invitation. */
-        if (!(http->flags & RW_X_BEGUN) && http->body_received == 0 && !slot->input_bytes)
+        if (!(exchange->flags & RW_X_BEGUN) && exchange->body_received == 0 && !slot->input_bytes)
             rw_http_write_continue(core, slot);
     }
 }
@@ -597,17 +607,17 @@ static void serve(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static void drained(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (!(http->flags & RW_X_DRAIN_WANTED)) return;
-    http->flags = (http->flags & ~(uint32_t)RW_X_DRAIN_WANTED) | RW_X_DRAIN_DUE;
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (!(exchange->flags & RW_X_DRAIN_WANTED)) return;
+    exchange->flags = (exchange->flags & ~(uint32_t)RW_X_DRAIN_WANTED) | RW_X_DRAIN_DUE;
     rw_connection_mark_ready(core, slot);
 }
 
 static void peer_closed(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     /* Input that waits for the host was sent before the end of stream: BODY_ACK or RESUME go on with it. */
     if (slot->input_bytes && (slot->state.paused_by_host || rw_http_body_waits(core, slot))) return;
-    if (http->phase == RW_HTTP_RECEIVED && rw_listener_is_of(core, slot) &&
+    if (exchange->phase == RW_HTTP_RECEIVED && rw_listener_is_of(core, slot) &&
         core->listeners[slot->listener].flags & RW_LISTENER_ABORT_AT_FIN) {
         /* The host may have been told of the request in this very turn. */
         if (slot->state.end_seen) {
@@ -618,13 +628,13 @@ static void peer_closed(struct rw_core *core, struct rw_slot *slot) {
         }
         return;
     }
-    if (http->phase == RW_HTTP_RECEIVED) {
+    if (exchange->phase == RW_HTTP_RECEIVED) {
         /* The whole request has come: the peer may only have closed its sending side and wait for the answer. */
         slot->deadline_ms = core->now_ms + HALF_CLOSED_GRACE_MS;
         rw_connection_arm_timer(core, slot, slot->deadline_ms);
         return;
     }
-    if (rw_http_awaits_response(slot) || slot->out_bytes == 0) {
+    if (rw_exchange_awaits_response(exchange) || slot->out_bytes == 0) {
         rw_connection_terminate(core, slot);
     } else {
         rw_connection_finish(core, slot);
@@ -632,13 +642,13 @@ static void peer_closed(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static int drain(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     int at_once = core->drain.idle_ms == 0;
     /* A response that has begun without the word `close` does not end the connection, unless that is to end at once. */
-    if (at_once || !(http->flags & RW_X_BEGUN)) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+    if (at_once || !(exchange->flags & RW_X_BEGUN)) exchange->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     /* Whoever has said the first words of TLS has a request to make. */
     int comes = slot->input_bytes || (slot->tls && rw_tls_is_shaking_hands(slot->tls));
-    if (http->phase != RW_HTTP_IDLE || comes) return 0;
+    if (exchange->phase != RW_HTTP_IDLE || comes) return 0;
     if (at_once) rw_connection_finish(core, slot);
     /* also when it is due: what has come by then is read first */
     else rw_connection_arm_timer(core, slot, due_ms(core, slot));
@@ -666,8 +676,8 @@ static int is_gone(const struct rw_core *core, const struct rw_slot *slot) {
 }
 
 static void resumed(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (http->phase == RW_HTTP_BODY) await_body(core, slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (exchange->phase == RW_HTTP_BODY) await_body(core, slot);
 }
 
 static void probe_peer(const struct rw_slot *slot) {
@@ -680,7 +690,7 @@ static void probe_peer(const struct rw_slot *slot) {
 
 /* A half-closed peer waits for its answer, or has left: looked at once a grace. */
 static void await_answer(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     struct pollfd asked = {.fd = slot->fd};
     if (rw_before(core->now_ms, slot->deadline_ms)) {
         rw_connection_arm_timer(core, slot, slot->deadline_ms);
@@ -691,10 +701,10 @@ static void await_answer(struct rw_core *core, struct rw_slot *slot) {
         return;
     }
     struct rw_event *event =
-        http->flags & RW_X_HALF_CLOSED ? NULL : rw_event_add(core, slot, RW_EVENT_HALF_CLOSED, 0, NULL);
+        exchange->flags & RW_X_HALF_CLOSED ? NULL : rw_event_add(core, slot, RW_EVENT_HALF_CLOSED, 0, NULL);
     if (event) {
-        event->arg1 = (uint32_t)http->request << 16;
-        http->flags |= RW_X_HALF_CLOSED;
+        event->request = exchange->request;
+        exchange->flags |= RW_X_HALF_CLOSED;
         probe_peer(slot);
     }
     slot->deadline_ms = core->now_ms + HALF_CLOSED_GRACE_MS;
@@ -702,7 +712,7 @@ static void await_answer(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
-    if (!(rw_http_of(slot)->flags & (RW_X_BEGUN | RW_X_UPGRADE))) {
+    if (!(rw_exchange_of(slot)->flags & (RW_X_BEGUN | RW_X_UPGRADE))) {
         await_answer(core, slot);
         return;
     }
@@ -722,8 +732,8 @@ static void on_half_closed_timer(struct rw_core *core, struct rw_slot *slot) {
 
 /* A body timeout is over, since the last part or since its progress was last judged. */
 static void on_body_timer(struct rw_core *core, struct rw_slot *slot, uint32_t due) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (http->body_received == http->body_mark && is_gone(core, slot)) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (exchange->body_received == exchange->body_mark && is_gone(core, slot)) {
         rw_connection_terminate(core, slot);
         return;
     }
@@ -734,13 +744,13 @@ static void on_body_timer(struct rw_core *core, struct rw_slot *slot, uint32_t d
     }
     int stalled = !rw_before(core->now_ms, slot->last_input_ms + core->limits.body_timeout_ms);
     if (!stalled) {
-        int progressed = http->body_received - http->body_mark >= BODY_PROGRESS_BYTES;
+        int progressed = exchange->body_received - exchange->body_mark >= BODY_PROGRESS_BYTES;
         if (progressed) {
-            http->body_mark = http->body_received;
-            http->body_slow = 0;
+            exchange->body_mark = exchange->body_received;
+            exchange->body_slow = 0;
         }
-        if (progressed || http->body_slow + 1u < BODY_PROGRESS_TIMEOUTS) {
-            if (!progressed) http->body_slow++;
+        if (progressed || exchange->body_slow + 1u < BODY_PROGRESS_TIMEOUTS) {
+            if (!progressed) exchange->body_slow++;
             slot->deadline_ms = core->now_ms + core->limits.body_timeout_ms;
             rw_connection_arm_timer(core, slot, body_due_ms(core, slot));
             return;
@@ -752,8 +762,8 @@ static void on_body_timer(struct rw_core *core, struct rw_slot *slot, uint32_t d
 }
 
 static void timer(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (http->phase == RW_HTTP_RECEIVED) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (exchange->phase == RW_HTTP_RECEIVED) {
         if (slot->state.peer_closed) {
             on_half_closed_timer(core, slot);
         } else if (slot->state.paused_by_core && is_gone(core, slot)) {
@@ -768,7 +778,7 @@ static void timer(struct rw_core *core, struct rw_slot *slot) {
         rw_connection_arm_timer(core, slot, due);
         return;
     }
-    switch ((enum rw_http_phase)http->phase) {
+    switch ((enum rw_http_phase)exchange->phase) {
         case RW_HTTP_IDLE:
             if (core->drain.active) {
                 if (!end_idle(core, slot)) rw_connection_arm_timer(core, slot, core->now_ms + 1);
@@ -790,7 +800,7 @@ static void timer(struct rw_core *core, struct rw_slot *slot) {
 
 /* ------------------------------------------------------------------ the table */
 
-static int owes_answer(const struct rw_slot *slot) { return rw_http_of(slot)->phase >= RW_HTTP_BODY; }
+static int owes_answer(const struct rw_slot *slot) { return rw_exchange_of(slot)->phase >= RW_HTTP_BODY; }
 
 static void refuse_input(struct rw_core *core, struct rw_slot *slot) {
     RW_COUNT(core, refused_unfinished, 1);
@@ -798,9 +808,9 @@ static void refuse_input(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static uint32_t client_address(const struct rw_slot *slot, uint8_t *out) {
-    const struct rw_slot_http *http = rw_http_of(slot);
-    memcpy(out, http->forwarded_address, http->forwarded_bytes);
-    return http->forwarded_bytes;
+    const struct rw_exchange *exchange = rw_exchange_of(slot);
+    memcpy(out, exchange->forwarded_address, exchange->forwarded_bytes);
+    return exchange->forwarded_bytes;
 }
 
 static void note_end(struct rw_slot *slot, enum rw_end_cause cause) {
@@ -808,7 +818,7 @@ static void note_end(struct rw_slot *slot, enum rw_end_cause cause) {
                                      [RW_END_BY_HOST] = RW_ABORT_BY_HOST,
                                      [RW_END_NO_MEMORY] = RW_ABORT_NO_MEMORY,
                                      [RW_END_WRITE_TIMEOUT] = RW_ABORT_WRITE_TIMEOUT};
-    rw_http_note_cause(slot, (enum rw_abort_cause)causes[cause]);
+    rw_exchange_note_cause(rw_exchange_of(slot), (enum rw_abort_cause)causes[cause]);
 }
 
 static void release(struct rw_core *core, struct rw_slot *slot) {

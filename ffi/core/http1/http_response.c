@@ -172,36 +172,35 @@ static int is_bodiless(uint32_t status) { return status < 200 || status == 204 |
 /* A success of CONNECT has neither Content-Length nor Transfer-Encoding: what follows its head is no content (RFC 9110
  * §9.3.6). The connection ends behind it, since nothing here is a tunnel. */
 static int is_tunnel(const struct rw_slot *slot, uint32_t status) {
-    return rw_http_of(slot)->flags & RW_X_CONNECT && status >= 200 && status < 300;
+    return rw_exchange_of(slot)->flags & RW_X_CONNECT && status >= 200 && status < 300;
 }
 
-/* May the host answer the present request with this command? */
-static int expects(const struct rw_slot *slot, const struct rw_command *command) {
-    const struct rw_slot_http *http = rw_http_of(slot);
-    return http->request == (uint16_t)command->request && http->phase >= RW_HTTP_BODY &&
-           !(http->flags & (RW_X_COMPLETE | RW_X_ANSWERED_BY_CORE));
+/* May the host answer the present request? */
+static int expects(const struct rw_exchange *exchange) {
+    return exchange->phase >= RW_HTTP_BODY && !(exchange->flags & (RW_X_COMPLETE | RW_X_ANSWERED_BY_CORE));
 }
 
 /* A body that is still coming and longer than what we would read and throw away: say that the connection ends here. */
 static int body_is_left(const struct rw_slot *slot) {
+    const struct rw_exchange *exchange = rw_exchange_of(slot);
     const struct rw_slot_http *http = rw_http_of(slot);
-    return http->phase == RW_HTTP_BODY && (http->body_remaining > 1u << 20 || http->flags & RW_X_CONTINUE);
+    return exchange->phase == RW_HTTP_BODY && (http->body_remaining > 1u << 20 || exchange->flags & RW_X_CONTINUE);
 }
 
 static uint8_t *put_connection(const struct rw_core *core, struct rw_slot *slot, uint8_t *out, uint32_t command_flags) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     /* A peer that has half-closed still gets answers to what it sent before. */
     int last = slot->state.peer_closed && slot->input_bytes == 0;
     if (command_flags & RW_RESPOND_CLOSE || core->drain.active || last || body_is_left(slot))
-        http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
-    if (!(http->flags & RW_X_KEEP_ALIVE)) return put_text(out, "Connection: close\r\n");
-    return http->flags & RW_X_HTTP10 ? put_text(out, "Connection: keep-alive\r\n") : out;
+        exchange->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+    if (!(exchange->flags & RW_X_KEEP_ALIVE)) return put_text(out, "Connection: close\r\n");
+    return exchange->flags & RW_X_HTTP10 ? put_text(out, "Connection: keep-alive\r\n") : out;
 }
 
 static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
     uint8_t *out = bytes <= UINT32_MAX / 4 ? rw_outbox_reserve(&core->outbox, slot, (uint32_t)bytes) : NULL;
     if (!out) {
-        rw_http_note_cause(slot, RW_ABORT_NO_MEMORY);
+        rw_exchange_note_cause(rw_exchange_of(slot), RW_ABORT_NO_MEMORY);
         rw_connection_terminate(core, slot);
     }
     return out;
@@ -223,22 +222,22 @@ static int write_body(struct rw_core *core, struct rw_slot *slot, const uint8_t 
 
 static void respond(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data,
                     uint64_t bytes) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     struct status status;
     int32_t status_bytes = read_status(&status, command, data, bytes);
-    if (!expects(slot, command) || http->flags & RW_X_BEGUN || status_bytes < 0 ||
+    if (!expects(exchange) || exchange->flags & RW_X_BEGUN || status_bytes < 0 ||
         command->arg1 > bytes - (uint64_t)status_bytes)
         return;
     const uint8_t *headers = data + status_bytes;
     const uint8_t *body = headers + command->arg1;
     uint64_t body_bytes = bytes - (uint64_t)status_bytes - command->arg1;
     int bodiless = is_bodiless(status.number);
-    int head_only = (http->flags & RW_X_HEAD) != 0;
+    int head_only = (exchange->flags & RW_X_HEAD) != 0;
     /* The length of what GET would have sent is not known here when a HEAD handler gave no body (RFC 9110 §9.3.2). */
     int unsized =
         (body_bytes == 0 && (head_only || command->flags & RW_RESPOND_NO_LENGTH)) || is_tunnel(slot, status.number);
     /* Without a length the body of any other response ends with the connection (RFC 9112 §6.3). */
-    if (unsized && !head_only && !bodiless) http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+    if (unsized && !head_only && !bodiless) exchange->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     uint64_t here = head_only || bodiless || body_bytes > INLINE_BODY_BYTES ? 0 : body_bytes;
     uint64_t room = FRAMING_BYTES_MAX + status.text_bytes + command->arg1 + here;
     uint8_t *start = reserve(core, slot, room);
@@ -251,8 +250,8 @@ static void respond(struct rw_core *core, struct rw_slot *slot, const struct rw_
     out = put_text(out, "\r\n");
     out = put_bytes(out, body, (size_t)here);
     commit(core, slot, start, out, room);
-    http->flags |= RW_X_BEGUN;
-    http->flags &= ~(uint32_t)RW_X_CONTINUE;
+    exchange->flags |= RW_X_BEGUN;
+    exchange->flags &= ~(uint32_t)RW_X_CONTINUE;
     count_status(core, status.number);
     if (!head_only && !bodiless && body_bytes > here && !write_body(core, slot, body, body_bytes)) return;
     rw_http_response_complete(core, slot);
@@ -260,22 +259,22 @@ static void respond(struct rw_core *core, struct rw_slot *slot, const struct rw_
 
 static void respond_begin(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
                           const uint8_t *data, uint64_t bytes) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     struct status status;
     int32_t status_bytes = read_status(&status, command, data, bytes);
-    if (!expects(slot, command) || http->flags & RW_X_BEGUN || status_bytes < 0) return;
+    if (!expects(exchange) || exchange->flags & RW_X_BEGUN || status_bytes < 0) return;
     uint64_t length = (uint64_t)(command->arg0 >> 16) << 32 | command->arg1;
     int bodiless = is_bodiless(status.number);
     int sized = bodiless || (command->flags & RW_RESPOND_SIZED) != 0;
     if (bodiless) length = 0;
     if (sized) {
-        http->flags |= RW_X_SIZED_OUT;
-    } else if (http->flags & RW_X_HTTP10 || is_tunnel(slot, status.number)) {
-        http->flags &= ~(uint32_t)RW_X_KEEP_ALIVE; /* no chunked in HTTP/1.0: the body ends with the connection */
+        exchange->flags |= RW_X_SIZED_OUT;
+    } else if (exchange->flags & RW_X_HTTP10 || is_tunnel(slot, status.number)) {
+        exchange->flags &= ~(uint32_t)RW_X_KEEP_ALIVE; /* no chunked in HTTP/1.0: the body ends with the connection */
     } else {
-        http->flags |= RW_X_CHUNKED_OUT;
+        exchange->flags |= RW_X_CHUNKED_OUT;
     }
-    http->response_remaining = sized && !(http->flags & RW_X_HEAD) ? length : 0;
+    exchange->response_remaining = sized && !(exchange->flags & RW_X_HEAD) ? length : 0;
     uint64_t header_bytes = bytes - (uint64_t)status_bytes;
     uint64_t room = FRAMING_BYTES_MAX + status.text_bytes + header_bytes;
     uint8_t *start = reserve(core, slot, room);
@@ -285,31 +284,31 @@ static void respond_begin(struct rw_core *core, struct rw_slot *slot, const stru
     out = put_connection(core, slot, out, command->flags);
     out = put_date(core, out);
     if (sized && !bodiless && !is_tunnel(slot, status.number)) out = put_length(out, length);
-    if (http->flags & RW_X_CHUNKED_OUT) out = put_text(out, "Transfer-Encoding: chunked\r\n");
+    if (exchange->flags & RW_X_CHUNKED_OUT) out = put_text(out, "Transfer-Encoding: chunked\r\n");
     out = put_text(out, "\r\n");
     commit(core, slot, start, out, room);
-    http->flags |= RW_X_BEGUN;
-    http->flags &= ~(uint32_t)RW_X_CONTINUE;
+    exchange->flags |= RW_X_BEGUN;
+    exchange->flags &= ~(uint32_t)RW_X_CONTINUE;
     count_status(core, status.number);
 }
 
-static int chunk_is_welcome(const struct rw_slot_http *http) {
-    return http->flags & RW_X_BEGUN && !(http->flags & (RW_X_COMPLETE | RW_X_ANSWERED_BY_CORE));
+static int chunk_is_welcome(const struct rw_exchange *exchange) {
+    return exchange->flags & RW_X_BEGUN && !(exchange->flags & (RW_X_COMPLETE | RW_X_ANSWERED_BY_CORE));
 }
 
 static void respond_chunk(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (!chunk_is_welcome(http) || bytes == 0 || http->flags & RW_X_HEAD) return;
-    if (http->flags & RW_X_SIZED_OUT) {
-        if (bytes > http->response_remaining) {
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (!chunk_is_welcome(exchange) || bytes == 0 || exchange->flags & RW_X_HEAD) return;
+    if (exchange->flags & RW_X_SIZED_OUT) {
+        if (bytes > exchange->response_remaining) {
             /* More than Content-Length said would be read as the next response: break off instead. */
-            rw_http_note_cause(slot, RW_ABORT_LENGTH);
+            rw_exchange_note_cause(exchange, RW_ABORT_LENGTH);
             rw_connection_terminate(core, slot);
             return;
         }
-        http->response_remaining -= bytes;
+        exchange->response_remaining -= bytes;
         if (!write_body(core, slot, data, bytes)) return;
-    } else if (http->flags & RW_X_CHUNKED_OUT) {
+    } else if (exchange->flags & RW_X_CHUNKED_OUT) {
         uint64_t room = bytes + 24;
         uint8_t *start = reserve(core, slot, room);
         if (!start) return;
@@ -321,7 +320,7 @@ static void respond_chunk(struct rw_core *core, struct rw_slot *slot, const uint
         return;
     }
     if (slot->out_bytes > core->limits.response_high_water_bytes) {
-        http->flags |= RW_X_DRAIN_WANTED;
+        exchange->flags |= RW_X_DRAIN_WANTED;
         rw_connection_mark_dirty(core, slot);
     }
 }
@@ -344,76 +343,76 @@ static int64_t offer(struct rw_core *core, struct rw_slot *slot, const uint8_t *
         accepted += kept;
         /* Encrypted output goes through the queue: as long as the kernel takes it, there is room for more. */
     } while (slot->tls && kept && accepted < bytes);
-    rw_http_of(slot)->response_remaining -= accepted;
+    rw_exchange_of(slot)->response_remaining -= accepted;
     return (int64_t)accepted;
 }
 
 static int32_t respond_try(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (!rw_http_awaits_response(slot) || http->flags & RW_X_ANSWERED_BY_CORE) return RW_ERR_STALE;
-    if (!(http->flags & RW_X_SIZED_OUT)) return RW_ERR_INVALID;
-    if (!(http->flags & RW_X_HEAD) && bytes > http->response_remaining) {
-        rw_http_note_cause(slot, RW_ABORT_LENGTH);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (!rw_exchange_awaits_response(exchange) || exchange->flags & RW_X_ANSWERED_BY_CORE) return RW_ERR_STALE;
+    if (!(exchange->flags & RW_X_SIZED_OUT)) return RW_ERR_INVALID;
+    if (!(exchange->flags & RW_X_HEAD) && bytes > exchange->response_remaining) {
+        rw_exchange_note_cause(exchange, RW_ABORT_LENGTH);
         rw_connection_terminate(core, slot); /* as a chunk past Content-Length */
         return RW_ERR_INVALID;
     }
     /* The answer to HEAD has no body: it is taken and not sent. */
     uint64_t most = bytes < INT32_MAX ? bytes : INT32_MAX;
-    int64_t accepted = http->flags & RW_X_HEAD ? (int64_t)most : offer(core, slot, data, most);
+    int64_t accepted = exchange->flags & RW_X_HEAD ? (int64_t)most : offer(core, slot, data, most);
     if (accepted < 0) return RW_ERR_STALE;
     if ((uint64_t)accepted < bytes) {
-        http->flags |= RW_X_DRAIN_WANTED;
+        exchange->flags |= RW_X_DRAIN_WANTED;
         rw_connection_mark_dirty(core, slot);
     }
     return (int32_t)accepted;
 }
 
 static void respond_end(struct rw_core *core, struct rw_slot *slot) {
-    struct rw_slot_http *http = rw_http_of(slot);
-    if (!chunk_is_welcome(http)) return;
-    if (http->flags & RW_X_SIZED_OUT && http->response_remaining > 0) {
-        rw_http_note_cause(slot, RW_ABORT_LENGTH);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
+    if (!chunk_is_welcome(exchange)) return;
+    if (exchange->flags & RW_X_SIZED_OUT && exchange->response_remaining > 0) {
+        rw_exchange_note_cause(exchange, RW_ABORT_LENGTH);
         rw_connection_terminate(core, slot);
         return;
     }
-    if (http->flags & RW_X_CHUNKED_OUT && !(http->flags & RW_X_HEAD) &&
+    if (exchange->flags & RW_X_CHUNKED_OUT && !(exchange->flags & RW_X_HEAD) &&
         !write_body(core, slot, (const uint8_t *)"0\r\n\r\n", 5))
         return;
-    http->flags &= ~(uint32_t)(RW_X_DRAIN_WANTED | RW_X_DRAIN_DUE);
+    exchange->flags &= ~(uint32_t)(RW_X_DRAIN_WANTED | RW_X_DRAIN_DUE);
     rw_http_response_complete(core, slot);
 }
 
 static void respond_abort(struct rw_core *core, struct rw_slot *slot) {
-    uint32_t flags = rw_http_of(slot)->flags;
-    if (!rw_http_awaits_response(slot)) return;
-    rw_http_note_cause(slot, RW_ABORT_BY_HOST);
+    uint32_t flags = rw_exchange_of(slot)->flags;
+    if (!rw_exchange_awaits_response(rw_exchange_of(slot))) return;
+    rw_exchange_note_cause(rw_exchange_of(slot), RW_ABORT_BY_HOST);
     /* A body that ends with the connection looks whole when that ends in order (RFC 9112 §8). */
     if (flags & RW_X_BEGUN && !(flags & (RW_X_SIZED_OUT | RW_X_CHUNKED_OUT))) rw_connection_reset(core, slot);
     else rw_connection_terminate(core, slot);
 }
 
 static void body_ack(struct rw_core *core, struct rw_slot *slot, uint32_t bytes, int kept) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     if (!kept) {
-        uint64_t released = bytes < http->body_held ? bytes : http->body_held;
-        http->body_held -= released;
+        uint64_t released = bytes < exchange->body_held ? bytes : exchange->body_held;
+        exchange->body_held -= released;
         rw_unfinished_remove(core, released);
     }
-    if (http->phase != RW_HTTP_BODY) return;
-    http->body_unacked -= bytes < http->body_unacked ? bytes : http->body_unacked;
+    if (exchange->phase != RW_HTTP_BODY) return;
+    exchange->body_unacked -= bytes < exchange->body_unacked ? bytes : exchange->body_unacked;
     if (slot->input_bytes && !rw_http_body_waits(core, slot)) rw_connection_mark_ready(core, slot);
     rw_http_update_pause(core, slot);
 }
 
 static int32_t upgrade(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
                        const uint8_t *data, uint64_t bytes) {
-    struct rw_slot_http *http = rw_http_of(slot);
+    struct rw_exchange *exchange = rw_exchange_of(slot);
     uint32_t behavior = command->arg0 & (RW_BEHAVIORS_MAX - 1);
     uint32_t leading_bytes = command->arg0 >> 8;
     uint32_t offer_bytes = command->arg1;
     if ((uint64_t)offer_bytes + leading_bytes > bytes) return RW_ERR_INVALID;
-    if (!(http->flags & RW_X_UPGRADE) || http->phase != RW_HTTP_RECEIVED ||
-        http->flags & (RW_X_BEGUN | RW_X_ANSWERED_BY_CORE))
+    if (!(exchange->flags & RW_X_UPGRADE) || exchange->phase != RW_HTTP_RECEIVED ||
+        exchange->flags & (RW_X_BEGUN | RW_X_ANSWERED_BY_CORE))
         return RW_ERR_STALE;
     const uint8_t *leading = data + offer_bytes;
     const uint8_t *trailing = leading + leading_bytes;
@@ -424,7 +423,7 @@ static int32_t upgrade(struct rw_core *core, struct rw_slot *slot, const struct 
     out = put_bytes(out, leading, leading_bytes);
     out = put_text(out, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
     char accept[RW_WS_ACCEPT_BYTES];
-    rw_ws_accept(http->ws_accept_key, accept);
+    rw_ws_accept(exchange->ws_accept_key, accept);
     out = put_bytes(out, (const uint8_t *)accept, RW_WS_ACCEPT_BYTES);
     out = put_text(out, "\r\n");
     out = put_bytes(out, trailing, (size_t)(bytes - offer_bytes - leading_bytes));
@@ -434,7 +433,7 @@ static int32_t upgrade(struct rw_core *core, struct rw_slot *slot, const struct 
     out = put_text(out, "\r\n");
     commit(core, slot, start, out, room);
     count_status(core, 101);
-    rw_client_is_told(slot, http->forwarded_address, http->forwarded_bytes);
+    rw_client_is_told(slot, exchange->forwarded_address, exchange->forwarded_bytes);
     RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
     rw_ws_open(core, slot, behavior, command->flags & RW_UPGRADE_QUIET);
     rw_deflate_keep(slot, &deflate);
@@ -473,14 +472,14 @@ void rw_http_write_continue(struct rw_core *core, struct rw_slot *slot) {
 
 int32_t rw_http_command(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,
                         const uint8_t *data, uint64_t bytes) {
-    if (rw_http_of(slot)->request != (uint16_t)command->request) return RW_ERR_STALE;
+    if (rw_exchange_of(slot)->request != command->request || command->stream != 0) return RW_ERR_STALE;
     switch ((enum rw_command_type)command->type) {
         case RW_COMMAND_RESPOND: respond(core, slot, command, data, bytes); return RW_OK;
         case RW_COMMAND_RESPOND_BEGIN: respond_begin(core, slot, command, data, bytes); return RW_OK;
         case RW_COMMAND_RESPOND_CHUNK: respond_chunk(core, slot, data, bytes); return RW_OK;
         case RW_COMMAND_RESPOND_END:
-            if (command->flags & RW_RESPOND_CLOSE && rw_http_awaits_response(slot))
-                rw_http_of(slot)->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
+            if (command->flags & RW_RESPOND_CLOSE && rw_exchange_awaits_response(rw_exchange_of(slot)))
+                rw_exchange_of(slot)->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
             respond_end(core, slot);
             return RW_OK;
         case RW_COMMAND_RESPOND_ABORT: respond_abort(core, slot); return RW_OK;

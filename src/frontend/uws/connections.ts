@@ -76,17 +76,18 @@ export class AppConnections implements ListenerOwner {
   onRequest(
     slot: number,
     generation: number,
+    number: number,
     flags: number,
     numbers: number,
-    context: number,
     offset: number,
     bytes: number,
     lengths: number,
   ): void {
     const host = this.#runtime;
-    const method = numbers & 0xffff;
+    const method = numbers & 0xff;
+    const context = numbers >>> 16;
     const request = new HttpRequest(host.core, flags, method, offset, bytes, lengths);
-    const response = new HttpResponse(host, slot, generation, numbers >>> 16, flags, method);
+    const response = new HttpResponse(host, slot, generation, number, flags, method);
     host.adopt(response, slot, this);
     flagsNow = flags;
     const router = this.#handed.size === 0 ? this.#routerOf(context) : this.#ownerOf(slot).#routerOf(context);

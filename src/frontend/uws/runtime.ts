@@ -278,14 +278,14 @@ export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents,
   onRequestRecord(
     slot: number,
     generation: number,
+    request: number,
     flags: number,
     numbers: number,
-    listener: number,
     offset: number,
     bytes: number,
     lengths: number,
   ): void {
-    this.#owners[listener & 0xff]?.onRequest(slot, generation, flags, numbers, listener >>> 8, offset, bytes, lengths);
+    this.#owners[(numbers >>> 8) & 0xff]?.onRequest(slot, generation, request, flags, numbers, offset, bytes, lengths);
   }
 
   onBody(slot: number, request: number, bytes: Uint8Array, end: boolean): void {
