@@ -34,6 +34,7 @@ import { inflateBytesOf, unfinishedBytesOf } from '../process/memory.ts';
 import { busNeeds, createBus, type WorkerBus } from '../pubsub/create.ts';
 import { WorkerListeners } from './listeners.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
+import { warmUp } from './warm-up.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
@@ -242,6 +243,7 @@ async function main(): Promise<void> {
   });
   const wakeFd = native.eventfdCreate();
   const core = createCore(boot, config, wakeFd);
+  log.debug(await warmUp(), 'has served itself, to have its code compiled');
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
   const bus = createBus(core, boot, config.redis, log);
   setPublisher(core);
