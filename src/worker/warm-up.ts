@@ -7,7 +7,7 @@
  * of the worker colder, so it is not told.
  */
 import { readSync, writeSync } from 'node:fs';
-import { defaults } from '../config/defaults.ts';
+import { websocketDefaults } from '../config/websocket-options.ts';
 import { Core } from '../core/core.ts';
 import { native } from '../core/native.ts';
 import { FetchFrontend } from '../frontend/hono/index.ts';
@@ -120,7 +120,7 @@ function frontendsOf(
             else clients.http.send(request);
           },
         },
-        settings: defaults.websocket,
+        settings: websocketDefaults,
       },
     ],
     onError: done,
