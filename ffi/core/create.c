@@ -1,5 +1,7 @@
 /* The life of a core: what it is made of, and in which order it goes. See connection/core.h for what it owns and
  * ringway.h for the contract of each function. Here alone the protocols are named, see connection/protocol.h. */
+#include "create.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,7 +157,8 @@ static void free_core(struct rw_core *core) {
 static const struct rw_protocol *const protocols[RW_PROTOCOLS_MAX] = {
     [RW_HTTP_PROTOCOL] = &rw_http_protocol, [RW_WS_PROTOCOL] = &rw_ws_protocol};
 
-struct rw_core *rw_core_create(const struct rw_core_config *config, char *error, size_t error_bytes) {
+struct rw_core *rw_core_create_on(const struct rw_core_config *config, struct rw_ring_maker maker, char *error,
+                                  size_t error_bytes) {
     if (error_bytes) error[0] = 0;
     const char *mistake = config_mistake(config);
     if (mistake) {
@@ -204,7 +207,7 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
                                   .wake_fd = config->wake_fd};
     core->withheld_most = ring.recv_buffers > 2 * RW_RECV_BUFFERS_LEAST ? ring.recv_buffers - RW_RECV_BUFFERS_LEAST : 0;
     core->withheld = calloc(core->withheld_most + 1, sizeof *core->withheld);
-    core->ring = core->withheld ? rw_ring_create(&ring, error, error_bytes) : NULL;
+    core->ring = core->withheld ? maker.make(&ring, maker.context, error, error_bytes) : NULL;
     if (!core->ring ||
         (core->inbox_fd >= 0 && rw_ring_poll_start(core->ring, core->inbox_fd, rw_user_data(RW_OP_INBOX, 0, 0)) < 0)) {
         free_core(core);
@@ -217,6 +220,15 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
     clock_gettime(CLOCK_REALTIME, &wall);
     RW_GAUGE(core, started_at_ms, (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / 1000000);
     return core;
+}
+
+static struct rw_ring *make_ring(const struct rw_ring_config *config, void *context, char *error, size_t error_bytes) {
+    (void)context;
+    return rw_ring_create(config, error, error_bytes);
+}
+
+struct rw_core *rw_core_create(const struct rw_core_config *config, char *error, size_t error_bytes) {
+    return rw_core_create_on(config, (struct rw_ring_maker){make_ring, NULL}, error, error_bytes);
 }
 
 void rw_core_destroy(struct rw_core *core) {

@@ -56,7 +56,6 @@ static void serve(struct rw_core *core, struct rw_slot *slot) {
 }
 
 static void drained(struct rw_core *core, struct rw_slot *slot) { (void)core, (void)slot, seen.drained++; }
-static int owes_answer(const struct rw_slot *slot) { return (void)slot, 0; }
 static void refuse_input(struct rw_core *core, struct rw_slot *slot) { rw_connection_terminate(core, slot); }
 static void resumed(struct rw_core *core, struct rw_slot *slot) { (void)core, (void)slot; }
 static void timer(struct rw_core *core, struct rw_slot *slot) { (void)core, (void)slot, seen.timers++; }
@@ -82,7 +81,6 @@ static const struct rw_protocol lines_protocol = {.alpn = names,
                                                   .input = input,
                                                   .serve = serve,
                                                   .drained = drained,
-                                                  .owes_answer = owes_answer,
                                                   .refuse_input = refuse_input,
                                                   .resumed = resumed,
                                                   .timer = timer,

@@ -13,6 +13,7 @@
 #include "fuzz_input.h"
 #include "ring/ring_sim.h"
 #include "ringway.h"
+#include "seeded_core.h"
 #include "ws/ws_frame.h"
 
 enum { PEERS = 4, SLOTS = 6, DATA_MAX = 256, OPS_MAX = 400, END_TURNS = 4000 };
@@ -459,16 +460,8 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
     config.proxy_header = (limits >> 3 & 3) % 3;
     if (!(limits & 0x40)) config.flags = RW_CORE_WANTS_INTEREST;
     char error[128];
-    fuzz->core = rw_core_create(&config, error, sizeof error);
+    fuzz->core = seeded_core_create(&config, take(input), error, sizeof error);
     CHECK(fuzz->core);
-    struct rw_ring_config ring = {.backend = RW_BACKEND_SIM,
-                                  .entries = 64,
-                                  .recv_buffers = 8,
-                                  .recv_buffer_bytes = config.recv_buffer_bytes,
-                                  .wake_fd = -1,
-                                  .sim_seed = take(input)};
-    rw_ring_destroy(fuzz->core->ring);
-    fuzz->core->ring = rw_ring_sim_create(&ring, error, sizeof error);
     rw_core_info(fuzz->core, &fuzz->info);
     behave(fuzz, 0, take(input));
     behave(fuzz, 1, take(input));

@@ -17,6 +17,7 @@
 #include "fuzz_input.h"
 #include "ring/ring_sim.h"
 #include "ringway.h"
+#include "seeded_core.h"
 #include "test_certificates.h"
 
 enum { PEERS = 3, OPS_MAX = 120, END_TURNS = 4000 };
@@ -237,16 +238,8 @@ static void open_core(struct fuzz *fuzz, struct input *input) {
                                     .inbox_fd_first = -1,
                                     .shm_fd = -1};
     char error[128];
-    fuzz->core = rw_core_create(&config, error, sizeof error);
+    fuzz->core = seeded_core_create(&config, take(input), error, sizeof error);
     CHECK(fuzz->core);
-    struct rw_ring_config ring = {.backend = RW_BACKEND_SIM,
-                                  .entries = 64,
-                                  .recv_buffers = 8,
-                                  .recv_buffer_bytes = config.recv_buffer_bytes,
-                                  .wake_fd = -1,
-                                  .sim_seed = take(input)};
-    rw_ring_destroy(fuzz->core->ring);
-    fuzz->core->ring = rw_ring_sim_create(&ring, error, sizeof error);
     rw_core_info(fuzz->core, &fuzz->info);
     struct rw_behavior behavior = {.max_payload_bytes = 80000,
                                    .max_backpressure_bytes = 100000,
