@@ -24,15 +24,6 @@ export type {
 } from './api/define.ts';
 export { defineGateway, route } from './api/define.ts';
 export { publish } from './api/publish.ts';
-export type {
-  CompressionOptions,
-  Message,
-  RouteParams,
-  SendResult,
-  Socket,
-  UpgradeClient,
-  WebSocketHandler,
-  WebSocketOptions,
-} from './api/websocket.ts';
+export type { CompressionOptions, Message, RouteParams, SendResult, Socket, UpgradeClient, WebSocketHandler } from './api/websocket.ts';
 export type { TlsInfo } from './core/tls-info.ts';
 export { getConnInfo, getTlsInfo, upgradeWebSocket } from './frontend/hono/index.ts';

@@ -7,10 +7,10 @@
 
 import { setPublisher } from '../api/publish.ts';
 import { publish as publishThrough } from '../api/socket.ts';
-import { coreSettings } from '../config/core-records.ts';
+import { defaults } from '../config/defaults.ts';
 import { loadConfig } from '../config/load.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
-import { websocketDefaults } from '../config/websocket-options.ts';
+import { proxyHeader } from '../core/abi.ts';
 import { Core, type WebSocketEvents } from '../core/core.ts';
 import type { HttpEvents } from '../core/http.ts';
 import { native } from '../core/native.ts';
@@ -30,24 +30,62 @@ import { tellTopicsFull } from '../host/topics-full.ts';
 import { createLog, type Log } from '../log.ts';
 import { provideModules } from '../own-modules.ts';
 import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
+import { inflateBytesOf, unfinishedBytesOf } from '../process/memory.ts';
 import { busNeeds, createBus, type WorkerBus } from '../pubsub/create.ts';
 import { WorkerListeners } from './listeners.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
-import { warmUp } from './warm-up.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
 }
 
+const proxyHeaders = { none: proxyHeader.none, 'x-forwarded-for': proxyHeader.xForwardedFor, forwarded: proxyHeader.forwarded };
+
+/** A worker's part of what the node may have; never nothing, which would mean no limit. */
+function shareOf(total: number, workers: number): number {
+  return total === 0 ? 0 : Math.max(1, Math.round(total / workers));
+}
+
 function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): Core {
+  const { http, io, limits } = config;
+  const ms = (seconds: number) => Math.round(seconds * 1000);
   return new Core({
-    ...coreSettings(config, boot.workers),
+    backend: io.backend,
     wakeFd,
     inboxFdFirst: boot.inboxFdFirst,
     shmFd: boot.shmFd,
     workerIndex: boot.index,
     workerCount: boot.places,
     ...busNeeds(config.redis),
+    maxBodyBytes: http.maxBodyBytes,
+    numbers: {
+      maxConnections: limits.maxConnections,
+      ringEntries: io.ringEntries,
+      recvBuffers: io.receiveBuffers,
+      recvBufferBytes: io.receiveBufferBytes,
+      sqpoll: io.sqpoll === false ? 0 : 1,
+      sqpollCpu: io.sqpoll === false ? -1 : (io.sqpoll.cpu ?? -1),
+      sqpollIdleMs: io.sqpoll === false ? 0 : io.sqpoll.idleMs,
+      maxHeadBytes: http.maxHeadBytes,
+      maxTargetBytes: http.maxTargetBytes,
+      maxHeaderCount: http.maxHeaders,
+      headTimeoutMs: ms(http.headTimeout),
+      bodyTimeoutMs: ms(http.bodyTimeout),
+      keepAliveTimeoutMs: ms(http.keepAliveTimeout),
+      writeTimeoutMs: ms(http.writeTimeout),
+      lingerTimeoutMs: ms(http.lingerTimeout),
+      // 0 means the default to the core, and this none.
+      minBytesPerSecond: http.minBytesPerSecond || 0xffff_ffff,
+      responseHighWaterBytes: http.responseHighWaterBytes,
+      bodyWindowBytes: http.bodyWindowBytes,
+      maxConnectionsPerIp: limits.maxConnectionsPerIp,
+      upgradesPerKilosecond: shareOf(limits.upgradesPerSecond * 1000, boot.workers),
+      unfinishedKib: Math.ceil(unfinishedBytesOf(limits.maxUnfinishedBytes, boot.workers) / 1024),
+      inflateKib: Math.ceil(inflateBytesOf(limits.maxInflateBytes, boot.workers) / 1024),
+      topicsPerSocket: limits.maxTopicsPerSocket,
+      topics: limits.maxTopics,
+      proxyHeader: proxyHeaders[config.trustedProxies?.header ?? 'none'],
+    },
   });
 }
 
@@ -70,7 +108,7 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
   routes.push({
     pattern: undefined,
     handler: honoWebSocketHandler as RouteDefinition['handler'],
-    settings: websocketDefaults,
+    settings: defaults.websocket,
     concurrencyOf: (data) => (data as HonoSocketData).concurrency,
   });
   const websocket = new WebSocketFrontend({
@@ -204,7 +242,6 @@ async function main(): Promise<void> {
   });
   const wakeFd = native.eventfdCreate();
   const core = createCore(boot, config, wakeFd);
-  log.debug(await warmUp(), 'has served itself, to have its code compiled');
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
   const bus = createBus(core, boot, config.redis, log);
   setPublisher(core);

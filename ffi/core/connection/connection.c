@@ -92,7 +92,8 @@ static int may_keep(const struct rw_core *core, const struct rw_slot *slot, size
     size_t before = slot->input ? rw_buffers_capacity(core->buffers, slot->input) : 0;
     size_t after = rw_buffers_capacity_for(wanted);
     if (after <= before || rw_unfinished_admits(core, before, after - before)) return 1;
-    return needed <= BEHIND_REQUEST_BYTES && rw_protocol_of(core, slot)->owes_answer(slot);
+    const struct rw_protocol *protocol = rw_protocol_of(core, slot);
+    return needed <= BEHIND_REQUEST_BYTES && protocol->owes_answer && protocol->owes_answer(slot);
 }
 
 /* Input that must be kept would go past the budget. */

@@ -34,7 +34,7 @@ struct rw_protocol {
     void (*sent)(struct rw_core *core, struct rw_slot *slot);
     /* The kernel has taken all of it. */
     void (*drained)(struct rw_core *core, struct rw_slot *slot);
-    /* ret: 1 a client is owed an answer that refusing its further input would take away */
+    /* ret: 1 a client is owed an answer that refusing its further input would take away. NULL: never */
     int (*owes_answer)(const struct rw_slot *slot);
     /* Input that must be kept goes past the budget (unfinished.h): say so, and end. */
     void (*refuse_input)(struct rw_core *core, struct rw_slot *slot);

@@ -1,7 +1,7 @@
 /* What clients have begun and not finished, and how much of it a worker holds.
  *
- * Role: one budget for all that waits for the rest to come: kept input (connection.c), WebSocket messages that are put
- * together (ws.c), request bodies that the host has been given (http.c). Each would be bounded by limits of its own,
+ * Role: one budget for all that waits for the rest to come: kept input (connection.c), messages that are put
+ * together (ws_message.c), request bodies that the host has been given (http_body.c). Each would be bounded by limits of its own,
  * but not their sum. Counted where a buffer is acquired or released, or a part of a body handed over; a message that
  * comes in one piece is never counted.
  *

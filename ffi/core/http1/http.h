@@ -3,11 +3,9 @@
  * Role: bytes → request events, response commands → bytes. Up: event_batch, command_batch. Down: http_parser,
  * connection.
  *
- *   IDLE ──first byte──> HEAD ──head──> BODY ──end──> RECEIVED ──response complete──> IDLE
- *
  * A pipelined request waits in the input buffer until the response before it is complete; past PIPELINE_HOLD_BYTES of
- * such input receive is paused, so that the queue is bounded and order is kept by construction. Split: http.c receives,
- * http_response.c sends. */
+ * such input receive is paused, so that the queue is bounded and order is kept by construction. Split: http.c goes from request
+ * to request, http_head.c and http_body.c receive, http_response.c sends, http_clock.c has the deadlines. */
 #ifndef RW_HTTP_H
 #define RW_HTTP_H
 
@@ -40,8 +38,6 @@ struct rw_http_shared {
 int32_t rw_http_create(struct rw_core *core);
 void rw_http_destroy(struct rw_core *core);
 
-static inline int rw_http_is(const struct rw_slot *slot) { return slot->state.protocol == RW_HTTP_PROTOCOL; }
-
 /* ------------------------------------------------------------------ http.c */
 
 /* ret: 1 the host knows that nothing more comes for the present request (or there is none), 0 the batch is full */
@@ -59,6 +55,31 @@ void rw_http_refuse_because(struct rw_core *core, struct rw_slot *slot, uint32_t
 void rw_http_update_pause(struct rw_core *core, struct rw_slot *slot);
 /* The response is complete: what comes next on this connection? */
 void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot);
+
+/* What was answered is over: the next request begins, or is awaited. */
+void rw_http_next_request(struct rw_core *core, struct rw_slot *slot);
+
+/* ------------------------------------------------------------------ http_head.c, http_body.c */
+
+#define RW_HTTP_BODY_PIECE_BYTES_MAX 65536u
+
+/* Take a head from bytes[0..len), or a part of the body. ret: bytes taken; 0: nothing more for now, or the connection is
+ * at its end */
+size_t rw_http_on_head(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len);
+size_t rw_http_on_body(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len);
+
+/* ------------------------------------------------------------------ http_clock.c */
+
+/* A peer that has half-closed is looked at so often: see http_clock.c. */
+#define RW_HTTP_HALF_CLOSED_GRACE_MS 1000u
+
+/* A part of the body is awaited from now on, and what has come counts as progress. */
+void rw_http_await_body(struct rw_core *core, struct rw_slot *slot);
+/* When the clock has something to say: at the deadline, or sooner when a drain lets connections be idle for less
+ * time. */
+uint32_t rw_http_due_ms(const struct rw_core *core, const struct rw_slot *slot);
+/* rw_protocol.timer */
+void rw_http_timer(struct rw_core *core, struct rw_slot *slot);
 
 /* ------------------------------------------------------------------ http_response.c: commands */
 

@@ -4,7 +4,8 @@
  * deflate, connection. A message that came whole in one piece is unmasked straight into the event batch; any other is
  * put together in a buffer that grows with what has really come, never with what a header claims. A compressed message
  * is put together as it came, and inflated when it is complete and the batch has room for it.
- * Split: ws.c receives, ws_rate.c says how fast, ws_send.c sends and closes. */
+ * Split: ws.c receives, ws_message.c puts messages together, ws_rate.c says how fast, ws_send.c sends and closes,
+ * ws_clock.c has the deadlines, ws_command.c is what the host says. */
 #ifndef RW_WS_H
 #define RW_WS_H
 
@@ -88,6 +89,32 @@ int rw_ws_tell_closed(struct rw_core *core, struct rw_slot *slot);
 /* The close frame of this side is queued: the peer's answer is waited for. It has close_timeout_ms for it, from when it
  * last read some of the `unread` bytes in front, which it must read at the least rate (http.minBytesPerSecond). */
 void rw_ws_await_close(struct rw_core *core, struct rw_slot *slot, uint32_t unread);
+
+/* The kernel has taken output of a slot with answers_wait, or its time is over: its input goes on. */
+void rw_ws_answers_read(struct rw_core *core, struct rw_slot *slot);
+
+/* ------------------------------------------------------------------ ws_message.c */
+
+/* A data frame, whose header was decoded, begins at bytes; of one that has begun, more of the payload is there.
+ * ret: bytes consumed; 0: not now, or the connection fails */
+size_t rw_ws_on_data_frame(struct rw_core *core, struct rw_slot *slot, const struct rw_ws_frame *frame, uint8_t *bytes,
+                           size_t header_bytes, size_t len);
+size_t rw_ws_on_payload(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len);
+/* Hand over the message that was put together; without room it stays, and the slot comes back next turn. */
+void rw_ws_deliver_message(struct rw_core *core, struct rw_slot *slot);
+void rw_ws_drop_message(struct rw_core *core, struct rw_slot *slot);
+/* Keep a buffer in the place of the present message. */
+void rw_ws_put_message(struct rw_core *core, struct rw_slot *slot, rw_buffer message);
+/* The host was told of something that the peer has sent, with so much payload. */
+void rw_ws_use_window(struct rw_core *core, struct rw_slot *slot, uint64_t bytes);
+
+/* ------------------------------------------------------------------ ws_clock.c */
+
+/* Who reads none of its answers for so long is not waited for, see ws.c. */
+#define RW_WS_READING_MS 1000u
+
+/* rw_protocol.timer */
+void rw_ws_timer(struct rw_core *core, struct rw_slot *slot);
 
 /* ------------------------------------------------------------------ ws_send.c */
 

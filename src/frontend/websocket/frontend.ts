@@ -9,9 +9,8 @@
 import { ReceivedMessage } from '../../api/message.ts';
 import { GatewaySocket, noParams, type Route, SocketExtras } from '../../api/socket.ts';
 import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
-import { behaviorOf } from '../../config/core-records.ts';
-import type { WebSocketSettings } from '../../config/websocket-options.ts';
-import type { Core, WebSocketEvents } from '../../core/core.ts';
+import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
+import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
 import { requestPath } from '../../core/request-target.ts';
@@ -49,6 +48,8 @@ export interface WebSocketFrontendOptions {
   readonly requestIds?: RequestIds;
 }
 
+/** How long a peer may take to answer a close frame. */
+const closeTimeoutMs = 5000;
 const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
 
 const { extrasOf, routeOf } = GatewaySocket;
@@ -80,7 +81,7 @@ export class WebSocketFrontend implements WebSocketEvents {
       concurrencyOf,
       generation: undefined,
     }));
-    for (const [index, route] of options.routes.entries()) core.setBehavior(index, behaviorOf(route.settings, route.handler));
+    for (const [index, route] of options.routes.entries()) core.setBehavior(index, behaviorOf(route));
     const routed = this.#routes.flatMap((route, index) => {
       const pattern = options.routes[index]?.pattern;
       return pattern === undefined ? [] : [[pattern, route] as const];
@@ -390,6 +391,37 @@ class Client implements UpgradeClient {
   [inspection](): object {
     return shown(this, View, { params: this.params, remoteAddress: this.remoteAddress });
   }
+}
+
+function behaviorOf({ handler, settings }: RouteDefinition): BehaviorOptions {
+  return {
+    maxPayloadBytes: settings.maxPayloadBytes,
+    maxBackpressureBytes: settings.maxBackpressureBytes,
+    idleTimeoutMs: settings.idleTimeout * 1000,
+    pingIntervalMs: settings.pingInterval * 1000,
+    maxLifetimeMs: settings.maxLifetime * 1000,
+    closeTimeoutMs,
+    closeOnBackpressure: settings.onBackpressure === 'close',
+    wantsPing: handler.ping !== undefined,
+    wantsPong: handler.pong !== undefined,
+    wantsDropped: handler.dropped !== undefined,
+    wantsDrain: handler.drain !== undefined,
+    messagesPerSecond: settings.maxMessagesPerSecond,
+    bytesPerSecond: settings.maxBytesPerSecond,
+    pauseOnRate: settings.onRateLimit === 'pause',
+    messageTimeoutMs: settings.messageTimeout * 1000,
+    ...(settings.compression === false ? {} : compressionOf(settings.compression)),
+  };
+}
+
+const onlyOffered = 1 << 12;
+
+/** The bits of `struct rw_behavior.deflate`: compressor in bits 0-7, decompressor in bits 8-11, bit 12: answer only what was offered. */
+function compressionOf({ window, windowBits, minBytes }: CompressionSettings): Pick<BehaviorOptions, 'deflate' | 'deflateMinBytes'> {
+  if (window === 'shared') return { deflate: 1 | (15 << 8) | onlyOffered, deflateMinBytes: minBytes };
+  // zlib's memory level grows with the window, so that the hash tables suit it: 15 goes with its default of 8.
+  const memLevel = windowBits - 7;
+  return { deflate: memLevel | (windowBits << 4) | (windowBits << 8) | onlyOffered, deflateMinBytes: minBytes };
 }
 
 /** The header fields of a refusal, without those that the core writes itself. */
