@@ -3,7 +3,7 @@
  * Role: the worker says which core is its own; user code calls `publish`.
  */
 import type { Core } from '../core/core.ts';
-import { publish as publishThrough } from './socket.ts';
+import { jsonText, publish as publishThrough } from './socket.ts';
 import type { Message } from './websocket.ts';
 
 let core: Core | undefined;
@@ -21,10 +21,15 @@ export function setPublisher(own: Core): void {
 }
 
 /**
- * Publish a message to every subscriber of a topic, on every worker of this node.
+ * Publish a message to every subscriber of a topic, on every worker of this node, and on other nodes where there is Redis.
  * Strings go out as text, bytes as binary, a received message as what it was.
  */
 export function publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): void {
   if (core === undefined) throw new NotInWorkerError();
   publishThrough(core, topic, message);
+}
+
+/** Publish a value as JSON text. Throws SocketArgumentError for what JSON cannot say, such as undefined. */
+export function publishJson(topic: string, value: unknown): void {
+  publish(topic, jsonText(value));
 }
