@@ -17,7 +17,7 @@ if (process.argv[2] === 'clean') {
   if (!ensurePackages('pack')) process.exit(1);
   try {
     if (!existsSync(join(root, 'node_modules/typescript'))) throw new Error("the npm packages are not installed: run 'npm run setup'");
-    packTypes(root, types, ['src/index.ts', 'src/frontend/uws/index.ts', 'src/register.ts']);
+    packTypes(root, types, ['src/index.ts', 'src/link.ts', 'src/frontend/uws/index.ts', 'src/register.ts']);
     packCores(root, prebuilt);
   } catch (error) {
     console.error(`pack: ${error instanceof Error ? error.message : error}`);

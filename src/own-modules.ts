@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 
 const ownModules: Readonly<Record<string, () => Promise<object>>> = {
   ringway: () => import('./index.ts'),
+  'ringway/link': () => import('./link.ts'),
   'ringway/uws': () => import('./frontend/uws/index.ts'),
 };
 

@@ -6,7 +6,6 @@
  */
 
 import type { RingwayBindings } from './bindings.ts';
-import type { Worker } from './lifecycle.ts';
 import type { RouteParams, WebSocketHandler } from './websocket.ts';
 
 /** What a `fetch` handler is given beside the request; Hono hands it on as `c.env`. */
@@ -239,6 +238,16 @@ export interface RedisOptions {
   required?: boolean | undefined;
 }
 
+/** A link of one's own, which joins nodes when Redis does not. Its `create` is typed by `NodeLink` and `LinkContext` of 'ringway/link'. */
+export interface LinkOptions {
+  /** Makes the link of one worker: called once in each, with a `LinkContext`; returns a `NodeLink`. */
+  create(context: never): object;
+  /** Seconds that a subscription is kept after its last subscriber has left. @default 10 */
+  linger?: number | undefined;
+  /** Whether /readyz says no while other nodes cannot be reached; else it only tells, since messages within this node go on. @default false */
+  required?: boolean | undefined;
+}
+
 /** A kernel thread that submits for io_uring: lower latency for a CPU that is then always busy. */
 export interface SqpollOptions {
   /** CPU to pin that thread to. @default not pinned */
@@ -326,6 +335,8 @@ export interface GatewayConfig<Datas = Record<string, any>> {
    * @default the environment variable REDIS_URL, else none: messages stay on this node
    */
   redis?: false | string | RedisOptions | undefined;
+  /** What carries messages between nodes in place of Redis: a link of your own, docs/nodes.md says how to make one. @default none */
+  link?: false | LinkOptions | undefined;
   /** How the kernel is asked for input and output. */
   io?: IoOptions | undefined;
   drain?: DrainOptions | undefined;
@@ -339,16 +350,6 @@ export interface GatewayConfig<Datas = Record<string, any>> {
    * the limit: the containers of one machine would all pin themselves to the same CPUs. @default true
    */
   affinity?: boolean | undefined;
-  /**
-   * Called in every worker before it accepts connections, and awaited: connect to what handlers need. When it throws, the worker is started
-   * again after a while, and a reload changes nothing. @default nothing is done
-   */
-  onStart?: ((worker: Worker) => unknown) | undefined;
-  /**
-   * Called in every worker that drains, when its last connection has ended, and awaited within `drain.timeout`: close what `onStart` has opened.
-   * Not called when a worker is killed. @default nothing is done
-   */
-  onStop?: ((worker: Worker) => unknown) | undefined;
   log?: LogOptions | undefined;
 }
 

@@ -2,8 +2,8 @@
  * Publishing from anywhere in a program: from HTTP handlers, timers, backends' answers.
  * Role: the worker says which core is its own; user code calls `publish`.
  */
-import type { Core } from '../core/core.ts';
-import { jsonText, publish as publishThrough } from './socket.ts';
+import type { Core, PublishResult } from '../core/core.ts';
+import { publish as publishThrough } from './socket.ts';
 import type { Message } from './websocket.ts';
 
 let core: Core | undefined;
@@ -21,15 +21,12 @@ export function setPublisher(own: Core): void {
 }
 
 /**
- * Publish a message to every subscriber of a topic, on every worker of this node, and on other nodes where there is Redis.
+ * Publish a message to every subscriber of a topic, on every worker of this node, and on every node that it is joined to.
  * Strings go out as text, bytes as binary, a received message as what it was.
+ * ret: what becomes of it as far as is known at once: 'accepted', 'queued' for other nodes while they cannot be reached, or 'dropped' for them.
+ * Throws RW_NOT_IN_WORKER outside of a running gateway, RW_INVALID_ARGUMENT for what is no topic or no message.
  */
-export function publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): void {
+export function publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): PublishResult {
   if (core === undefined) throw new NotInWorkerError();
-  publishThrough(core, topic, message);
-}
-
-/** Publish a value as JSON text. Throws SocketArgumentError for what JSON cannot say, such as undefined. */
-export function publishJson(topic: string, value: unknown): void {
-  publish(topic, jsonText(value));
+  return publishThrough(core, topic, message);
 }

@@ -8,7 +8,7 @@
 import type { Core, Outcome } from '../core/core.ts';
 import { controlBytesMax, isCloseCode } from '../core/frame-rules.ts';
 import { inspection, shown } from '../core/inspection.ts';
-import { topicBytesMax } from '../core/node.ts';
+import { type PublishResult, topicBytesMax } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
 import { ReceivedMessage, sendBinary, sendText } from './message.ts';
 import type { Message, RouteParams, SendResult, Socket, WebSocketHandler } from './websocket.ts';
@@ -34,8 +34,6 @@ export class SocketExtras {
   readonly params: RouteParams;
   readonly protocol: string;
   lane: HandlerOrder | undefined;
-  /** Of `id`, once it was asked for. */
-  id: string | undefined;
   /** By a handler. */
   isPaused = false;
   /** Of `signal`, once it was asked for. */
@@ -80,12 +78,6 @@ export class GatewaySocket implements Socket {
     return this.#extras?.params ?? noParams;
   }
 
-  get id(): string {
-    const extras = this.#more();
-    extras.id ??= crypto.randomUUID();
-    return extras.id;
-  }
-
   get protocol(): string {
     return this.#extras?.protocol ?? '';
   }
@@ -126,10 +118,6 @@ export class GatewaySocket implements Socket {
     return typeof message === 'string'
       ? core.send(this.slot, this.generation, sendText, message)
       : core.send(this.slot, this.generation, sendBinary, bytesOf(message));
-  }
-
-  sendJson(value: unknown): SendResult {
-    return this.send(jsonText(value));
   }
 
   ping(data: string | Uint8Array = ''): void {
@@ -176,8 +164,8 @@ export class GatewaySocket implements Socket {
     return this.#route.core.isSubscribed(this.slot, this.generation, topic);
   }
 
-  publish(topic: string, message: Sendable): void {
-    publish(this.#route.core, topic, message, this.slot, this.generation);
+  publish(topic: string, message: Sendable): PublishResult {
+    return publish(this.#route.core, topic, message, this.slot, this.generation);
   }
 
   pause(): void {
@@ -217,16 +205,13 @@ export class GatewaySocket implements Socket {
   }
 }
 
-/** Publish to every subscriber of a topic, but for the connection given, if any. */
-export function publish(core: Core, topic: string, message: Sendable, exceptSlot?: number, exceptGeneration?: number): void {
+/** Publish to every subscriber of a topic, on every node, but for the connection given, if any. */
+export function publish(core: Core, topic: string, message: Sendable, exceptSlot?: number, exceptGeneration?: number): PublishResult {
   checkTopic(topic);
-  if (typeof message === 'string') {
-    core.publish(topic, sendText, message, exceptSlot, exceptGeneration);
-  } else if (message instanceof ReceivedMessage) {
-    core.publish(topic, message.isBinary ? sendBinary : sendText, message.borrow(), exceptSlot, exceptGeneration);
-  } else {
-    core.publish(topic, sendBinary, bytesOf(message), exceptSlot, exceptGeneration);
-  }
+  if (typeof message === 'string') return core.publish(topic, sendText, message, exceptSlot, exceptGeneration);
+  if (message instanceof ReceivedMessage)
+    return core.publish(topic, message.isBinary ? sendBinary : sendText, message.borrow(), exceptSlot, exceptGeneration);
+  return core.publish(topic, sendBinary, bytesOf(message), exceptSlot, exceptGeneration);
 }
 
 function checkTopic(topic: string): void {
@@ -236,25 +221,9 @@ function checkTopic(topic: string): void {
   }
 }
 
-/** Throws SocketArgumentError. */
-export function jsonText(value: unknown): string {
-  let text: string | undefined;
-  try {
-    text = JSON.stringify(value);
-  } catch (error) {
-    throw new SocketArgumentError(`JSON cannot say this value: ${error instanceof Error ? error.message : String(error)}`, {
-      cause: error,
-    });
-  }
-  if (text === undefined) throw new SocketArgumentError(`JSON cannot say ${typeof value === 'function' ? 'a function' : String(value)}`);
-  return text;
-}
-
 function bytesOf(message: Message | ArrayBuffer | ArrayBufferView): Uint8Array {
   if (message instanceof Uint8Array) return message;
   if (ArrayBuffer.isView(message)) return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
   if (message instanceof ArrayBuffer || message instanceof SharedArrayBuffer) return new Uint8Array(message);
-  throw new SocketArgumentError(
-    'a message is a string, an ArrayBuffer, a typed array, or a received message; for a value as JSON write sendJson(value) or publishJson(topic, value)',
-  );
+  throw new SocketArgumentError('a message is a string, an ArrayBuffer, a typed array, or a received message');
 }

@@ -44,6 +44,7 @@ export const defaults = {
     required: false,
   },
   redisTls: { verify: true },
+  link: { linger: 10, required: false },
   io: { backend: 'auto', ringEntries: 4096, receiveBuffers: 512, receiveBufferBytes: 8192, sqpoll: false },
   sqpoll: { cpu: undefined, idleMs: 1000 },
   drain: { delay: 'auto', timeout: 30, closeCode: 1001 },

@@ -18,6 +18,7 @@ import type {
 import type { WebSocketHandler } from '../api/websocket.ts';
 import { devVariable, portVariable } from '../process/boot.ts';
 import { adminTokenLengthMin, defaults, groupSocketMode, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
+import { type LinkSettings, resolveLink } from './link.ts';
 import { resolveTrustedProxies, type TrustedProxiesSettings } from './proxies.ts';
 import { type RedisSettings, resolveRedis } from './redis.ts';
 import { parsePattern, patternShape } from './route-pattern.ts';
@@ -109,6 +110,8 @@ export interface ResolvedConfig {
   readonly limits: Readonly<Required<Defined<LimitOptions>>>;
   readonly trustedProxies: TrustedProxiesSettings | undefined;
   readonly redis: false | RedisSettings;
+  /** What joins nodes in its place; never with it. */
+  readonly link: false | LinkSettings;
   readonly io: {
     readonly backend: 'auto' | 'io_uring' | 'epoll';
     readonly ringEntries: number;
@@ -121,8 +124,6 @@ export interface ResolvedConfig {
   /** Seconds; 0: never. */
   readonly hangTimeout: number;
   readonly affinity: boolean;
-  readonly onStart: GatewayConfig['onStart'];
-  readonly onStop: GatewayConfig['onStop'];
   readonly log: LogSettings;
 }
 
@@ -162,7 +163,9 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
   const io = resolveIo(config.io, mistakes);
   const complain = mistakes.add.bind(mistakes);
   const trustedProxies = config.trustedProxies === undefined ? undefined : resolveTrustedProxies(config.trustedProxies, complain);
-  const redis = mistakes.concern('redis') ? false : resolveRedis(config.redis, environment.text('REDIS_URL'), folder, complain);
+  const link = mistakes.concern('link') ? false : resolveLink(config, complain);
+  const redisUrl = link === false ? environment.text('REDIS_URL') : undefined;
+  const redis = mistakes.concern('redis') ? false : resolveRedis(config.redis, redisUrl, folder, complain);
   if (!('fetch' in value && value.fetch !== undefined) && !('websocket' in value && value.websocket !== undefined)) {
     mistakes.add([], 'the config answers nothing: it has neither fetch nor websocket; write at least one of them');
   }
@@ -179,12 +182,11 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     limits: { ...defaults.limits, ...definedOf(config.limits) },
     trustedProxies,
     redis,
+    link,
     io,
     drain: { ...defaults.drain, ...definedOf(config.drain) },
     hangTimeout: config.hangTimeout ?? defaults.hangTimeout,
     affinity: config.affinity ?? defaults.affinity,
-    onStart: config.onStart?.bind(config),
-    onStop: config.onStop?.bind(config),
     log: resolveLog(config.log, environment),
   };
 }

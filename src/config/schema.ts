@@ -6,8 +6,7 @@
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import type { FetchApp, FetchHandler } from '../api/define.ts';
-import type { Worker } from '../api/lifecycle.ts';
+import type { FetchApp, FetchHandler, LinkOptions } from '../api/define.ts';
 import type { WebSocketHandler } from '../api/websocket.ts';
 import {
   adminTokenLengthMin,
@@ -342,6 +341,21 @@ const redis = z.union([z.literal(false), redisUrl, redisOptions], {
   error: "is none of these: false, a URL such as 'redis://127.0.0.1:6379', or an object such as { url: 'redis://127.0.0.1:6379' }",
 });
 
+// Not strict: what makes a link may have fields of its own.
+const ownLink = z.object(
+  {
+    create: z.custom<LinkOptions['create']>((value) => typeof value === 'function', {
+      error: sayInstead('a function create(context) that returns a NodeLink'),
+    }),
+    linger: seconds(ranges.linger).optional(),
+    required: boolean().optional(),
+  },
+  { error: sayInstead('false, or a link such as natsLink({ servers: [...] }); docs/nodes.md says how to make one') },
+);
+const link = z.union([z.literal(false), ownLink], {
+  error: sayInstead('false, or a link such as natsLink({ servers: [...] }); docs/nodes.md says how to make one'),
+});
+
 const trustedProxies = options({
   addresses: z
     .array(z.string({ error: sayInstead("an address or range such as '10.0.0.0/8'") }), {
@@ -365,10 +379,6 @@ const requestIdHeader = z.union(
 const drainCloseCode = z
   .number({ error: sayInstead(drainCloseCodeText) })
   .refine(isDrainCloseCode, { error: sayInstead(drainCloseCodeText) });
-
-const lifecycle = z.custom<(worker: Worker) => unknown>((value) => typeof value === 'function', {
-  error: sayInstead('a function, such as async () => { ... }'),
-});
 
 export const gatewaySchema = options({
   listen: listen.optional(),
@@ -405,6 +415,7 @@ export const gatewaySchema = options({
   }).optional(),
   trustedProxies: trustedProxies.optional(),
   redis: redis.optional(),
+  link: link.optional(),
   io: options({
     backend: oneOf(['auto', 'io_uring', 'epoll']).optional(),
     ringEntries: powerOfTwo(ranges.ringEntries).optional(),
@@ -429,8 +440,6 @@ export const gatewaySchema = options({
   }).optional(),
   hangTimeout: seconds(ranges.hang, ' (0: never)').optional(),
   affinity: boolean().optional(),
-  onStart: lifecycle.optional(),
-  onStop: lifecycle.optional(),
   log: options({
     level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).optional(),
     requests: boolean().optional(),

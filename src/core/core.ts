@@ -18,7 +18,7 @@ import { TopicCommandQueue } from './topic-commands.ts';
 
 export type { Payload, Topic } from './command-batch.ts';
 export type { WebSocketEvents } from './event-batch.ts';
-export type { BusEvents, MailOutcome, NodeView } from './node.ts';
+export type { BusEvents, MailOutcome, NodeView, PublishResult } from './node.ts';
 export type { Observer } from './observer.ts';
 export type { AddressRange, BackendName, BehaviorOptions, CoreOptions } from './options.ts';
 export type { Outcome } from './socket-commands.ts';

@@ -20,6 +20,13 @@ export interface BusEvents {
 /** 'gone': nobody lives there. 'full': nothing was sent, since it takes nothing at present; try again later. */
 export type MailOutcome = 'sent' | 'gone' | 'full';
 
+/**
+ * What became of a published message, as far as its worker knows at once. The subscribers of its own node get it in each case.
+ * 'accepted': so do those of other nodes, if there are any. 'queued': other nodes cannot be reached now; it waits in the outbox, and goes out when they
+ * can be, unless more comes than that holds. 'dropped': other nodes do not get it; the counters tell.
+ */
+export type PublishResult = 'accepted' | 'queued' | 'dropped';
+
 /** The workers that own topics: those at the places from `first` on. */
 export interface NodeView {
   /** How often that has changed. */

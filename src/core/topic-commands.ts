@@ -6,6 +6,7 @@ import { coreCalls } from '../../ffi/bindings.ts';
 import { capacity, commandFlag, commandType, noSlot, result, slotLayout } from '../../ffi/layout.ts';
 import { bytesOf, frameHeadBytes, type Payload, roomOf, type Topic } from './command-batch.ts';
 import { slotWords } from './core-memory.ts';
+import type { PublishResult } from './node.ts';
 import type { CoreOptions } from './options.ts';
 import { SocketCommandQueue } from './socket-commands.ts';
 import { statIndex } from './stat-index.ts';
@@ -17,8 +18,8 @@ const topicsOfWorker = statIndex('topics');
 export abstract class TopicCommandQueue extends SocketCommandQueue {
   readonly #topicsPerSocket: number;
   readonly #topics: number;
-  /** Called by `publish`, when the message is on its way to the subscribers of this node. Payload and topic are borrowed for the call. */
-  onPublish: ((topic: Topic, flags: number, payload: Payload) => void) | undefined;
+  /** Called by `publish`, when the message is on its way to the subscribers of this node: sends it to others. Payload and topic are borrowed. */
+  onPublish: ((topic: Topic, flags: number, payload: Payload) => PublishResult) | undefined;
   /** Called when a subscription is refused, because the socket or the worker has all the topics that it may have. */
   onTopicsFull: ((whose: 'socket' | 'worker', most: number) => void) | undefined;
 
@@ -95,9 +96,9 @@ export abstract class TopicCommandQueue extends SocketCommandQueue {
   }
 
   /** Queue a publish; `exceptSlot` is left out, `noSlot` for nobody. */
-  publish(topic: Topic, flags: number, payload: Payload, exceptSlot: number = noSlot, exceptGeneration = 0): void {
+  publish(topic: Topic, flags: number, payload: Payload, exceptSlot: number = noSlot, exceptGeneration = 0): PublishResult {
     this.#queuePublish(topic, flags, payload, exceptSlot, exceptGeneration);
-    if (this.onPublish !== undefined) this.onPublish(topic, flags, payload);
+    return this.onPublish === undefined ? 'accepted' : this.onPublish(topic, flags, payload);
   }
 
   /** Queue a publish that another node has made: for the subscribers of this worker and of the others of this node. */

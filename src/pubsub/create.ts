@@ -1,54 +1,89 @@
 /**
- * Which bus a worker has: as much as it needs, and no more.
- * Role: up: worker/main.ts. One worker alone has nobody to talk to; several share memory; with Redis, nodes are joined.
+ * How a worker is joined to other nodes, if it is: through Redis, or a link that the config brings. Without either the core delivers to the workers of
+ * its node, and there is nothing to do here.
+ * Role: up: worker/main.ts. Down: nodes/bus.ts, and the link.
  */
-import type { RedisSettings } from '../config/redis.ts';
+import type { LinkSettings } from '../config/link.ts';
+import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
 import type { Core } from '../core/core.ts';
-import type { HostCounter } from '../core/host-counters.ts';
+import { redisStates } from '../core/host-counters.ts';
 import { statIndex } from '../core/stat-index.ts';
 import type { Log } from '../log.ts';
 import type { NodePlace } from '../process/boot.ts';
-import type { Bus } from './bus.ts';
-import { MemoryBus } from './memory.ts';
-import { NodeBus } from './node.ts';
-import { RedisBus } from './nodes/bus.ts';
+import type { LinkContext, NodeLink } from './link.ts';
+import { Bus, type BusCounter } from './nodes/bus.ts';
 import { memberOf } from './nodes/owned-topic.ts';
 import { createRedisLink } from './redis/redis-link.ts';
 
 /** Where the worker lives. */
 export type BusPlace = Pick<NodePlace, 'index' | 'places' | 'workers' | 'nodeId'>;
 
-/** A bus that has something to do with the other processes of its node. */
-export interface WorkerBus extends Bus {
-  /** The process at this place has ended; `epoch`: which of those that have lived there. */
-  workerGone?(worker: number, epoch: number): void;
+/** How nodes are joined; at most one of both. */
+export type BusSettings = Pick<ResolvedConfig, 'redis' | 'link'>;
+
+/** What a core must be made with to join nodes with these settings. */
+export function busNeeds({ redis, link }: BusSettings): { readonly wantsInterest: boolean; readonly wantsMail: boolean } {
+  const joins = redis !== false || link !== false;
+  return { wantsInterest: joins, wantsMail: joins };
 }
 
-/** What a core must be made with for a bus with these settings. */
-export function busNeeds(redis: false | RedisSettings): { readonly wantsInterest: boolean; readonly wantsMail: boolean } {
-  return { wantsInterest: redis !== false, wantsMail: redis !== false };
-}
-
-export function createBus(core: Core, place: BusPlace, redis: false | RedisSettings, log: Log): WorkerBus {
-  if (redis === false) return place.places > 1 ? new NodeBus(core) : new MemoryBus(core);
+/** ret: undefined: the node stands alone. Throws ConfigError for a link of the config's that cannot be made, or is none. */
+export function createBus(core: Core, place: BusPlace, { redis, link: own }: BusSettings, log: Log): Bus | undefined {
+  const settings = own === false ? redis : own;
+  if (settings === false) return undefined;
   const { index, places, workers, nodeId } = place;
-  const count = (field: HostCounter, by: number) => core.addStat(statIndex(field), by);
-  const gauge = (field: HostCounter, value: number) => core.setStat(statIndex(field), value);
-  const identity = { nodeId, worker: memberOf(index, core.epoch) >>> 0 };
-  const link = createRedisLink(redis, identity, { log, stats: { count, gauge } });
-  return new RedisBus({
+  const count = (counter: BusCounter, by: number) => core.addStat(fieldIndex(counter), by);
+  const gauge = (field: BusGauge, value: number) => core.setGauge(fieldIndex(field), value);
+  const context = { publisher: { node: nodeId, worker: memberOf(index, core.epoch) >>> 0 }, log, count };
+  return new Bus({
     core,
-    link,
+    link: 'create' in settings ? createOwnLink(settings, context) : createRedisLink(settings, context),
     nodeId,
     index,
     places,
     workers,
-    linger: redis.linger,
+    linger: settings.linger,
     count,
+    report(state, { topics, outboxMessages, outboxBytes, lagMs }) {
+      gauge('state', redisStates[state]);
+      gauge('topics', topics);
+      gauge('outbox_messages', outboxMessages);
+      gauge('outbox_bytes', outboxBytes);
+      gauge('lag_us', Math.round(lagMs * 1000));
+    },
     afterTurn(call) {
       // The loop takes its next turn before this, whether it is asleep or not.
       core.onQueued?.();
       setImmediate(call);
     },
   });
+}
+
+const linkMembers = ['start', 'publish', 'subscribe', 'unsubscribe', 'health', 'close'] as const satisfies readonly (keyof NodeLink)[];
+
+/** What the config has given is not known to be a link before it is looked at. */
+function createOwnLink(own: LinkSettings, context: LinkContext): NodeLink {
+  const refuse = (problem: string) => new ConfigError('config', [`link: ${problem}`]);
+  let link: Partial<NodeLink>;
+  try {
+    link = own.create(context as never);
+  } catch (error) {
+    throw refuse(`create() failed: ${error instanceof Error ? error.message : error}`);
+  }
+  const missing = linkMembers.filter((name) => typeof link?.[name] !== 'function');
+  if (missing.length > 0) throw refuse(`create() returned no NodeLink: it has no ${missing.join('(), ')}(); see docs/nodes.md`);
+  return link as NodeLink;
+}
+
+type BusGauge = 'state' | 'topics' | 'outbox_messages' | 'outbox_bytes' | 'lag_us';
+
+const indexes = new Map<BusCounter | BusGauge, number>();
+
+/** Counters and gauges are named after the first link that there was. */
+function fieldIndex(field: BusCounter | BusGauge): number {
+  const known = indexes.get(field);
+  if (known !== undefined) return known;
+  const index = statIndex(`redis_${field}`);
+  indexes.set(field, index);
+  return index;
 }

@@ -9,10 +9,19 @@ export type NodeSettings = Pick<ResolvedConfig, 'listen' | 'admin' | 'workers' |
   readonly hangTimeout?: number;
   /** Level of the supervisor's own lines; undefined: as it is. */
   readonly logLevel?: string;
-  /** Whether the node is ready only while it reaches Redis. */
+  /** Whether the node is ready only while it reaches Redis, or what the config has in its place. */
   readonly needsRedis?: boolean;
 };
 
-export function nodeSettings({ listen, admin, workers, affinity, drain, hangTimeout, log, redis }: ResolvedConfig): NodeSettings {
-  return { listen, admin, workers, affinity, drain, hangTimeout, logLevel: log.level, needsRedis: redis !== false && redis.required };
+export function nodeSettings({ listen, admin, workers, affinity, drain, hangTimeout, log, redis, link }: ResolvedConfig): NodeSettings {
+  return {
+    listen,
+    admin,
+    workers,
+    affinity,
+    drain,
+    hangTimeout,
+    logLevel: log.level,
+    needsRedis: (redis !== false && redis.required) || (link !== false && link.required),
+  };
 }

@@ -5,7 +5,6 @@
  * supervisor is gone.
  */
 
-import { bindLifecycle, chosen, released, worker } from '../api/lifecycle.ts';
 import { setPublisher } from '../api/publish.ts';
 import { publish as publishThrough } from '../api/socket.ts';
 import { defaults } from '../config/defaults.ts';
@@ -32,7 +31,8 @@ import { createLog, type Log } from '../log.ts';
 import { provideModules } from '../own-modules.ts';
 import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
 import { inflateBytesOf, unfinishedBytesOf } from '../process/memory.ts';
-import { busNeeds, createBus, type WorkerBus } from '../pubsub/create.ts';
+import { busNeeds, createBus } from '../pubsub/create.ts';
+import type { Bus } from '../pubsub/nodes/bus.ts';
 import { WorkerListeners } from './listeners.ts';
 import { answerWithoutFetch } from './no-fetch.ts';
 
@@ -57,7 +57,7 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
     shmFd: boot.shmFd,
     workerIndex: boot.index,
     workerCount: boot.places,
-    ...busNeeds(config.redis),
+    ...busNeeds(config),
     maxBodyBytes: http.maxBodyBytes,
     numbers: {
       maxConnections: limits.maxConnections,
@@ -160,29 +160,12 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
 /** Of the time until the supervisor kills this worker, kept for what comes after the bus. */
 const endMs = 200;
 
-/** What the config does last. The supervisor ends this process at its deadline, whatever that is. */
-async function stopped(config: ResolvedConfig, log: Log): Promise<void> {
-  try {
-    await config.onStop?.(worker);
-  } catch (error) {
-    log.error({ err: error }, 'onStop failed');
-  }
-}
-
-function listenToSupervisor(
-  core: Core,
-  bus: WorkerBus,
-  listeners: WorkerListeners,
-  frontends: Frontends,
-  config: ResolvedConfig,
-  log: Log,
-): void {
+function listenToSupervisor(core: Core, bus: Bus | undefined, listeners: WorkerListeners, frontends: Frontends, log: Log): void {
   const drain = new Drain(core, () => frontends.pendingSockets() > 0);
   let deadline = Number.POSITIVE_INFINITY;
   const end = async () => {
-    await stopped(config, log);
     // Other workers of the node may still rely on this one; the latest deadline counts.
-    await bus.close(Math.max(0, deadline - performance.now() - endMs));
+    await bus?.close(Math.max(0, deadline - performance.now() - endMs));
     tell({ type: 'drained' });
     process.exit(exitCodes.ok);
   };
@@ -193,15 +176,11 @@ function listenToSupervisor(
         return;
       case 'drain':
         deadline = performance.now() + message.deadlineMs;
-        void released().then(() => tell({ type: 'released' }));
         drain.begin(
           message,
           () => listeners.close(),
           () => void end(),
         );
-        return;
-      case 'chosen':
-        chosen();
         return;
       case 'certificates':
         listeners.reloadCertificates(message.listeners, log);
@@ -213,7 +192,7 @@ function listenToSupervisor(
         return;
       }
       case 'worker-gone':
-        bus.workerGone?.(message.worker, message.epoch);
+        bus?.workerGone(message.worker, message.epoch);
         return;
       default:
         message satisfies never;
@@ -265,14 +244,12 @@ async function main(): Promise<void> {
   const wakeFd = native.eventfdCreate();
   const core = createCore(boot, config, wakeFd);
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
-  const bus = createBus(core, boot, config.redis, log);
+  const bus = createBus(core, boot, config, log);
   setPublisher(core);
   const frontends = createFrontends(core, config, log);
   const listeners = new WorkerListeners(core, boot, config);
-  listenToSupervisor(core, bus, listeners, frontends, config, log);
+  listenToSupervisor(core, bus, listeners, frontends, log);
   reportUncaught(core, log);
-  bindLifecycle(boot.index, (error) => log.error({ err: error }, 'what onOneWorker was given failed'));
-  await config.onStart?.(worker);
   if (!boot.holdsBack) listeners.accept();
   measureLag(core);
   tellTopicsFull(core, { socket: 'limits.maxTopicsPerSocket', worker: 'limits.maxTopics' }, (sentence) => log.warn(sentence));
@@ -288,17 +265,17 @@ async function main(): Promise<void> {
   });
   const running = loop.run();
   startHeartbeat(core);
-  if (boot.holdsBack) await untilJoined(bus);
+  if (boot.holdsBack && bus !== undefined) await untilJoined(bus);
   tell({ type: 'ready', backend: core.backend, ...(core.note === '' ? {} : { note: core.note }) });
   await running;
 }
 
-/** How long a reload waits for Redis; then it goes on without. */
+/** How long a reload waits for other nodes to be reached; then it goes on without. */
 const joinWithinMs = 5000;
 const joinPollMs = 20;
 
-/** Others serve meanwhile, so nothing is missed by waiting until this worker can take over what they hold in Redis. */
-async function untilJoined(bus: WorkerBus): Promise<void> {
+/** Others serve meanwhile, so nothing is missed by waiting until this worker can take over what they hold. */
+async function untilJoined(bus: Bus): Promise<void> {
   const until = performance.now() + joinWithinMs;
   while (bus.state !== 'up' && performance.now() < until) await Bun.sleep(joinPollMs);
 }

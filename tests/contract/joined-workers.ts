@@ -1,15 +1,19 @@
 /**
- * Workers of one node or of several, in this process: real cores, real buses, shared memory, WebSocket clients, and a real Redis where there is one.
+ * Workers of one node or of several, in this process: real cores, real buses, shared memory, WebSocket clients, and what joins the nodes.
  *
- * Role: for bus.test.ts. Turned as long as there is something to turn: clients and Redis live in the same event loop.
+ * Role: for bus.test.ts. Turned as long as there is something to turn: clients and links live in the same event loop.
  */
 import { native, type SharedStats } from '../../ffi/bindings.ts';
-import type { GatewaySocket } from '../../src/api/socket.ts';
-import { type RedisSettings, resolveRedis } from '../../src/config/redis.ts';
+import { type GatewaySocket, publish } from '../../src/api/socket.ts';
+import { resolveRedis } from '../../src/config/redis.ts';
 import type { BackendName } from '../../src/core/core.ts';
+import type { PublishResult } from '../../src/core/node.ts';
 import { hostLayout, type StatName, statIndex } from '../../src/core/stat-index.ts';
 import { createLog } from '../../src/log.ts';
-import { busNeeds, createBus, type WorkerBus } from '../../src/pubsub/create.ts';
+import { type BusSettings, busNeeds, createBus } from '../../src/pubsub/create.ts';
+import type { LinkContext, NodeLink } from '../../src/pubsub/link.ts';
+import type { Bus } from '../../src/pubsub/nodes/bus.ts';
+import { topicKey } from '../../src/pubsub/nodes/mail.ts';
 import { eventually } from '../support/eventually.ts';
 import { LiveCore } from '../support/live-core.ts';
 import type { RedisServer } from '../support/redis-servers.ts';
@@ -19,9 +23,10 @@ export interface JoinedOptions {
   readonly backend: BackendName;
   /** Workers of each node. */
   readonly nodes: readonly number[];
+  /** What joins them; a Redis with its options in a config, or a link. */
   readonly redis?: RedisServer;
-  /** Of options of the config. */
   readonly settings?: Record<string, unknown>;
+  readonly link?: (context: LinkContext) => NodeLink;
 }
 
 /** A client that is subscribed to what a test says. */
@@ -37,12 +42,18 @@ export interface Subscriber {
 export class JoinedWorker {
   readonly node: number;
   readonly live: LiveCore;
-  readonly bus: WorkerBus;
+  /** undefined: its node stands alone. */
+  readonly bus: Bus | undefined;
 
-  constructor(node: number, live: LiveCore, bus: WorkerBus) {
+  constructor(node: number, live: LiveCore, bus: Bus | undefined) {
     this.node = node;
     this.live = live;
     this.bus = bus;
+  }
+
+  /** As `publish()` of a config does. */
+  publish(topic: string, message: string | Uint8Array): PublishResult {
+    return publish(this.live.core, topic, message);
   }
 
   stat(name: StatName): number {
@@ -53,18 +64,23 @@ export class JoinedWorker {
 export class JoinedWorkers {
   readonly workers: JoinedWorker[] = [];
   readonly #redis: RedisServer | undefined;
-  readonly #settings: false | RedisSettings;
+  readonly #settings: BusSettings;
+  /** Of topics: how many links have a subscription in place. */
+  readonly #inPlace = new Map<string, number>();
   readonly #memories: { readonly fd: number; readonly shared: SharedStats }[] = [];
   readonly #wires: Wire[] = [];
   #isOver = false;
   #failure: unknown;
 
-  private constructor({ redis, settings = {} }: JoinedOptions) {
+  private constructor({ redis, settings = {}, link }: JoinedOptions) {
     this.#redis = redis;
     const complain = (path: readonly PropertyKey[], problem: string) => {
       throw new Error(`${path.join('.')} ${problem}`);
     };
-    this.#settings = redis === undefined ? false : resolveRedis({ url: redis.url, linger: 0, ...settings }, undefined, '/', complain);
+    this.#settings = {
+      redis: redis === undefined ? false : resolveRedis({ url: redis.url, linger: 0, ...settings }, undefined, '/', complain),
+      link: link === undefined ? false : { linger: 0, required: false, create: (context: LinkContext) => this.#watched(link(context)) },
+    };
   }
 
   static async start(options: JoinedOptions): Promise<JoinedWorkers> {
@@ -73,7 +89,7 @@ export class JoinedWorkers {
       joined.#startNode(options.backend, node, count);
     });
     joined.#turn();
-    await eventually('every bus is up', () => joined.workers.every(({ bus }) => bus.state === 'up'));
+    await eventually('every bus is up', () => joined.workers.every(({ bus }) => bus === undefined || bus.state === 'up'));
     return joined;
   }
 
@@ -135,11 +151,32 @@ export class JoinedWorkers {
   /** What is published to a topic reaches all of these, and on other nodes nobody else. */
   async inPlace(topic: string | Uint8Array, subscribers: readonly Subscriber[]): Promise<void> {
     for (const { live } of this.workers) live.turn();
-    if (this.#redis === undefined) return;
     const nodes = new Set(subscribers.map(({ worker }) => worker.node)).size;
+    const key = topicKey(Buffer.from(topic as string));
+    if (this.#settings.link !== false) await eventually('the nodes are subscribed', () => (this.#inPlace.get(key) ?? 0) === nodes);
+    if (this.#redis === undefined) return;
     const prefix = Buffer.from('ringway:');
     const channel = Buffer.concat([prefix, Buffer.from(topic as string)]);
     await eventually('the nodes are subscribed in Redis', async () => (await this.#subscriptionsOf(channel)) === nodes);
+  }
+
+  /** A link that tells which of its subscriptions are in place. */
+  #watched(link: NodeLink): NodeLink {
+    const note = (topic: Uint8Array, by: number) => {
+      const key = topicKey(topic);
+      this.#inPlace.set(key, (this.#inPlace.get(key) ?? 0) + by);
+    };
+    return {
+      get state() {
+        return link.state;
+      },
+      start: (events) => link.start(events),
+      publish: (topic, flags, payload) => link.publish(topic, flags, payload),
+      subscribe: (topic) => link.subscribe(topic).then(() => note(topic, 1)),
+      unsubscribe: (topic) => link.unsubscribe(topic).then(() => note(topic, -1)),
+      health: () => link.health(),
+      close: (deadlineMs) => link.close(deadlineMs),
+    };
   }
 
   async #subscriptionsOf(channel: Buffer): Promise<number> {
@@ -151,7 +188,7 @@ export class JoinedWorkers {
 
   /** Nothing but what has been read already comes to anybody: seen by a last message that all get. */
   async expectNothingMore(topic: string, subscribers: readonly Subscriber[]): Promise<void> {
-    for (const worker of this.workers) worker.bus.publish(topic, 1, `last of ${this.workers.indexOf(worker)}`);
+    for (const worker of this.workers) worker.publish(topic, `last of ${this.workers.indexOf(worker)}`);
     const expected = this.workers.map((_, at) => `last of ${at}`).sort();
     for (const subscriber of subscribers) {
       const got = (await subscriber.texts(expected.length)).sort();
@@ -167,7 +204,7 @@ export class JoinedWorkers {
     // A bus with something that other workers rely on waits for them.
     for (const wire of this.#wires) wire.destroy();
     await eventually('all connections are gone', () => this.workers.every(({ live }) => live.core.connections() === 0));
-    await Promise.all(this.workers.map(({ bus }) => bus.close(2000)));
+    await Promise.all(this.workers.map(({ bus }) => bus?.close(2000)));
     this.#isOver = true;
     await Bun.sleep(5);
     for (const { live } of this.workers) live.destroy();

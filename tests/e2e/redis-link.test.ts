@@ -4,8 +4,7 @@ import { commandFlag } from '../../ffi/layout.ts';
 import type { RedisOptions as RedisConfig } from '../../src/api/define.ts';
 import { resolveRedis } from '../../src/config/redis.ts';
 import { createLog } from '../../src/log.ts';
-import type { BusState } from '../../src/pubsub/bus.ts';
-import type { RedisLink } from '../../src/pubsub/nodes/link.ts';
+import type { LinkState, NodeLink } from '../../src/pubsub/link.ts';
 import { Channels, slotOf } from '../../src/pubsub/redis/channels.ts';
 import { createRedisLink } from '../../src/pubsub/redis/redis-link.ts';
 import { createAuthority } from '../support/certificates.ts';
@@ -34,10 +33,10 @@ let nodes = 0;
 
 /** A link as a node has it. Takes from it what the bus takes: nothing that is not newer than what it has had of its publisher. */
 class Node {
-  readonly link: RedisLink;
+  readonly link: NodeLink;
   readonly counters: Record<string, number> = {};
   readonly lines: Record<string, unknown>[] = [];
-  readonly states: BusState[] = [];
+  readonly states: LinkState[] = [];
   /** Numbers by topic, in the order in which they came. */
   readonly heard = new Map<string, number[]>();
   readonly messages: { topic: string; flags: number; payload: Buffer }[] = [];
@@ -55,22 +54,14 @@ class Node {
     });
     if (settings === false) throw new Error('no Redis');
     const nodeId = (0x1000_0000 + nodes++).toString(16).repeat(2);
-    this.link = createRedisLink(
-      settings,
-      { nodeId, worker: 3 },
-      {
-        log: createLog({ level: 'debug', readable: false }, { write: (line: string) => void this.lines.push(JSON.parse(line)) }),
-        stats: {
-          count: (field, by) => {
-            this.counters[field] = (this.counters[field] ?? 0) + by;
-          },
-          gauge: (field, value) => {
-            this.counters[field] = value;
-          },
-        },
+    this.link = createRedisLink(settings, {
+      publisher: { node: nodeId, worker: 3 },
+      log: createLog({ level: 'debug', readable: false }, { write: (line: string) => void this.lines.push(JSON.parse(line)) }),
+      count: (counter, by) => {
+        this.counters[counter] = (this.counters[counter] ?? 0) + by;
       },
-    );
-    cleanups.push(() => this.link.stop(0));
+    });
+    cleanups.push(() => this.link.close(0));
     this.link.start({
       onMessage: ({ topic, publisher, sequence, flags, payload }) => {
         const name = Buffer.from(topic).toString();
@@ -132,7 +123,7 @@ class Node {
   }
 
   async emptied(): Promise<void> {
-    await eventually('the outbox is empty', () => this.count('redis_outbox_messages') === 0 && this.count('redis_outbox_bytes') === 0);
+    await eventually('the outbox is empty', () => this.link.health().outboxMessages === 0 && this.link.health().outboxBytes === 0);
   }
 
   async heardLast(publisher: Node, ...topics: string[]): Promise<void> {
@@ -193,7 +184,7 @@ async function throughFault(publisher: Node, subscriber: Node, fault: () => Prom
   const stop = keepPublishing(publisher, topics);
   await eventually('messages flow', () => topics.every((topic) => subscriber.numbers(topic).length > 20));
   const gapsBefore = subscriber.gaps;
-  const dropsBefore = publisher.count('redis_drops');
+  const dropsBefore = publisher.count('drops');
   const from = new Map(topics.map((topic) => [topic, subscriber.numbers(topic).at(-1) as number]));
   const before = new Map(topics.map((topic) => [topic, new Set(missing(subscriber, topic, (from.get(topic) as number) + 1))]));
   await fault();
@@ -214,7 +205,7 @@ async function throughFault(publisher: Node, subscriber: Node, fault: () => Prom
     }
     lost += gone.length;
   }
-  const dropped = publisher.count('redis_drops') - dropsBefore;
+  const dropped = publisher.count('drops') - dropsBefore;
   if (lost > dropped) expect(subscriber.gaps).toBeGreaterThan(gapsBefore);
   await publisher.emptied();
   return lost;
@@ -238,11 +229,11 @@ describe('one server', () => {
     await b.heardLast(a, ...topics);
     for (const topic of topics) expect(missing(b, topic, 5000)).toEqual([]);
     expectIncreasing(b);
-    expect([b.duplicates, b.gaps, b.count('redis_malformed')]).toEqual([0, 0, 0]);
+    expect([b.duplicates, b.gaps, b.count('malformed')]).toEqual([0, 0, 0]);
     // Those of one turn go out together.
-    expect(a.count('redis_messages_out')).toBe(20_003);
-    expect(a.count('redis_publishes')).toBeLessThan(2000);
-    expect(b.count('redis_bytes_in')).toBe(a.count('redis_bytes_out'));
+    expect(a.count('messages_out')).toBe(20_003);
+    expect(a.count('publishes')).toBeLessThan(2000);
+    expect(b.count('bytes_in')).toBe(a.count('bytes_out'));
   });
 
   test('topics of any bytes, of one byte and of 1024', async () => {
@@ -250,7 +241,7 @@ describe('one server', () => {
     const [a, b] = await upNodes(redis.url);
     const names = [Buffer.from([0xff]), Buffer.from([0]), Buffer.from('\r\n$1\r\n'), Buffer.alloc(1024, 0xc3), Buffer.from('*')];
     const came: Buffer[] = [];
-    await b.link.stop(0);
+    await b.link.close(0);
     const c = await new Node(redis.url).up();
     await Promise.all(names.map((name) => c.link.subscribe(name)));
     for (const name of names) a.link.publish(name, 0, name);
@@ -269,11 +260,11 @@ describe('one server', () => {
     expect([...b.heard.keys()]).toEqual(['mine']);
     await b.link.unsubscribe(Buffer.from('mine'));
     expect(await redis.command('PUBSUB', 'NUMSUB', 'ringway:mine')).toBe('ringway:mine\n0');
-    const bytesIn = b.count('redis_bytes_in');
+    const bytesIn = b.count('bytes_in');
     a.publish('mine');
-    await eventually('it is out', () => a.count('redis_messages_out') === 3);
-    expect(b.count('redis_bytes_in')).toBe(bytesIn);
-    expect(b.count('redis_topics')).toBe(0);
+    await eventually('it is out', () => a.count('messages_out') === 3);
+    expect(b.count('bytes_in')).toBe(bytesIn);
+    expect(b.link.health().topics).toBe(0);
   });
 
   test('a prefix is a world of its own, also where channels look alike', async () => {
@@ -286,7 +277,7 @@ describe('one server', () => {
     shop2?.publish('eu:news');
     shopEu2?.publish('news', 'news');
     await eventually('each hears its own', () => shop.numbers('eu:news').length === 1 && shopEu.numbers('news').length === 2);
-    expect([shop.numbers('news'), other.heard.size, shop.count('redis_malformed')]).toEqual([[], 0, 0]);
+    expect([shop.numbers('news'), other.heard.size, shop.count('malformed')]).toEqual([[], 0, 0]);
   });
 
   test('what is not an envelope is counted and thrown away', async () => {
@@ -297,7 +288,7 @@ describe('one server', () => {
       await redis.command('PUBLISH', 'ringway:x', bytes);
     a.publish('x');
     await b.heardLast(a, 'x');
-    expect(b.count('redis_malformed')).toBe(4);
+    expect(b.count('malformed')).toBe(4);
     expect(b.link.state).toBe('up');
     expect(b.lines.filter(({ msg }) => String(msg).includes('make no sense'))).toHaveLength(1);
   });
@@ -314,17 +305,17 @@ describe('one server', () => {
     for (const node of [b, plain, both]) await node.subscribe('x');
     for (const [envelopes, publisher] of [stranger, plain, stranger].entries()) {
       publisher.publish('x');
-      await eventually('it is refused', () => b.count('redis_unsigned') === envelopes + 1);
+      await eventually('it is refused', () => b.count('unsigned') === envelopes + 1);
     }
     a.publish('x');
     await eventually(
       'who has the key is heard',
       () => both.numbers('x').length === 3 && plain.numbers('x').length === 4 && b.heard.size > 0,
     );
-    expect([b.numbers('x'), b.count('redis_unsigned'), b.count('redis_malformed')]).toEqual([[0], 3, 0]);
-    expect([both.numbers('x'), both.count('redis_unsigned')]).toEqual([[0, 1, 0], 1]);
+    expect([b.numbers('x'), b.count('unsigned'), b.count('malformed')]).toEqual([[0], 3, 0]);
+    expect([both.numbers('x'), both.count('unsigned')]).toEqual([[0, 1, 0], 1]);
     // Without a key everybody is believed; its own comes back from Redis as well.
-    expect([plain.numbers('x'), plain.count('redis_unsigned')]).toEqual([[0, 0, 1, 0], 0]);
+    expect([plain.numbers('x'), plain.count('unsigned')]).toEqual([[0, 0, 1, 0], 0]);
     expect(b.lines.filter(({ msg }) => String(msg).includes('redis.signingKey'))).toHaveLength(1);
     expect(JSON.stringify([b.lines, both.lines])).not.toContain(first);
     expect([a, b, both].map(({ link }) => link.state)).toEqual(['up', 'up', 'up']);
@@ -356,8 +347,8 @@ describe('one server', () => {
     console.log(`      back ${backMs.toFixed(0)} ms after the server, ${lost} messages lost`);
     expect(backMs).toBeLessThan(10_000);
     expect(b.gaps).toBe(1004);
-    expect(b.count('redis_gaps')).toBe(1004);
-    expect(b.count('redis_reconnects')).toBe(1);
+    expect(b.gaps).toBe(1004);
+    expect(b.count('reconnects')).toBe(1);
     expect(b.states).toEqual(['up', 'lost', 'up']);
     expect((await redis.command('PUBSUB', 'NUMSUB', 'ringway:more/999')).endsWith('\n1')).toBe(true);
     expect(b.lines.filter(({ level }) => level === 'warn').length).toBeLessThan(5);
@@ -401,7 +392,7 @@ describe('one server', () => {
     });
     console.log(`      found after ${detectMs.toFixed(0)} ms, ${lost} messages lost`);
     expect(detectMs).toBeLessThan(detectMsMax);
-    expect(a.count('redis_reconnects')).toBe(1);
+    expect(a.count('reconnects')).toBe(1);
   });
 
   test('one of its two connections killed: both are made again', async () => {
@@ -415,7 +406,7 @@ describe('one server', () => {
       await redis.command('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
       await Promise.all([a.lost(), b.lost()]);
     });
-    expect(b.count('redis_reconnects')).toBe(2);
+    expect(b.count('reconnects')).toBe(2);
   });
 
   test('what was under way when a server stopped is sent twice, and taken once', async () => {
@@ -482,7 +473,7 @@ describe('one server', () => {
     await b.heardLast(a, ...topics);
     expectIncreasing(b);
     expect(b.gaps).toBeGreaterThan(0);
-    expect(a.count('redis_drops')).toBe(0);
+    expect(a.count('drops')).toBe(0);
     await a.emptied();
   });
 
@@ -511,7 +502,7 @@ describe('one server', () => {
     await redis.kill();
     await Promise.all([a.lost(), b.lost()]);
     for (let i = 0; i < 1000; i++) a.publish('x', 'y');
-    const drops = a.count('redis_drops');
+    const drops = a.count('drops');
     expect(drops).toBeGreaterThan(1000);
     await redis.start();
     await Promise.all([a.up(), b.up()]);
@@ -543,7 +534,7 @@ describe('one server', () => {
     const [a, b] = await upNodes(redis.url);
     await b.subscribe('x');
     for (let i = 0; i < 2000; i++) a.publish('x');
-    await a.link.stop(30_000);
+    await a.link.close(30_000);
     await b.heardLast(a, 'x');
     expect(missing(b, 'x', 2000)).toEqual([]);
     a.publish('x');
@@ -552,9 +543,9 @@ describe('one server', () => {
     await c.lost();
     c.publish('x');
     const stood = c.subscribe('never');
-    await c.link.stop(50);
+    await c.link.close(50);
     await stood;
-    expect([c.count('redis_drops'), c.count('redis_outbox_messages'), a.count('redis_drops')]).toEqual([1, 0, 0]);
+    expect([c.count('drops'), c.link.health().outboxMessages, a.count('drops')]).toEqual([1, 0, 0]);
   });
 
   test('thousands of topics are subscribed again in slices that hold nothing up', async () => {
@@ -614,7 +605,7 @@ describe('set-ups that somebody has to correct', () => {
     await refused(redis.url, 'set redis.password');
     await refused(redis.url.replace('//', '//blind:s3cret-gate@'), '+publish +subscribe +unsubscribe &ringway:*');
     const wrong = await refused(redis.url, 'correct redis.username and redis.password', { username: 'gate', password: 's3cret-wrong' });
-    expect(wrong.count('redis_errors')).toBeGreaterThan(0);
+    expect(wrong.count('errors')).toBeGreaterThan(0);
     // It goes on trying: once corrected, it is up.
     await redis.command('ACL', 'SETUSER', 'gate', '>s3cret-wrong');
     await wrong.up();
@@ -768,7 +759,7 @@ describe('Cluster', () => {
     for (let i = 0; i < 10; i++) a.publish(...clusterTopics);
     await b.heardLast(a, ...clusterTopics);
     expectIncreasing(b);
-    expect(a.count('redis_drops')).toBe(0);
+    expect(a.count('drops')).toBe(0);
   });
 
   test('a failover by hand: the old primary lives on as a replica', async () => {

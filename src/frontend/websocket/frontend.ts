@@ -7,7 +7,7 @@
  */
 
 import { ReceivedMessage } from '../../api/message.ts';
-import { GatewaySocket, noParams, type Route, SocketArgumentError, SocketExtras } from '../../api/socket.ts';
+import { GatewaySocket, noParams, type Route, SocketExtras } from '../../api/socket.ts';
 import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
 import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
@@ -119,11 +119,10 @@ export class WebSocketFrontend implements WebSocketEvents {
       return true;
     }
     try {
-      const client = new Client(this.#core, head, found.params);
-      const decision = handler.upgrade(request, client);
-      if (isThenable(decision)) return this.#decideLater(head, headers, found.target, extras, decision, client);
+      const decision = handler.upgrade(request, new Client(this.#core, head, found.params));
+      if (isThenable(decision)) return this.#decideLater(head, headers, found.target, extras, decision);
       if (decision instanceof Response) return this.#refuse(head, decision, found.target);
-      this.#accept(head, headers + client.headerBlock(), found.target, decision, extras);
+      this.#accept(head, headers, found.target, decision, extras);
     } catch (error) {
       this.#upgradeFailed(head, found.target, error);
     }
@@ -216,13 +215,12 @@ export class WebSocketFrontend implements WebSocketEvents {
     route: SettledRoute,
     extras: SocketExtras | undefined,
     decision: PromiseLike<unknown>,
-    client: Client,
   ): Promise<void> {
     this.#totals.addPending(1);
     try {
       const value = await decision;
       if (value instanceof Response) this.#refuse(head, value, route);
-      else this.#accept(head, headers + client.headerBlock(), route, value, extras);
+      else this.#accept(head, headers, route, value, extras);
     } catch (error) {
       this.#upgradeFailed(head, route, error);
     } finally {
@@ -367,8 +365,6 @@ function laneOf(socket: GatewaySocket): Lane | undefined {
   return extrasOf(socket)?.lane as Lane | undefined;
 }
 
-/** Fields that say how the connection goes on (RFC 6455 §4.2.2, RFC 9110 §7.6.1). */
-const ofHandshake = /^(?:connection|upgrade|content-length|transfer-encoding|trailer|date|sec-websocket-.*)$/;
 const View = class UpgradeClient {};
 
 /** Asks the core only for what a handler asks for. */
@@ -378,26 +374,10 @@ class Client implements UpgradeClient {
   readonly #head: RequestHead;
   readonly params: RouteParams;
 
-  #responseHeaders: Headers | undefined;
-
   constructor(core: Core, head: RequestHead, params = noParams) {
     this.#core = core;
     this.#head = head;
     this.params = params;
-  }
-
-  get responseHeaders(): Headers {
-    this.#responseHeaders ??= new Headers();
-    return this.#responseHeaders;
-  }
-
-  /** Header lines for the answer. Throws SocketArgumentError for those that are the handshake's own. */
-  headerBlock(): string {
-    if (this.#responseHeaders === undefined) return '';
-    const own = [...this.#responseHeaders.keys()].find((name) => ofHandshake.test(name));
-    if (own !== undefined)
-      throw new SocketArgumentError(`the header ${own} is one of the handshake, which Ringway writes: leave it out of responseHeaders`);
-    return encodeHeaders(this.#responseHeaders).text;
   }
 
   get remoteAddress(): string {

@@ -1,40 +1,40 @@
 /**
- * The nodes that share a Redis: what a worker publishes goes there from each worker, what other nodes publish comes in through the owner of its
- * topic, one worker of the node.
+ * A worker as a part of its node, where nodes are joined: what the worker publishes goes out by its own link, what other nodes publish comes in through
+ * the owner of its topic, one worker of the node.
  *
  * Role: joins a worker's core to the parts, which know nothing of each other. Up: create.ts. Parts:
  *
- *   core ──topics wanted here──> interest.ts ──letters──> ownership.ts of the owner ──> link.ts ──> Redis
- *   core <──── publishRemote ─── ownership.ts <──────────────── messages ────────────── link.ts <── Redis
- *   core ───── onPublish ─────────────────────────────────────────────────────────────> link.ts ──> Redis
+ *   core ──topics wanted here──> interest.ts ──letters──> ownership.ts of the owner ──> its link
+ *   core <──── publishRemote ─── ownership.ts <──────────────── messages ────────────── its link
+ *   core ───── onPublish ─────────────────────────────────────────────────────────────> its link
  */
 
 import { sendText } from '../../api/message.ts';
 import type { Payload, Topic } from '../../core/core.ts';
-import { type BusEvents, type MailOutcome, type NodeView, topicBytesMax } from '../../core/node.ts';
-import type { Bus, BusKind, BusState } from '../bus.ts';
+import { type BusEvents, type MailOutcome, type NodeView, type PublishResult, topicBytesMax } from '../../core/node.ts';
+import type { LinkCounter, LinkHealth, LinkState, NodeLink } from '../link.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { Interest } from './interest.ts';
-import type { RedisLink } from './link.ts';
 import { decodeLetter, type Letter, topicKey } from './mail.ts';
 import { haveSameOwners, isIn } from './owners.ts';
 import { type OwnerCounter, Ownership } from './ownership.ts';
 import { Post } from './post.ts';
 
 /** What the bus needs of a worker's core; `Core` has it. */
-export interface RedisBusCore {
+export interface BusCore {
   readonly epoch: number;
   view(): NodeView | undefined;
-  publish(topic: Topic, flags: number, payload: Payload, exceptSlot?: number, exceptGeneration?: number): void;
   publishRemote(topic: Uint8Array, flags: number, payload: Uint8Array): void;
   mail(worker: number, bytes: Uint8Array): MailOutcome;
-  onPublish: ((topic: Topic, flags: number, payload: Payload) => void) | undefined;
+  onPublish: ((topic: Topic, flags: number, payload: Payload) => PublishResult) | undefined;
   busEvents: BusEvents | undefined;
 }
 
-export interface RedisBusOptions {
-  readonly core: RedisBusCore;
-  readonly link: RedisLink;
+export type BusCounter = OwnerCounter | LinkCounter;
+
+export interface BusOptions {
+  readonly core: BusCore;
+  readonly link: NodeLink;
   readonly nodeId: string;
   /** This worker's place, among so many. */
   readonly index: number;
@@ -43,7 +43,9 @@ export interface RedisBusOptions {
   readonly workers: number;
   /** Seconds. */
   readonly linger: number;
-  count(counter: OwnerCounter, by: number): void;
+  count(counter: BusCounter, by: number): void;
+  /** How its link is: at every change of state, and several times a second. */
+  report(state: LinkState, health: LinkHealth): void;
   /** Call when the core has had a turn. */
   afterTurn(call: () => void): void;
   readonly clock?: Clock;
@@ -52,15 +54,14 @@ export interface RedisBusOptions {
 /** How often time is looked at, and the view when nothing else has drawn attention to it. */
 const tickMs = 250;
 const closePollMs = 20;
-/** Kept of the time to close for what waits in the outbox, and how long it may take: Redis may be gone. */
+/** Kept of the time to close for what waits in the outbox, and how long it may take: the link may be down. */
 const outboxShare = 0.2;
 const outboxWithinMs = 3000;
 
-export class RedisBus implements Bus {
-  readonly kind: BusKind = 'redis';
-  readonly #options: RedisBusOptions;
-  readonly #core: RedisBusCore;
-  readonly #link: RedisLink;
+export class Bus {
+  readonly #options: BusOptions;
+  readonly #core: BusCore;
+  readonly #link: NodeLink;
   readonly #clock: Clock;
   readonly #post: Post;
   readonly #interest: Interest;
@@ -69,7 +70,7 @@ export class RedisBus implements Bus {
   #view: NodeView;
   #isClosed = false;
 
-  constructor(options: RedisBusOptions) {
+  constructor(options: BusOptions) {
     const { core, link, index, places, nodeId } = options;
     const clock = options.clock ?? systemClock;
     this.#options = options;
@@ -89,7 +90,7 @@ export class RedisBus implements Bus {
         link,
         send: (to, letter) => this.#post.send(to, letter),
         afterTurn: options.afterTurn,
-        // Only the bits that mean something here, whoever has written to Redis.
+        // Only the bits that mean something here, whoever has sent it.
         deliver: (topic, flags, payload) => core.publishRemote(topic, flags & sendText, payload),
         count: options.count,
       },
@@ -117,28 +118,20 @@ export class RedisBus implements Bus {
         this.#lookAtView();
         this.#ownership.arrived(message);
       },
-      // The link counts and logs these; nothing here depends on them.
-      onGap: () => {},
-      onState: () => {},
+      onGap: (topics) => options.count('gaps', topics),
+      onState: () => this.#report(),
     });
+    this.#report();
     this.#ownership.begin(this.#writeToAll({ kind: 'hello' }));
     this.#stopTicking = clock.every(tickMs, () => {
       this.#lookAtView();
       this.#ownership.tick();
+      this.#report();
     });
   }
 
-  get state(): BusState {
+  get state(): LinkState {
     return this.#link.state;
-  }
-
-  /** Topics whose subscription this worker holds for its node. */
-  get topics(): number {
-    return this.#ownership.size;
-  }
-
-  publish(topic: Topic, flags: number, payload: Payload, exceptSlot?: number, exceptGeneration?: number): void {
-    this.#core.publish(topic, flags, payload, exceptSlot, exceptGeneration);
   }
 
   /** The process at this place has ended; `epoch`: which. */
@@ -146,7 +139,10 @@ export class RedisBus implements Bus {
     this.#options.afterTurn(() => this.#ownership.gone(worker, epoch));
   }
 
-  /** As long as other workers of the node rely on topics that this one holds, it goes on; but not past the deadline. */
+  /**
+   * Send what waits, and let go of the link; what is published afterwards stays on this node. As long as other workers of the node rely on topics
+   * that this one holds, it goes on; but not past the deadline.
+   */
   async close(deadlineMs: number): Promise<void> {
     const began = this.#clock.now();
     const left = () => deadlineMs - (this.#clock.now() - began);
@@ -156,8 +152,8 @@ export class RedisBus implements Bus {
     while (left() > deadlineMs * outboxShare && isNeeded()) await new Promise<void>((done) => this.#clock.later(closePollMs, done));
     this.#isClosed = true;
     this.#stopTicking();
-    this.#core.onPublish = undefined;
-    await this.#link.stop(Math.max(0, Math.min(left(), outboxWithinMs)));
+    await this.#link.close(Math.max(0, Math.min(left(), outboxWithinMs)));
+    this.#report();
     // The last letters lie in rings; their readers are woken by the turn.
     await this.#turn();
     this.#core.busEvents = undefined;
@@ -167,13 +163,17 @@ export class RedisBus implements Bus {
     return new Promise((done) => this.#options.afterTurn(done));
   }
 
-  // ---------------------------------------------------------------- to Redis
+  #report(): void {
+    this.#options.report(this.#link.state, this.#link.health());
+  }
+
+  // ---------------------------------------------------------------- to other nodes
 
   /** The core has queued a message for this node already. */
-  #toOthers(topic: Topic, flags: number, payload: Payload): void {
+  #toOthers(topic: Topic, flags: number, payload: Payload): PublishResult {
     const name = typeof topic === 'string' ? Buffer.from(topic) : topic;
-    if (name.byteLength === 0 || name.byteLength > topicBytesMax) return;
-    this.#link.publish(name, flags & sendText, typeof payload === 'string' ? Buffer.from(payload) : payload);
+    if (name.byteLength === 0 || name.byteLength > topicBytesMax) return 'dropped';
+    return this.#link.publish(name, flags & sendText, typeof payload === 'string' ? Buffer.from(payload) : payload);
   }
 
   // ---------------------------------------------------------------- between workers

@@ -1,5 +1,5 @@
 /**
- * Time and turns as the Redis bus sees them; tests put their own in place.
+ * Time and turns as the bus sees them; tests put their own in place.
  * Role: below interest.ts, ownership.ts, takeover.ts, giveaway.ts, bus.ts. All times are monotonic.
  */
 import { readFileSync } from 'node:fs';

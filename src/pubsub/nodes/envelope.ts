@@ -1,7 +1,7 @@
 /**
- * What stands in a PUBLISH: some messages of one publisher for one topic, or a probe.
+ * What a link carries: some messages of one publisher for one topic, or a probe, as bytes.
  *
- * Role: pure. Up: outbox.ts seals messages, redis/redis-link.ts opens what comes. Down: nothing. Nodes of several releases share a Redis during an
+ * Role: up: outbox.ts seals messages, links open what comes. Down: seal.ts. Nodes of several releases share a link's other side during an
  * upgrade: an envelope of another version, or one that makes no sense, is opened as nothing, whole or not at all. So is one with text that is not UTF-8:
  * every client that it reached would close its connection (RFC 6455 §8.1).
  *
@@ -14,8 +14,8 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { commandFlag } from '../../core/abi.ts';
-import type { Publisher } from './link.ts';
-import { type Seal, signatureBytes } from './seal.ts';
+import type { ArrivedMessage, LinkContext, Publisher } from '../link.ts';
+import { Seal, signatureBytes } from './seal.ts';
 
 const versions = { plain: 1, signed: 2 } as const;
 const kinds = { messages: 0, probe: 1 } as const;
@@ -164,15 +164,53 @@ function holdsMessages(bytes: Buffer, count: number): boolean {
   return at === bytes.byteLength;
 }
 
-/** Each message of an envelope, in order. `payload` is a part of it. */
-export function readMessages(envelope: Envelope, visit: (flags: number, payload: Buffer, sequence: number) => void): void {
-  const { bytes, sequence, count } = envelope;
+/** Each message of an envelope that came for `topic`, in order. `payload` is a part of it. */
+export function readMessages(envelope: Envelope, topic: Uint8Array, visit: (message: ArrivedMessage) => void): void {
+  const { bytes, publisher, sequence, count } = envelope;
   let at = headBytes;
   for (let i = 0; i < count; i++) {
     const wire = bytes[at] as number;
     const end = at + messageHeadBytes + bytes.readUInt32BE(at + 1);
     const flags = (wire & wireFlags.text ? commandFlag.sendText : 0) | (wire & wireFlags.compress ? commandFlag.sendCompress : 0);
-    visit(flags, bytes.subarray(at + messageHeadBytes, end), sequence + i);
+    visit({ topic, publisher, sequence: sequence + i, flags, payload: bytes.subarray(at + messageHeadBytes, end) });
     at = end;
+  }
+}
+
+export interface EnvelopesOptions {
+  /** Stands in front of every topic's name; at most 255 bytes. Links with different ones never hear each other. */
+  readonly prefix: string;
+  /** The first signs, each of them is believed; none: nothing is signed. @default [] */
+  readonly signingKeys?: readonly string[];
+  /** Told of each that is thrown away. */
+  onDiscard?(why: 'malformed' | 'unsigned'): void;
+}
+
+/** What a link has to do with envelopes: its outbox seals with `sender`, and what comes is opened here. */
+export class Envelopes {
+  readonly sender: Sender;
+  readonly #opener = new Opener();
+  /** undefined: nothing is signed, and signatures are not looked at. */
+  readonly #seal: Seal | undefined;
+  readonly #prefixBytes: number;
+  readonly #discard: (why: 'malformed' | 'unsigned') => undefined;
+
+  constructor(context: Pick<LinkContext, 'publisher' | 'count'>, { prefix, signingKeys = [], onDiscard }: EnvelopesOptions) {
+    this.#seal = signingKeys.length === 0 ? undefined : new Seal(signingKeys, prefix);
+    this.sender = new Sender(context.publisher, prefix, this.#seal);
+    this.#prefixBytes = Buffer.byteLength(prefix);
+    this.#discard = (why) => {
+      context.count(why, 1);
+      onDiscard?.(why);
+    };
+  }
+
+  /** `topic`: the one it came for, one character for each byte. ret: undefined: it is thrown away */
+  open(bytes: Buffer, topic: string): Envelope | undefined {
+    const envelope = this.#opener.open(bytes);
+    if (envelope === undefined) return this.#discard('malformed');
+    // A longer or a shorter prefix whose channels look like these.
+    if (envelope.prefixBytes !== this.#prefixBytes) return undefined;
+    return this.#seal === undefined || isSealed(envelope, this.#seal, topic) ? envelope : this.#discard('unsigned');
   }
 }

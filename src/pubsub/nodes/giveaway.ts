@@ -1,7 +1,7 @@
 /**
  * Giving topics away to their new owners: the other side of takeover.ts, which tells the whole story.
  *
- * Role: what a former owner does when it is asked. Up: ownership.ts. It goes on handing on until Redis has confirmed that it is unsubscribed, since what was published
+ * Role: what a former owner does when it is asked. Up: ownership.ts. It goes on handing on until the link has confirmed that it is unsubscribed, since what was published
  * before the new owner subscribed comes only here; but not past the time at which the new owner goes on by itself.
  */
 import type { Given, Letter, Mark } from './mail.ts';
@@ -12,7 +12,7 @@ import { costOf, type HandoverPorts, type OwnedTopic } from './owned-topic.ts';
 const marginMs = 50;
 
 export interface GiveawayPorts extends HandoverPorts {
-  /** Whether it has ever written a letter: one without Redis answers none. */
+  /** Whether it has ever written a letter: one without a link answers none. */
   takesPart(worker: number): boolean;
   find(key: string): OwnedTopic | undefined;
   /** Unsubscribe, and call back when all that came before has been handed on. */

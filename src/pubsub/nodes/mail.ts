@@ -10,7 +10,7 @@
  * A topic is held as a string with one character for each byte ('latin1'), which is what maps want for a key: see `topicKey`.
  */
 import { topicBytesMax } from '../../core/node.ts';
-import type { Publisher } from './link.ts';
+import type { Publisher } from '../link.ts';
 
 const version = 1;
 const kinds = { hello: 1, look: 2, want: 3, take: 4, given: 5, pass: 6, passed: 7 } as const;

@@ -1,11 +1,11 @@
 /**
- * Messages that wait to be published, and those under way to Redis.
+ * Messages that wait to be published, and those under way to the other side of a link.
  *
- * Role: pure. Up: redis-link.ts adds, shard.ts takes. Down: envelope.ts.
+ * Role: pure. Up: links, which add and take. Down: envelope.ts.
  *
  *   Lane         of a partition: the topics that have something to send, first come first served
  *   Topic        its waiting messages in order; at most one batch of it is under way, so that nothing can overtake
- *   Batch        several messages of a topic, sealed into one envelope for one PUBLISH
+ *   Batch        several messages of a topic, sealed into one envelope
  *   by age       all that waits and may be dropped, in every lane, the oldest first
  *
  *   add() ──► waiting ──take()──► under way ──done()──► gone
@@ -15,6 +15,7 @@
  * What is held is bounded in bytes, batches under way included. Past the bound the oldest that waits is dropped, or the new one, as configured.
  * Batches under way are never dropped: whether they have been published is not known.
  */
+import type { LinkContext } from '../link.ts';
 import { messageHeadBytes, type Sender } from './envelope.ts';
 import { type Item, List } from './list.ts';
 
@@ -96,27 +97,31 @@ export class Lane {
 export class Outbox {
   readonly #settings: OutboxSettings;
   readonly #sender: Sender;
-  readonly #onDrop: (messages: number) => void;
+  readonly #count: LinkContext['count'];
   readonly #byAge = new List<Waiting>();
   /** 2 ** 48 of them last nine years at a million a second. */
   #nextSequence = 1;
   #underWayBytes = 0;
+  /** Else nothing more is added, nor counted: its link closes. */
+  isOpen = true;
   /** Waiting and under way. */
   messages = 0;
   bytes = 0;
 
-  constructor(settings: OutboxSettings, sender: Sender, onDrop: (messages: number) => void) {
+  /** `count`: told of what has gone out, and of 'drops'. */
+  constructor(settings: OutboxSettings, sender: Sender, count: LinkContext['count']) {
     this.#settings = settings;
     this.#sender = sender;
-    this.#onDrop = onDrop;
+    this.#count = count;
   }
 
-  /** Copies the payload. */
-  add(lane: Lane, key: string, flags: number, payload: Uint8Array): void {
+  /** Copies the payload. `key`: the topic, one character for each byte. ret: false: it is dropped, since there was no room, or the link closes */
+  add(lane: Lane, key: string, flags: number, payload: Uint8Array): boolean {
+    if (!this.isOpen) return false;
     const cost = messageOverheadBytes + key.length + payload.byteLength;
     if (!this.#makeRoom(cost)) {
-      this.#onDrop(1);
-      return;
+      this.#count('drops', 1);
+      return false;
     }
     let topic = lane.topics.get(key);
     if (topic === undefined) {
@@ -141,6 +146,7 @@ export class Outbox {
     this.messages += 1;
     this.bytes += cost;
     if (hadNone && !topic.underWay) lane.add(topic, false);
+    return true;
   }
 
   /** The next batch of a lane, which is then under way until `done`, `discard` or `back`. */
@@ -160,9 +166,15 @@ export class Outbox {
     return batch;
   }
 
-  /** Redis has it. */
+  /** It has arrived at the other side. */
   done(batch: Batch): void {
-    const held = batch as HeldBatch;
+    this.#end(batch as HeldBatch);
+    this.#count('publishes', 1);
+    this.#count('messages_out', batch.messages);
+    this.#count('bytes_out', batch.envelope.byteLength);
+  }
+
+  #end(held: HeldBatch): void {
     const { topic } = held;
     this.#underWayBytes -= held.cost;
     this.#forget(held);
@@ -171,13 +183,13 @@ export class Outbox {
     else topic.lane.topics.delete(topic.key);
   }
 
-  /** Redis will not have it: dropped. */
+  /** The other side will not have it: dropped. */
   discard(batch: Batch): void {
-    this.done(batch);
-    this.#onDrop(batch.messages);
+    this.#end(batch as HeldBatch);
+    this.#count('drops', batch.messages);
   }
 
-  /** Its connection broke, or Redis asks to send it elsewhere. `isAttempt`: it may have been what broke the connection. */
+  /** Its connection broke, or it must be sent elsewhere. `isAttempt`: it may have been what broke the connection. */
   back(batch: Batch, isAttempt: boolean): void {
     const held = batch as HeldBatch;
     const { topic } = held;
@@ -220,7 +232,7 @@ export class Outbox {
       topic.lane.ready.remove(topic);
       topic.lane.topics.delete(topic.key);
     }
-    this.#onDrop(waiting.messages);
+    this.#count('drops', waiting.messages);
   }
 
   #forget({ messages, cost }: Waiting): void {

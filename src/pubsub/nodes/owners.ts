@@ -1,5 +1,5 @@
 /**
- * Which worker of a node owns a topic: holds its subscription in Redis, and hands on what comes.
+ * Which worker of a node owns a topic: holds its subscription, and hands on what comes.
  *
  * Role: pure. Up: interest.ts, ownership.ts, bus.ts. The view (which workers own topics) stands in the node's shared memory; the supervisor writes
  * it at start and at every reload, always with places of their own for the new workers.

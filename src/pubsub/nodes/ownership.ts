@@ -1,7 +1,7 @@
 /**
- * A worker as the owner of topics: it holds their subscriptions in Redis while some worker of the node wants them, and hands on what comes, once.
+ * A worker as the owner of topics: it holds their subscriptions while some worker of the node wants them, and hands on what comes, once.
  *
- * Role: wants of members → subscriptions; messages of other nodes → this node. Up: bus.ts. Down: link.ts, takeover.ts, giveaway.ts, sequences.ts.
+ * Role: wants of members → subscriptions; messages of other nodes → this node. Up: bus.ts. Down: a link, takeover.ts, giveaway.ts, sequences.ts.
  *
  *   first member ──> subscribed (or taken over from its former owner) ──last member gone──> lingers ──> unsubscribed
  *                        └──────────────── asked for by a new owner ──> given away
@@ -9,17 +9,17 @@
  * Only workers in the view begin to own a topic; a worker that is not in it any more keeps what it has until it is asked for.
  */
 import type { NodeView } from '../../core/node.ts';
+import type { ArrivedMessage, NodeLink } from '../link.ts';
 import type { Clock } from './clock.ts';
 import { Giveaway } from './giveaway.ts';
-import type { ArrivedMessage, RedisLink } from './link.ts';
 import { type Letter, type Mark, topicBytes, topicKey, type Want } from './mail.ts';
 import { type HeldMessage, memberOf, type OwnedTopic, workerOf } from './owned-topic.ts';
 import { isIn, ownerOf } from './owners.ts';
 import { Publishers, Sequences } from './sequences.ts';
 import { Takeover } from './takeover.ts';
 
-/** Counters of core/host-counters.ts that are counted here. */
-export type OwnerCounter = 'redis_messages_in' | 'redis_echoes' | 'redis_duplicates' | 'redis_drops' | 'redis_gaps';
+/** What is counted here; core/host-counters.ts has them as `redis_…`. */
+export type OwnerCounter = 'messages_in' | 'echoes' | 'duplicates' | 'drops' | 'gaps';
 
 export interface OwnershipPorts {
   readonly self: number;
@@ -29,7 +29,7 @@ export interface OwnershipPorts {
   readonly nodeId: string;
   readonly lingerMs: number;
   readonly clock: Clock;
-  readonly link: Pick<RedisLink, 'subscribe' | 'unsubscribe'>;
+  readonly link: Pick<NodeLink, 'subscribe' | 'unsubscribe'>;
   send(to: number, letter: Letter): 'sent' | 'gone';
   /** Call when the core has had a turn: what other workers have sent until now has been read. */
   afterTurn(call: () => void): void;
@@ -39,7 +39,7 @@ export interface OwnershipPorts {
 }
 
 /**
- * How long sequences are remembered: one to two such periods. A message may come again when its publisher has found its way back to Redis, which takes
+ * How long sequences are remembered: one to two such periods. A message may come again when its publisher has found its way back to the others, which takes
  * seconds; or as long as it was cut off.
  */
 const periodMs = 15 * 60_000;
@@ -94,7 +94,7 @@ export class Ownership {
       afterTurn: (call) => ports.afterTurn(call),
       renew: (topic) => this.#renew(topic),
       release: (topic, messages, isWhole) => this.#onReleased(topic, messages, isWhole),
-      onDropped: (count) => ports.count('redis_drops', count),
+      onDropped: (count) => ports.count('drops', count),
     });
     this.#giveaway = new Giveaway({
       ...common,
@@ -230,7 +230,7 @@ export class Ownership {
   /** Counted once for a topic, and not while it may still turn out that its former owner kept it going. */
   #noteInterrupted(topic: OwnedTopic): void {
     topic.wasInterrupted = true;
-    if (topic.taking === undefined && !topic.isWhole) this.#ports.count('redis_gaps', 1);
+    if (topic.taking === undefined && !topic.isWhole) this.#ports.count('gaps', 1);
   }
 
   #lingerIfLeft(topic: OwnedTopic): void {
@@ -266,7 +266,7 @@ export class Ownership {
     const topic = this.#topics.get(topicKey(message.topic));
     if (topic === undefined) return;
     if (message.publisher.node === this.#ports.nodeId) {
-      this.#ports.count('redis_echoes', 1);
+      this.#ports.count('echoes', 1);
       return;
     }
     const publisher = this.#publishers.idOf(message.publisher);
@@ -284,10 +284,10 @@ export class Ownership {
   #handOn(topic: OwnedTopic, publisher: number, sequence: number, flags: number, payload: Uint8Array): void {
     topic.seen ??= new Sequences(this.#publishers);
     if (topic.seen.take(publisher, sequence)) {
-      this.#ports.count('redis_messages_in', 1);
+      this.#ports.count('messages_in', 1);
       this.#ports.deliver(topicBytes(topic.key), flags, payload);
     } else {
-      this.#ports.count('redis_duplicates', 1);
+      this.#ports.count('duplicates', 1);
     }
   }
 
@@ -338,7 +338,7 @@ export class Ownership {
   #onReleased(topic: OwnedTopic, messages: readonly HeldMessage[], isWhole: boolean): void {
     topic.isWhole = isWhole;
     // When nobody is left who wants it, nobody has missed anything.
-    if (topic.wasInterrupted && !isWhole && topic.members.length > 0) this.#ports.count('redis_gaps', 1);
+    if (topic.wasInterrupted && !isWhole && topic.members.length > 0) this.#ports.count('gaps', 1);
     for (const { publisher, sequence, flags, payload } of messages) this.#handOn(topic, publisher, sequence, flags, payload);
     this.#giveaway.proceed(topic);
   }

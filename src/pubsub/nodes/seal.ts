@@ -1,7 +1,7 @@
 /**
- * Signatures of envelopes, for who shares Redis with others: HMAC-SHA-256 (RFC 2104) with a key that all nodes have.
+ * Signatures of envelopes, for who shares the other side of a link with others: HMAC-SHA-256 (RFC 2104) with a key that all nodes have.
  *
- * Role: up: envelope.ts signs, redis-link.ts checks. Down: node:crypto. What is signed is the envelope, the prefix and the topic, so that none is
+ * Role: up: envelope.ts signs and checks. Down: node:crypto. What is signed is the envelope, the prefix and the topic, so that none is
  * good for another topic. The envelope tells how long it is, and how long the prefix: no two of these are the same bytes.
  * What was signed may be sent again by who has heard it; sequences tell, as long as they are remembered.
  */

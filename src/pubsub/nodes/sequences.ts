@@ -1,19 +1,19 @@
 /**
  * What has come already: for each topic the sequences of each publisher, as far as they tell, so that nothing is handed on twice.
  *
- * Role: below ownership.ts. A message comes twice when its publisher's connection broke before Redis had answered, or when its topic changes
+ * Role: below ownership.ts. A message comes twice when its publisher's connection broke before the other side had answered, or when its topic changes
  * its owner. A publisher is remembered for one to two periods after its latest message, whatever the number of topics.
  *
  *   Publishers   all that are known, as small numbers; counts the periods
  *   Sequences    of one topic: recent {publisher → heard}, older {…}; when a period has passed older goes, recent becomes older
  *
- * Sequences count the messages of a publisher to all topics, so those of one topic leap. Redis takes messages from whoever has its password, and one
+ * Sequences count the messages of a publisher to all topics, so those of one topic leap. Messages come from whoever may publish at the other side, and one
  * with a sequence far ahead must not silence its publisher until that has got there. What comes from far below a leap has not come before:
  *
  *   1 ········ before │ unheard │ from ··· last         a message comes from the middle: the leap was false, and `before` goes on from there
  *      heard, or old                 heard
  */
-import type { Publisher } from './link.ts';
+import type { Publisher } from '../link.ts';
 import type { Mark } from './mail.ts';
 
 /** Publishers that one topic remembers, at most, in each of its two periods. */
@@ -28,7 +28,7 @@ const entriesMax = 1 << 18;
 const repeatedWithin = 2 ** 24;
 
 /**
- * A message may be late: read by Redis from a broken connection when others of its publisher have come by a new one. It is dropped then, for the
+ * A message may be late: read from a broken connection when others of its publisher have come by a new one. It is dropped then, for the
  * order's sake, like one that has come before. From further below a leap nothing is late.
  */
 const lateWithin = 2 ** 16;

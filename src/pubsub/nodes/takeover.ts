@@ -4,10 +4,10 @@
  * Role: the new owner's side; giveaway.ts is the other. Up: ownership.ts.
  *
  *   new owner                          former owner                      every other worker
- *   SUBSCRIBE, confirmed by Redis
+ *   subscribe, confirmed
  *   holds back what comes
  *   take ────────────────────────────> goes on handing on
- *                                      UNSUBSCRIBE, confirmed by Redis:
+ *                                      unsubscribe, confirmed:
  *                                      now it has had all that came before
  *                                      pass ─────────────────────────────> has had all that the former owner handed on
  *   given <─────────────────────────── with its last sequences
@@ -36,7 +36,7 @@ const messageBytes = 64;
 export interface TakeoverPorts extends HandoverPorts {
   /** Call when the core has had a turn: letters that have come by now have been read. */
   afterTurn(call: () => void): void;
-  /** End the subscription and begin another. Resolves when Redis has confirmed it. */
+  /** End the subscription and begin another. Resolves when it is confirmed. */
   renew(topic: OwnedTopic): Promise<void>;
   /** Nothing is held back from now on. The messages come in order. `isWhole`: nothing was missed, if a former owner held the topic. */
   release(topic: OwnedTopic, messages: readonly HeldMessage[], isWhole: boolean): void;

@@ -6,7 +6,7 @@
  *
  * Role: pure. Up: redis-link.ts, shard.ts. A topic's partition is the same on every node and in every release.
  */
-import type { Publisher } from '../nodes/link.ts';
+import type { Publisher } from '../link.ts';
 import { topicHash } from '../nodes/owners.ts';
 
 export const slotCount = 16384;
@@ -32,7 +32,6 @@ const colon = 0x3a;
 const digit = { zero: 0x30, nine: 0x39 } as const;
 
 export class Channels {
-  readonly prefixBytes: number;
   readonly partitions: number;
   readonly #isSharded: boolean;
   readonly #head: Buffer;
@@ -40,7 +39,6 @@ export class Channels {
   /** `partitions`: undefined: not a Cluster. `prefix` has no braces. */
   constructor(prefix: string, partitions: number | undefined) {
     this.#head = Buffer.from(`${prefix}:`);
-    this.prefixBytes = this.#head.byteLength - 1;
     this.partitions = partitions ?? 1;
     this.#isSharded = partitions !== undefined;
   }

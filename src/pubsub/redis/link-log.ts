@@ -2,7 +2,7 @@
  * What a link says in the log: that Redis is lost and why, that it is back, what was missed. Few lines, however often it comes and goes.
  * Role: below redis-link.ts. Failures hold no secrets (failure.ts), and nothing else of what Redis says is written.
  */
-import type { Log } from '../../log.ts';
+import type { LinkLogger } from '../link.ts';
 import type { Failure } from './failure.ts';
 
 /** So many lines at once, and one more every so often. */
@@ -18,7 +18,7 @@ const discards = {
 } as const;
 
 export class LinkLog {
-  readonly #log: Log;
+  readonly #log: LinkLogger;
   readonly #now: () => number;
   #lines = burst;
   #refilledAt = 0;
@@ -28,7 +28,7 @@ export class LinkLog {
   #said = '';
   readonly #discards = new Set<keyof typeof discards>();
 
-  constructor(log: Log, now: () => number) {
+  constructor(log: LinkLogger, now: () => number) {
     this.#log = log;
     this.#now = now;
     this.#refilledAt = now();

@@ -132,7 +132,6 @@ export class Pipelines {
 
   #sent(connection: Connection, batches: readonly Batch[], bytes: number, results: readonly [Error | null, unknown][]): void {
     const { outbox } = this.#host;
-    const done = { batches: 0, messages: 0, bytes: 0 };
     let worst: Failure | undefined;
     this.#underWay.delete(batches);
     this.bytes -= bytes;
@@ -140,9 +139,6 @@ export class Pipelines {
       const error = results[i]?.[0];
       if (error === null) {
         outbox.done(batch);
-        done.batches += 1;
-        done.messages += batch.messages;
-        done.bytes += batch.envelope.byteLength;
         return;
       }
       const failure = connection.failureOf(error);
@@ -157,7 +153,7 @@ export class Pipelines {
         worst = failure;
       }
     });
-    this.#host.onPublished(done.batches, done.messages, done.bytes);
+    this.#host.onPublished();
     if (worst !== undefined) this.#events.onFailure(worst);
     else this.flushSoon();
   }

@@ -1,24 +1,21 @@
 /**
- * The RedisLink: one outbox, one set of wanted topics, and the servers over which they are spread.
+ * The link through Redis: one outbox, one set of wanted topics, and the servers over which they are spread.
  *
  *   publish ──► outbox ──► lane of the topic's partition ──► shard that has the partition ──► PUBLISH | SPUBLISH
  *   onMessage ◄── arrivals ◄── the same shard's other connection, where the topic is subscribed
  *
- * Role: up: nodes/bus.ts. Down: shard.ts, topology.ts, sentinel.ts. Standalone and Sentinel: one partition, one shard. Cluster: a shard for
+ * Role: a NodeLink. Up: create.ts. Down: nodes/outbox.ts, nodes/envelope.ts; shard.ts, topology.ts, sentinel.ts. Standalone and Sentinel: one partition, one shard. Cluster: a shard for
  * each primary that has partitions; where the slots are is topology.ts's business, and a partition of which a server says that it has
  * moved is parked until that is known.
  * Invariant: each partition is with one shard at a time, or with none; nothing of a topic is sent while something of it is under way.
  */
 import { performance } from 'node:perf_hooks';
 import type { RedisAddress, RedisSettings } from '../../config/redis.ts';
-import { redisStates } from '../../core/host-counters.ts';
-import type { Log } from '../../log.ts';
-import type { BusState } from '../bus.ts';
-import { isSealed, Opener, readMessages, Sender } from '../nodes/envelope.ts';
-import type { RedisLink, RedisLinkEvents } from '../nodes/link.ts';
+import type { PublishResult } from '../../core/node.ts';
+import type { LinkContext, LinkCounter, LinkEvents, LinkHealth, LinkState, NodeLink } from '../link.ts';
+import { Envelopes, readMessages, type Sender } from '../nodes/envelope.ts';
 import { topicKey } from '../nodes/mail.ts';
 import { Lane, Outbox } from '../nodes/outbox.ts';
-import { Seal } from '../nodes/seal.ts';
 import { Channels, slotOf } from './channels.ts';
 import { addressText, type Connection, type ConnectionFactory, connectionFactory } from './connection.ts';
 import type { Address } from './connector.ts';
@@ -29,45 +26,16 @@ import { Shard, type ShardHost } from './shard.ts';
 import { type Partition, Subscriptions } from './subscriptions.ts';
 import { type SlotOwners, Topology } from './topology.ts';
 
-/** core/host-counters.ts has their meanings. */
-export type RedisCounter =
-  | 'redis_publishes'
-  | 'redis_messages_out'
-  | 'redis_bytes_out'
-  | 'redis_bytes_in'
-  | 'redis_malformed'
-  | 'redis_unsigned'
-  | 'redis_drops'
-  | 'redis_gaps'
-  | 'redis_reconnects'
-  | 'redis_errors';
-export type RedisGauge = 'redis_state' | 'redis_topics' | 'redis_outbox_messages' | 'redis_outbox_bytes' | 'redis_lag_us';
-
-export interface RedisLinkDependencies {
-  readonly log: Log;
-  readonly stats: {
-    count(field: RedisCounter, by: number): void;
-    gauge(field: RedisGauge, value: number): void;
-  };
-  /** From 0 to 1. @default Math.random */
-  readonly random?: () => number;
-}
-
-/** `nodeId`: 16 hexadecimal digits. `worker`: counts the worker processes of the node. */
-export interface LinkIdentity {
-  readonly nodeId: string;
-  readonly worker: number;
-}
-
-export function createRedisLink(settings: RedisSettings, identity: LinkIdentity, dependencies: RedisLinkDependencies): RedisLink {
-  return new Link(settings, identity, dependencies);
+/** `random`: from 0 to 1. */
+export function createRedisLink(settings: RedisSettings, context: LinkContext, random = Math.random): NodeLink {
+  return new RedisLink(settings, context, random);
 }
 
 /** A bulk of Redis is this long at most, as it comes (proto-max-bulk-len). */
 const messageBytesMax = 512 * 1024 * 1024 - 1024;
 
-class Link implements RedisLink, ShardHost {
-  state: BusState = 'connecting';
+class RedisLink implements NodeLink, ShardHost {
+  state: LinkState = 'connecting';
   readonly settings: RedisSettings;
   readonly channels: Channels;
   readonly sender: Sender;
@@ -78,12 +46,10 @@ class Link implements RedisLink, ShardHost {
   readonly subscriptions: Subscriptions;
   readonly random: () => number;
   readonly now = () => performance.now();
-  readonly #stats: RedisLinkDependencies['stats'];
+  readonly #context: LinkContext;
   readonly #say: LinkLog;
-  readonly #opener = new Opener();
-  /** undefined: nothing is signed, and signatures are not looked at. */
-  readonly #seal: Seal | undefined;
-  #events: RedisLinkEvents | undefined;
+  readonly #envelopes: Envelopes;
+  #events: LinkEvents | undefined;
   /** By address; the only one by ''. */
   readonly #shards = new Map<string, Shard>();
   readonly #shardOf: (Shard | undefined)[] = [];
@@ -97,21 +63,21 @@ class Link implements RedisLink, ShardHost {
   #tickTimer: ReturnType<typeof setInterval> | undefined;
   #tickedAt = 0;
   #untoldDrops = 0;
-  #isStopped = false;
+  #isClosed = false;
   #onEmpty: (() => void) | undefined;
 
-  constructor(settings: RedisSettings, identity: LinkIdentity, { log, stats, random = Math.random }: RedisLinkDependencies) {
+  constructor(settings: RedisSettings, context: LinkContext, random: () => number) {
     const { servers, prefix, signingKeys, outboxBytes, onOutboxFull, probeInterval, timeout } = settings;
     this.settings = settings;
     this.random = random;
-    this.#stats = stats;
-    this.#say = new LinkLog(log, this.now);
+    this.#context = context;
+    this.#say = new LinkLog(context.log, this.now);
     this.channels = new Channels(prefix, servers.kind === 'cluster' ? settings.partitions : undefined);
-    this.#seal = signingKeys.length === 0 ? undefined : new Seal(signingKeys, prefix);
-    this.sender = new Sender({ node: identity.nodeId, worker: identity.worker }, prefix, this.#seal);
+    this.#envelopes = new Envelopes(context, { prefix, signingKeys, onDiscard: (why) => this.#say.discarded(why) });
+    this.sender = this.#envelopes.sender;
     this.failures = new Failures(settings);
-    this.connect = connectionFactory(settings, this.failures, `ringway:${identity.nodeId}:${identity.worker}`);
-    this.outbox = new Outbox({ bytesMax: outboxBytes, whenFull: onOutboxFull }, this.sender, (messages) => this.#dropped(messages));
+    this.connect = connectionFactory(settings, this.failures, `ringway:${context.publisher.node}:${context.publisher.worker}`);
+    this.outbox = new Outbox({ bytesMax: outboxBytes, whenFull: onOutboxFull }, this.sender, (counter, by) => this.#count(counter, by));
     const { partitions } = this.channels;
     this.subscriptions = new Subscriptions(partitions);
     this.lanes = Array.from({ length: partitions }, (_, index) => new Lane(index, () => this.#shardOf[index]?.flushSoon()));
@@ -119,11 +85,10 @@ class Link implements RedisLink, ShardHost {
     this.#tickMs = Math.max(25, Math.min(250, (Math.min(probeInterval, timeout) * 1000) / 4));
   }
 
-  // ---- RedisLink
+  // ---- NodeLink
 
-  start(events: RedisLinkEvents): void {
+  start(events: LinkEvents): void {
     this.#events = events;
-    this.#stats.gauge('redis_state', redisStates[this.state]);
     this.#tickedAt = this.now();
     this.#tickTimer = setInterval(() => this.#tick(), this.#tickMs);
     const { servers } = this.settings;
@@ -148,34 +113,38 @@ class Link implements RedisLink, ShardHost {
     shard.start();
   }
 
-  publish(topic: Uint8Array, flags: number, payload: Uint8Array): void {
-    if (this.#isStopped) return;
+  publish(topic: Uint8Array, flags: number, payload: Uint8Array): PublishResult {
     if (payload.byteLength > messageBytesMax) {
-      this.#dropped(1);
-      return;
+      this.#count('drops', 1);
+      return 'dropped';
     }
     const key = topicKey(topic);
-    this.outbox.add(this.lanes[this.channels.partitionOf(key)] as Lane, key, flags, payload);
+    const isTaken = this.outbox.add(this.lanes[this.channels.partitionOf(key)] as Lane, key, flags, payload);
+    if (!isTaken) return 'dropped';
+    return this.state === 'up' ? 'accepted' : 'queued';
   }
 
   subscribe(topic: Uint8Array): Promise<void> {
-    if (this.#isStopped) return Promise.resolve();
+    if (this.#isClosed) return Promise.resolve();
     const key = topicKey(topic);
-    const stands = this.subscriptions.want(this.channels.partitionOf(key), key);
-    this.#stats.gauge('redis_topics', this.subscriptions.count);
-    return stands;
+    return this.subscriptions.want(this.channels.partitionOf(key), key);
   }
 
   unsubscribe(topic: Uint8Array): Promise<void> {
     const key = topicKey(topic);
-    const ended = this.subscriptions.unwant(this.channels.partitionOf(key), key);
-    this.#stats.gauge('redis_topics', this.subscriptions.count);
-    return ended;
+    return this.subscriptions.unwant(this.channels.partitionOf(key), key);
   }
 
-  async stop(deadlineMs: number): Promise<void> {
-    if (this.#isStopped) return;
-    this.#isStopped = true;
+  health(): LinkHealth {
+    let lagMs = 0;
+    for (const shard of this.#shards.values()) lagMs = Math.max(lagMs, shard.lagMs);
+    return { topics: this.subscriptions.count, outboxMessages: this.outbox.messages, outboxBytes: this.outbox.bytes, lagMs };
+  }
+
+  async close(deadlineMs: number): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.outbox.isOpen = false;
     for (const shard of this.#shards.values()) shard.hurry();
     if (this.outbox.messages > 0 && this.#events !== undefined) await this.#emptied(deadlineMs);
     clearInterval(this.#tickTimer);
@@ -185,7 +154,6 @@ class Link implements RedisLink, ShardHost {
     this.#shardOf.length = 0;
     this.outbox.clear();
     this.subscriptions.releaseAll();
-    this.#tellOutbox();
   }
 
   #emptied(deadlineMs: number): Promise<void> {
@@ -207,21 +175,10 @@ class Link implements RedisLink, ShardHost {
   onArrival(shard: Shard, channel: Buffer, bytes: Buffer): void {
     const name = this.channels.parse(channel);
     if (name === undefined) return;
-    const envelope = this.#opener.open(bytes);
-    if (envelope === undefined) {
-      this.#stats.count('redis_malformed', 1);
-      this.#say.discarded('malformed');
-      return;
-    }
-    // A longer or a shorter prefix whose channels look like these.
-    if (envelope.prefixBytes !== this.channels.prefixBytes) return;
     const topic = channel.subarray(name.topicAt);
     const key = topicKey(topic);
-    if (this.#seal !== undefined && !isSealed(envelope, this.#seal, key)) {
-      this.#stats.count('redis_unsigned', 1);
-      this.#say.discarded('unsigned');
-      return;
-    }
+    const envelope = this.#envelopes.open(bytes, key);
+    if (envelope === undefined) return;
     const { publisher } = envelope;
     if (envelope.kind === 'probe') {
       const own = this.sender.publisher;
@@ -229,25 +186,16 @@ class Link implements RedisLink, ShardHost {
       return;
     }
     if (!this.subscriptions.isHeard(name.partition, key)) return;
-    this.#stats.count('redis_bytes_in', bytes.byteLength);
-    const events = this.#events as RedisLinkEvents;
-    readMessages(envelope, (flags, payload, sequence) => events.onMessage({ topic, publisher, sequence, flags, payload }));
+    this.#context.count('bytes_in', bytes.byteLength);
+    readMessages(envelope, topic, (message) => this.#events?.onMessage(message));
   }
 
-  onPublished(batches: number, messages: number, bytes: number): void {
-    if (batches > 0) {
-      this.#stats.count('redis_publishes', batches);
-      this.#stats.count('redis_messages_out', messages);
-      this.#stats.count('redis_bytes_out', bytes);
-    }
-    if (this.outbox.messages === 0) {
-      this.#tellOutbox();
-      this.#onEmpty?.();
-    }
+  onPublished(): void {
+    if (this.outbox.messages === 0) this.#onEmpty?.();
   }
 
   onUp(again: boolean): void {
-    if (again) this.#stats.count('redis_reconnects', 1);
+    if (again) this.#context.count('reconnects', 1);
     this.#judge();
   }
 
@@ -257,19 +205,12 @@ class Link implements RedisLink, ShardHost {
   }
 
   onGap(topics: number): void {
-    this.#stats.count('redis_gaps', topics);
     this.#say.gap(topics);
     this.#events?.onGap(topics);
   }
 
-  onLag(): void {
-    let worst = 0;
-    for (const { lagMs } of this.#shards.values()) worst = Math.max(worst, lagMs);
-    this.#stats.gauge('redis_lag_us', Math.round(worst * 1000));
-  }
-
   onError({ isAnswer }: Failure): void {
-    if (isAnswer === true) this.#stats.count('redis_errors', 1);
+    if (isAnswer === true) this.#context.count('errors', 1);
   }
 
   onMoved(shard: Shard, partition: number | undefined): void {
@@ -287,13 +228,12 @@ class Link implements RedisLink, ShardHost {
     for (const shard of [...this.#shards.values()]) shard.tick(ms);
     this.#parkedMs = this.#parked.size > 0 ? this.#parkedMs + ms : 0;
     this.#judge();
-    this.#tellOutbox();
     if (this.#untoldDrops > 0) this.#say.dropped(this.#untoldDrops);
     this.#untoldDrops = 0;
   }
 
   #failed(where: string, failure: Failure): void {
-    if (this.#isStopped) return;
+    if (this.#isClosed) return;
     this.#hasFailed = true;
     this.#judge();
     const isPart = [...this.#shards.values()].some(({ phase }) => phase === 'up');
@@ -302,9 +242,8 @@ class Link implements RedisLink, ShardHost {
 
   #judge(): void {
     const state = this.#isUp() ? 'up' : this.#hasFailed || this.state === 'up' ? 'lost' : 'connecting';
-    if (state === this.state || this.#isStopped) return;
+    if (state === this.state || this.#isClosed) return;
     this.state = state;
-    this.#stats.gauge('redis_state', redisStates[state]);
     if (state === 'up') this.#say.up(this.#where(), this.subscriptions.count);
     this.#events?.onState(state);
   }
@@ -327,14 +266,9 @@ class Link implements RedisLink, ShardHost {
     return addressText(servers);
   }
 
-  #dropped(messages: number): void {
-    this.#stats.count('redis_drops', messages);
-    this.#untoldDrops += messages;
-  }
-
-  #tellOutbox(): void {
-    this.#stats.gauge('redis_outbox_messages', this.outbox.messages);
-    this.#stats.gauge('redis_outbox_bytes', this.outbox.bytes);
+  #count(counter: LinkCounter, by: number): void {
+    this.#context.count(counter, by);
+    if (counter === 'drops') this.#untoldDrops += by;
   }
 
   // ---- servers

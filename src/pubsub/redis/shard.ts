@@ -56,13 +56,13 @@ export interface ShardHost {
   /** Partitions, by number, to leave alone until it is known again who has them. */
   isParked(partition: number): boolean;
   onArrival(shard: Shard, channel: Buffer, bytes: Buffer): void;
-  onPublished(batches: number, messages: number, bytes: number): void;
+  /** The outbox has less in it. */
+  onPublished(): void;
   /** `again`: after a server was lost. */
   onUp(again: boolean): void;
   /** Not up any more, or not up again. */
   onLost(shard: Shard, failure: Failure): void;
   onGap(topics: number): void;
-  onLag(): void;
   /** One command failed; what follows is done. */
   onError(failure: Failure): void;
   /** Another server has this partition; undefined: one of them. */
@@ -209,7 +209,6 @@ export class Shard {
     const probe = this.#probe;
     if (probe?.number !== number) return;
     this.lagMs = this.#host.now() - probe.sentAt;
-    this.#host.onLag();
     probe.hasEchoed = true;
     if (probe.step === 'echo') this.#probed();
   }

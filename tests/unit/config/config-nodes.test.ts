@@ -252,3 +252,43 @@ describe('limits, rates and logs', () => {
     ]);
   });
 });
+
+describe('link', () => {
+  /** As a class would be written: `create` uses `this`. */
+  class Maker {
+    readonly made: unknown[] = [];
+    create(context: unknown) {
+      this.made.push(context);
+      return this;
+    }
+  }
+
+  test('is none unless the config brings one, whose create is called as a method', () => {
+    expect([resolved({}).link, resolved({ link: false }).link]).toEqual([false, false]);
+    const maker = new Maker();
+    const { link, redis } = resolved({ link: maker });
+    if (link === false) throw new Error('there is no link');
+    expect([link.linger, link.required, redis]).toEqual([10, false, false]);
+    link.create('context' as never);
+    expect(maker.made).toEqual(['context']);
+    expect(resolved({ link: Object.assign(new Maker(), { linger: 0, required: true }) }).link).toMatchObject({ linger: 0, required: true });
+  });
+
+  test('goes before REDIS_URL, and not with redis', () => {
+    expect(resolved({ link: new Maker() }, { REDIS_URL: 'redis://a' }).redis).toBe(false);
+    expect(resolved({ link: new Maker(), redis: false }).link).not.toBe(false);
+    expect(mistakes({ link: new Maker(), redis: 'redis://a' })).toEqual([
+      'link: does not go with redis, since one of them joins nodes; remove one of them',
+    ]);
+  });
+
+  test('that is none is refused, with what to write', () => {
+    const instead = 'write false, or a link such as natsLink({ servers: [...] }); docs/nodes.md says how to make one';
+    expect(mistakes({ link: 'nats://a' })).toEqual([`link: is "nats://a"; ${instead}`]);
+    expect(mistakes({ link: {} })).toEqual(['link.create: is undefined; write a function create(context) that returns a NodeLink']);
+    expect(mistakes({ link: { create: () => ({}), linger: -1, required: 'yes' } })).toEqual([
+      'link.linger: is -1; write a number of seconds from 0 to 3600',
+      'link.required: is "yes"; write true or false',
+    ]);
+  });
+});

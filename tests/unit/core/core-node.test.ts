@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { native, type SharedStats, SystemError } from '../../../ffi/bindings.ts';
 import { sendBinary, sendText } from '../../../src/api/message.ts';
 import { publish } from '../../../src/api/socket.ts';
-import type { BackendName } from '../../../src/core/core.ts';
+import type { BackendName, PublishResult, Topic } from '../../../src/core/core.ts';
 import { hostLayout, statIndex } from '../../../src/core/stat-index.ts';
 import { backends, LiveCore } from '../../support/live-core.ts';
 import type { Frame, Wire } from '../../support/wire.ts';
@@ -206,8 +206,12 @@ for (const backend of backends) {
     test('what another node has published goes to both workers, is counted as remote, and comes back to no hook', async () => {
       const [one, two] = [start(backend, 0), start(backend, 1)];
       const hooked: string[] = [];
-      one.core.onPublish = (topic) => void hooked.push(String(topic));
-      two.core.onPublish = (topic) => void hooked.push(String(topic));
+      const hook = (topic: Topic): PublishResult => {
+        hooked.push(String(topic));
+        return 'accepted';
+      };
+      one.core.onPublish = hook;
+      two.core.onPublish = hook;
       const here = await one.open();
       const there = await two.open();
       here.socket.subscribe('t');
@@ -236,8 +240,10 @@ for (const backend of backends) {
         hooked.push([String(topic), flags, payload.length]);
         // Behind the message that the hook is about.
         if (hooked.length === 1) live.core.publishRemote(Buffer.from('t'), sendText, Buffer.from('behind'));
+        return 'queued';
       };
-      publish(live.core, 't', 'text');
+      // What the hook says is what is answered.
+      expect(publish(live.core, 't', 'text')).toBe('queued');
       publish(live.core, 't', new Uint8Array([49, 50]));
       socket.publish('t', 'not to myself');
       publish(live.core, 'nobody', 'wants this');

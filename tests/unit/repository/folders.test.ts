@@ -28,7 +28,7 @@ const order: readonly (readonly string[])[] = [
   ['src/frontend/http/'],
   ['src/frontend/*/'],
   ['src/frontend/'],
-  ['src/index.ts', 'src/register.ts'],
+  ['src/index.ts', 'src/link.ts', 'src/register.ts'],
   ['src/own-modules.ts'],
   ['src/worker/', 'src/supervisor/'],
   ['src/doctor/', 'src/top/'],

@@ -96,8 +96,8 @@ async function act(
       return waiting;
     }
     case 'block': {
-      // A connection to Redis that takes its time.
-      const way = `to redis ${number % node.places}`;
+      // A link that takes its time.
+      const way = `to broker ${number % node.places}`;
       if (!node.blocked.delete(way)) node.blocked.add(way);
       return waiting;
     }
@@ -229,8 +229,8 @@ describe('the workers of a node', () => {
           }
           // Those that have left are not there to hear the rest. A topic that only those wanted who are just leaving may count as interrupted.
           if (old.some(({ isLeaving }) => isLeaving)) continue;
-          expect(worker.counted.get('redis_drops') ?? 0).toBe(0);
-          expect(worker.counted.get('redis_gaps') ?? 0).toBe(0);
+          expect(worker.counted.get('drops') ?? 0).toBe(0);
+          expect(worker.counted.get('gaps') ?? 0).toBe(0);
         }
         await expectOrder(node, chance);
       }),
@@ -268,7 +268,7 @@ describe('the workers of a node', () => {
     );
   });
 
-  test('of an old generation stay until the new owners, however slow their way to Redis, have taken over what they hold', async () => {
+  test('of an old generation stay until the new owners, however slow their link, have taken over what they hold', async () => {
     const chance = new Chance(1);
     const node = new SimulatedNode(2, 1);
     const old = node.alive.get(0) as SimulatedWorker;
@@ -277,7 +277,7 @@ describe('the workers of a node', () => {
     node.startGeneration(1);
     await node.pass(chance, 1000);
     const fresh = node.alive.get(1) as SimulatedWorker;
-    node.blocked.add('to redis 1');
+    node.blocked.add('to broker 1');
     node.setView(1);
     fresh.subscribe('a');
     node.publishRemotely('a', 0);
@@ -292,7 +292,7 @@ describe('the workers of a node', () => {
     node.publishRemotely('a', 0);
     await node.pass(chance, 500);
     expect(fresh.received).toEqual(['a 0 1', 'a 0 2', 'a 0 3']);
-    expect([old.isAlive, fresh.counted.get('redis_gaps')]).toEqual([false, undefined]);
+    expect([old.isAlive, fresh.counted.get('gaps')]).toEqual([false, undefined]);
   });
 
   test('read the letters of one that has ended before it counts as gone: what it has given away is known then', () => {

@@ -29,7 +29,9 @@ function seal(sender: Sender, sequence: number, list: readonly { flags: number; 
 
 function read(envelope: Envelope) {
   const list: { flags: number; payload: Uint8Array; sequence: number }[] = [];
-  readMessages(envelope, (flags, payload, sequence) => list.push({ flags, payload: new Uint8Array(payload), sequence }));
+  readMessages(envelope, Buffer.from('topic'), ({ flags, payload, sequence }) =>
+    list.push({ flags, payload: new Uint8Array(payload), sequence }),
+  );
   return list;
 }
 

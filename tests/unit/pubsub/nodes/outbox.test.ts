@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
+import type { LinkCounter } from '../../../../src/pubsub/link.ts';
 import { Opener, readMessages, Sender } from '../../../../src/pubsub/nodes/envelope.ts';
 import { type Batch, batchAttemptsMax, batchBytesMax, Lane, Outbox } from '../../../../src/pubsub/nodes/outbox.ts';
 
@@ -11,7 +12,7 @@ function read(batch: Batch): { numbers: number[]; sequence: number } {
   const envelope = opener.open(batch.envelope);
   if (envelope === undefined) throw new Error('not an envelope');
   const numbers: number[] = [];
-  readMessages(envelope, (_flags, payload) => numbers.push(payload.readUInt32BE(0)));
+  readMessages(envelope, Buffer.from(batch.key), ({ payload }) => numbers.push(Buffer.from(payload).readUInt32BE(0)));
   return { numbers, sequence: envelope.sequence };
 }
 
@@ -23,9 +24,10 @@ function message(number: number, bytes = 4): Buffer {
 
 /** An outbox, and all that is known of it from outside. */
 function setUp(bytesMax: number, whenFull: 'drop-oldest' | 'drop-newest', laneCount = 1) {
-  const state = { dropped: 0, readyCalls: 0 };
-  const outbox = new Outbox({ bytesMax, whenFull }, sender, (messages) => {
-    state.dropped += messages;
+  const state = { dropped: 0, readyCalls: 0, counted: {} as Partial<Record<LinkCounter, number>> };
+  const outbox = new Outbox({ bytesMax, whenFull }, sender, (counter, by) => {
+    state.counted[counter] = (state.counted[counter] ?? 0) + by;
+    state.dropped = state.counted.drops ?? 0;
   });
   const lanes = Array.from({ length: laneCount }, (_, index) => new Lane(index, () => void state.readyCalls++));
   const [lane] = lanes as [Lane, ...Lane[]];
@@ -43,6 +45,26 @@ function setUp(bytesMax: number, whenFull: 'drop-oldest' | 'drop-newest', laneCo
 }
 
 describe('outbox', () => {
+  test('counts what has gone out, and what never will', () => {
+    const { outbox, lane, state } = setUp(1 << 20, 'drop-newest');
+    for (let number = 0; number < 5; number++) expect(outbox.add(lane, 'a', 0, message(number))).toBe(true);
+    expect(outbox.add(lane, 'a', 0, Buffer.alloc(2 << 20))).toBe(false);
+    const batch = outbox.take(lane) as Batch;
+    expect(state.counted).toEqual({ drops: 1 });
+    outbox.done(batch);
+    expect(state.counted).toEqual({ drops: 1, publishes: 1, messages_out: 5, bytes_out: batch.envelope.byteLength });
+    outbox.add(lane, 'a', 0, message(5));
+    outbox.discard(outbox.take(lane) as Batch);
+    expect(state.counted).toMatchObject({ drops: 2, publishes: 1 });
+  });
+
+  test('takes nothing more when its link closes, and gives what it has', () => {
+    const { outbox, lane, state, takeAll } = setUp(1 << 20, 'drop-oldest');
+    outbox.add(lane, 'a', 0, message(1));
+    outbox.isOpen = false;
+    expect([outbox.add(lane, 'a', 0, message(2)), state.dropped, takeAll()]).toEqual([false, 0, [1]]);
+  });
+
   test('any interleaving of publishing, answers, broken connections and drops keeps the order of each topic, and counts every message', () => {
     const operation = fc.oneof(
       {

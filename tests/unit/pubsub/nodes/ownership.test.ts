@@ -8,7 +8,7 @@ const nodeId = '00000000000000aa';
 const farNode = '00000000000000bb';
 const view = { generation: 1, first: 0, count: 1 };
 
-/** Redis confirms when a test says so. */
+/** The link confirms when a test says so. */
 class PatientLink {
   readonly asked: string[] = [];
   readonly #waiting = new Map<string, () => void>();
@@ -160,14 +160,14 @@ describe('an owner', () => {
     const publisher = { node: nodeId, worker: 9 };
     harness.ownership.arrived({ topic: Buffer.from('a'), publisher, sequence: 1, flags: 1, payload: Buffer.from('own') });
     expect(harness.delivered).toEqual(['a 1', 'a 2', 'a 5', 'a 6', 'a of another']);
-    expect(harness.counted).toEqual({ redis_messages_in: 5, redis_duplicates: 2, redis_echoes: 1 });
+    expect(harness.counted).toEqual({ messages_in: 5, duplicates: 2, echoes: 1 });
   });
 
   test('hands on what was not heard, although something came with a sequence far ahead', () => {
     harness.want('a');
     for (const sequence of [1, 2 ** 47, 2, 2, 3, 2 ** 47, 4]) harness.arrive('a', sequence);
     expect(harness.delivered).toEqual(['a 1', `a ${2 ** 47}`, 'a 2', 'a 3', 'a 4']);
-    expect(harness.counted).toEqual({ redis_messages_in: 5, redis_duplicates: 2 });
+    expect(harness.counted).toEqual({ messages_in: 5, duplicates: 2 });
   });
 
   test('lets go of what dead workers wanted, however late it hears of their deaths', () => {
@@ -201,7 +201,7 @@ describe('an owner', () => {
     harness.want('a', 1, 1, true);
     harness.want('a', 2, 1, true);
     harness.want('b', 1, 1, false);
-    expect(harness.counted).toEqual({ redis_gaps: 1 });
+    expect(harness.counted).toEqual({ gaps: 1 });
   });
 
   test('is needed as long as other workers that live want something of it', () => {
@@ -230,7 +230,7 @@ describe('a new owner', () => {
   });
   const answer = (letter: Letter) => letter.kind === 'given' && harness.ownership.given(2, letter);
 
-  test('asks when Redis has confirmed, and holds back until all that the former owner handed on has come', () => {
+  test('asks when its subscription is confirmed, and holds back until all that the former owner handed on has come', () => {
     expect(harness.letters).toEqual([{ to: 2, letter: { kind: 'take', atMs: 1000, withinMs: 5000, topics: ['a'] } }]);
     for (const sequence of [3, 4, 5]) harness.arrive('a', sequence);
     answer(given(true, 4));
@@ -239,7 +239,7 @@ describe('a new owner', () => {
     harness.ownership.passed({ kind: 'passed', pass: 1, from: 2 }, 3);
     harness.arrive('a', 7);
     expect(harness.delivered).toEqual(['a 5', 'a 6', 'a 7']);
-    expect(harness.counted).toEqual({ redis_duplicates: 2, redis_messages_in: 3 });
+    expect(harness.counted).toEqual({ duplicates: 2, messages_in: 3 });
   });
 
   test('takes a pass that is quicker than the answer', () => {
@@ -254,14 +254,14 @@ describe('a new owner', () => {
     answer(given(false, 0));
     expect(harness.delivered).toEqual(['a 5']);
     // Nobody has kept it going meanwhile.
-    expect(harness.counted.redis_gaps).toBe(1);
+    expect(harness.counted.gaps).toBe(1);
   });
 
   test('goes on when a worker that should pass has died', () => {
     harness.arrive('a', 5);
     answer(given(true, 4));
     harness.ownership.gone(3, 1);
-    expect([harness.delivered, harness.counted.redis_gaps]).toEqual([['a 5'], undefined]);
+    expect([harness.delivered, harness.counted.gaps]).toEqual([['a 5'], undefined]);
   });
 
   test('goes on after ten seconds when a worker is too busy to pass', () => {
@@ -294,7 +294,7 @@ describe('a new owner', () => {
     answer(given(true, 4));
     harness.arrive('a', 8);
     expect(harness.delivered).toEqual(['a 8']);
-    expect(harness.counted).toEqual({ redis_drops: 2, redis_gaps: 1, redis_messages_in: 1 });
+    expect(harness.counted).toEqual({ drops: 2, gaps: 1, messages_in: 1 });
   });
 
   test('reads an answer that has come in time, although it was too busy itself', () => {
@@ -311,7 +311,7 @@ describe('a new owner', () => {
     const payload = 'x'.repeat(100_000);
     for (let sequence = 1; sequence <= 30; sequence++) harness.arrive('a', sequence, payload);
     // 1 MiB holds ten of them.
-    expect(harness.counted).toEqual({ redis_drops: 20 });
+    expect(harness.counted).toEqual({ drops: 20 });
     answer(given(true, 20));
     harness.ownership.passed({ kind: 'passed', pass: 1, from: 2 }, 3);
     expect(harness.delivered.length).toBe(10);
@@ -326,7 +326,7 @@ describe('a new owner', () => {
       await harness.link.confirm(`+t${at}`);
       harness.arrive(`t${at}`, at + 1, payload);
     }
-    expect(harness.counted.redis_drops).toBe(24);
+    expect(harness.counted.drops).toBe(24);
   });
 
   test('that is not interested any more tells the former owner all the same', async () => {
@@ -354,7 +354,7 @@ describe('a former owner', () => {
     harness.ownership.take(1, { kind: 'take', atMs, withinMs: 1000, topics });
   const answers = () => harness.letters.filter(({ letter }) => letter.kind === 'given').map(({ to, letter }) => ({ to, ...letter }));
 
-  test('hands on until Redis has confirmed the end, then tells how far it got', async () => {
+  test('hands on until the end is confirmed, then tells how far it got', async () => {
     take(['a', 'unknown']);
     expect(harness.link.asked).toEqual(['+a', '-a']);
     harness.arrive('a', 2);
@@ -376,7 +376,7 @@ describe('a former owner', () => {
     expect(harness.letters.map(({ to, letter }) => `${letter.kind} ${to}`)).toEqual(['given 1', 'pass 2', 'given 1']);
   });
 
-  test('stops when the new owner goes on by itself, whatever Redis says', () => {
+  test('stops when the new owner goes on by itself, whatever the link says', () => {
     take(['a']);
     harness.arrive('a', 2);
     harness.turn();

@@ -1,0 +1,121 @@
+/**
+ * What joins nodes: a link carries messages from the node where they are published to all others that want them.
+ *
+ *   publish() → subscribers of this worker → other workers of the node → other nodes
+ *               the core                     rings of the core           nodes/ and a link
+ *
+ * Role: the seam between nodes/, which knows workers and nothing of connections, and links, which know connections and nothing of workers. Redis is
+ * one (redis/); a config may bring another (docs/nodes.md). Each worker has a link of its own, and tells it which topics it holds for its node.
+ * Two suites hold for all links: tests/contract/link.test.ts asks the link, tests/contract/bus.test.ts what publish() promises.
+ *
+ * Guarantee, from publish() to a subscriber: at most once. A message reaches each subscriber once, or not at all; never twice, never in part, and its
+ * publisher only when it is itself subscribed. It is not kept: who subscribes later does not get it.
+ * Order: what one worker publishes to one topic arrives in that order. Between publishers, and between topics, there is none.
+ * Lost are messages for a client past its backpressure limit; between workers, when the receiver dies or its ring and the outbox are full; between
+ * nodes, what the link's bounded outbox could not hold while it was down, and what was published while a subscription was interrupted. Each loss is
+ * counted.
+ * Interest: a message goes only to workers, and to nodes, that have subscribers of its topic. A subscription counts on other nodes a round trip of the
+ * link later, and stays there for a while after its last subscriber has left.
+ */
+import type { PublishResult } from '../core/node.ts';
+
+/** 'up': what is published leaves, and every subscription that is wanted is in place. 'lost': others cannot be reached; this node goes on. */
+export type LinkState = 'connecting' | 'up' | 'lost';
+
+/** Who published: unique for each process of each node; lets a receiver drop what it has had already. */
+export interface Publisher {
+  /** 16 hexadecimal digits. */
+  readonly node: string;
+  /** Counts the worker processes of that node. */
+  readonly worker: number;
+}
+
+export interface ArrivedMessage {
+  readonly topic: Uint8Array;
+  readonly publisher: Publisher;
+  /** Grows from message to message of one publisher; not by one within a topic. */
+  readonly sequence: number;
+  /** RW_SEND_*, as they were published. */
+  readonly flags: number;
+  /** Good until the handler returns. */
+  readonly payload: Uint8Array;
+}
+
+/** What a link tells. */
+export interface LinkEvents {
+  onMessage(message: ArrivedMessage): void;
+  /** The subscriptions of so many topics were interrupted and are in place again: messages may have been missed. Counted by who hears it. */
+  onGap(topics: number): void;
+  /** `state` has changed. */
+  onState(state: LinkState): void;
+}
+
+export interface LinkHealth {
+  /** That are subscribed to, or are to be. */
+  readonly topics: number;
+  /** Waiting and under way. */
+  readonly outboxMessages: number;
+  readonly outboxBytes: number;
+  /** Latest time from asking the other side until it answered, in milliseconds. */
+  readonly lagMs: number;
+}
+
+/**
+ * Carries messages of topics. It never throws and never rejects for what the network does: its state, its counters and the log tell.
+ *
+ * Guarantee: a message reaches every link that has a subscription of its topic in place, whole, once; or again with the sequence that it had, when its
+ * link cannot know whether it has left: nodes/ throws repetitions away. It may come back to the link that published it. It is lost when the outbox is
+ * full (counted in 'drops') or while a subscription is interrupted (`onGap`).
+ * Order: the messages of one link to one topic arrive in the order of `publish`, through every reconnect. Between links, and between topics, there is none.
+ */
+export interface NodeLink {
+  readonly state: LinkState;
+  /** Connect, and stay connected until `close`. Called once, before all else. */
+  start(events: LinkEvents): void;
+  /**
+   * Queue a message, and return at once. Copies what it needs. `topic`: 1 to 1024 bytes, any. `flags`: RW_SEND_*.
+   * ret: 'accepted': it is up; 'queued': it goes out when it is up again, unless more comes than the outbox holds; 'dropped': it never will
+   */
+  publish(topic: Uint8Array, flags: number, payload: Uint8Array): PublishResult;
+  /**
+   * Keep a subscription of `topic` from now on, through every reconnect. Resolves when it is in place (at once when it is), so that what is
+   * published afterwards, on any node, comes; or when it is not wanted any more.
+   */
+  subscribe(topic: Uint8Array): Promise<void>;
+  /**
+   * End it. Messages go on coming until it resolves: when the other side has confirmed, so that all that was published before has come, or soon
+   * when it cannot be reached. Another `subscribe` meanwhile wins.
+   */
+  unsubscribe(topic: Uint8Array): Promise<void>;
+  /** As it is now; asked several times a second. */
+  health(): LinkHealth;
+  /** Publish what waits, for `deadlineMs` at most, then disconnect. Afterwards nothing is told, and what is published is dropped uncounted. */
+  close(deadlineMs: number): Promise<void>;
+}
+
+/** What a link counts by itself; the metrics `ringway_redis_*` show it. */
+export type LinkCounter =
+  /** Envelopes, and the messages and bytes in them, that have gone out. */
+  | 'publishes'
+  | 'messages_out'
+  | 'bytes_out'
+  | 'bytes_in'
+  /** Thrown away as they came: no envelope of ours, or without the signature that is asked for. */
+  | 'malformed'
+  | 'unsigned'
+  /** Messages that were to go out and never will. */
+  | 'drops'
+  | 'reconnects'
+  /** Refusals of the other side. */
+  | 'errors';
+
+/** Lines for the worker's log; writing one never throws and never waits. */
+export type LinkLogger = Readonly<Record<'info' | 'warn' | 'error', (fields: object, text: string) => void>>;
+
+/** What a link is made with. */
+export interface LinkContext {
+  /** Stands in what this link publishes. */
+  readonly publisher: Publisher;
+  readonly log: LinkLogger;
+  readonly count: (counter: LinkCounter, by: number) => void;
+}
