@@ -55,7 +55,7 @@ export function bunSuites(...folders) {
 }
 
 /** Files of tests/e2e that spend their time waiting: for servers that fail over, for drains, for npm. They run beside the others. */
-const patient = ['operations', 'package', 'publishing', 'redis', 'redis-link', 'reload', 'top', 'upgrade'];
+const patient = ['nats-link', 'operations', 'package', 'publishing', 'redis', 'redis-link', 'reload', 'top', 'upgrade'];
 
 /** @returns {[Step, Step]} the end-to-end tests in two parts, to be run at the same time */
 export function endToEnd() {

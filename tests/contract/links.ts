@@ -1,13 +1,14 @@
 /**
  * The links that there are, each with what it needs on its other side, for the suites that hold for all of them.
  *
- * Role: for bus.test.ts and link.test.ts.
+ * Role: for bus.test.ts and link.test.ts. A link that cannot be had here is left out; why stands on standard error.
  */
 import type { RedisOptions } from '../../src/api/define.ts';
 import { resolveRedis } from '../../src/config/redis.ts';
 import type { LinkContext, NodeLink } from '../../src/pubsub/link.ts';
 import { createRedisLink } from '../../src/pubsub/redis/redis-link.ts';
 import { InProcessNetwork } from '../support/in-process-link.ts';
+import { hasNatsServer, startNats } from '../support/nats-server.ts';
 import { type RedisServer, startCluster, startRedis } from '../support/redis-servers.ts';
 
 /** What joins nodes: one for all links of a test. */
@@ -62,6 +63,21 @@ const all: Record<string, () => Promise<OtherSide>> = {
     };
   },
 };
+
+if (await hasNatsServer()) {
+  // By its path alone: who has not installed its client has no types for it.
+  const example = '../../examples/nats-link/nats-link.ts';
+  const { natsLink } = (await import(example)) as { natsLink(options: object): { create(context: LinkContext): NodeLink } };
+  all['through NATS'] = async () => {
+    const server = await startNats(['max_payload: 8MB']);
+    return {
+      create: (context) => natsLink({ servers: [server.url] }).create(context),
+      cut: () => server.kill(),
+      mend: () => server.start(),
+      dispose: () => server.dispose(),
+    };
+  };
+}
 
 /** By name, in the order of their weight. */
 export const links: readonly (readonly [name: string, start: () => Promise<OtherSide>])[] = Object.entries(all);
