@@ -130,14 +130,7 @@ export abstract class HttpCommandQueue extends CoreMemory implements HttpCommand
     );
   }
 
-  /** Set by the WebSocket frontend: what `upgrade` means is its business, the command is ours. */
-  onUpgrade: ((head: RequestHead, headers: string, handler: number, data: unknown) => void) | undefined;
-
-  upgrade(head: RequestHead, headers: string, handler: number, data: unknown): void {
-    this.onUpgrade?.(head, headers, handler, data);
-  }
-
-  /** `offer`: the client's Sec-WebSocket-Extensions, '' to do without compression. */
+  /** Accept a WebSocket handshake (a head with RW_REQUEST_UPGRADE). `offer`: the client's Sec-WebSocket-Extensions, '' to do without compression. */
   acceptUpgrade(head: RequestHead, headers: string, behavior: number, offer = ''): void {
     this.acceptUpgradeWith(head, behavior, offer, '', headers, false);
   }

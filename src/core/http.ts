@@ -97,8 +97,6 @@ export interface HttpCommands {
   respondAbort(head: RequestHead): void;
   /** So many bytes of the body were taken: more may come. `kept`: they are held until the response is complete, and count towards the budget so long. */
   bodyAck(head: RequestHead, bytes: number, kept?: boolean): void;
-  /** Accept a WebSocket handshake (a head with RW_REQUEST_UPGRADE). `data` becomes `socket.data`. */
-  upgrade(head: RequestHead, headers: string, handler: number, data: unknown): void;
   /**
    * The client's address, behind trusted proxies as they tell it (port 0 when a header did). Undefined when the connection is gone or came over a
    * Unix socket, and behind proxies once it has another request, which may be another client's.

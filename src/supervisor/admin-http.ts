@@ -56,7 +56,6 @@ export function serveHttp(
   const http = new FetchFrontend({
     fetch: async (request) => whole(await fetch(withContent(request))),
     commands: core,
-    honoHandlerIndex: 0,
     onError(error, { where }) {
       // What was answered with 500 has been told by who has answered.
       if (where !== 'answer') onDefect(error);

@@ -7,17 +7,18 @@
 
 import { setPublisher } from '../api/publish.ts';
 import { publish as publishThrough } from '../api/socket.ts';
-import { defaults } from '../config/defaults.ts';
 import { loadConfig } from '../config/load.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
 import { proxyHeader } from '../core/abi.ts';
-import { Core, type WebSocketEvents } from '../core/core.ts';
-import type { HttpEvents } from '../core/http.ts';
+import { Core } from '../core/core.ts';
 import { native } from '../core/native.ts';
 import { statIndex } from '../core/stat-index.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, installLightGlobals, watchAppErrors } from '../frontend/hono/index.ts';
-import { type RouteDefinition, WebSocketFrontend } from '../frontend/websocket/frontend.ts';
+import type { FrontendEntry } from '../frontend/frontend.ts';
+import { honoFrontend } from '../frontend/hono/entry.ts';
+import { installLightGlobals } from '../frontend/hono/index.ts';
+import { Frontends, registeredFrontends } from '../frontend/registry.ts';
+import { webSocketFrontend } from '../frontend/websocket/entry.ts';
 import { Drain } from '../host/drain.ts';
 import { startHeartbeat } from '../host/heartbeat.ts';
 import { watchHostTimers } from '../host/host-timers.ts';
@@ -34,7 +35,6 @@ import { inflateBytesOf, unfinishedBytesOf } from '../process/memory.ts';
 import { busNeeds, createBus } from '../pubsub/create.ts';
 import type { Bus } from '../pubsub/nodes/bus.ts';
 import { WorkerListeners } from './listeners.ts';
-import { answerWithoutFetch } from './no-fetch.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
@@ -90,78 +90,20 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
   });
 }
 
-interface Frontends {
-  readonly http: HttpEvents;
-  readonly websocket: WebSocketEvents;
-  /** Promises of handlers that have not settled. */
-  pending(): number;
-  /** Those of WebSockets, which may outlive their connections. */
-  pendingSockets(): number;
-}
-
 function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontends {
-  const handlerErrors = statIndex('handler_errors');
   const requestIds = new RequestIds(config.log.requestIdHeader);
   if (config.log.requests) core.observe(new RequestLog(requestIds, log, (head) => core.remoteAddress(head)?.address));
-  const originRefusals = statIndex('refused_origin');
-  const routes: RouteDefinition[] = [...config.websocket];
-  const honoHandlerIndex = routes.length;
-  routes.push({
-    pattern: undefined,
-    handler: honoWebSocketHandler as RouteDefinition['handler'],
-    settings: defaults.websocket,
-    concurrencyOf: (data) => (data as HonoSocketData).concurrency,
-  });
-  const websocket = new WebSocketFrontend({
-    core,
-    routes,
-    onError(error, context) {
-      core.addStat(handlerErrors, 1);
-      log.error({ err: error, ...context }, `the ${context.event} handler of ${context.route} failed`);
-    },
-    onOriginRefused: () => core.addStat(originRefusals, 1),
-    requestIds,
-  });
-  watchAppErrors(config.app);
-  const fetchFrontend = new FetchFrontend({
-    fetch: config.fetch ?? ((request) => answerWithoutFetch(request, (path) => websocket.hasRoute(path))),
-    commands: core,
-    honoHandlerIndex,
-    requestIds,
-    onError(error, context) {
-      core.addStat(handlerErrors, 1);
-      const { method, url, where } = context;
-      if (where === 'answer') log.error(context, `${method} ${url} was answered with 500 by its handler`);
-      else log.error({ err: error, ...context }, `${method} ${url} failed`);
-    },
-    upgrade: (head, request) => websocket.takeHandshake(head, request),
-  });
-  const http: HttpEvents = {
-    onRequest: (head) => fetchFrontend.onRequest(head),
-    onBody: (slot, request, bytes, end) => fetchFrontend.onBody(slot, request, bytes, end),
-    onAbort(slot, request, cause, status) {
-      websocket.forget(slot);
-      fetchFrontend.onAbort(slot, request, cause, status);
-    },
-    onResponseDrain: (slot, request) => fetchFrontend.onResponseDrain(slot, request),
-    onHalfClosed(slot, generation, request) {
-      // Whoever has asked for the signal wants to know of clients that may have left; other handlers are heard to the end.
-      if (fetchFrontend.heedsSignal(slot, request)) core.terminate(slot, generation);
-    },
-  };
-  return {
-    http,
-    websocket,
-    pending: () => fetchFrontend.pending + websocket.pending,
-    pendingSockets: () => websocket.pending,
-  };
+  const frontends = new Frontends({ core, requestIds, onFailure: (context, sentence) => log.error(context, sentence) });
+  const entries: readonly FrontendEntry[] = [...registeredFrontends(), webSocketFrontend, honoFrontend];
+  for (const entry of entries) frontends.add(entry, config);
+  return frontends;
 }
 
 /** Of the time until the supervisor kills this worker, kept for what comes after the bus. */
 const endMs = 200;
 
 function listenToSupervisor(core: Core, bus: Bus | undefined, listeners: WorkerListeners, frontends: Frontends, log: Log): void {
-  const drain = new Drain(core, () => frontends.pendingSockets() > 0);
+  const drain = new Drain(core, () => frontends.outliving > 0);
   let deadline = Number.POSITIVE_INFINITY;
   const end = async () => {
     // Other workers of the node may still rely on this one; the latest deadline counts.
@@ -257,11 +199,10 @@ async function main(): Promise<void> {
   releaseMemoryWhenQuiet(core);
   const loop = new Loop({
     core,
-    http: frontends.http,
-    websocket: frontends.websocket,
+    ...frontends.events(),
     wakeFd,
     timers,
-    pending: frontends.pending,
+    pending: () => frontends.pending,
   });
   const running = loop.run();
   startHeartbeat(core);

@@ -35,7 +35,7 @@ export interface Recorded {
   state: 'none' | 'streaming' | 'complete' | 'aborted' | 'upgraded' | 'left';
   close: boolean;
   acknowledged: number;
-  upgrade?: { headers: string; handler: number; data: unknown };
+  upgrade?: { headers: string; data: unknown };
   done: Promise<void>;
 }
 
@@ -60,7 +60,7 @@ export class FakeCore implements HttpCommands {
     this.frontend = new FetchFrontend({
       fetch,
       commands: this,
-      honoHandlerIndex: 7,
+      sockets: { accept: (head, headers, data) => this.upgrade(head, headers, data), forget() {} },
       onError: (error, context) => this.errors.push({ error, context }),
       ...options,
     });
@@ -184,10 +184,10 @@ export class FakeCore implements HttpCommands {
     if (recorded !== undefined) recorded.acknowledged += bytes;
   }
 
-  upgrade(head: RequestHead, headers: string, handler: number, data: unknown): void {
+  private upgrade(head: RequestHead, headers: string, data: unknown): void {
     const recorded = this.expect(head, 'none');
     if (recorded === undefined) return;
-    recorded.upgrade = { headers, handler, data };
+    recorded.upgrade = { headers, data };
     this.finish(head, 'upgraded');
   }
 

@@ -15,7 +15,7 @@ import { inspection, shown } from '../../core/inspection.ts';
 import type { TlsInfo } from '../../core/tls-info.ts';
 import type { RequestIds } from '../../host/request-ids.ts';
 import { encodeHeaders } from '../http/header-block.ts';
-import { abortReason, type LightRequest } from './request.ts';
+import { abortReason, type LightRequest } from '../http/request.ts';
 import type { HonoSocketData } from './upgrade-websocket.ts';
 
 /** What an exchange needs of the frontend that it belongs to. */
@@ -23,8 +23,9 @@ export interface ExchangeHost {
   /** Stands for it in exchanges, which handlers may print: it leads to those of other clients. */
   readonly handle: Handle<ExchangeHost>;
   readonly commands: HttpCommands;
-  readonly honoHandlerIndex: number;
   readonly requestIds: RequestIds;
+  /** Accept a handshake, of which Hono's events are told. */
+  accept(head: RequestHead, headers: string, data: HonoSocketData): void;
   report(error: unknown, exchange: Exchange, where: ErrorContext['where']): void;
   forget(exchange: Exchange): void;
 }
@@ -123,8 +124,7 @@ export class Exchange implements RingwayBindings {
 
   /** @internal Only while `upgradable`. */
   accept(headers: string, data: HonoSocketData): void {
-    const host = hostOf(this);
-    host.commands.upgrade(this.head, headers, host.honoHandlerIndex, data);
+    hostOf(this).accept(this.head, headers, data);
     this.finish();
   }
 

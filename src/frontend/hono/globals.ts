@@ -4,9 +4,10 @@
  * Role: called once by a worker before it loads the application. Everything the runtime reads itself must be native, so each
  * such door unwraps: fetch, new Request, Bun.serve, Bun.write and HTMLRewriter.
  */
+
+import { NativeRequest, NativeResponse, nativeFetch } from '../http/natives.ts';
+import { isLightRequest, type LightRequest } from '../http/request.ts';
 import { noteRaw } from './inflated.ts';
-import { NativeRequest, NativeResponse, nativeFetch } from './natives.ts';
-import { isLightRequest, type LightRequest } from './request.ts';
 import { isLightResponse, LightResponse } from './response.ts';
 
 type Anything = (...args: unknown[]) => unknown;

@@ -1,7 +1,8 @@
 /**
  * Serves HTTP with a fetch function, such as a Hono application's.
  *
- * Role: the events of requests of a worker that runs Hono. Upstream: the core, by events; downstream: the handler, then response-sender.ts.
+ * Role: takes requests, for a worker (entry.ts) and for the admin listener. Upstream: the core, by events; downstream: the handler, then
+ * response-sender.ts.
  * A request that is answered before the handler returns touches no table: only one that has to wait, for its body or for
  * its answer, is listed, so that later events find it. Request numbers wrap and slots are reused, so a list holds one generation of a
  * slot only.
@@ -13,12 +14,14 @@ import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HeadEvents, HttpCommands, RequestHead } from '../../core/http.ts';
 import { requestUrl } from '../../core/request-target.ts';
 import { RequestIds } from '../../host/request-ids.ts';
+import type { RequestTaker } from '../frontend.ts';
+import { abortReason, LightRequest } from '../http/request.ts';
+import { RequestBody } from '../http/request-body.ts';
 import { isThenable } from '../http/thenable.ts';
 import { type ErrorContext, Exchange, type ExchangeHost, exchangeState } from './exchange.ts';
 import { isOfLeaving, reportFailure, sendFailure } from './failure.ts';
-import { abortReason, LightRequest } from './request.ts';
-import { RequestBody } from './request-body.ts';
 import { sendResponse } from './response-sender.ts';
+import type { HonoSocketData } from './upgrade-websocket.ts';
 
 export { watchAppErrors } from './app-errors.ts';
 export { type ConnInfo, getConnInfo, getTlsInfo } from './connection-info.ts';
@@ -32,46 +35,56 @@ export type FetchHandler = (request: Request, env: RingwayBindings) => unknown;
 export interface FetchFrontendOptions {
   fetch: FetchHandler;
   commands: HttpCommands;
-  /** Index under which `honoWebSocketHandler` is registered. */
-  honoHandlerIndex: number;
+  /** Accepts handshakes for `honoWebSocketHandler`. Default: none can be accepted. */
+  sockets?: {
+    accept(head: RequestHead, headers: string, data: HonoSocketData): void;
+    /** The client left before that came about. */
+    forget(slot: number): void;
+  };
   /** Told of every request that failed, once. It was, or is being, answered; the worker logs and counts. Must not throw. */
   onError(error: unknown, context: ErrorContext): void;
   /** Default: ids are made here, and no header carries them. */
   requestIds?: RequestIds;
   /**
-   * Asked first about each WebSocket handshake. ret: false to leave it to `fetch`; else the hook answers it. A promise: it will
-   * have been answered when the promise settles, and `request.signal` aborts when the client leaves before.
+   * Ends a connection whose client has closed its sending side while a handler heeds `request.signal`: it wants to know of clients that may
+   * have left. Default: all handlers are heard to the end.
    */
-  upgrade?(head: RequestHead, request: Request): boolean | PromiseLike<unknown>;
+  terminate?(slot: number, generation: number): void;
 }
 
 const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
 
-export class FetchFrontend implements HeadEvents {
+export class FetchFrontend implements HeadEvents, RequestTaker, ExchangeHost {
   readonly handle: Handle<ExchangeHost> = handleFor<ExchangeHost>(this);
   readonly commands: HttpCommands;
   /** Stands for them in the bodies of requests. */
   private readonly commandsHandle: Handle<HttpCommands>;
-  readonly honoHandlerIndex: number;
   readonly requestIds: RequestIds;
   private readonly fetch: FetchHandler;
   private readonly onError: FetchFrontendOptions['onError'];
-  private readonly hook: FetchFrontendOptions['upgrade'];
+  private readonly sockets: FetchFrontendOptions['sockets'];
+  private readonly terminate: FetchFrontendOptions['terminate'];
   /** Exchanges that wait for something, by slot. */
   private readonly waiting = new Map<number, Exchange>();
 
   constructor(options: FetchFrontendOptions) {
     this.commands = options.commands;
     this.commandsHandle = handleFor(options.commands);
-    this.honoHandlerIndex = options.honoHandlerIndex;
     this.fetch = options.fetch;
     this.onError = options.onError;
-    this.hook = options.upgrade;
+    this.sockets = options.sockets;
+    this.terminate = options.terminate;
     this.requestIds = options.requestIds ?? new RequestIds(false);
   }
 
   /** Requests that wait for a body, an answer or a stream. The worker's loop asks in every idle turn, so it is counted and not found out. */
   pending = 0;
+
+  /** All that there are. */
+  takes(head: RequestHead): boolean {
+    this.onRequest(head);
+    return true;
+  }
 
   onRequest(head: RequestHead): void {
     if (head.method === methodNumber.connect) {
@@ -84,12 +97,10 @@ export class FetchFrontend implements HeadEvents {
       this.commands.respond(head, 400, textHeaders, 'Bad Request: a URL cannot have this Host', true);
       return;
     }
-    const { flags } = head;
-    const hasBody = (flags & eventFlag.requestHasBody) !== 0;
+    const hasBody = (head.flags & eventFlag.requestHasBody) !== 0;
     const request = new LightRequest(head, url, hasBody ? new RequestBody(head, this.commandsHandle) : null);
     const exchange = new Exchange(this, head, request);
     try {
-      if (flags & eventFlag.requestUpgrade && this.hook !== undefined && this.hookTakes(exchange, this.hook)) return;
       const result = this.fetch(request as unknown as Request, exchange);
       if (isThenable(result)) this.settle(exchange, result);
       else sendResponse(exchange, result);
@@ -104,16 +115,21 @@ export class FetchFrontend implements HeadEvents {
   }
 
   onAbort(slot: number, request: number, cause: number, status: number): void {
+    this.sockets?.forget(slot);
     this.find(slot, request)?.abandon(abortReason(cause, status));
   }
 
-  /** Whether the handler of this request, which is not answered yet, has asked for its signal. */
-  heedsSignal(slot: number, request: number): boolean {
-    return this.find(slot, request)?.request.hasSignal ?? false;
+  onHalfClosed(slot: number, generation: number, request: number): void {
+    if (this.find(slot, request)?.request.hasSignal) this.terminate?.(slot, generation);
   }
 
   onResponseDrain(slot: number, request: number): void {
     this.find(slot, request)?.stream?.drain();
+  }
+
+  /** @internal */
+  accept(head: RequestHead, headers: string, data: HonoSocketData): void {
+    this.sockets?.accept(head, headers, data);
   }
 
   /** @internal */
@@ -167,22 +183,5 @@ export class FetchFrontend implements HeadEvents {
   private handlerFailed(exchange: Exchange, error: unknown): void {
     if (exchange.state === exchangeState.open) sendFailure(exchange, error, 'handler');
     else if (!isOfLeaving(exchange, error)) reportFailure(exchange, error, 'handler');
-  }
-
-  private hookTakes(exchange: Exchange, hook: NonNullable<FetchFrontendOptions['upgrade']>): boolean {
-    const taken = hook(exchange.head, exchange.request as unknown as Request);
-    if (taken === false) return false;
-    if (isThenable(taken)) {
-      this.list(exchange);
-      const over = () => {
-        if (exchange.state === exchangeState.open) exchange.finish();
-      };
-      taken.then(over, (error) => {
-        const open = exchange.state === exchangeState.open;
-        over();
-        if (open) reportFailure(exchange, error, 'handler');
-      });
-    }
-    return true;
   }
 }

@@ -8,9 +8,9 @@
  */
 
 import type { Framing } from '../http/header-block.ts';
+import type { Reader, ReadResult } from '../http/natives.ts';
 import { type Exchange, exchangeState, hostOf, type ResponseStream } from './exchange.ts';
 import { reportFailure, sendFailure } from './failure.ts';
-import type { Reader, ReadResult } from './natives.ts';
 
 type Chunk = string | Uint8Array;
 

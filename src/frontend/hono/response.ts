@@ -10,8 +10,8 @@
 
 import { inspection, shown } from '../../core/inspection.ts';
 import { blockFlags, decodeBlock, emptyBlock, encodeHeaders, encodeNative, type HeaderBlock, withField } from '../http/header-block.ts';
+import { type BodySource, bodyUsedError, NativeResponse, type Reader, type ReadResult } from '../http/natives.ts';
 import { headersForBody } from './inflated.ts';
-import { type BodySource, bodyUsedError, NativeResponse, type Reader, type ReadResult } from './natives.ts';
 
 type BodyMethod = 'text' | 'json' | 'bytes' | 'arrayBuffer' | 'blob' | 'formData';
 

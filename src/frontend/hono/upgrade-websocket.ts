@@ -2,7 +2,7 @@
  * Hono's `upgradeWebSocket` for Ringway: one WebSocketHandler for all of Hono's sockets, which finds the events of a
  * connection in its `socket.data`.
  *
- * Role: between Hono's WSEvents and our Socket. Upstream: routes; downstream: `HttpCommands.upgrade`, and then the events of the socket.
+ * Role: between Hono's WSEvents and our Socket. Upstream: routes; downstream: `Exchange.accept`, and then the events of the socket.
  */
 import { defineWebSocketHelper, WSContext, type WSEvents, type WSReadyState } from 'hono/ws';
 import { SocketArgumentError } from '../../api/socket.ts';
@@ -74,7 +74,7 @@ function agree(offered: string | undefined, spoken: string | readonly string[] |
   return names.find((name) => offers.includes(name)) ?? '';
 }
 
-/** Handles every socket that `upgradeWebSocket` accepted. Registered once, at `honoHandlerIndex`. */
+/** Handles every socket that `upgradeWebSocket` accepted. Its route is made by entry.ts. */
 export const honoWebSocketHandler: WebSocketHandler<HonoSocketData> = {
   open(socket) {
     const { onOpen } = socket.data.events;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { NativeResponse } from '../../../../src/frontend/hono/natives.ts';
+import { NativeResponse } from '../../../../src/frontend/http/natives.ts';
 import { FakeCore, flags, settle, withLightGlobals } from '../../../support/fake-core.ts';
 
 withLightGlobals();

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { installLightGlobals } from '../../../../src/frontend/hono/index.ts';
-import { NativeRequest, NativeResponse } from '../../../../src/frontend/hono/natives.ts';
 import { isLightResponse } from '../../../../src/frontend/hono/response.ts';
+import { NativeRequest, NativeResponse } from '../../../../src/frontend/http/natives.ts';
 
 let restore: () => void;
 beforeAll(() => {

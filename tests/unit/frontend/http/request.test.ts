@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { installLightGlobals } from '../../../../src/frontend/hono/index.ts';
-import { isLightRequest } from '../../../../src/frontend/hono/request.ts';
+import { isLightRequest } from '../../../../src/frontend/http/request.ts';
 import { FakeCore, flags, type RequestOptions, settle } from '../../../support/fake-core.ts';
 
 let restore: () => void;

@@ -1,7 +1,7 @@
 /**
  * A Request that costs one small object until more of it is asked for.
  *
- * Role: what handlers get. Upstream: index.ts makes one per request; downstream: a native Request is built from it only for what
+ * Role: what handlers get. Upstream: a frontend makes one per request; downstream: a native Request is built from it only for what
  * the runtime itself must read (fetch, clone, new Request).
  * Its prototype chain ends in the native Request's, so `instanceof Request` holds. Its state lies in ordinary fields: private
  * ones cost ten times more to set up in this runtime.

@@ -1,0 +1,52 @@
+/**
+ * The frontend of a config's `fetch`: it takes every request that is left, and so stands last.
+ * Role: FetchFrontend (index.ts) as an entry of the registry.
+ */
+import { defaults } from '../../config/defaults.ts';
+import type { ResolvedConfig } from '../../config/resolve.ts';
+import type { Frontend, FrontendEntry } from '../frontend.ts';
+import type { RouteDefinition } from '../websocket/socket-handlers.ts';
+import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, watchAppErrors } from './index.ts';
+
+export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> = {
+  name: 'hono',
+  metrics: ['handler_errors'],
+  create(host, { app, fetch }): Frontend {
+    const { core, requestIds, sockets } = host;
+    const route = sockets.add({
+      name: 'upgradeWebSocket',
+      handler: honoWebSocketHandler as RouteDefinition['handler'],
+      settings: defaults.websocket,
+      concurrencyOf: (data) => (data as HonoSocketData).concurrency,
+    });
+    watchAppErrors(app);
+    const requests = new FetchFrontend({
+      fetch: fetch ?? ((request) => answerWithoutFetch(request, (path) => host.speaksAt(path))),
+      commands: core,
+      requestIds,
+      sockets: {
+        accept: (head, headers, data) => sockets.accept(head, headers, route, data),
+        forget: (slot) => sockets.forget(slot),
+      },
+      onError(err, context) {
+        const { method, url, where } = context;
+        if (where === 'answer') host.failed(context, `${method} ${url} was answered with 500 by its handler`);
+        else host.failed({ err, ...context }, `${method} ${url} failed`);
+      },
+      terminate: (slot, generation) => core.terminate(slot, generation),
+    });
+    return {
+      requests,
+      sockets,
+      get pending() {
+        return requests.pending;
+      },
+    };
+  },
+};
+
+/** What HTTP requests get when the config has no `fetch`: 426 where a WebSocket route is, else 404. */
+function answerWithoutFetch(request: Request, speaksAt: (path: string) => boolean): Response {
+  if (!speaksAt(new URL(request.url).pathname)) return new Response('Not Found', { status: 404 });
+  return new Response('Upgrade Required: this path speaks WebSocket', { status: 426, headers: { upgrade: 'websocket' } });
+}

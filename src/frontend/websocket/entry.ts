@@ -1,0 +1,212 @@
+/**
+ * WebSockets by path, as the config's `websocket` has them: decides on handshakes.
+ *
+ * Role: requests of the core that are handshakes → routes. Up: registry.ts. Down: socket-handlers.ts, which runs the handlers of what was
+ * accepted; handshake.ts, router.ts. A handshake for another path is left to the frontends behind.
+ */
+import { noParams, SocketExtras } from '../../api/socket.ts';
+import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
+import type { ResolvedConfig } from '../../config/resolve.ts';
+import { eventFlag } from '../../core/abi.ts';
+import type { Core } from '../../core/core.ts';
+import type { RequestHead } from '../../core/http.ts';
+import { inspection, shown } from '../../core/inspection.ts';
+import { requestPath, requestUrl } from '../../core/request-target.ts';
+import type { TlsInfo } from '../../core/tls-info.ts';
+import type { Frontend, FrontendEntry, FrontendHost, RequestTaker } from '../frontend.ts';
+import { encodeHeaders } from '../http/header-block.ts';
+import { abortReason, LightRequest } from '../http/request.ts';
+import { isThenable } from '../http/thenable.ts';
+import { checkOrigin, chooseProtocol } from './handshake.ts';
+import { Router } from './router.ts';
+import type { SettledRoute, SocketHandlers } from './socket-handlers.ts';
+
+const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
+
+export class WebSocketFrontend implements Frontend, RequestTaker {
+  readonly requests: RequestTaker = this;
+  readonly sockets: SocketHandlers;
+  readonly #host: FrontendHost;
+  readonly #core: Core;
+  readonly #router: Router<SettledRoute>;
+  /** By slot: handshakes whose handlers have not decided. */
+  readonly #deciding = new Map<number, LightRequest>();
+
+  constructor(host: FrontendHost, routes: ResolvedConfig['websocket']) {
+    this.#host = host;
+    this.#core = host.core;
+    this.sockets = host.sockets;
+    this.#router = new Router(
+      routes.map(({ pattern, handler, settings }) => [pattern, this.sockets.add({ name: pattern, handler, settings })] as const),
+    );
+  }
+
+  get pending(): number {
+    return this.sockets.pending;
+  }
+
+  get outliving(): number {
+    return this.sockets.pending;
+  }
+
+  speaksAt(path: string): boolean {
+    return this.#router.match(path) !== undefined;
+  }
+
+  takes(head: RequestHead): boolean {
+    if (!(head.flags & eventFlag.requestUpgrade)) return false;
+    const found = this.#router.match(requestPath(head));
+    const url = found === undefined ? '' : requestUrl(head);
+    // Of a host that a URL cannot have the answer is that of any other request.
+    if (found === undefined || url === '') return false;
+    const { handler, settings } = found.target;
+    const refusal = checkOrigin(head, settings.origins);
+    if (refusal !== undefined) {
+      this.#host.count('refused_origin');
+      this.#answer(head, 403, textHeaders, refusal);
+      return true;
+    }
+    const protocol = chooseProtocol(head, settings.protocols);
+    const headers = protocol === '' ? '' : `Sec-WebSocket-Protocol: ${protocol}\r\n`;
+    const extras = found.params !== undefined || protocol !== '' ? new SocketExtras(found.params, protocol) : undefined;
+    if (handler.upgrade === undefined) this.sockets.accept(head, headers, found.target, undefined, extras);
+    else this.#decide(head, url, headers, found.target, extras, handler.upgrade);
+    return true;
+  }
+
+  onAbort(slot: number, request: number, cause: number, status: number): void {
+    this.sockets.forget(slot);
+    const deciding = this.#deciding.get(slot);
+    if (deciding?.head.request !== request) return;
+    this.#deciding.delete(slot);
+    deciding.abort(abortReason(cause, status), true);
+  }
+
+  onHalfClosed(slot: number, generation: number): void {
+    // As of any other request: who has asked for the signal wants to know of clients that may have left.
+    if (this.#deciding.get(slot)?.hasSignal) this.#core.terminate(slot, generation);
+  }
+
+  #decide(
+    head: RequestHead,
+    url: string,
+    headers: string,
+    route: SettledRoute,
+    extras: SocketExtras | undefined,
+    upgrade: NonNullable<WebSocketHandler<unknown>['upgrade']>,
+  ): void {
+    const request = new LightRequest(head, url, null);
+    try {
+      const decision = upgrade.call(route.handler, request as unknown as Request, new Client(this.#core, head, extras?.params));
+      if (isThenable(decision)) void this.#decideLater(request, headers, route, extras, decision);
+      else this.#settle(head, headers, route, extras, decision);
+    } catch (error) {
+      this.#failed(head, route, error);
+    }
+  }
+
+  async #decideLater(
+    request: LightRequest,
+    headers: string,
+    route: SettledRoute,
+    extras: SocketExtras | undefined,
+    decision: PromiseLike<unknown>,
+  ): Promise<void> {
+    const { head } = request;
+    // One of the connection that had this slot before is over without a word.
+    this.#deciding.get(head.slot)?.abort(abortReason(), true);
+    this.#deciding.set(head.slot, request);
+    const { totals } = this.sockets;
+    totals.addPending(1);
+    try {
+      this.#settle(head, headers, route, extras, await decision);
+    } catch (error) {
+      this.#failed(head, route, error);
+    } finally {
+      totals.addPending(-1);
+      if (this.#deciding.get(head.slot) === request) this.#deciding.delete(head.slot);
+    }
+  }
+
+  #settle(head: RequestHead, headers: string, route: SettledRoute, extras: SocketExtras | undefined, decision: unknown): void {
+    if (decision instanceof Response) this.#refuse(head, decision, route);
+    else this.sockets.accept(head, headers, route, decision, extras);
+  }
+
+  #refuse(head: RequestHead, response: Response, route: SettledRoute): void {
+    // RFC 6455 §4.2.2: any answer but 101 refuses; one that tells of success would only mislead.
+    const status = response.status >= 300 ? response.status : 403;
+    const headers = refusalHeaders(response);
+    const answer = (body: Uint8Array | null) => this.#answer(head, status, headers, body);
+    response.bytes().then(answer, (error) => {
+      this.#report(head, route, error);
+      answer(null);
+    });
+  }
+
+  #failed(head: RequestHead, route: SettledRoute, error: unknown): void {
+    this.#report(head, route, error);
+    this.#answer(head, 500, textHeaders, 'Internal Server Error');
+  }
+
+  #report(head: RequestHead, { name }: SettledRoute, error: unknown): void {
+    const context = { err: error, event: 'upgrade', route: name, requestId: this.#host.requestIds.of(head) };
+    this.#host.failed(context, `the upgrade handler of ${name} failed`);
+  }
+
+  /** Anything but 101 (RFC 6455 §4.2.2). */
+  #answer(head: RequestHead, status: number, headers: string, body: string | Uint8Array | null): void {
+    const { requestIds } = this.#host;
+    const isNamed = headers.toLowerCase().includes(`${requestIds.header}:`);
+    this.#core.respond(head, status, isNamed ? headers : headers + requestIds.line(head), body);
+  }
+}
+
+export const webSocketFrontend: FrontendEntry<Pick<ResolvedConfig, 'websocket'>, WebSocketFrontend> = {
+  name: 'websocket',
+  metrics: [
+    'handler_errors',
+    'refused_origin',
+    'ws_handlers_pending',
+    'ws_messages_waiting',
+    'ws_waiting_bytes',
+    'pauses_handlers',
+    'drops_unhandled',
+  ],
+  create: (host, { websocket }) => new WebSocketFrontend(host, websocket),
+};
+
+const View = class UpgradeClient {};
+
+/** Asks the core only for what a handler asks for. */
+class Client implements UpgradeClient {
+  // Both lead to the core: nothing that prints or copies this may follow.
+  readonly #core: Core;
+  readonly #head: RequestHead;
+  readonly params: RouteParams;
+
+  constructor(core: Core, head: RequestHead, params = noParams) {
+    this.#core = core;
+    this.#head = head;
+    this.params = params;
+  }
+
+  get remoteAddress(): string {
+    return this.#core.remoteAddress(this.#head)?.address ?? '';
+  }
+
+  get tls(): TlsInfo | undefined {
+    return this.#core.tls(this.#head);
+  }
+
+  [inspection](): object {
+    return shown(this, View, { params: this.params, remoteAddress: this.remoteAddress });
+  }
+}
+
+/** The header fields of a refusal, without those that the core writes itself. */
+function refusalHeaders(response: Response): string {
+  const headers = new Headers(response.headers);
+  for (const name of ['content-length', 'transfer-encoding', 'connection', 'keep-alive', 'date']) headers.delete(name);
+  return encodeHeaders(headers).text;
+}

@@ -1,0 +1,84 @@
+import { afterEach, describe, expect, test } from 'bun:test';
+import type { WebSocketHandler } from '../../../../src/api/websocket.ts';
+import { defaults } from '../../../../src/config/defaults.ts';
+import { Frontends } from '../../../../src/frontend/registry.ts';
+import { webSocketFrontend } from '../../../../src/frontend/websocket/entry.ts';
+import { RequestIds } from '../../../../src/host/request-ids.ts';
+import { backends, LiveCore } from '../../../support/live-core.ts';
+import type { Wire } from '../../../support/wire.ts';
+
+let live: LiveCore;
+afterEach(() => live.destroy());
+
+const handshake = (path: string, host = 'a') =>
+  `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n`;
+
+/** A frontend with one route, '/ws', and what it says of failures. */
+function serve(backend: (typeof backends)[number], upgrade: NonNullable<WebSocketHandler<unknown>['upgrade']>) {
+  live = new LiveCore(backend);
+  const failures: [context: object, sentence: string][] = [];
+  const frontends = new Frontends({
+    core: live.core,
+    requestIds: new RequestIds('x-request-id'),
+    onFailure: (context, sentence) => void failures.push([context, sentence]),
+  });
+  const websocket = [{ pattern: '/ws', handler: { upgrade }, settings: defaults.websocket }];
+  const frontend = frontends.add(webSocketFrontend, { websocket });
+  Object.assign(live, frontends.events());
+  return { frontend, frontends, failures };
+}
+
+async function ask(bytes: string): Promise<Wire> {
+  const wire = await live.connect();
+  wire.write(bytes);
+  return wire;
+}
+
+const statusOf = async (wire: Wire) => (await live.during(wire.head())).slice(9, 12);
+
+describe.each([...backends])('handshakes by path on %s', (backend) => {
+  test('what is no handshake, has no route, or a host that no URL can have, is left', async () => {
+    const { frontend } = serve(backend, () => ({}));
+    const answers = [];
+    for (const bytes of ['GET /ws HTTP/1.1\r\nHost: a\r\n\r\n', handshake('/other'), handshake('/ws', 'a@b'), handshake('/ws')])
+      answers.push(await statusOf(await ask(bytes)));
+    // 404 is what the registry says of requests that nobody takes.
+    expect(answers).toEqual(['404', '404', expect.stringMatching(/^40[04]$/), '101']);
+    expect([frontend.speaksAt('/ws'), frontend.speaksAt('/other')]).toEqual([true, false]);
+  });
+
+  test('a handler that takes its time hears of a client that leaves, and is waited for', async () => {
+    const signals: AbortSignal[] = [];
+    const { promise, resolve } = Promise.withResolvers<object>();
+    const { frontends } = serve(backend, (request) => {
+      signals.push(request.signal);
+      return promise;
+    });
+    const left = await ask(handshake('/ws'));
+    const stays = await ask(handshake('/ws'));
+    await live.until('both handshakes', () => signals.length === 2);
+    expect([frontends.pending, frontends.outliving]).toEqual([2, 2]);
+    left.destroy();
+    await live.until('the signal', () => signals.some(({ aborted }) => aborted));
+    resolve({});
+    expect(await statusOf(stays)).toBe('101');
+    expect([signals.filter(({ aborted }) => aborted).length, frontends.pending]).toEqual([1, 0]);
+  });
+
+  test('a handler that throws or rejects is told of under the id of its request, and answered with 500', async () => {
+    let fails: () => never | Promise<never> = () => Promise.reject(new Error('later'));
+    const { failures } = serve(backend, () => fails());
+    const later = await ask(handshake('/ws'));
+    expect(await statusOf(later)).toBe('500');
+    fails = () => {
+      throw new Error('at once');
+    };
+    const wire = await ask(handshake('/ws'));
+    const head = await live.during(wire.head());
+    const id = /^x-request-id: (.*)$/im.exec(head)?.[1]?.trim();
+    expect(head.slice(9, 12)).toBe('500');
+    expect(failures.map(([, sentence]) => sentence)).toEqual(Array(2).fill('the upgrade handler of /ws failed'));
+    expect(failures[1]?.[0]).toMatchObject({ event: 'upgrade', route: '/ws', requestId: id as string });
+    expect(failures.map(([context]) => (context as { err: Error }).err.message)).toEqual(['later', 'at once']);
+  });
+});
