@@ -21,7 +21,7 @@ export interface Route {
   readonly handler: WebSocketHandler<any>;
 }
 
-/** The order of a socket's handlers, while one of them has not settled; see frontend/websocket/lane.ts. */
+/** The order of a socket's handlers, while one of them has not settled; see frontend/sockets/lane.ts. */
 export interface HandlerOrder {
   /** This side has closed the socket: what waits is not wanted any more. */
   abandon(): void;

@@ -10,7 +10,7 @@ import type { BehaviorOptions, Core, WebSocketEvents } from '../core/core.ts';
 import type { RecordEvents, RequestEvents, RequestHead } from '../core/http.ts';
 import type { statIndex } from '../core/stat-index.ts';
 import type { RequestIds } from '../host/request-ids.ts';
-import type { SocketHandlers } from './websocket/socket-handlers.ts';
+import type { SocketHandlers, SocketHost } from './sockets/socket-handlers.ts';
 
 /** The name of a counter or gauge. */
 export type Metric = Parameters<typeof statIndex>[0];
@@ -43,7 +43,7 @@ export interface RequestTaker extends Partial<RequestEvents> {
 }
 
 /** What a frontend is given. */
-export interface FrontendHost {
+export interface FrontendHost extends SocketHost {
   readonly core: Core;
   readonly requestIds: RequestIds;
   /** Runs the handlers of WebSockets, each socket's in order; shared by all who accept through it. */

@@ -1,7 +1,7 @@
 /**
  * The frontends of a process, made into what a loop drives.
  *
- * Role: entries (frontend.ts) → the events of core.ts. Up: worker/main.ts, frontend/uws/process.ts. What one frontend serves alone goes to it
+ * Role: entries (frontend.ts) → the events of core.ts. Up: worker/main.ts. What one frontend serves alone goes to it
  * straight from the core; what several serve is told apart by slot.
  */
 import type { BehaviorOptions, Core, WebSocketEvents } from '../core/core.ts';
@@ -9,7 +9,7 @@ import type { HeadEvents, HttpEvents, RequestHead } from '../core/http.ts';
 import { statIndex } from '../core/stat-index.ts';
 import type { RequestIds } from '../host/request-ids.ts';
 import type { Frontend, FrontendEntry, FrontendHost, Metric } from './frontend.ts';
-import { SocketHandlers } from './websocket/socket-handlers.ts';
+import { SocketHandlers } from './sockets/socket-handlers.ts';
 
 const registered: FrontendEntry[] = [];
 

@@ -5,7 +5,7 @@
 import { defaults } from '../../config/defaults.ts';
 import type { ResolvedConfig } from '../../config/resolve.ts';
 import type { Frontend, FrontendEntry } from '../frontend.ts';
-import type { RouteDefinition } from '../websocket/socket-handlers.ts';
+import type { RouteDefinition } from '../sockets/socket-handlers.ts';
 import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, watchAppErrors } from './index.ts';
 
 export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> = {

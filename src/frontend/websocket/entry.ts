@@ -1,8 +1,8 @@
 /**
  * WebSockets by path, as the config's `websocket` has them: decides on handshakes.
  *
- * Role: requests of the core that are handshakes → routes. Up: registry.ts. Down: socket-handlers.ts, which runs the handlers of what was
- * accepted; handshake.ts, router.ts. A handshake for another path is left to the frontends behind.
+ * Role: requests of the core that are handshakes → routes. Up: registry.ts. Down: sockets/, which runs the handlers of what was
+ * accepted; router.ts. A handshake for another path is left to the frontends behind.
  */
 import { noParams, SocketExtras } from '../../api/socket.ts';
 import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
@@ -17,9 +17,9 @@ import type { Frontend, FrontendEntry, FrontendHost, RequestTaker } from '../fro
 import { encodeHeaders } from '../http/header-block.ts';
 import { abortReason, LightRequest } from '../http/request.ts';
 import { isThenable } from '../http/thenable.ts';
-import { checkOrigin, chooseProtocol } from './handshake.ts';
+import { checkOrigin, chooseProtocol } from '../sockets/handshake.ts';
+import type { SettledRoute, SocketHandlers } from '../sockets/socket-handlers.ts';
 import { Router } from './router.ts';
-import type { SettledRoute, SocketHandlers } from './socket-handlers.ts';
 
 const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
 

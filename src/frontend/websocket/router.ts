@@ -1,6 +1,6 @@
 /**
  * Finds the WebSocket route of a path. Fixed paths win over parameters, parameters over '*', segment by segment from the left.
- * Role: pure. Up: frontend.ts. Down: config/route-pattern.ts.
+ * Role: pure. Up: entry.ts. Down: config/route-pattern.ts.
  */
 import { type PatternSegment, parsePattern } from '../../config/route-pattern.ts';
 

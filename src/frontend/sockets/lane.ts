@@ -1,7 +1,7 @@
 /**
  * The order of one socket's handlers: what waits while one of them has not settled, and when the client is held back for it.
  *
- * Role: made by frontend.ts when a handler returns a promise that is pending, and gone when nothing is pending any more: a socket whose
+ * Role: made by socket-handlers.ts when a handler returns a promise that is pending, and gone when nothing is pending any more: a socket whose
  * handlers answer at once never has one. Down: core.ts, PAUSE and RESUME.
  *
  *   message ──a handler is unsettled──> queue ──it settles──> handler

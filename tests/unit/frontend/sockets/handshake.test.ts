@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { eventFlag } from '../../../../ffi/layout.ts';
 import type { RequestHead } from '../../../../src/core/http.ts';
-import { checkOrigin, chooseProtocol } from '../../../../src/frontend/websocket/handshake.ts';
+import { checkOrigin, chooseProtocol } from '../../../../src/frontend/sockets/handshake.ts';
 
 function head(host: string, fields: readonly (readonly [name: string, value: string])[], target = '/echo'): RequestHead {
   const block = fields.map(([name, value]) => `${name}\n${value}\n`).join('');

@@ -1,6 +1,6 @@
 /**
  * What a handshake asks for: its origin and its subprotocols.
- * Role: pure functions over a request head. Up: frontend.ts.
+ * Role: pure functions over a request head. Up: socket-handlers.ts, and frontends that decide on handshakes.
  */
 import { eventFlag } from '../../core/abi.ts';
 import type { RequestHead } from '../../core/http.ts';

@@ -1,7 +1,7 @@
 /**
  * Runs the handlers of WebSockets: those of a config's routes, of Hono's `upgradeWebSocket`, and of any frontend that accepts through it.
  *
- * Role: events of the core → handlers. Up: entry.ts, hono/, registry.ts, which makes one for a worker. Down: api/socket.ts; lane.ts, which keeps a
+ * Role: events of the core → handlers. Up: frontends, and registry.ts, which makes one for a worker. Down: api/socket.ts; lane.ts, which keeps a
  * socket's handlers in order while one of them has not settled. A handler that throws or rejects is reported, and its socket closes with 1011;
  * the worker lives.
  */
@@ -11,10 +11,16 @@ import type { WebSocketHandler } from '../../api/websocket.ts';
 import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
-import type { FrontendHost } from '../frontend.ts';
 import { isThenable } from '../http/thenable.ts';
 import { extensionsOffered } from './handshake.ts';
 import { Lane, LaneTotals, type Waiting } from './lane.ts';
+
+/** What is needed of the frontends' host (frontend.ts). */
+export interface SocketHost {
+  readonly core: Core;
+  addBehavior(options: BehaviorOptions): number;
+  failed(context: object, sentence: string): void;
+}
 
 export interface RouteDefinition {
   /** Of its sockets, in reports: a path, as a rule. */
@@ -40,7 +46,7 @@ const closeTimeoutMs = 5000;
 const { extrasOf, routeOf } = GatewaySocket;
 
 export class SocketHandlers implements WebSocketEvents {
-  readonly #host: FrontendHost;
+  readonly #host: SocketHost;
   readonly #core: Core;
   /**
    * By slot. A socket is good while its generation is that of the slot. A connection that no handler has seen yet has its route here
@@ -50,7 +56,7 @@ export class SocketHandlers implements WebSocketEvents {
   /** Of handlers, and of those that decide on handshakes. */
   readonly totals: LaneTotals;
 
-  constructor(host: FrontendHost) {
+  constructor(host: SocketHost) {
     this.#host = host;
     this.#core = host.core;
     this.totals = new LaneTotals(host.core);
