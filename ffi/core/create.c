@@ -17,8 +17,6 @@
 #include "connection/listener.h"
 #include "connection/tls.h"
 #include "http1/http.h"
-#include "ws/deflate.h"
-#include "ws/dropped.h"
 #include "ws/ws.h"
 
 static uint32_t or_default(uint32_t value, uint32_t fallback) { return value ? value : fallback; }
@@ -128,11 +126,7 @@ static void free_core(struct rw_core *core) {
     if (core->topics) rw_topics_destroy(core->topics);
     for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) rw_tls_listener_release(core->listeners[i].tls);
     rw_tls_shared_destroy(core->tls);
-    if (core->publish_log) rw_buffers_release(core->buffers, core->publish_log);
-    if (core->ping_frame) rw_buffers_release(core->buffers, core->ping_frame);
-    if (core->deflated_log) rw_buffers_release(core->buffers, core->deflated_log);
-    rw_dropped_destroy(core);
-    rw_deflate_destroy(core);
+    rw_ws_destroy(core);
     rw_http_destroy(core);
     if (core->buffers) {
         rw_event_batch_destroy(&core->events, core->buffers);
@@ -186,6 +180,7 @@ struct rw_core *rw_core_create_on(const struct rw_core_config *config, struct rw
     if (result == RW_OK)
         result = rw_ip_limit_open(&core->ip_limit, config->max_connections_per_ip, core->shm, config->worker_index);
     if (result == RW_OK) result = rw_http_create(core);
+    if (result == RW_OK) result = rw_ws_create(core);
     if (result == RW_OK) result = open_memory(core, config);
     if (result < 0) {
         snprintf(error, error_bytes,

@@ -10,6 +10,7 @@
 #include "core_peer.h"
 #include "ring/ring_sim.h"
 #include "seeded_core.h"
+#include "ws/ws.h"
 
 int host_is_sim(const struct host *host) { return host->backend == RW_BACKEND_SIM; }
 
@@ -220,8 +221,8 @@ void host_assert_empty(struct host *host) {
     assert_int_equal(core->dirty.count + core->ready.count + core->ending.count, 0);
     assert_int_equal(rw_topics_count(core->topics), 0);
     assert_int_equal(rw_topics_subscriptions(core->topics), 0);
-    assert_int_equal(host_buffers_used(host),
-                     (core->publish_log ? 1 : 0) + (core->deflated_log ? 1 : 0) + (core->ping_frame ? 1 : 0));
+    assert_int_equal(host_buffers_used(host), (core->ws->publish_log ? 1 : 0) + (core->ws->deflated_log ? 1 : 0) +
+                                                  (core->ws->ping_frame ? 1 : 0));
     for (uint32_t i = 0; core->ip_limit.most && i < RW_IP_ROWS * RW_IP_CELLS; i++)
         assert_int_equal(core->ip_limit.cells[i], 0);
     if (host_is_sim(host)) assert_int_equal(rw_sim_borrowed(core->ring), 0);

@@ -270,6 +270,7 @@ static struct bench open_bench(uint32_t deflate, const char *offer) {
     bench.core->stats = bench.core->private_stats = aligned_alloc(RW_CACHE_LINE_BYTES, sizeof *bench.core->stats);
     assert_non_null(bench.core->stats);
     memset(bench.core->stats, 0, sizeof *bench.core->stats);
+    assert_int_equal(rw_ws_create(bench.core), RW_OK);
     bench.core->buffers = rw_buffers_create();
     assert_non_null(bench.core->buffers);
     bench.core->behaviors[0].deflate = deflate;
@@ -288,7 +289,7 @@ static struct bench open_bench(uint32_t deflate, const char *offer) {
 
 static void close_bench(struct bench *bench) {
     rw_deflate_release(bench->core, bench->slot);
-    rw_deflate_destroy(bench->core);
+    rw_ws_destroy(bench->core);
     rw_buffers_destroy(bench->core->buffers, 0);
     free(bench->core->private_stats);
     free(bench->core);

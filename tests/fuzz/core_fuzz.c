@@ -14,6 +14,7 @@
 #include "ring/ring_sim.h"
 #include "ringway.h"
 #include "seeded_core.h"
+#include "ws/ws.h"
 #include "ws/ws_frame.h"
 
 enum { PEERS = 4, SLOTS = 6, DATA_MAX = 256, OPS_MAX = 400, END_TURNS = 4000 };
@@ -514,7 +515,8 @@ static void expect_nothing_left(struct fuzz *fuzz) {
           rw_sim_borrowed(core->ring) == 0);
     uint64_t used = 0;
     for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
-    CHECK(used == (core->publish_log ? 1u : 0u) + (core->deflated_log ? 1u : 0u) + (core->ping_frame ? 1u : 0u));
+    CHECK(used ==
+          (core->ws->publish_log ? 1u : 0u) + (core->ws->deflated_log ? 1u : 0u) + (core->ws->ping_frame ? 1u : 0u));
     for (uint32_t i = 0; i < SLOTS; i++) expect_told(fuzz, i);
     CHECK(core->listeners[0].connections == 0);
 }

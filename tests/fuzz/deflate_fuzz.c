@@ -50,6 +50,7 @@ static struct rw_core *open_core(void) {
     core->stats = core->private_stats = aligned_alloc(RW_CACHE_LINE_BYTES, sizeof *core->stats);
     CHECK(core->stats != NULL);
     memset(core->stats, 0, sizeof *core->stats);
+    CHECK(rw_ws_create(core) == RW_OK);
     core->buffers = rw_buffers_create();
     CHECK(core->buffers != NULL);
     return core;
@@ -72,7 +73,7 @@ static struct rw_slot *open_slot(struct rw_core *core, struct input *input) {
 
 static void close_all(struct rw_core *core, struct rw_slot *slot) {
     rw_deflate_release(core, slot);
-    rw_deflate_destroy(core);
+    rw_ws_destroy(core);
     rw_buffers_destroy(core->buffers, 0);
     free(core->private_stats);
     free(core);

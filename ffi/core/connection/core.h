@@ -117,6 +117,7 @@ struct rw_core {
     const struct rw_protocol *protocols[RW_PROTOCOLS_MAX]; /* see protocol.h */
     struct rw_protocol_list spoken;                        /* by listeners, unless they say otherwise */
     struct rw_http_shared *http;                           /* of all connections, see http1/http.h */
+    struct rw_ws_shared *ws;                               /* see ws/ws.h */
     struct rw_slot_pool pool;
     struct rw_buffers *buffers;
     struct rw_outbox outbox;
@@ -161,16 +162,9 @@ struct rw_core {
     uint32_t busy;        /* input waits that the last turn had no work left for */
     uint32_t timers_held; /* the last turn has fired none, because the host had been blocked */
     uint32_t last_turn_ms;
-    uint32_t blocked_ms;     /* how long the host was blocked until just now; 0: it was not */
-    uint32_t blocked_end_ms; /* until when that counts */
-    rw_buffer publish_log;   /* frames of this tick's publishes, one after the other */
-    uint32_t publish_log_used;
-    rw_buffer ping_frame;      /* the empty ping that sockets share while pings of ours are queued, else none */
+    uint32_t blocked_ms;       /* how long the host was blocked until just now; 0: it was not */
+    uint32_t blocked_end_ms;   /* until when that counts */
     struct rw_tls_shared *tls; /* NULL: no listener has spoken TLS yet, see tls.h */
-    rw_buffer deflated_log;    /* the same for compressed ones, so that each kind lies in one piece */
-    uint32_t deflated_log_used;
-    struct rw_deflate *deflate; /* streams shared by all connections, see deflate.h; NULL: not needed yet */
-    struct rw_dropped *dropped; /* see dropped.h; NULL: not needed yet */
     struct rw_listener listeners[RW_LISTENERS_MAX];
     struct rw_behavior behaviors[RW_BEHAVIORS_MAX];
     struct rw_completion completions[RW_COMPLETIONS_PER_REAP];

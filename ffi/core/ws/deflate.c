@@ -94,8 +94,8 @@ static struct rw_ws_deflate *own_streams(struct rw_slot *slot) {
 }
 
 static struct rw_deflate *shared_streams(struct rw_core *core) {
-    if (!core->deflate) core->deflate = calloc(1, sizeof *core->deflate);
-    return core->deflate;
+    if (!core->ws->deflate) core->ws->deflate = calloc(1, sizeof *core->ws->deflate);
+    return core->ws->deflate;
 }
 
 void rw_deflate_release(struct rw_core *core, struct rw_slot *slot) {
@@ -113,14 +113,14 @@ void rw_deflate_release(struct rw_core *core, struct rw_slot *slot) {
 }
 
 void rw_deflate_destroy(struct rw_core *core) {
-    struct rw_deflate *shared = core->deflate;
+    struct rw_deflate *shared = core->ws->deflate;
     if (!shared) return;
     for (uint32_t i = 0; i < WINDOWS; i++) {
         if (shared->deflaters[i].begun) (void)deflateEnd(&shared->deflaters[i].z);
     }
     if (shared->inflater.begun) (void)inflateEnd(&shared->inflater.z);
     free(shared);
-    core->deflate = NULL;
+    core->ws->deflate = NULL;
 }
 
 /* ------------------------------------------------------------------ compressing */

@@ -24,7 +24,7 @@ struct rw_dropped {
 };
 
 static int copy_payload(struct rw_core *core, const uint8_t *payload, uint64_t bytes, rw_buffer *copy) {
-    if (core->dropped->bytes + bytes > RW_DROPPED_BYTES_MAX) return 0;
+    if (core->ws->dropped->bytes + bytes > RW_DROPPED_BYTES_MAX) return 0;
     *copy = rw_buffers_acquire(core->buffers, (size_t)bytes);
     if (!*copy) return 0;
     memcpy(rw_buffers_data(core->buffers, *copy), payload, (size_t)bytes);
@@ -33,8 +33,8 @@ static int copy_payload(struct rw_core *core, const uint8_t *payload, uint64_t b
 
 int rw_dropped_keep(struct rw_core *core, struct rw_slot *slot, uint32_t send_flags, const uint8_t *payload,
                     uint64_t bytes, rw_buffer *copy) {
-    if (!core->dropped && !(core->dropped = calloc(1, sizeof *core->dropped))) return 0;
-    struct rw_dropped *dropped = core->dropped;
+    if (!core->ws->dropped && !(core->ws->dropped = calloc(1, sizeof *core->ws->dropped))) return 0;
+    struct rw_dropped *dropped = core->ws->dropped;
     if (dropped->count == RW_DROPPED_MESSAGES_MAX || bytes > RW_DROPPED_BYTES_MAX) return 0;
     uint32_t charged = 0;
     if (bytes && !*copy) {
@@ -86,7 +86,7 @@ static int tell(struct rw_core *core, struct rw_slot *slot, const struct dropped
 }
 
 void rw_dropped_tell(struct rw_core *core) {
-    struct rw_dropped *dropped = core->dropped;
+    struct rw_dropped *dropped = core->ws->dropped;
     if (!dropped) return;
     while (dropped->count) {
         const struct dropped_message *message = &dropped->messages[dropped->first];
@@ -104,7 +104,7 @@ void rw_dropped_tell(struct rw_core *core) {
 }
 
 int rw_dropped_waits(const struct rw_core *core, const struct rw_slot *slot) {
-    const struct rw_dropped *dropped = core->dropped;
+    const struct rw_dropped *dropped = core->ws->dropped;
     if (!dropped || !dropped->count) return 0;
     uint32_t index = rw_core_index(core, slot);
     for (uint32_t i = 0; i < dropped->count; i++) {
@@ -114,7 +114,7 @@ int rw_dropped_waits(const struct rw_core *core, const struct rw_slot *slot) {
 }
 
 void rw_dropped_destroy(struct rw_core *core) {
-    struct rw_dropped *dropped = core->dropped;
+    struct rw_dropped *dropped = core->ws->dropped;
     if (!dropped) return;
     for (; dropped->count; dropped->count--) {
         rw_buffer payload = dropped->messages[dropped->first].payload;
@@ -122,5 +122,5 @@ void rw_dropped_destroy(struct rw_core *core) {
         dropped->first = (dropped->first + 1) % RW_DROPPED_MESSAGES_MAX;
     }
     free(dropped);
-    core->dropped = NULL;
+    core->ws->dropped = NULL;
 }

@@ -46,8 +46,8 @@ static int write_frame(struct rw_core *core, struct form *form, uint8_t opcode, 
                        uint64_t bytes) {
     uint64_t needed = bytes + 10;
     if (needed > UINT32_MAX / 4) return 0;
-    rw_buffer *log = form->deflated ? &core->deflated_log : &core->publish_log;
-    uint32_t *log_used = form->deflated ? &core->deflated_log_used : &core->publish_log_used;
+    rw_buffer *log = form->deflated ? &core->ws->deflated_log : &core->ws->publish_log;
+    uint32_t *log_used = form->deflated ? &core->ws->deflated_log_used : &core->ws->publish_log_used;
     int own = needed > LOG_BYTES / 2;
     if (own) {
         form->buffer = rw_buffers_acquire(core->buffers, (size_t)needed);
@@ -225,6 +225,6 @@ static void end_log(struct rw_core *core, rw_buffer *log, uint32_t used) {
 }
 
 void rw_publish_end_tick(struct rw_core *core) {
-    end_log(core, &core->publish_log, core->publish_log_used);
-    end_log(core, &core->deflated_log, core->deflated_log_used);
+    end_log(core, &core->ws->publish_log, core->ws->publish_log_used);
+    end_log(core, &core->ws->deflated_log, core->ws->deflated_log_used);
 }

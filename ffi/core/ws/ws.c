@@ -1,6 +1,8 @@
 /* WebSockets: opening, control frames, receiving and the end, see ws.h. */
 #include "ws/ws.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/age.h"
@@ -373,3 +375,19 @@ const struct rw_protocol rw_ws_protocol = {.input = input,
                                            .tell_closed = rw_ws_tell_closed,
                                            .release = release,
                                            .age = age};
+
+int32_t rw_ws_create(struct rw_core *core) {
+    core->ws = calloc(1, sizeof *core->ws);
+    return core->ws ? RW_OK : -ENOMEM;
+}
+
+void rw_ws_destroy(struct rw_core *core) {
+    if (!core->ws) return;
+    const rw_buffer buffers[] = {core->ws->publish_log, core->ws->deflated_log, core->ws->ping_frame};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
+        if (buffers[i]) rw_buffers_release(core->buffers, buffers[i]);
+    }
+    rw_dropped_destroy(core);
+    rw_deflate_destroy(core);
+    free(core->ws);
+}

@@ -78,6 +78,21 @@ static_assert(sizeof(struct rw_slot_ws) <= RW_SLOT_OWN_BYTES, "it fits the slot"
 #define RW_WS_PROTOCOL 1u
 extern const struct rw_protocol rw_ws_protocol;
 
+/* Of all sockets of a core. */
+struct rw_ws_shared {
+    rw_buffer publish_log; /* frames of this tick's publishes, one after the other */
+    uint32_t publish_log_used;
+    uint32_t deflated_log_used;
+    rw_buffer deflated_log;     /* the same for compressed ones, so that each kind lies in one piece */
+    rw_buffer ping_frame;       /* the empty ping that sockets share while pings of ours are queued, else none */
+    struct rw_deflate *deflate; /* streams, see deflate.h; NULL: not needed yet */
+    struct rw_dropped *dropped; /* see dropped.h; NULL: not needed yet */
+};
+
+/* ret: RW_OK or -ENOMEM */
+int32_t rw_ws_create(struct rw_core *core);
+void rw_ws_destroy(struct rw_core *core);
+
 static inline struct rw_slot_ws *rw_ws_of(const struct rw_slot *slot) { return (struct rw_slot_ws *)slot->own; }
 static inline int rw_ws_is(const struct rw_slot *slot) { return slot->state.protocol == RW_WS_PROTOCOL; }
 

@@ -333,12 +333,12 @@ void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opco
 }
 
 static rw_buffer ping_frame(struct rw_core *core) {
-    if (!core->ping_frame) {
-        core->ping_frame = rw_buffers_acquire(core->buffers, 2);
-        if (core->ping_frame)
-            (void)rw_ws_encode_header(rw_buffers_data(core->buffers, core->ping_frame), RW_WS_OP_PING, 1, 0, 0);
+    if (!core->ws->ping_frame) {
+        core->ws->ping_frame = rw_buffers_acquire(core->buffers, 2);
+        if (core->ws->ping_frame)
+            (void)rw_ws_encode_header(rw_buffers_data(core->buffers, core->ws->ping_frame), RW_WS_OP_PING, 1, 0, 0);
     }
-    return core->ping_frame;
+    return core->ws->ping_frame;
 }
 
 void rw_ws_send_ping(struct rw_core *core, struct rw_slot *slot) {
@@ -354,9 +354,9 @@ void rw_ws_send_ping(struct rw_core *core, struct rw_slot *slot) {
 }
 
 void rw_ws_end_tick(struct rw_core *core) {
-    if (!core->ping_frame || rw_buffers_refs(core->buffers, core->ping_frame) > 1) return;
-    rw_buffers_release(core->buffers, core->ping_frame);
-    core->ping_frame = RW_BUFFER_NONE;
+    if (!core->ws->ping_frame || rw_buffers_refs(core->buffers, core->ws->ping_frame) > 1) return;
+    rw_buffers_release(core->buffers, core->ws->ping_frame);
+    core->ws->ping_frame = RW_BUFFER_NONE;
 }
 
 static void send_close(struct rw_core *core, struct rw_slot *slot, uint32_t code, const uint8_t *reason,
