@@ -100,7 +100,8 @@ function arrowsOf(file: string, text: string): string[] {
 describe('the order of folders', () => {
   test('every file of src/ and ffi/ imports from folders before its own', async () => {
     const root = join(import.meta.dir, '../../..');
-    const files = [...new Glob('{src,ffi}/**/*.ts').scanSync(root)];
+    // What is built is not ours, and other tests write there meanwhile.
+    const files = [...new Glob('{src,ffi}/**/*.ts').scanSync(root)].filter((file) => !file.startsWith('ffi/build/'));
     expect(files.length).toBeGreaterThan(200);
     const texts = await Promise.all(files.map((file) => Bun.file(join(root, file)).text()));
     expect(files.flatMap((file, index) => arrowsOf(file, texts[index] ?? ''))).toEqual([]);
