@@ -10,11 +10,12 @@ import { readFileSync } from 'node:fs';
 import type { Log } from '../log.ts';
 import type { WorkerProcess } from './worker-process.ts';
 
-const intervalMs = 1000;
+/** A supervisor that has nothing else to do wakes for this alone. */
+const intervalMs = 2000;
 /** Heartbeats come once a second; a long pause of the garbage collector, or a busy machine, is shorter than this. */
 const hungAfterMs = 5000;
 /** When this process was held up for so long, so were the others, most likely. */
-const heldUpMs = 3000;
+const heldUpMs = 4000;
 
 type Watched = Pick<WorkerProcess, 'index' | 'pid' | 'state' | 'silentMs' | 'isHung' | 'replace'>;
 
