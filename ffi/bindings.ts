@@ -90,6 +90,7 @@ const { symbols } = dlopen(libraryPath, {
   rw_shm_view_set: { args: [u64, u32, u32, u32], returns: FFIType.void },
   rw_shm_epoch: { args: [u64, u32], returns: u32 },
   rw_listen_socket: { args: [pointer, u32, u32, u32], returns: i32 },
+  rw_connect_local: { args: [i32], returns: i32 },
   rw_socket_port: { args: [i32], returns: i32 },
   rw_eventfd_create: { args: [], returns: i32 },
   rw_eventfd_signal: { args: [i32], returns: FFIType.void },
@@ -175,6 +176,8 @@ export const native = {
       `cannot listen on ${port === undefined ? host : `${host} port ${port}`}`,
       symbols.rw_listen_socket(ptr(cString(host)), port ?? unixPort, backlog, flags),
     ),
+  /** A connection to a listening Unix socket of this process: a non-blocking descriptor, to be closed. */
+  connectLocal: (listeningFd: number): number => check('cannot connect to a socket of this process', symbols.rw_connect_local(listeningFd)),
   socketPort: (fd: number): number => check('cannot read the port of a socket', symbols.rw_socket_port(fd)),
   eventfdCreate: (): number => check('cannot create an eventfd', symbols.rw_eventfd_create()),
   eventfdSignal: (fd: number): void => symbols.rw_eventfd_signal(fd),

@@ -735,6 +735,11 @@ enum rw_listen_flag {
     RW_LISTEN_LATER = 1u << 2,
 };
 
+/* A connection to the listening Unix socket `listening_fd`, for a process that is its own client.
+ * ret: a non-blocking descriptor with FD_CLOEXEC, the caller's to close; or a negated errno: EAFNOSUPPORT when it is no
+ * Unix socket, EAGAIN when its queue is full */
+RW_EXPORT int32_t rw_connect_local(int32_t listening_fd);
+
 /* The port a listening socket is bound to; 0 for a Unix socket. */
 RW_EXPORT int32_t rw_socket_port(int32_t fd);
 

@@ -35,6 +35,7 @@ import { inflateBytesOf, unfinishedBytesOf } from '../process/memory.ts';
 import { busNeeds, createBus } from '../pubsub/create.ts';
 import type { Bus } from '../pubsub/nodes/bus.ts';
 import { WorkerListeners } from './listeners.ts';
+import { warmUp } from './warm-up.ts';
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);
@@ -185,6 +186,7 @@ async function main(): Promise<void> {
   });
   const wakeFd = native.eventfdCreate();
   const core = createCore(boot, config, wakeFd);
+  log.debug(await warmUp(), 'has served itself, to have its code compiled');
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
   const bus = createBus(core, boot, config, log);
   setPublisher(core);

@@ -224,6 +224,31 @@ static void test_a_file_that_is_no_socket_is_never_removed(void **state) {
     unlink(path);
 }
 
+static void test_a_process_connects_to_its_own_unix_socket_alone(void **state) {
+    (void)state;
+    char name[64];
+    snprintf(name, sizeof name, "@ringway-own-%d", (int)getpid());
+    const int32_t fd = rw_listen_socket(name, UINT32_MAX, 0, 0);
+    assert_true(fd >= 0);
+    const int32_t client = rw_connect_local(fd);
+    assert_true(client >= 0);
+    assert_int_equal(fcntl(client, F_GETFD), FD_CLOEXEC);
+    const int accepted = accept_soon(fd);
+    assert_int_equal(write(client, "a", 1), 1);
+    char byte = 0;
+    assert_int_equal(read(accepted, &byte, 1), 1);
+    assert_int_equal(byte, 'a');
+    assert_int_equal(read(client, &byte, 1), -1); /* does not wait */
+    assert_int_equal(errno, EAGAIN);
+    close(accepted);
+    rw_fd_close(client);
+    rw_fd_close(fd);
+    assert_int_equal(rw_connect_local(fd), -EBADF);
+    const int32_t tcp = rw_listen_socket("127.0.0.1", 0, 16, 0);
+    assert_int_equal(rw_connect_local(tcp), -EAFNOSUPPORT);
+    rw_fd_close(tcp);
+}
+
 static void test_unix_paths_are_bounded_and_may_be_abstract(void **state) {
     (void)state;
     char path[200];
@@ -390,6 +415,7 @@ int main(void) {
         cmocka_unit_test(test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not),
         cmocka_unit_test(test_a_unix_socket_with_a_full_queue_counts_as_alive),
         cmocka_unit_test(test_a_file_that_is_no_socket_is_never_removed),
+        cmocka_unit_test(test_a_process_connects_to_its_own_unix_socket_alone),
         cmocka_unit_test(test_unix_paths_are_bounded_and_may_be_abstract),
         cmocka_unit_test(test_an_eventfd_never_blocks_its_writer),
         cmocka_unit_test(test_pinning_takes_every_thread_of_the_process),

@@ -141,6 +141,17 @@ int32_t rw_listen_socket(const char *host, uint32_t port, uint32_t backlog, uint
     return port == RW_PORT_UNIX ? listen_unix(host, backlog, flags) : listen_tcp(host, port, backlog, flags);
 }
 
+int32_t rw_connect_local(int32_t listening_fd) {
+    union socket_address address;
+    socklen_t bytes = sizeof address;
+    if (getsockname(listening_fd, &address.any, &bytes) != 0) return -errno;
+    if (address.any.sa_family != AF_UNIX) return -EAFNOSUPPORT;
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -errno;
+    /* unix(7): it is established at once, or refused with EAGAIN when the queue is full. */
+    return connect(fd, &address.any, bytes) == 0 ? fd : close_with(fd, -errno);
+}
+
 int32_t rw_socket_port(int32_t fd) {
     union socket_address address;
     socklen_t bytes = sizeof address;

@@ -1,0 +1,142 @@
+/**
+ * Runs the way of a message and of a request some hundred times before a worker serves, so that the first clients do not pay for code that
+ * the JavaScript engine has yet to compile.
+ *
+ * Role: a core, a frontend and a loop of their own, with this process as the client, all thrown away afterwards: nothing of it shows in
+ * counters, logs or handlers of the worker. Up: main.ts. Down: core/core.ts, host/loop.ts, frontend/. What fails here only makes the start
+ * of the worker colder, so it is not told.
+ */
+import { readSync, writeSync } from 'node:fs';
+import { defaults } from '../config/defaults.ts';
+import { Core } from '../core/core.ts';
+import { native } from '../core/native.ts';
+import { FetchFrontend } from '../frontend/hono/index.ts';
+import { WebSocketFrontend } from '../frontend/websocket/frontend.ts';
+import { Loop } from '../host/loop.ts';
+
+/**
+ * The engine compiles a function after tens of calls, and optimises it after hundreds, by what it has seen: the more is done here, the more is done
+ * by the example of a client that never lets us wait.
+ */
+const messages = 300;
+const requests = 150;
+/** No start waits longer for this. */
+const longestStartMs = 100;
+
+const numbers = { maxConnections: 8, recvBuffers: 16, recvBufferBytes: 4096 };
+const target = '/';
+const handshake = `GET ${target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n`;
+const request = `GET ${target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: warm-up\r\nAccept: */*\r\n\r\n`;
+/** A masked frame of 20 bytes (RFC 6455 §5.2). */
+const frame = Buffer.from([0x82, 0x80 | 20, 1, 2, 3, 4, ...Array.from({ length: 20 }, (_, at) => at)]);
+
+/** One connection to ourselves: sends the same again for each answer. */
+class OwnClient {
+  readonly #fd: number;
+  readonly #bytes = Buffer.alloc(4096);
+
+  constructor(listeningFd: number) {
+    this.#fd = native.connectLocal(listeningFd);
+  }
+
+  send(what: Uint8Array | string): void {
+    if (typeof what === 'string') writeSync(this.#fd, what);
+    else writeSync(this.#fd, what, 0, what.byteLength);
+  }
+
+  /** Throw away what has been answered: it is there, since answers go out before what comes next is looked at. */
+  drop(): void {
+    readSync(this.#fd, this.#bytes, 0, this.#bytes.byteLength, null);
+  }
+
+  close(): void {
+    native.fdClose(this.#fd);
+  }
+}
+
+export interface WarmUp {
+  readonly messages: number;
+  readonly requests: number;
+}
+
+/**
+ * `longestMs`: given up after that.
+ * ret: what was served, when nothing of it is open any more. Never rejects. Only after the worker's own core has been made, which sets the
+ * secrets that a process has once.
+ */
+export async function warmUp(longestMs = longestStartMs): Promise<WarmUp> {
+  const served = { messages: 0, requests: 0 };
+  const ends: (() => void)[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const giveUp = setTimeout(resolve, longestMs);
+  try {
+    const wakeFd = native.eventfdCreate();
+    ends.push(() => native.fdClose(wakeFd));
+    // An abstract name: nothing is left in a file system.
+    const listeningFd = native.listenSocket(`@ringway-${process.pid}-${crypto.randomUUID()}`, undefined, 4, 0);
+    ends.push(() => native.fdClose(listeningFd));
+    const core = new Core({ backend: 'epoll', wakeFd, inboxFdFirst: -1, shmFd: -1, workerIndex: 0, workerCount: 1, numbers });
+    ends.push(() => core.destroy());
+    const clients = { websocket: new OwnClient(listeningFd), http: new OwnClient(listeningFd) };
+    ends.push(
+      () => clients.websocket.close(),
+      () => clients.http.close(),
+    );
+    const { http, websocket } = frontendsOf(core, clients, served, resolve);
+    // Not run, but driven by what is queued: there is always something at hand, so it never sleeps.
+    const loop = new Loop({ core, http, websocket, wakeFd, pending: () => http.pending + websocket.pending });
+    ends.push(() => loop.stop());
+    clients.websocket.send(handshake);
+    core.listen(listeningFd, 0);
+    await promise;
+    // What resolves it does so within a visit of the loop, which must not find its core gone.
+    await new Promise((ended) => setImmediate(ended));
+  } catch {
+    // What is not allowed here, or short, the worker itself meets or does without.
+  }
+  clearTimeout(giveUp);
+  for (const end of ends.reverse()) end();
+  return served;
+}
+
+/** An echo, which ends in requests, which end with `done`. */
+function frontendsOf(
+  core: Core,
+  clients: { readonly websocket: OwnClient; readonly http: OwnClient },
+  served: { messages: number; requests: number },
+  done: () => void,
+): { http: FetchFrontend; websocket: WebSocketFrontend } {
+  const websocket = new WebSocketFrontend({
+    core,
+    routes: [
+      {
+        pattern: target,
+        handler: {
+          open: () => clients.websocket.send(frame),
+          message(socket, message) {
+            socket.send(message);
+            clients.websocket.drop();
+            if (++served.messages < messages) clients.websocket.send(frame);
+            else clients.http.send(request);
+          },
+        },
+        settings: defaults.websocket,
+      },
+    ],
+    onError: done,
+    onOriginRefused() {},
+  });
+  const http = new FetchFrontend({
+    fetch(got) {
+      if (served.requests++ > 0) clients.http.drop();
+      if (served.requests < requests) clients.http.send(request);
+      else done();
+      return new Response(got.url);
+    },
+    commands: core,
+    honoHandlerIndex: 0,
+    onError: done,
+    upgrade: (head, upgrading) => websocket.takeHandshake(head, upgrading),
+  });
+  return { http, websocket };
+}
