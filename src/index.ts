@@ -24,7 +24,8 @@ export type {
   WebSocketRoutes,
 } from './api/define.ts';
 export { defineGateway, route } from './api/define.ts';
-export { publish } from './api/publish.ts';
+export { onOneWorker, type Worker, worker } from './api/lifecycle.ts';
+export { publish, publishJson } from './api/publish.ts';
 export type { CompressionOptions, Message, RouteParams, SendResult, Socket, UpgradeClient, WebSocketHandler } from './api/websocket.ts';
 export type { PublishResult } from './core/node.ts';
 export type { TlsInfo } from './core/tls-info.ts';

@@ -6,6 +6,7 @@
  */
 
 import type { RingwayBindings } from './bindings.ts';
+import type { Worker } from './lifecycle.ts';
 import type { RouteParams, WebSocketHandler } from './websocket.ts';
 
 /** What a `fetch` handler is given beside the request; Hono hands it on as `c.env`. */
@@ -350,6 +351,16 @@ export interface GatewayConfig<Datas = Record<string, any>> {
    * the limit: the containers of one machine would all pin themselves to the same CPUs. @default true
    */
   affinity?: boolean | undefined;
+  /**
+   * Called in every worker before it accepts connections, and awaited: connect to what handlers need. When it throws, the worker is started
+   * again after a while, and a reload changes nothing. @default nothing is done
+   */
+  onStart?: ((worker: Worker) => unknown) | undefined;
+  /**
+   * Called in every worker that drains, when its last connection has ended, and awaited within `drain.timeout`: close what `onStart` has opened.
+   * Not called when a worker is killed. @default nothing is done
+   */
+  onStop?: ((worker: Worker) => unknown) | undefined;
   log?: LogOptions | undefined;
 }
 

@@ -3,7 +3,7 @@
  * Role: the worker says which core is its own; user code calls `publish`.
  */
 import type { Core, PublishResult } from '../core/core.ts';
-import { publish as publishThrough } from './socket.ts';
+import { jsonText, publish as publishThrough } from './socket.ts';
 import type { Message } from './websocket.ts';
 
 let core: Core | undefined;
@@ -29,4 +29,9 @@ export function setPublisher(own: Core): void {
 export function publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): PublishResult {
   if (core === undefined) throw new NotInWorkerError();
   return publishThrough(core, topic, message);
+}
+
+/** Publish a value as JSON text. Throws SocketArgumentError for what JSON cannot say, such as undefined. */
+export function publishJson(topic: string, value: unknown): void {
+  publish(topic, jsonText(value));
 }

@@ -34,6 +34,8 @@ export class SocketExtras {
   readonly params: RouteParams;
   readonly protocol: string;
   lane: HandlerOrder | undefined;
+  /** Of `id`, once it was asked for. */
+  id: string | undefined;
   /** By a handler. */
   isPaused = false;
   /** Of `signal`, once it was asked for. */
@@ -78,6 +80,12 @@ export class GatewaySocket implements Socket {
     return this.#extras?.params ?? noParams;
   }
 
+  get id(): string {
+    const extras = this.#more();
+    extras.id ??= crypto.randomUUID();
+    return extras.id;
+  }
+
   get protocol(): string {
     return this.#extras?.protocol ?? '';
   }
@@ -118,6 +126,10 @@ export class GatewaySocket implements Socket {
     return typeof message === 'string'
       ? core.send(this.slot, this.generation, sendText, message)
       : core.send(this.slot, this.generation, sendBinary, bytesOf(message));
+  }
+
+  sendJson(value: unknown): SendResult {
+    return this.send(jsonText(value));
   }
 
   ping(data: string | Uint8Array = ''): void {
@@ -221,9 +233,25 @@ function checkTopic(topic: string): void {
   }
 }
 
+/** Throws SocketArgumentError. */
+export function jsonText(value: unknown): string {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (error) {
+    throw new SocketArgumentError(`JSON cannot say this value: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    });
+  }
+  if (text === undefined) throw new SocketArgumentError(`JSON cannot say ${typeof value === 'function' ? 'a function' : String(value)}`);
+  return text;
+}
+
 function bytesOf(message: Message | ArrayBuffer | ArrayBufferView): Uint8Array {
   if (message instanceof Uint8Array) return message;
   if (ArrayBuffer.isView(message)) return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
   if (message instanceof ArrayBuffer || message instanceof SharedArrayBuffer) return new Uint8Array(message);
-  throw new SocketArgumentError('a message is a string, an ArrayBuffer, a typed array, or a received message');
+  throw new SocketArgumentError(
+    'a message is a string, an ArrayBuffer, a typed array, or a received message; for a value as JSON write sendJson(value) or publishJson(topic, value)',
+  );
 }

@@ -43,6 +43,8 @@ export type RouteParams<Path = string> = Path extends string
 export interface Socket<Data = unknown, Params = RouteParams> {
   /** Yours. At first what `upgrade` has returned. @default undefined */
   data: Data;
+  /** Names this connection among those of all nodes, and cannot be guessed: a random UUID, made when it is first asked for. */
+  readonly id: string;
   /** Parameters of the route, `:name` by name. */
   readonly params: Params;
   /** The subprotocol that was agreed on; '' for none. */
@@ -59,6 +61,8 @@ export interface Socket<Data = unknown, Params = RouteParams> {
   readonly tls: TlsInfo | undefined;
   /** Strings go out as text, bytes as binary, a received message as what it was. */
   send(message: Message | string | ArrayBuffer | ArrayBufferView): SendResult;
+  /** Send a value as JSON text. Throws SocketArgumentError for what JSON cannot say, such as undefined. */
+  sendJson(value: unknown): SendResult;
   /** data: at most 125 bytes, which come back to `pong`. */
   ping(data?: string | Uint8Array): void;
   /** Start the close handshake. code: 1000–1003, 1007–1014 or 3000–4999; reason: at most 123 bytes of UTF-8. */
@@ -98,6 +102,8 @@ export interface CompressionOptions {
 export interface UpgradeClient<Params = RouteParams> {
   /** As those of the socket to be. */
   readonly params: Params;
+  /** What the answer is to carry when the handshake is accepted, such as Set-Cookie. Those of the handshake itself may not be set. */
+  readonly responseHeaders: Headers;
   /** As that of the socket to be. */
   readonly remoteAddress: string;
   /** As that of the socket to be. */

@@ -124,6 +124,8 @@ export interface ResolvedConfig {
   /** Seconds; 0: never. */
   readonly hangTimeout: number;
   readonly affinity: boolean;
+  readonly onStart: GatewayConfig['onStart'];
+  readonly onStop: GatewayConfig['onStop'];
   readonly log: LogSettings;
 }
 
@@ -187,6 +189,8 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     drain: { ...defaults.drain, ...definedOf(config.drain) },
     hangTimeout: config.hangTimeout ?? defaults.hangTimeout,
     affinity: config.affinity ?? defaults.affinity,
+    onStart: config.onStart?.bind(config),
+    onStop: config.onStop?.bind(config),
     log: resolveLog(config.log, environment),
   };
 }

@@ -7,6 +7,7 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import type { FetchApp, FetchHandler, LinkOptions } from '../api/define.ts';
+import type { Worker } from '../api/lifecycle.ts';
 import type { WebSocketHandler } from '../api/websocket.ts';
 import {
   adminTokenLengthMin,
@@ -380,6 +381,10 @@ const drainCloseCode = z
   .number({ error: sayInstead(drainCloseCodeText) })
   .refine(isDrainCloseCode, { error: sayInstead(drainCloseCodeText) });
 
+const lifecycle = z.custom<(worker: Worker) => unknown>((value) => typeof value === 'function', {
+  error: sayInstead('a function, such as async () => { ... }'),
+});
+
 export const gatewaySchema = options({
   listen: listen.optional(),
   admin: admin.optional(),
@@ -440,6 +445,8 @@ export const gatewaySchema = options({
   }).optional(),
   hangTimeout: seconds(ranges.hang, ' (0: never)').optional(),
   affinity: boolean().optional(),
+  onStart: lifecycle.optional(),
+  onStop: lifecycle.optional(),
   log: options({
     level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).optional(),
     requests: boolean().optional(),

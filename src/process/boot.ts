@@ -74,6 +74,8 @@ export type WorkerMessage =
   | { readonly type: 'ready'; readonly backend: BackendName; readonly note?: string; readonly where?: string }
   /** It has finished draining and is about to exit. */
   | { readonly type: 'drained' }
+  /** It was `chosen`, drains, and has cleaned up what it did for all. */
+  | { readonly type: 'released' }
   /** The answer to `publish`. `problem`: why the messages were not published. */
   | { readonly type: 'published'; readonly id: number; readonly problem?: string }
   /** It cannot start and is about to exit with `exitCode`; 78 on the first start stops the node, all else is tried again. */
@@ -107,6 +109,8 @@ export type SupervisorMessage =
   | DrainMessage
   /** Accept connections from now on; only to workers that hold back. */
   | { readonly type: 'serve' }
+  /** Do what must be done once a node, until you drain. */
+  | { readonly type: 'chosen' }
   /** The process at this place has ended; `epoch`: which of those that have lived there, as the shared memory counts them. */
   | { readonly type: 'worker-gone'; readonly worker: number; readonly epoch: number }
   /** Publish these, in this order, and answer with `published`. */

@@ -16,6 +16,7 @@ import type { StopSignal, SupervisorNative, WorkerKind } from '../process/boot.t
 import type { ReloadAnswer } from './admin.ts';
 import { AdminListener } from './admin-listener.ts';
 import type { CertificateJudge } from './certificates.ts';
+import { ChosenWorker } from './chosen-worker.ts';
 import { type DrainPlan, drainWorkers } from './drain.ts';
 import type { Generation } from './generation.ts';
 import type { Predecessor, Successor } from './handover.ts';
@@ -39,6 +40,8 @@ import type { WorkerProcess } from './worker-process.ts';
 const adminAnswerMs = 200;
 /** Where the address is no longer wanted, the outcome can be read there for a while. */
 const adminGraceMs = 3000;
+/** How long the worker that a predecessor has chosen has to let go. */
+const chooseAfterMs = 1000;
 /** How long a successor that is to stop at once may take. */
 const successorEndMs = 2000;
 
@@ -78,9 +81,12 @@ export class Supervisor {
   readonly #admin: AdminListener;
   readonly #state: NodeState = this.#readState();
   readonly #publisher = new Publisher(() => this.#workers.filter(({ serves }) => serves));
+  readonly #chosen = new ChosenWorker(() => (this.#mayChoose ? this.#workers : []));
   readonly #service: ServiceManager | undefined;
   readonly #watchdog: Watchdog;
   #phase: Phase = 'starting';
+  /** On the clock of performance.now(). */
+  #mayChooseFrom = 0;
   #exitCode: number = exitCodes.ok;
   #listeners: Listeners | undefined;
   #resources: SharedResources | undefined;
@@ -264,7 +270,9 @@ export class Supervisor {
   }
 
   readonly #hooks = {
+    onReleased: (worker: WorkerProcess) => this.#chosen.gone(worker),
     onReady: (worker: WorkerProcess) => {
+      this.#chosen.look();
       if (this.#phase === 'starting') {
         this.#runIfReady();
       } else if (worker.restarts > 0) {
@@ -272,6 +280,7 @@ export class Supervisor {
       }
     },
     onExit: (worker: WorkerProcess) => {
+      this.#chosen.gone(worker);
       this.#publisher.workerGone(worker.index);
       const epoch = this.#resources?.workerGone(worker.index) ?? 0;
       for (const other of this.#node?.workers ?? []) if (other !== worker) other.tell({ type: 'worker-gone', worker: worker.index, epoch });
@@ -291,6 +300,11 @@ export class Supervisor {
       else this.#runIfReady();
     },
   };
+
+  /** Not while workers of a predecessor may still do what is for one alone, nor on trial, nor once this node ends. */
+  get #mayChoose(): boolean {
+    return this.#phase === 'running' && !this.#options.kind.isProgram && performance.now() >= this.#mayChooseFrom;
+  }
 
   // ---------------------------------------------------------------- reload
 
@@ -330,6 +344,7 @@ export class Supervisor {
     if (this.#phase === 'starting') this.#running();
     else logListeners(this.#options.log, before, after);
     void this.#retire(present.generation, !keepsAll(before, after));
+    this.#chosen.look();
     return { kind: 'reloaded', generation: generation.number, upgraded: false };
   }
 
@@ -435,6 +450,13 @@ export class Supervisor {
 
   #running(): void {
     this.#phase = 'running';
+    if (this.#options.predecessor === undefined) {
+      this.#chosen.look();
+    } else {
+      // The worker that its predecessor has chosen lets go as it begins to drain, which is now.
+      this.#mayChooseFrom = performance.now() + chooseAfterMs;
+      setTimeout(() => this.#chosen.look(), chooseAfterMs + 1);
+    }
     const { log, kind } = this.#options;
     const program = this.#workers.find(({ where }) => where !== undefined)?.where ?? '';
     const places = kind.isProgram ? [program] : this.listeners.map(({ label }) => label);

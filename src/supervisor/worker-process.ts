@@ -39,6 +39,8 @@ export interface WorkerHooks {
   onTrialFailed(worker: WorkerProcess, reason: string, exitCode: number): void;
   /** It has crashed often in a short time. `exitCode`: of its last process, as a shell shows it. */
   onCrashLoop(worker: WorkerProcess, exitCode: number): void;
+  /** It does not do any more what must be done once a node. */
+  onReleased?(worker: WorkerProcess): void;
   /** It has answered a `publish`. */
   onPublished?(id: number, problem: string | undefined): void;
   /** A program has ended by itself and with success; no other is started. */
@@ -254,6 +256,9 @@ export class WorkerProcess {
         return;
       case 'drained':
         this.#log.debug({ worker: this.index }, 'drained');
+        return;
+      case 'released':
+        this.#hooks.onReleased?.(this);
         return;
       case 'published':
         this.#hooks.onPublished?.(message.id, message.problem);

@@ -5,6 +5,7 @@
  * supervisor is gone.
  */
 
+import { bindLifecycle, chosen, released, worker } from '../api/lifecycle.ts';
 import { setPublisher } from '../api/publish.ts';
 import { publish as publishThrough } from '../api/socket.ts';
 import { loadConfig } from '../config/load.ts';
@@ -103,10 +104,27 @@ function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontend
 /** Of the time until the supervisor kills this worker, kept for what comes after the bus. */
 const endMs = 200;
 
-function listenToSupervisor(core: Core, bus: Bus | undefined, listeners: WorkerListeners, frontends: Frontends, log: Log): void {
+/** What the config does last. The supervisor ends this process at its deadline, whatever that is. */
+async function stopped(config: ResolvedConfig, log: Log): Promise<void> {
+  try {
+    await config.onStop?.(worker);
+  } catch (error) {
+    log.error({ err: error }, 'onStop failed');
+  }
+}
+
+function listenToSupervisor(
+  core: Core,
+  bus: Bus | undefined,
+  listeners: WorkerListeners,
+  frontends: Frontends,
+  config: ResolvedConfig,
+  log: Log,
+): void {
   const drain = new Drain(core, () => frontends.outliving > 0);
   let deadline = Number.POSITIVE_INFINITY;
   const end = async () => {
+    await stopped(config, log);
     // Other workers of the node may still rely on this one; the latest deadline counts.
     await bus?.close(Math.max(0, deadline - performance.now() - endMs));
     tell({ type: 'drained' });
@@ -119,11 +137,15 @@ function listenToSupervisor(core: Core, bus: Bus | undefined, listeners: WorkerL
         return;
       case 'drain':
         deadline = performance.now() + message.deadlineMs;
+        void released().then(() => tell({ type: 'released' }));
         drain.begin(
           message,
           () => listeners.close(),
           () => void end(),
         );
+        return;
+      case 'chosen':
+        chosen();
         return;
       case 'certificates':
         listeners.reloadCertificates(message.listeners, log);
@@ -192,8 +214,10 @@ async function main(): Promise<void> {
   setPublisher(core);
   const frontends = createFrontends(core, config, log);
   const listeners = new WorkerListeners(core, boot, config);
-  listenToSupervisor(core, bus, listeners, frontends, log);
+  listenToSupervisor(core, bus, listeners, frontends, config, log);
   reportUncaught(core, log);
+  bindLifecycle(boot.index, (error) => log.error({ err: error }, 'what onOneWorker was given failed'));
+  await config.onStart?.(worker);
   if (!boot.holdsBack) listeners.accept();
   measureLag(core);
   tellTopicsFull(core, { socket: 'limits.maxTopicsPerSocket', worker: 'limits.maxTopics' }, (sentence) => log.warn(sentence));

@@ -97,6 +97,7 @@ function listenToSupervisor(): void {
         return reloadCertificates();
       // For workers of a gateway.
       case 'serve':
+      case 'chosen':
       case 'worker-gone':
       case 'publish':
         return;

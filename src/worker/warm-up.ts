@@ -7,12 +7,15 @@
  * of the worker colder, so it is not told.
  */
 import { readSync, writeSync } from 'node:fs';
+import type { WebSocketHandler } from '../api/websocket.ts';
 import { defaults } from '../config/defaults.ts';
 import { Core } from '../core/core.ts';
 import { native } from '../core/native.ts';
-import { FetchFrontend } from '../frontend/hono/index.ts';
-import { WebSocketFrontend } from '../frontend/websocket/frontend.ts';
+import { honoFrontend } from '../frontend/hono/entry.ts';
+import { Frontends } from '../frontend/registry.ts';
+import { webSocketFrontend } from '../frontend/websocket/entry.ts';
 import { Loop } from '../host/loop.ts';
+import { RequestIds } from '../host/request-ids.ts';
 
 /**
  * The engine compiles a function after tens of calls, and optimises it after hundreds, by what it has seen: the more is done here, the more is done
@@ -82,9 +85,9 @@ export async function warmUp(longestMs = longestStartMs): Promise<WarmUp> {
       () => clients.websocket.close(),
       () => clients.http.close(),
     );
-    const { http, websocket } = frontendsOf(core, clients, served, resolve);
+    const frontends = frontendsOf(core, clients, served, resolve);
     // Not run, but driven by what is queued: there is always something at hand, so it never sleeps.
-    const loop = new Loop({ core, http, websocket, wakeFd, pending: () => http.pending + websocket.pending });
+    const loop = new Loop({ core, ...frontends.events(), wakeFd, pending: () => frontends.pending });
     ends.push(() => loop.stop());
     clients.websocket.send(handshake);
     core.listen(listeningFd, 0);
@@ -105,38 +108,26 @@ function frontendsOf(
   clients: { readonly websocket: OwnClient; readonly http: OwnClient },
   served: { messages: number; requests: number },
   done: () => void,
-): { http: FetchFrontend; websocket: WebSocketFrontend } {
-  const websocket = new WebSocketFrontend({
-    core,
-    routes: [
-      {
-        pattern: target,
-        handler: {
-          open: () => clients.websocket.send(frame),
-          message(socket, message) {
-            socket.send(message);
-            clients.websocket.drop();
-            if (++served.messages < messages) clients.websocket.send(frame);
-            else clients.http.send(request);
-          },
-        },
-        settings: defaults.websocket,
-      },
-    ],
-    onError: done,
-    onOriginRefused() {},
-  });
-  const http = new FetchFrontend({
+): Frontends {
+  const frontends = new Frontends({ core, requestIds: new RequestIds(false), onFailure: done });
+  const handler: WebSocketHandler<unknown> = {
+    open: () => clients.websocket.send(frame),
+    message(socket, message) {
+      socket.send(message);
+      clients.websocket.drop();
+      if (++served.messages < messages) clients.websocket.send(frame);
+      else clients.http.send(request);
+    },
+  };
+  frontends.add(webSocketFrontend, { websocket: [{ pattern: target, handler, settings: defaults.websocket }] });
+  frontends.add(honoFrontend, {
+    app: undefined,
     fetch(got) {
       if (served.requests++ > 0) clients.http.drop();
       if (served.requests < requests) clients.http.send(request);
       else done();
       return new Response(got.url);
     },
-    commands: core,
-    honoHandlerIndex: 0,
-    onError: done,
-    upgrade: (head, upgrading) => websocket.takeHandshake(head, upgrading),
   });
-  return { http, websocket };
+  return frontends;
 }

@@ -4,7 +4,7 @@
  * Role: requests of the core that are handshakes → routes. Up: registry.ts. Down: sockets/, which runs the handlers of what was
  * accepted; router.ts. A handshake for another path is left to the frontends behind.
  */
-import { noParams, SocketExtras } from '../../api/socket.ts';
+import { noParams, SocketArgumentError, SocketExtras } from '../../api/socket.ts';
 import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
 import type { ResolvedConfig } from '../../config/resolve.ts';
 import { eventFlag } from '../../core/abi.ts';
@@ -97,9 +97,14 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
   ): void {
     const request = new LightRequest(head, url, null);
     try {
-      const decision = upgrade.call(route.handler, request as unknown as Request, new Client(this.#core, head, extras?.params));
-      if (isThenable(decision)) void this.#decideLater(request, headers, route, extras, decision);
-      else this.#settle(head, headers, route, extras, decision);
+      const client = new Client(this.#core, head, extras?.params);
+      const decision = upgrade.call(route.handler, request as unknown as Request, client);
+      const settle = (value: unknown) => {
+        if (value instanceof Response) this.#refuse(head, value, route);
+        else this.sockets.accept(head, headers + client.headerBlock(), route, value, extras);
+      };
+      if (isThenable(decision)) void this.#decideLater(request, route, decision, settle);
+      else settle(decision);
     } catch (error) {
       this.#failed(head, route, error);
     }
@@ -107,10 +112,9 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
 
   async #decideLater(
     request: LightRequest,
-    headers: string,
     route: SettledRoute,
-    extras: SocketExtras | undefined,
     decision: PromiseLike<unknown>,
+    settle: (value: unknown) => void,
   ): Promise<void> {
     const { head } = request;
     // One of the connection that had this slot before is over without a word.
@@ -119,18 +123,13 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
     const { totals } = this.sockets;
     totals.addPending(1);
     try {
-      this.#settle(head, headers, route, extras, await decision);
+      settle(await decision);
     } catch (error) {
       this.#failed(head, route, error);
     } finally {
       totals.addPending(-1);
       if (this.#deciding.get(head.slot) === request) this.#deciding.delete(head.slot);
     }
-  }
-
-  #settle(head: RequestHead, headers: string, route: SettledRoute, extras: SocketExtras | undefined, decision: unknown): void {
-    if (decision instanceof Response) this.#refuse(head, decision, route);
-    else this.sockets.accept(head, headers, route, decision, extras);
   }
 
   #refuse(head: RequestHead, response: Response, route: SettledRoute): void {
@@ -176,6 +175,8 @@ export const webSocketFrontend: FrontendEntry<Pick<ResolvedConfig, 'websocket'>,
   create: (host, { websocket }) => new WebSocketFrontend(host, websocket),
 };
 
+/** Fields that say how the connection goes on (RFC 6455 §4.2.2, RFC 9110 §7.6.1). */
+const ofHandshake = /^(?:connection|upgrade|content-length|transfer-encoding|trailer|date|sec-websocket-.*)$/;
 const View = class UpgradeClient {};
 
 /** Asks the core only for what a handler asks for. */
@@ -184,11 +185,26 @@ class Client implements UpgradeClient {
   readonly #core: Core;
   readonly #head: RequestHead;
   readonly params: RouteParams;
+  #responseHeaders: Headers | undefined;
 
   constructor(core: Core, head: RequestHead, params = noParams) {
     this.#core = core;
     this.#head = head;
     this.params = params;
+  }
+
+  get responseHeaders(): Headers {
+    this.#responseHeaders ??= new Headers();
+    return this.#responseHeaders;
+  }
+
+  /** Header lines for the answer. Throws SocketArgumentError for those that are the handshake's own. */
+  headerBlock(): string {
+    if (this.#responseHeaders === undefined) return '';
+    const own = [...this.#responseHeaders.keys()].find((name) => ofHandshake.test(name));
+    if (own !== undefined)
+      throw new SocketArgumentError(`the header ${own} is one of the handshake, which Ringway writes: leave it out of responseHeaders`);
+    return encodeHeaders(this.#responseHeaders).text;
   }
 
   get remoteAddress(): string {

@@ -9,6 +9,10 @@ import { FakeCore, flags, type Recorded, type RequestOptions } from '../../../su
 
 /** A socket that records what is done to it. */
 class FakeSocket implements Socket<HonoSocketData> {
+  readonly id = 'an id';
+  sendJson(value: unknown): SendResult {
+    return this.send(JSON.stringify(value));
+  }
   readonly params = {};
   readonly bufferedAmount = 0;
   readonly remoteAddress = '192.0.2.7';
