@@ -26,7 +26,16 @@ export type {
 export { defineGateway, route } from './api/define.ts';
 export { onOneWorker, type Worker, worker } from './api/lifecycle.ts';
 export { publish, publishJson } from './api/publish.ts';
-export type { CompressionOptions, Message, RouteParams, SendResult, Socket, UpgradeClient, WebSocketHandler } from './api/websocket.ts';
+export type {
+  CompressionOptions,
+  Message,
+  RouteParams,
+  SendResult,
+  Socket,
+  UpgradeClient,
+  WebSocketHandler,
+  WebSocketOptions,
+} from './api/websocket.ts';
 export type { PublishResult } from './core/node.ts';
 export type { TlsInfo } from './core/tls-info.ts';
 export { getConnInfo, getTlsInfo, upgradeWebSocket } from './frontend/hono/index.ts';

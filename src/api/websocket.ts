@@ -86,15 +86,15 @@ export interface Socket<Data = unknown, Params = RouteParams> {
 }
 
 export interface CompressionOptions {
-  /** Shorter messages go out as they are. @default 1024 */
+  /** Shorter messages, in bytes, go out as they are. @default 1024 */
   minBytes?: number | undefined;
   /**
-   * 'shared': each message is compressed by itself, at no memory per connection, and a published one once for all. 'dedicated': each
+   * Of what is sent. 'shared': each message is compressed by itself, at no memory per connection, and a published one once for all. 'dedicated': each
    * connection has a window of what it sent and received before, so that messages which resemble each other become smaller.
    * @default 'shared'
    */
   window?: 'shared' | 'dedicated' | undefined;
-  /** Size of a dedicated window as a power of two, 9 to 15. A connection takes about 2 ** (windowBits + 3) bytes. @default 12 */
+  /** Size of a dedicated window as a power of two, 9 to 15. A connection takes about `2 ** (windowBits + 3)` bytes. @default 12 */
   windowBits?: number | undefined;
 }
 
@@ -111,13 +111,58 @@ export interface UpgradeClient<Params = RouteParams> {
 }
 
 /**
+ * How the WebSockets of a route act. What stands here is what editors and docs/configuration.md show; src/config/websocket-options.ts declares for each
+ * option its default, how it is judged and what the core is told.
+ */
+export interface WebSocketOptions {
+  /** Subprotocols this route speaks, best first; the first that the client offers is taken. @default none */
+  protocols?: readonly string[];
+  /**
+   * Origins that browsers may connect from: 'any', 'same-host' (host and port as the browser has asked for them, which `trustedProxies` may
+   * tell), or a list of exact origins. Requests without Origin are not from browsers and pass.
+   * @default 'any'
+   */
+  origins?: 'any' | 'same-host' | readonly string[];
+  /** Longest message in bytes; longer ones close with 1009. @default 1048576 */
+  maxPayloadBytes?: number;
+  /** Bytes that may wait for one slow client. @default 1048576 */
+  maxBackpressureBytes?: number;
+  /** What happens past it: 'drop' the message or 'close' the connection. @default 'close' */
+  onBackpressure?: 'drop' | 'close';
+  /** Seconds without anything from the client, and nothing read of what waits for it, before it counts as gone; 0: never. @default 120 */
+  idleTimeout?: number;
+  /** Seconds without anything from the client before a ping is sent; 0: never. @default 30, or half of `idleTimeout` when that is less */
+  pingInterval?: number;
+  /** Seconds a connection may live; 0: for ever. @default 0 */
+  maxLifetime?: number;
+  /**
+   * Compress messages (permessage-deflate, RFC 7692) for clients that offer it. It costs much CPU, and memory where `window` is
+   * 'dedicated' or clients send compressed messages themselves (`limits.maxInflateBytes`). @default false
+   */
+  compression?: boolean | CompressionOptions;
+  /** Messages (and pings) that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
+  maxMessagesPerSecond?: number;
+  /** Bytes of payload, inflated, that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
+  maxBytesPerSecond?: number;
+  /** What happens past it: 'close' the connection with 1008, or 'pause' receiving, so that TCP holds the client back. @default 'close' */
+  onRateLimit?: 'close' | 'pause';
+  /** So many of a socket's `message`, `ping` and `pong` callbacks may be at work at a time; they begin in order. @default 1 */
+  concurrency?: number;
+  /**
+   * Seconds that a message may take from its first byte to its last, however it is cut into frames; then the connection closes with 1008. 0: for
+   * ever. @default 120
+   */
+  messageTimeout?: number;
+}
+
+/**
  * What to do with the WebSockets of a route. Every callback may be async; one that throws closes the socket with 1011.
  *
  * The callbacks of one socket are called in order, each when the promise of the one before has settled: `open`, then `message`, `ping` and `pong` as
  * they came, `close` last. `drain` and `dropped` tell of what is sent, and are called at once, so that a handler may wait for them. What waits is
  * bounded: past it the socket is not read from, and TCP holds the client back. After `close()`, `terminate()` or a failed handler what waits is dropped.
  */
-export interface WebSocketHandler<Data = unknown, Params = RouteParams> {
+export interface WebSocketHandler<Data = unknown, Params = RouteParams> extends WebSocketOptions {
   /**
    * Decide on the handshake. Return data for `socket.data`, or a Response to refuse. Write the type of `request`, or use `route()`: then the
    * other callbacks know the type of `socket.data`.
@@ -138,39 +183,4 @@ export interface WebSocketHandler<Data = unknown, Params = RouteParams> {
   pong?(socket: Socket<Data, Params>, data: Uint8Array): unknown;
   /** `count` messages to this socket were dropped for backpressure since the last call. @default nothing is done */
   dropped?(socket: Socket<Data, Params>, count: number): unknown;
-  /** So many of a socket's `message`, `ping` and `pong` callbacks may be unsettled at a time; they begin in order. @default 1 */
-  concurrency?: number;
-  /** Subprotocols this route speaks, best first; the first that the client offers is taken. @default none */
-  protocols?: readonly string[];
-  /**
-   * Origins that browsers may connect from: 'any', 'same-host' (host and port as the browser has asked for them, which `trustedProxies` may
-   * tell), or a list of exact origins. Requests without Origin are not from browsers and pass.
-   * @default 'any'
-   */
-  origins?: 'any' | 'same-host' | readonly string[];
-  /** Longest message in bytes; longer ones close with 1009. @default 1048576 */
-  maxPayloadBytes?: number;
-  /** Bytes that may wait for one slow client. @default 1048576 */
-  maxBackpressureBytes?: number;
-  /** What happens past it: 'drop' the message or 'close' the connection. @default 'close' */
-  onBackpressure?: 'drop' | 'close';
-  /** Seconds without anything from the client before it counts as gone; 0: never. @default 120 */
-  idleTimeout?: number;
-  /** Seconds without anything from the client before a ping is sent; 0: never. @default 30, or half of idleTimeout when that is less */
-  pingInterval?: number;
-  /** Seconds a connection may live; 0: for ever. @default 0 */
-  maxLifetime?: number;
-  /**
-   * Compress messages (permessage-deflate, RFC 7692) for clients that offer it. It costs much CPU, and memory where `window` is
-   * 'dedicated' or clients send compressed messages themselves (`limits.maxInflateBytes`). @default false
-   */
-  compression?: boolean | CompressionOptions;
-  /** Messages (and pings) that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
-  maxMessagesPerSecond?: number;
-  /** Bytes of payload, inflated, that a client may send in a second on average, twice as many at once; 0: no limit. @default 0 */
-  maxBytesPerSecond?: number;
-  /** What happens past it: 'close' the connection with 1008, or 'pause' receiving, so that TCP holds the client back. @default 'close' */
-  onRateLimit?: 'close' | 'pause';
-  /** Seconds that a message may take from its first byte to its last; then the connection closes with 1008. 0: for ever. @default 120 */
-  messageTimeout?: number;
 }

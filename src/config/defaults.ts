@@ -1,6 +1,6 @@
 /**
- * Every default of the configuration, in one place. Byte counts and times equal those of ffi/core/base/limits.h.
- * The @default tags in api/define.ts and api/websocket.ts quote these values; a test compares them.
+ * Every default of the configuration in one place, but for those of WebSockets (websocket-options.ts). Byte counts and times equal those of
+ * ffi/core/base/limits.h. The @default tags in api/define.ts quote these values; a test compares them.
  */
 export const defaults = {
   listen: { port: 8080, host: '::', hostWithoutIpv6: '0.0.0.0', ipv6Only: false, backlog: 4096, proxyProtocol: false },
@@ -51,23 +51,6 @@ export const defaults = {
   hangTimeout: 30,
   affinity: true,
   log: { level: 'info', requests: false, requestIdHeader: 'x-request-id' },
-  websocket: {
-    protocols: [],
-    origins: 'any',
-    maxPayloadBytes: 1024 * 1024,
-    maxBackpressureBytes: 1024 * 1024,
-    onBackpressure: 'close',
-    idleTimeout: 120,
-    pingInterval: 30,
-    maxLifetime: 0,
-    compression: false,
-    maxMessagesPerSecond: 0,
-    maxBytesPerSecond: 0,
-    onRateLimit: 'close',
-    concurrency: 1,
-    messageTimeout: 120,
-  },
-  compression: { minBytes: 1024, window: 'shared', windowBits: 12 },
 } as const;
 
 /** Bounds of numbers, as [least, most]; equal to what the core can hold. */
@@ -77,8 +60,6 @@ export const ranges = {
   workers: [1, 256],
   /** Seconds. The core counts milliseconds in 32 bits and rounds up to ticks of 64 ms. */
   timeout: [0.1, 86400],
-  /** Seconds, where 0 means never. */
-  lifetime: [0, 2592000],
   drain: [0, 3600],
   /** RFC 6455 §7.4.2: registered ones, and those of applications. */
   applicationCloseCode: [3000, 4999],
@@ -99,9 +80,6 @@ export const ranges = {
   unfinishedBytes: [1_048_576, 2 ** 41],
   inflateBytes: [65_536, 2 ** 41],
   topics: [1, 2 ** 28],
-  messagesPerSecond: [0, 1_000_000],
-  bytesPerSecond: [0, 2 ** 30],
-  concurrency: [1, 1024],
   linger: [0, 3600],
   /** Of 16384 hash slots. */
   partitions: [1, 16384],
@@ -113,11 +91,6 @@ export const ranges = {
   receiveBufferBytes: [512, 65536],
   cpu: [0, 1023],
   sqpollIdle: [1, 60000],
-  payloadBytes: [1, 2 ** 30],
-  backpressureBytes: [1024, 2 ** 30],
-  compressedBytes: [0, 2 ** 30],
-  /** zlib's raw deflate takes no window of 8 bits. */
-  windowBits: [9, 15],
 } as const satisfies Record<string, readonly [number, number]>;
 
 /** Of the close codes that RFC 6455 §7.4.1 and the IANA registry define, those that tell a client to come back. */

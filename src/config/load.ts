@@ -6,7 +6,7 @@ import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ConfigError, type Environment, type ResolvedConfig, resolveConfig } from './resolve.ts';
-import { show } from './schema.ts';
+import { show } from './values.ts';
 
 export const defaultConfigPath = 'gateway.config.ts';
 

@@ -19,11 +19,14 @@ import type { WebSocketHandler } from '../api/websocket.ts';
 import { devVariable, portVariable } from '../process/boot.ts';
 import { adminTokenLengthMin, defaults, groupSocketMode, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
 import { type LinkSettings, resolveLink } from './link.ts';
+import { type Mistake, mistakesOf, pathText } from './mistakes.ts';
 import { resolveTrustedProxies, type TrustedProxiesSettings } from './proxies.ts';
 import { type RedisSettings, resolveRedis } from './redis.ts';
 import { parsePattern, patternShape } from './route-pattern.ts';
-import { gatewaySchema, type Mistake, mistakesOf, pathText, show, unknownKey, websocketMembers } from './schema.ts';
+import { gatewaySchema, websocketMembers } from './schema.ts';
 import { resolveTls, type TlsSettings } from './tls.ts';
+import { show, unknownKey } from './values.ts';
+import { resolveWebSocketOptions, type WebSocketSettings } from './websocket-options.ts';
 
 export interface TcpAddress {
   readonly kind: 'tcp';
@@ -55,31 +58,6 @@ export type AdminAddress =
 /** `token`: undefined: one is to be made. */
 export type AdminSettings = AdminAddress & { readonly token: string | undefined };
 
-export interface WebSocketSettings {
-  readonly protocols: readonly string[];
-  readonly origins: 'any' | 'same-host' | readonly string[];
-  readonly maxPayloadBytes: number;
-  readonly maxBackpressureBytes: number;
-  readonly onBackpressure: 'drop' | 'close';
-  /** Seconds; 0: never. */
-  readonly idleTimeout: number;
-  readonly pingInterval: number;
-  readonly maxLifetime: number;
-  readonly compression: false | CompressionSettings;
-  /** Seconds; 0: never. */
-  readonly messageTimeout: number;
-  /** 0: no limit. */
-  readonly maxMessagesPerSecond: number;
-  readonly maxBytesPerSecond: number;
-  readonly onRateLimit: 'close' | 'pause';
-  /** Handlers of one socket that may be unsettled at a time. */
-  readonly concurrency: number;
-}
-export interface CompressionSettings {
-  readonly minBytes: number;
-  readonly window: 'shared' | 'dedicated';
-  readonly windowBits: number;
-}
 export interface WebSocketRoute {
   readonly pattern: string;
   /** As given: call its functions as methods, it may be an instance of a class. */
@@ -430,47 +408,9 @@ function checkPatterns(patterns: readonly string[], mistakes: Mistakes): void {
 
 function resolveWebSocket(websocket: NonNullable<GatewayConfig['websocket']>, mistakes: Mistakes): WebSocketRoute[] {
   return Object.entries(websocket).map(([pattern, handler]) => {
-    const fallback = defaults.websocket;
-    const idleTimeout = handler.idleTimeout ?? fallback.idleTimeout;
-    if (handler.pingInterval !== undefined && idleTimeout > 0 && handler.pingInterval >= idleTimeout) {
-      mistakes.add(
-        ['websocket', pattern, 'pingInterval'],
-        `is ${handler.pingInterval}, but the connection is given up after idleTimeout (${idleTimeout}); write less than that`,
-      );
-    }
-    // A ping must have time to come back before the connection counts as gone.
-    const pingInterval =
-      handler.pingInterval ?? (idleTimeout > 0 ? Math.min(fallback.pingInterval, idleTimeout / 2) : fallback.pingInterval);
-    const settings: WebSocketSettings = {
-      protocols: handler.protocols ?? fallback.protocols,
-      origins: handler.origins ?? fallback.origins,
-      maxPayloadBytes: handler.maxPayloadBytes ?? fallback.maxPayloadBytes,
-      maxBackpressureBytes: handler.maxBackpressureBytes ?? fallback.maxBackpressureBytes,
-      onBackpressure: handler.onBackpressure ?? fallback.onBackpressure,
-      idleTimeout,
-      pingInterval,
-      maxLifetime: handler.maxLifetime ?? fallback.maxLifetime,
-      maxMessagesPerSecond: handler.maxMessagesPerSecond ?? fallback.maxMessagesPerSecond,
-      maxBytesPerSecond: handler.maxBytesPerSecond ?? fallback.maxBytesPerSecond,
-      onRateLimit: handler.onRateLimit ?? fallback.onRateLimit,
-      concurrency: handler.concurrency ?? fallback.concurrency,
-      messageTimeout: handler.messageTimeout ?? fallback.messageTimeout,
-      compression: resolveCompression(handler.compression ?? fallback.compression, ['websocket', pattern, 'compression'], mistakes),
-    };
+    const settings = resolveWebSocketOptions(handler, (path, message) => mistakes.add(['websocket', pattern, ...path], message));
     return { pattern, handler, settings };
   });
-}
-
-function resolveCompression(
-  compression: NonNullable<WebSocketHandler['compression']>,
-  path: readonly PropertyKey[],
-  mistakes: Mistakes,
-): false | CompressionSettings {
-  if (typeof compression === 'boolean') return compression && defaults.compression;
-  const settings = { ...defaults.compression, ...definedOf(compression) };
-  if (compression.windowBits !== undefined && settings.window !== 'dedicated')
-    mistakes.add([...path, 'windowBits'], "is for dedicated windows; remove it, or write window: 'dedicated'");
-  return settings;
 }
 
 function resolveHttp(http: GatewayConfig['http'], mistakes: Mistakes): HttpSettings {

@@ -1,7 +1,7 @@
 /**
  * The shape of the configuration as a zod schema: kinds, ranges, names; every message says what to write instead.
  *
- * Role: judges one value at a time, transforms nothing. What concerns several values, the environment and the defaults is
+ * Role: judges one value at a time, transforms nothing. Options of WebSockets are declared in websocket-options.ts. What concerns several values, the environment and the defaults is
  * resolve.ts. Its input type equals GatewayConfig (define.ts); tests/unit/config/config.test.ts fails to compile when they differ.
  */
 import { isIP } from 'node:net';
@@ -19,86 +19,21 @@ import {
   signingKeyLengthMin,
   unixPathBytesMax,
 } from './defaults.ts';
-import { nearest } from './suggest.ts';
-
-type Range = readonly [least: number, most: number];
-type RawIssue = { readonly code?: string; readonly input?: unknown; readonly keys?: unknown };
-
-/** A value as it may stand in a message: short, and on one line. */
-export function show(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value);
-  if (typeof value === 'function') return 'a function';
-  if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : 'a list';
-  if (typeof value === 'object' && value !== null) return value instanceof Promise ? 'a promise' : 'an object';
-  if (typeof value === 'symbol') return 'a symbol';
-  return typeof value === 'bigint' ? `${value}n` : String(value);
-}
-
-const sayInstead = (what: string) => (issue: RawIssue) => `is ${show(issue.input)}; write ${what}`;
-
-/** Plain digits, so that they can be copied into a config; but nobody copies 9007199254740991. */
-function bound(value: number): string {
-  return value === Number.MAX_SAFE_INTEGER ? '2^53 - 1' : String(value);
-}
-
-function integer([least, most]: Range, unit = '') {
-  const error = sayInstead(`an integer from ${bound(least)} to ${bound(most)}${unit}`);
-  return z.number({ error }).int({ error }).min(least, { error }).max(most, { error });
-}
-
-function powerOfTwo([least, most]: Range) {
-  const error = sayInstead(`a power of two from ${least} to ${most}`);
-  const isPower = (value: number) => Number.isInteger(Math.log2(value));
-  return z.number({ error }).min(least, { error }).max(most, { error }).refine(isPower, { error });
-}
-
-function seconds([least, most]: Range, note = '') {
-  const error = sayInstead(`a number of seconds from ${least} to ${most}${note}`);
-  return z.number({ error }).min(least, { error }).max(most, { error });
-}
-
-function autoOrSeconds([least, most]: Range) {
-  const error = sayInstead(`'auto' or a number of seconds from ${least} to ${most}`);
-  return z.union([z.literal('auto'), z.number({ error }).min(least, { error }).max(most, { error })], { error });
-}
-
-function oneOf<const Values extends readonly [string, ...string[]]>(values: Values) {
-  return z.enum(values, { error: sayInstead(values.map((value) => `'${value}'`).join(' or ')) });
-}
-
-function boolean() {
-  return z.boolean({ error: sayInstead('true or false') });
-}
-
-/** Options that people know from elsewhere, and where they are here. */
-const elsewhere: Readonly<Record<string, string>> = {
-  port: 'write listen: { port }',
-  host: 'write listen: { host }',
-  hostname: 'write listen: { host }',
-  unix: 'write listen: { unix }',
-  app: 'write fetch: app',
-  handler: 'write fetch: handler',
-  routes: 'routes belong to the app given as fetch',
-};
-
-/** One sentence for a key that is not an option. */
-export function unknownKey(key: string, known: readonly string[], kind = 'option'): string {
-  const near = nearest(key, known);
-  if (near !== undefined) return `is not an ${kind}; did you mean ${near}?`;
-  const hint = known.includes('listen') ? elsewhere[key] : undefined;
-  return `is not an ${kind}; ${hint ?? `write one of ${known.join(', ')}`}`;
-}
-
-/** An object without other keys than these. Its message for unknown keys has one line for each of `issue.keys`. */
-function options<Shape extends z.ZodRawShape>(shape: Shape) {
-  const known = Object.keys(shape);
-  return z.strictObject(shape, {
-    error: (issue: RawIssue) =>
-      issue.code === 'unrecognized_keys'
-        ? (issue.keys as string[]).map((key) => unknownKey(key, known)).join('\n')
-        : `is ${show(issue.input)}; write an object such as { ${known[0]}: ... }`,
-  });
-}
+import {
+  autoOr,
+  autoOrSeconds,
+  boolean,
+  integer,
+  oneOf,
+  options,
+  powerOfTwo,
+  type RawIssue,
+  sayInstead,
+  seconds,
+  show,
+  token,
+} from './values.ts';
+import { websocketOptionSchemas } from './websocket-options.ts';
 
 const port = () => integer(ranges.port);
 const host = () =>
@@ -208,9 +143,6 @@ const adminOptions = options({
 });
 const admin = z.union([z.literal(false), adminOptions], { error: sayInstead('false, or an object such as { port: 9100 }') });
 
-function autoOr(range: readonly [number, number]) {
-  return z.union([z.literal('auto'), integer(range)], { error: sayInstead(`'auto' or an integer from ${range[0]} to ${range[1]}`) });
-}
 const workers = autoOr(ranges.workers);
 
 function isFetch(value: unknown): value is FetchHandler | FetchApp {
@@ -227,30 +159,6 @@ function handlerFunction<Name extends (typeof handlerFunctions)[number]>(name: N
     .optional();
 }
 
-/** RFC 9110 §5.6.2; Sec-WebSocket-Protocol lists tokens (RFC 6455 §4.1). */
-const token = /^[!#$%&'*+\-.^_`|~A-Za-z0-9]+$/;
-const protocol = z
-  .string({ error: sayInstead("a subprotocol such as 'graphql-transport-ws'") })
-  .regex(token, { error: sayInstead("a name without spaces and separators, such as 'graphql-transport-ws'") });
-
-function isOrigin(value: string): boolean {
-  if (value === 'null') return true;
-  return URL.canParse(value) && new URL(value).origin === value;
-}
-const origin = z.string({ error: sayInstead("an origin such as 'https://example.com'") }).refine(isOrigin, {
-  error: ({ input }: RawIssue) => {
-    const exact = typeof input === 'string' && URL.canParse(input) ? new URL(input).origin : 'null';
-    return `is ${show(input)}; write ${exact === 'null' ? "scheme and host as browsers send them, such as 'https://example.com'" : `'${exact}'`}`;
-  },
-});
-
-const compressionOptions = options({
-  minBytes: integer(ranges.compressedBytes).optional(),
-  window: oneOf(['shared', 'dedicated']).optional(),
-  windowBits: integer(ranges.windowBits).optional(),
-});
-const compression = z.union([boolean(), compressionOptions], { error: sayInstead('true, false, or an object such as { minBytes: 1024 }') });
-
 const websocketShape = {
   upgrade: handlerFunction('upgrade'),
   open: handlerFunction('open'),
@@ -260,27 +168,7 @@ const websocketShape = {
   ping: handlerFunction('ping'),
   pong: handlerFunction('pong'),
   dropped: handlerFunction('dropped'),
-  protocols: z
-    .array(protocol, { error: sayInstead("a list such as ['graphql-transport-ws']") })
-    .readonly()
-    .optional(),
-  origins: z
-    .union([oneOf(['any', 'same-host']), z.array(origin).readonly()], {
-      error: sayInstead("'any', 'same-host' or a list such as ['https://example.com']"),
-    })
-    .optional(),
-  maxPayloadBytes: integer(ranges.payloadBytes).optional(),
-  maxBackpressureBytes: integer(ranges.backpressureBytes).optional(),
-  onBackpressure: oneOf(['drop', 'close']).optional(),
-  idleTimeout: seconds(ranges.lifetime, ' (0: never)').optional(),
-  pingInterval: seconds(ranges.lifetime, ' (0: never)').optional(),
-  maxLifetime: seconds(ranges.lifetime, ' (0: for ever)').optional(),
-  compression: compression.optional(),
-  maxMessagesPerSecond: integer(ranges.messagesPerSecond, ' (0: no limit)').optional(),
-  maxBytesPerSecond: integer(ranges.bytesPerSecond, ' (0: no limit)').optional(),
-  onRateLimit: oneOf(['close', 'pause']).optional(),
-  concurrency: integer(ranges.concurrency).optional(),
-  messageTimeout: seconds(ranges.lifetime, ' (0: never)').optional(),
+  ...websocketOptionSchemas,
 };
 /** Members of a WebSocket handler. */
 export const websocketMembers: readonly string[] = Object.keys(websocketShape);
@@ -453,37 +341,3 @@ export const gatewaySchema = options({
     requestIdHeader: requestIdHeader.optional(),
   }).optional(),
 });
-
-/** `listen[1].port`, `websocket['/chat'].open`: as one would write it in the config. */
-export function pathText(path: readonly PropertyKey[]): string {
-  let text = '';
-  for (const key of path) {
-    if (typeof key === 'number') text += `[${key}]`;
-    else if (/^[A-Za-z_$][\w$]*$/.test(String(key))) text += text === '' ? String(key) : `.${String(key)}`;
-    else text += `['${String(key)}']`;
-  }
-  return text;
-}
-
-export interface Mistake {
-  readonly path: readonly PropertyKey[];
-  readonly message: string;
-}
-
-/** What zod found, one entry for each mistake. Of a union, the branch that the value was meant for speaks. */
-export function mistakesOf(issues: readonly z.core.$ZodIssue[], parent: readonly PropertyKey[] = []): Mistake[] {
-  return issues.flatMap((issue): Mistake[] => {
-    const path = [...parent, ...issue.path];
-    if (issue.code === 'unrecognized_keys') {
-      const messages = issue.message.split('\n');
-      return issue.keys.map((key, index) => ({ path: [...path, key], message: messages[index] ?? 'is not an option' }));
-    }
-    if (issue.code === 'invalid_union') {
-      const wrongKind = (found: z.core.$ZodIssue) =>
-        found.path.length === 0 && (found.code === 'invalid_type' || found.code === 'invalid_value');
-      const meant = issue.errors.find((branch) => !branch.some(wrongKind));
-      if (meant !== undefined) return mistakesOf(meant, path);
-    }
-    return [{ path, message: issue.message }];
-  });
-}

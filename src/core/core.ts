@@ -47,7 +47,7 @@ export class Core extends TopicCommandQueue {
   setBehavior(index: number, options: BehaviorOptions): void {
     coreCalls.behavior(this.pointer, index, encodeBehavior(options));
     // A unit of a string takes up to three bytes in UTF-8.
-    this.certainBytes = Math.min(this.certainBytes, Math.floor(options.maxBackpressureBytes / 3));
+    this.certainBytes = Math.min(this.certainBytes, Math.floor((options.maxBackpressureBytes ?? 0) / 3));
   }
 
   /**

@@ -31,34 +31,9 @@ export interface AddressRange {
   readonly prefixBits: number;
 }
 
-export interface BehaviorOptions {
-  readonly maxPayloadBytes: number;
-  readonly maxBackpressureBytes: number;
-  readonly idleTimeoutMs: number;
-  readonly pingIntervalMs: number;
-  readonly maxLifetimeMs: number;
-  readonly closeTimeoutMs: number;
-  readonly closeOnBackpressure: boolean;
-  readonly wantsPing: boolean;
-  readonly wantsPong: boolean;
-  readonly wantsDropped: boolean;
-  readonly wantsDrain: boolean;
-  /** The payload of each message that a publish drops. */
-  readonly wantsDroppedPayload?: boolean;
-  /** The limit counts what waits before a message, and what is sent meets the kernel 16 KiB at a time. */
-  readonly limitsBefore?: boolean;
-  /** permessage-deflate as `struct rw_behavior` has it; 0: none. */
-  readonly deflate?: number;
-  /** Shorter messages are not compressed. */
-  readonly deflateMinBytes?: number;
-  /** What a peer may send in a second on average, twice as much at once; 0: no limit. */
-  readonly messagesPerSecond?: number;
-  readonly bytesPerSecond?: number;
-  /** Past it: receive no more for a while, instead of closing with 1008. */
-  readonly pauseOnRate?: boolean;
-  /** From the first byte of a message to its last; 0: for ever. */
-  readonly messageTimeoutMs?: number;
-}
+type BehaviorNumber = Exclude<keyof typeof behaviorLayout, 'bytes' | 'flags'>;
+/** `struct rw_behavior`, its fields and its flags by name; what is missing is 0. */
+export type BehaviorOptions = { readonly [Field in BehaviorNumber]?: number } & { readonly [Flag in keyof typeof behaviorFlag]?: boolean };
 
 export function encodeConfig(options: CoreOptions): Uint8Array {
   const record = new Uint8Array(coreConfigLayout.bytes);
@@ -86,27 +61,13 @@ export function encodeConfig(options: CoreOptions): Uint8Array {
 export function encodeBehavior(options: BehaviorOptions): Uint8Array {
   const record = new Uint8Array(behaviorLayout.bytes);
   const view = new DataView(record.buffer);
-  view.setUint32(behaviorLayout.maxPayloadBytes, options.maxPayloadBytes, true);
-  view.setUint32(behaviorLayout.maxBackpressureBytes, options.maxBackpressureBytes, true);
-  view.setUint32(behaviorLayout.idleTimeoutMs, options.idleTimeoutMs, true);
-  view.setUint32(behaviorLayout.pingIntervalMs, options.pingIntervalMs, true);
-  view.setUint32(behaviorLayout.maxLifetimeMs, options.maxLifetimeMs, true);
-  view.setUint32(behaviorLayout.closeTimeoutMs, options.closeTimeoutMs, true);
-  let flags = 0;
-  if (options.closeOnBackpressure) flags |= behaviorFlag.closeOnBackpressure;
-  if (options.wantsPing) flags |= behaviorFlag.wantsPing;
-  if (options.wantsPong) flags |= behaviorFlag.wantsPong;
-  if (options.wantsDropped) flags |= behaviorFlag.wantsDropped;
-  if (options.wantsDrain) flags |= behaviorFlag.wantsDrain;
-  if (options.wantsDroppedPayload) flags |= behaviorFlag.wantsDroppedPayload;
-  if (options.limitsBefore) flags |= behaviorFlag.limitBefore;
-  if (options.pauseOnRate) flags |= behaviorFlag.pauseOnRate;
-  view.setUint32(behaviorLayout.messagesPerSecond, options.messagesPerSecond ?? 0, true);
-  view.setUint32(behaviorLayout.bytesPerSecond, options.bytesPerSecond ?? 0, true);
-  view.setUint32(behaviorLayout.messageTimeoutMs, options.messageTimeoutMs ?? 0, true);
-  view.setUint32(behaviorLayout.deflate, options.deflate ?? 0, true);
-  view.setUint32(behaviorLayout.deflateMinBytes, options.deflateMinBytes ?? 0, true);
-  view.setUint32(behaviorLayout.flags, flags, true);
+  const { bytes: _bytes, flags: flagsAt, ...fields } = behaviorLayout;
+  for (const [name, offset] of Object.entries(fields)) view.setUint32(offset, options[name as BehaviorNumber] ?? 0, true);
+  const flags = Object.entries(behaviorFlag).reduce(
+    (set, [name, bit]) => (options[name as keyof typeof behaviorFlag] ? set | bit : set),
+    0,
+  );
+  view.setUint32(flagsAt, flags, true);
   return record;
 }
 

@@ -3,7 +3,7 @@
  * Role: judges requests and words answers. Up: admin.ts. Down: publisher.ts, which hands the messages to workers.
  */
 import type { Hono, Context as HonoContext } from 'hono';
-import { mistakesOf, pathText } from '../config/schema.ts';
+import { mistakesOf, pathText } from '../config/mistakes.ts';
 import type { PublishedMessage } from '../process/boot.ts';
 import type { AdminEnv } from './admin-body.ts';
 import { messageSchema, messagesSchema, topicSchema } from './admin-schemas.ts';

@@ -5,7 +5,7 @@
  * workers keep the old ones. Up: reload.ts. Down: config/tls.ts; the judge is cli/judge-certificates.ts.
  */
 import { statSync } from 'node:fs';
-import { pathText } from '../config/schema.ts';
+import { pathText } from '../config/mistakes.ts';
 import { certificatesOf, fileOptions, type TlsSettings } from '../config/tls.ts';
 import type { Log } from '../log.ts';
 import { errorCode } from '../operating-error.ts';

@@ -7,8 +7,8 @@
  */
 
 import { keyOf } from '../config/address-key.ts';
+import { pathText } from '../config/mistakes.ts';
 import { ConfigError, type ListenAddress, type ResolvedConfig } from '../config/resolve.ts';
-import { pathText } from '../config/schema.ts';
 import { listenerFlag } from '../core/abi.ts';
 import type { Core } from '../core/core.ts';
 import { native, TlsError } from '../core/native.ts';

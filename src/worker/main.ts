@@ -8,9 +8,9 @@
 import { bindLifecycle, chosen, released, worker } from '../api/lifecycle.ts';
 import { setPublisher } from '../api/publish.ts';
 import { publish as publishThrough } from '../api/socket.ts';
+import { coreSettings } from '../config/core-records.ts';
 import { loadConfig } from '../config/load.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
-import { proxyHeader } from '../core/abi.ts';
 import { Core } from '../core/core.ts';
 import { native } from '../core/native.ts';
 import { statIndex } from '../core/stat-index.ts';
@@ -32,7 +32,6 @@ import { tellTopicsFull } from '../host/topics-full.ts';
 import { createLog, type Log } from '../log.ts';
 import { provideModules } from '../own-modules.ts';
 import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
-import { inflateBytesOf, unfinishedBytesOf } from '../process/memory.ts';
 import { busNeeds, createBus } from '../pubsub/create.ts';
 import type { Bus } from '../pubsub/nodes/bus.ts';
 import { WorkerListeners } from './listeners.ts';
@@ -42,53 +41,15 @@ function tell(message: WorkerMessage): void {
   process.send?.(message);
 }
 
-const proxyHeaders = { none: proxyHeader.none, 'x-forwarded-for': proxyHeader.xForwardedFor, forwarded: proxyHeader.forwarded };
-
-/** A worker's part of what the node may have; never nothing, which would mean no limit. */
-function shareOf(total: number, workers: number): number {
-  return total === 0 ? 0 : Math.max(1, Math.round(total / workers));
-}
-
 function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): Core {
-  const { http, io, limits } = config;
-  const ms = (seconds: number) => Math.round(seconds * 1000);
   return new Core({
-    backend: io.backend,
+    ...coreSettings(config, boot.workers),
     wakeFd,
     inboxFdFirst: boot.inboxFdFirst,
     shmFd: boot.shmFd,
     workerIndex: boot.index,
     workerCount: boot.places,
     ...busNeeds(config),
-    maxBodyBytes: http.maxBodyBytes,
-    numbers: {
-      maxConnections: limits.maxConnections,
-      ringEntries: io.ringEntries,
-      recvBuffers: io.receiveBuffers,
-      recvBufferBytes: io.receiveBufferBytes,
-      sqpoll: io.sqpoll === false ? 0 : 1,
-      sqpollCpu: io.sqpoll === false ? -1 : (io.sqpoll.cpu ?? -1),
-      sqpollIdleMs: io.sqpoll === false ? 0 : io.sqpoll.idleMs,
-      maxHeadBytes: http.maxHeadBytes,
-      maxTargetBytes: http.maxTargetBytes,
-      maxHeaderCount: http.maxHeaders,
-      headTimeoutMs: ms(http.headTimeout),
-      bodyTimeoutMs: ms(http.bodyTimeout),
-      keepAliveTimeoutMs: ms(http.keepAliveTimeout),
-      writeTimeoutMs: ms(http.writeTimeout),
-      lingerTimeoutMs: ms(http.lingerTimeout),
-      // 0 means the default to the core, and this none.
-      minBytesPerSecond: http.minBytesPerSecond || 0xffff_ffff,
-      responseHighWaterBytes: http.responseHighWaterBytes,
-      bodyWindowBytes: http.bodyWindowBytes,
-      maxConnectionsPerIp: limits.maxConnectionsPerIp,
-      upgradesPerKilosecond: shareOf(limits.upgradesPerSecond * 1000, boot.workers),
-      unfinishedKib: Math.ceil(unfinishedBytesOf(limits.maxUnfinishedBytes, boot.workers) / 1024),
-      inflateKib: Math.ceil(inflateBytesOf(limits.maxInflateBytes, boot.workers) / 1024),
-      topicsPerSocket: limits.maxTopicsPerSocket,
-      topics: limits.maxTopics,
-      proxyHeader: proxyHeaders[config.trustedProxies?.header ?? 'none'],
-    },
   });
 }
 

@@ -8,7 +8,7 @@
  */
 import { readSync, writeSync } from 'node:fs';
 import type { WebSocketHandler } from '../api/websocket.ts';
-import { defaults } from '../config/defaults.ts';
+import { websocketDefaults } from '../config/websocket-options.ts';
 import { Core } from '../core/core.ts';
 import { native } from '../core/native.ts';
 import { honoFrontend } from '../frontend/hono/entry.ts';
@@ -119,7 +119,7 @@ function frontendsOf(
       else clients.http.send(request);
     },
   };
-  frontends.add(webSocketFrontend, { websocket: [{ pattern: target, handler, settings: defaults.websocket }] });
+  frontends.add(webSocketFrontend, { websocket: [{ pattern: target, handler, settings: websocketDefaults }] });
   frontends.add(honoFrontend, {
     app: undefined,
     fetch(got) {

@@ -2,8 +2,8 @@
  * The frontend of a config's `fetch`: it takes every request that is left, and so stands last.
  * Role: FetchFrontend (index.ts) as an entry of the registry.
  */
-import { defaults } from '../../config/defaults.ts';
 import type { ResolvedConfig } from '../../config/resolve.ts';
+import { websocketDefaults } from '../../config/websocket-options.ts';
 import type { Frontend, FrontendEntry } from '../frontend.ts';
 import type { RouteDefinition } from '../sockets/socket-handlers.ts';
 import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, watchAppErrors } from './index.ts';
@@ -16,7 +16,7 @@ export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> 
     const route = sockets.add({
       name: 'upgradeWebSocket',
       handler: honoWebSocketHandler as RouteDefinition['handler'],
-      settings: defaults.websocket,
+      settings: websocketDefaults,
       concurrencyOf: (data) => (data as HonoSocketData).concurrency,
     });
     watchAppErrors(app);

@@ -7,7 +7,7 @@
 import { defineWebSocketHelper, WSContext, type WSEvents, type WSReadyState } from 'hono/ws';
 import { SocketArgumentError } from '../../api/socket.ts';
 import type { Message, Socket, WebSocketHandler } from '../../api/websocket.ts';
-import { ranges } from '../../config/defaults.ts';
+import { judgeWebSocketOptions } from '../../config/websocket-options.ts';
 import { encodeHeaders } from '../http/header-block.ts';
 import type { Exchange } from './exchange.ts';
 
@@ -60,10 +60,9 @@ export const upgradeWebSocket: typeof helper = (...args: unknown[]) => {
   return (helper as (...args: unknown[]) => never)(...args);
 };
 
-function checkConcurrency(value: unknown): void {
-  const [least, most] = ranges.concurrency;
-  if (value === undefined || (Number.isInteger(value) && (value as number) >= least && (value as number) <= most)) return;
-  throw new SocketArgumentError(`upgradeWebSocket: concurrency is ${String(value)}; write an integer from ${least} to ${most}`);
+function checkConcurrency(concurrency: unknown): void {
+  const [mistake] = judgeWebSocketOptions({ concurrency }).mistakes;
+  if (mistake !== undefined) throw new SocketArgumentError(`upgradeWebSocket: concurrency ${mistake.message}`);
 }
 
 /** RFC 6455 §4.2.2: only a subprotocol that the client offered may be chosen. ret: '' for none */

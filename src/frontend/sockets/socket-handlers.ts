@@ -8,7 +8,8 @@
 import { ReceivedMessage } from '../../api/message.ts';
 import { GatewaySocket, type Route, type SocketExtras } from '../../api/socket.ts';
 import type { WebSocketHandler } from '../../api/websocket.ts';
-import type { CompressionSettings, WebSocketSettings } from '../../config/resolve.ts';
+import { behaviorOf } from '../../config/core-records.ts';
+import type { WebSocketSettings } from '../../config/websocket-options.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { isThenable } from '../http/thenable.ts';
@@ -40,9 +41,6 @@ export interface SettledRoute extends Route {
   readonly generation: undefined;
 }
 
-/** How long a peer may take to answer a close frame. */
-const closeTimeoutMs = 5000;
-
 const { extrasOf, routeOf } = GatewaySocket;
 
 export class SocketHandlers implements WebSocketEvents {
@@ -64,7 +62,7 @@ export class SocketHandlers implements WebSocketEvents {
 
   /** err: Error when there are too many */
   add({ name, handler, settings, concurrencyOf }: RouteDefinition): SettledRoute {
-    const index = this.#host.addBehavior(behaviorOf(handler, settings));
+    const index = this.#host.addBehavior(behaviorOf(settings, handler));
     return { core: this.#core, index, name, handler, settings, concurrencyOf, generation: undefined };
   }
 
@@ -255,35 +253,4 @@ function ignore(): void {}
 
 function laneOf(socket: GatewaySocket): Lane | undefined {
   return extrasOf(socket)?.lane as Lane | undefined;
-}
-
-function behaviorOf(handler: WebSocketHandler<unknown>, settings: WebSocketSettings): BehaviorOptions {
-  return {
-    maxPayloadBytes: settings.maxPayloadBytes,
-    maxBackpressureBytes: settings.maxBackpressureBytes,
-    idleTimeoutMs: settings.idleTimeout * 1000,
-    pingIntervalMs: settings.pingInterval * 1000,
-    maxLifetimeMs: settings.maxLifetime * 1000,
-    closeTimeoutMs,
-    closeOnBackpressure: settings.onBackpressure === 'close',
-    wantsPing: handler.ping !== undefined,
-    wantsPong: handler.pong !== undefined,
-    wantsDropped: handler.dropped !== undefined,
-    wantsDrain: handler.drain !== undefined,
-    messagesPerSecond: settings.maxMessagesPerSecond,
-    bytesPerSecond: settings.maxBytesPerSecond,
-    pauseOnRate: settings.onRateLimit === 'pause',
-    messageTimeoutMs: settings.messageTimeout * 1000,
-    ...(settings.compression === false ? {} : compressionOf(settings.compression)),
-  };
-}
-
-const onlyOffered = 1 << 12;
-
-/** The bits of `struct rw_behavior.deflate`: compressor in bits 0-7, decompressor in bits 8-11, bit 12: answer only what was offered. */
-function compressionOf({ window, windowBits, minBytes }: CompressionSettings): Pick<BehaviorOptions, 'deflate' | 'deflateMinBytes'> {
-  if (window === 'shared') return { deflate: 1 | (15 << 8) | onlyOffered, deflateMinBytes: minBytes };
-  // zlib's memory level grows with the window, so that the hash tables suit it: 15 goes with its default of 8.
-  const memLevel = windowBits - 7;
-  return { deflate: memLevel | (windowBits << 4) | (windowBits << 8) | onlyOffered, deflateMinBytes: minBytes };
 }

@@ -1,6 +1,6 @@
 /**
  * What a program says of a WebSocket route, read as the original reads it.
- * Role: pure. Up: app.ts. Down: options.ts (`struct rw_behavior`).
+ * Role: pure. Up: app.ts. Down: core/options.ts (`struct rw_behavior`).
  */
 import type { BehaviorOptions } from '../../core/core.ts';
 import { SHARED_COMPRESSOR } from './constants.ts';
@@ -45,7 +45,7 @@ export function handlersOf(settings: Settings): SocketHandlers {
 }
 
 /** err: Error with the words with which the original ends the process */
-export function behaviorOf(settings: Settings, handlers: SocketHandlers): BehaviorOptions {
+export function behaviorOf(settings: Settings, handlers: SocketHandlers) {
   const idleTimeout = numberOf(settings.idleTimeout, defaults.idleTimeout) & 0xffff;
   if (idleTimeout > 0 && idleTimeout < idleTimeoutLeast) throw new Error('idleTimeout must be either 0 or greater than 8!');
   if (idleTimeout > idleTimeoutMost) throw new Error('idleTimeout must not be greater than 960 seconds!');
@@ -66,10 +66,10 @@ export function behaviorOf(settings: Settings, handlers: SocketHandlers): Behavi
     wantsDropped: false,
     wantsDroppedPayload: handlers.dropped !== undefined,
     wantsDrain: handlers.drain !== undefined,
-    limitsBefore: true,
+    limitBefore: true,
     deflate: deflateOf(numberOf(settings.compression, 0)),
     deflateMinBytes: 0,
-  };
+  } satisfies BehaviorOptions;
 }
 
 /** How long the original waits for the answer to a ping, and to a close: a part of the idle timeout, 4, 8 or 16 seconds. */

@@ -5,9 +5,11 @@ import { join } from 'node:path';
 import type { z } from 'zod';
 import { defineGateway, type FetchEnv, type GatewayConfig, type TlsOptions } from '../../../src/api/define.ts';
 import { defaults, listenersMax, ranges, websocketRoutesMax } from '../../../src/config/defaults.ts';
+import { pathText } from '../../../src/config/mistakes.ts';
 import { ConfigError, type Environment, resolveConfig } from '../../../src/config/resolve.ts';
-import { type gatewaySchema, pathText } from '../../../src/config/schema.ts';
+import type { gatewaySchema } from '../../../src/config/schema.ts';
 import { editDistance, nearest } from '../../../src/config/suggest.ts';
+import { compressionDefaults, websocketDefaults } from '../../../src/config/websocket-options.ts';
 
 const ok = () => new Response('ok');
 
@@ -98,8 +100,8 @@ describe('defaults', () => {
       defaults.sqpoll,
       defaults.drain,
       { hangTimeout: defaults.hangTimeout },
-      defaults.websocket,
-      defaults.compression,
+      websocketDefaults,
+      compressionDefaults,
       defaults.redis,
     ])
       for (const [name, value] of Object.entries(group)) flat.set(name, [...(flat.get(name) ?? []), value]);

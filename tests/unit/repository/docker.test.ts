@@ -3,6 +3,7 @@ import { describe, expect, test } from 'bun:test';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { defaults } from '../../../src/config/defaults.ts';
+import { websocketDefaults } from '../../../src/config/websocket-options.ts';
 
 const root = resolve(import.meta.dir, '../../..');
 const source = (path: string) => readFileSync(join(root, 'docker', path), 'utf8');
@@ -93,7 +94,7 @@ describe('compose.yml', () => {
     const servers = [...balancer.matchAll(/^ +server (\S+) (\S+):(\d+)$/gm)].map(([, ...words]) => words);
     expect(servers).toEqual(nodes.map(([name]) => [name, name, String(defaults.listen.port)]));
     // A silent WebSocket is kept by pings.
-    expect(time('timeout tunnel')).toBeGreaterThan(defaults.websocket.pingInterval);
+    expect(time('timeout tunnel')).toBeGreaterThan(websocketDefaults.pingInterval);
     expect(time('hard-stop-after')).toBeLessThan(seconds(services.balancer?.stop_grace_period));
     const connections = Number(/^ +maxconn (\d+)$/m.exec(balancer)?.[1]);
     expect(services.balancer?.ulimits?.nofile.soft).toBeGreaterThan(2 * connections);

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'bun:test';
 import type { WebSocketHandler } from '../../../../src/api/websocket.ts';
-import { defaults } from '../../../../src/config/defaults.ts';
+import { websocketDefaults } from '../../../../src/config/websocket-options.ts';
 import { Frontends } from '../../../../src/frontend/registry.ts';
 import { webSocketFrontend } from '../../../../src/frontend/websocket/entry.ts';
 import { RequestIds } from '../../../../src/host/request-ids.ts';
@@ -22,7 +22,7 @@ function serve(backend: (typeof backends)[number], upgrade: NonNullable<WebSocke
     requestIds: new RequestIds('x-request-id'),
     onFailure: (context, sentence) => void failures.push([context, sentence]),
   });
-  const websocket = [{ pattern: '/ws', handler: { upgrade }, settings: defaults.websocket }];
+  const websocket = [{ pattern: '/ws', handler: { upgrade }, settings: websocketDefaults }];
   const frontend = frontends.add(webSocketFrontend, { websocket });
   Object.assign(live, frontends.events());
   return { frontend, frontends, failures };
