@@ -52,6 +52,13 @@ function parse(source, file) {
   const statements = [];
   let comment = '';
   for (const piece of pieces) {
+    // A comment within a union begins its line; what is behind it belongs to the statement before.
+    const last = statements.at(-1);
+    if (last !== undefined && /^(?:\/\*.*?\*\/\s*)+\|/s.test(piece)) {
+      last.text += piece;
+      last.code += piece.replace(/\/\*.*?\*\//gs, '');
+      continue;
+    }
     if (piece.startsWith('/*')) {
       comment += piece;
       continue;

@@ -166,7 +166,7 @@ class NatsLink implements NodeLink {
   }
 
   #arrived(key: string, data: Uint8Array): void {
-    const envelope = this.#envelopes.open(Buffer.from(data.buffer, data.byteOffset, data.byteLength), key);
+    const envelope = this.#envelopes.open(data, key);
     if (envelope === undefined) return;
     this.#context.count('bytes_in', data.byteLength);
     readMessages(envelope, topicBytes(key), (message) => this.#events?.onMessage(message));

@@ -93,21 +93,14 @@ export interface NodeLink {
   close(deadlineMs: number): Promise<void>;
 }
 
-/** What a link counts by itself; the metrics `ringway_redis_*` show it. */
+/**
+ * What a link counts by itself; the metrics `ringway_redis_*` show it. 'publishes': envelopes that have gone out, with so many messages and bytes. 'malformed',
+ * 'unsigned': came, and are no envelopes of ours, or have not the signature that is asked for. 'drops': messages that were to go out and never
+ * will. 'errors': refusals of the other side.
+ */
 export type LinkCounter =
-  /** Envelopes, and the messages and bytes in them, that have gone out. */
-  | 'publishes'
-  | 'messages_out'
-  | 'bytes_out'
-  | 'bytes_in'
-  /** Thrown away as they came: no envelope of ours, or without the signature that is asked for. */
-  | 'malformed'
-  | 'unsigned'
-  /** Messages that were to go out and never will. */
-  | 'drops'
-  | 'reconnects'
-  /** Refusals of the other side. */
-  | 'errors';
+  | ('publishes' | 'messages_out' | 'bytes_out' | 'bytes_in')
+  | ('malformed' | 'unsigned' | 'drops' | 'reconnects' | 'errors');
 
 /** Lines for the worker's log; writing one never throws and never waits. */
 export type LinkLogger = Readonly<Record<'info' | 'warn' | 'error', (fields: object, text: string) => void>>;

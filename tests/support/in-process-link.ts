@@ -159,7 +159,7 @@ class InProcessLink implements NodeLink {
     });
   }
 
-  #arrived(key: string, bytes: Buffer): void {
+  #arrived(key: string, bytes: Uint8Array): void {
     const envelope = this.#envelopes.open(bytes, key);
     if (envelope === undefined || this.#events === undefined) return;
     this.#context.count('bytes_in', bytes.byteLength);

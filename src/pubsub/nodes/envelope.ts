@@ -37,7 +37,7 @@ export class Sender {
   readonly #head: Buffer;
   readonly #seal: Seal | undefined;
 
-  /** `publisher.node`: 16 hexadecimal digits. `prefix`: at most 255 bytes. */
+  /** @internal `publisher.node`: 16 hexadecimal digits. `prefix`: at most 255 bytes. */
   constructor(publisher: Publisher, prefix: string, seal?: Seal) {
     if (!/^[0-9a-f]{16}$/.test(publisher.node)) throw new Error(`a node is named by 16 hexadecimal digits, not '${publisher.node}'`);
     this.publisher = publisher;
@@ -49,11 +49,12 @@ export class Sender {
     this.#head.writeUInt32BE(publisher.worker, 11);
   }
 
+  /** @internal */
   probe(number: number): Buffer {
     return this.#signed(this.#begin(kinds.probe, number, 0, headBytes), probeTopic);
   }
 
-  /** `messages`: 1 to `envelopeMessagesMax`, `payloadBytes` together. `topic`: one character for each byte. */
+  /** @internal `messages`: 1 to `envelopeMessagesMax`, `payloadBytes` together. `topic`: one character for each byte. */
   messages(
     topic: string,
     sequence: number,
@@ -97,9 +98,9 @@ export interface Envelope {
   /** Of the first message; or the number of the probe. */
   readonly sequence: number;
   readonly count: number;
-  /** Without the signature. */
+  /** @internal Without the signature. */
   readonly bytes: Buffer;
-  /** Not looked at yet. */
+  /** @internal Not looked at yet. */
   readonly signature: Buffer | undefined;
 }
 
@@ -206,8 +207,8 @@ export class Envelopes {
   }
 
   /** `topic`: the one it came for, one character for each byte. ret: undefined: it is thrown away */
-  open(bytes: Buffer, topic: string): Envelope | undefined {
-    const envelope = this.#opener.open(bytes);
+  open(bytes: Uint8Array, topic: string): Envelope | undefined {
+    const envelope = this.#opener.open(bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
     if (envelope === undefined) return this.#discard('malformed');
     // A longer or a shorter prefix whose channels look like these.
     if (envelope.prefixBytes !== this.#prefixBytes) return undefined;

@@ -61,7 +61,7 @@ interface Topic extends Item<Topic> {
 export interface Batch {
   readonly key: string;
   readonly lane: Lane;
-  readonly envelope: Buffer;
+  readonly envelope: Uint8Array;
   readonly messages: number;
 }
 

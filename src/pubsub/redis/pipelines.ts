@@ -115,8 +115,8 @@ export class Pipelines {
     const pipeline = connection.redis.pipeline();
     for (const { key, lane, envelope } of batches) {
       const name = this.#host.channels.nameOf(key, lane.partition);
-      if (this.#isSharded) pipeline.spublish(name, envelope);
-      else pipeline.publish(name, envelope);
+      if (this.#isSharded) pipeline.spublish(name, envelope as Buffer);
+      else pipeline.publish(name, envelope as Buffer);
     }
     this.#underWay.add(batches);
     this.bytes += bytes;

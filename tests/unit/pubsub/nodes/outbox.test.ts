@@ -9,7 +9,7 @@ const opener = new Opener();
 
 /** The numbers of the messages in a batch, and the sequence of the first. */
 function read(batch: Batch): { numbers: number[]; sequence: number } {
-  const envelope = opener.open(batch.envelope);
+  const envelope = opener.open(batch.envelope as Buffer);
   if (envelope === undefined) throw new Error('not an envelope');
   const numbers: number[] = [];
   readMessages(envelope, Buffer.from(batch.key), ({ payload }) => numbers.push(Buffer.from(payload).readUInt32BE(0)));
@@ -155,7 +155,7 @@ describe('outbox', () => {
                   outbox.discard(batch);
                 } else {
                   if (each.came) hear(batch);
-                  returned.set(`${batch.lane.partition} ${batch.key}`, batch.envelope);
+                  returned.set(`${batch.lane.partition} ${batch.key}`, batch.envelope as Buffer);
                   outbox.back(batch, each.do === 'back');
                 }
               }
