@@ -56,6 +56,7 @@ export const routes: Record<string, (request: Request) => Response | Promise<Res
   '/stream-empty': () => new Response(stream()),
   '/stream-slow': () => new Response(slow('one', 'two')),
   '/stream-length': () => new Response(slow('one', 'two'), { headers: { 'content-length': '6' } }),
+  '/stream-events': () => new Response(slow('data: 1\n\n', 'data: 2\n\n'), { headers: { 'content-type': 'text/event-stream' } }),
   '/stream-type': () => new Response(slow('x'), { headers: { 'content-type': 'text/plain' } }),
   '/async-iterable': () =>
     new Response(

@@ -129,6 +129,12 @@ const differences: readonly Difference[] = [
     },
   },
   {
+    id: 'events-unheld',
+    settle(bun, ours) {
+      if (ours.headers['content-type'] === 'text/event-stream' && !('x-accel-buffering' in bun.headers)) drop(ours, 'x-accel-buffering');
+    },
+  },
+  {
     id: 'blob-type',
     settle(bun, ours, { name }) {
       if (/\/(?:blob|echo-blob|object|file-stream)/.test(name) && bun.headers['content-type'] === 'text/plain;charset=utf-8')

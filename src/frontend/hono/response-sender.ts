@@ -9,7 +9,7 @@ import {
   blockFlags,
   type Framing,
   fieldValue,
-  type HeaderBlock,
+  HeaderBlock,
   hasField,
   separateFraming,
   withField,
@@ -23,6 +23,9 @@ import { ResponsePump } from './response-stream.ts';
 
 const textLine = `content-type: ${textType}\r\n`;
 const bytesLine = 'content-type: application/octet-stream\r\n';
+
+/** The media type, with parameters or without (RFC 9110 §8.3.1). */
+const eventStream = /^text\/event-stream[ \t]*(?:;|$)/i;
 
 /** Blobs up to this size are read whole and sent in one piece; larger ones, and files, are streamed with their length. */
 const blobWholeBytes = 65536;
@@ -65,7 +68,7 @@ function sendLight(exchange: Exchange, response: LightResponse): void {
   }
   const content = response.take();
   if (content === null || typeof content === 'string' || content instanceof Uint8Array) respondWhole(exchange, status, block, content);
-  else if (content instanceof ReadableStream) stream(exchange, status, block, content, -1);
+  else if (content instanceof ReadableStream) stream(exchange, status, unheld(block), content, -1);
   else if (status === 200 && content instanceof Blob && isFile(content)) sendFile(exchange, block, content);
   else sendBlob(exchange, status, block, content);
 }
@@ -107,6 +110,16 @@ function named(exchange: Exchange, block: HeaderBlock): HeaderBlock {
   return id === '' || hasField(block, header) ? block : withField(block, header, id);
 }
 
+/**
+ * Events are for now: nginx keeps them until it has a buffer full, with TLS and clients of HTTP/1.1 for as long as the stream lasts,
+ * unless this field forbids it (ngx_http_proxy_module, proxy_buffering). What the handler says of it stands.
+ */
+function unheld(block: HeaderBlock): HeaderBlock {
+  const type = block.flags & blockFlags.contentType ? fieldValue(block, 'content-type') : null;
+  if (type === null || !eventStream.test(type) || hasField(block, 'x-accel-buffering')) return block;
+  return withField(block, 'x-accel-buffering', 'no');
+}
+
 /** The whole response in one command. */
 function respondWhole(exchange: Exchange, status: number, block: HeaderBlock, content: string | Uint8Array | null): void {
   const { commands } = hostOf(exchange);
@@ -142,7 +155,8 @@ function respondToHead(exchange: Exchange, response: LightResponse, status: numb
     respondWhole(exchange, status, block, plain);
     return;
   }
-  const text = framing?.text ?? block.text;
+  let text = framing?.text ?? block.text;
+  if (plain === undefined) ({ text } = unheld(new HeaderBlock(text, block.flags)));
   commands.respondBegin(exchange.head, status, text, plain instanceof Blob ? sizeOf(plain) : length, framing?.close);
   commands.respondEnd(exchange.head);
   discard(source);

@@ -346,6 +346,32 @@ describe('a streamed response', () => {
     expect([answer.state, core.frontend.pending]).toEqual(['complete', 0]);
   });
 
+  test('a stream of events tells proxies not to hold it, unless the handler says otherwise; HEAD tells the same', async () => {
+    const events = (headers: Record<string, string>) => () =>
+      new Response(new ReadableStream({ start: (c) => c.enqueue(chunk('data: 1\n\n')) }), { headers });
+    for (const [headers, expected] of [
+      [{ 'content-type': 'text/event-stream' }, 'no'],
+      [{ 'content-type': 'Text/Event-Stream; charset=utf-8' }, 'no'],
+      [{ 'content-type': 'text/event-stream', connection: 'close' }, 'no'],
+      [{ 'content-type': 'text/event-stream', 'X-Accel-Buffering': 'yes' }, 'yes'],
+      [{ 'content-type': 'text/event-streams' }, undefined],
+      [{ 'content-type': 'text/plain' }, undefined],
+    ] as [Record<string, string>, string | undefined][]) {
+      const core = new FakeCore(events(headers));
+      for (const method of ['GET', 'HEAD']) {
+        const answer = core.request('/', { method });
+        await settle();
+        expect([method, headers, answer.headers.filter(([name]) => name.toLowerCase() === 'x-accel-buffering').map(([, v]) => v)]).toEqual([
+          method,
+          headers,
+          expected === undefined ? [] : [expected],
+        ]);
+      }
+    }
+    const whole = new FakeCore(() => new Response('data: 1\n\n', { headers: { 'content-type': 'text/event-stream' } }));
+    expect((await whole.exchange('/')).header('x-accel-buffering')).toBeNull();
+  });
+
   test('Content-Length becomes the length; of one that is wrong the client gets what can be had, and it is reported', async () => {
     for (const [length, state, text, problem] of [
       ['4', 'complete', 'abcd', undefined],
