@@ -1,7 +1,7 @@
 /**
  * What a process of `ringway run` does before its program: takes its place on the node, so that the topics of all processes are one.
  *
- * Role: a preload, started by the supervisor (process/boot.ts says with what). Down: register.ts, frontend/uws/runtime.ts.
+ * Role: a preload, started by the supervisor (process/boot.ts says with what). Down: register.ts, frontend/uws/process.ts.
  * The program is to find everything as if it had been started alone: no message channel, signals and their handlers untouched, an end when
  * it has nothing more to do. Processes that it forks load this file too, without a place.
  */
@@ -10,7 +10,7 @@ import { createRequire } from 'node:module';
 import { plugin } from 'bun';
 import { native } from '../core/native.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { activeRuntime, configureRuntime } from '../frontend/uws/runtime.ts';
+import { activeRuntime, configureRuntime, isRunning } from '../frontend/uws/process.ts';
 import { Drain } from '../host/drain.ts';
 import { startHeartbeat } from '../host/heartbeat.ts';
 import { measureLag } from '../host/stats.ts';
@@ -56,7 +56,7 @@ function join(boot: ProgramBoot, tell: (message: WorkerMessage) => void): void {
       if (isReady || core === undefined) return;
       isReady = true;
       measureLag(core);
-      startHeartbeat(core, () => activeRuntime()?.isRunning === true);
+      startHeartbeat(core, isRunning);
       const port = native.socketPort(fd);
       const where = port === 0 ? 'a Unix socket' : `port ${port}`;
       tell({ type: 'ready', backend: core.backend, where, ...(core.note === '' ? {} : { note: core.note }) });

@@ -6,7 +6,7 @@
  */
 import { type StatName, statIndex } from '../../src/core/stat-index.ts';
 import { App, SHARED_COMPRESSOR, SHARED_DECOMPRESSOR, SSLApp, us_socket_local_port } from '../../src/frontend/uws/index.ts';
-import { activeRuntime, configureRuntime } from '../../src/frontend/uws/runtime.ts';
+import { activeRuntime, configureRuntime } from '../../src/frontend/uws/process.ts';
 import type { HttpRequest, HttpResponse, TemplatedApp, WebSocket, WebSocketBehavior } from '../../src/frontend/uws/types.ts';
 
 type Data = Record<string, unknown>;

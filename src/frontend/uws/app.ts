@@ -13,10 +13,11 @@ import { behaviorOf, handlersOf } from './behavior.ts';
 import { AppConnections, type Filter, type Handler, type HttpRoute, type HttpRouter } from './connections.ts';
 import { declarativeHandler } from './declarative-response.ts';
 import { type ListenRequest, openTcp, openUnix, readListenArguments } from './listen.ts';
+import { runtime } from './process.ts';
 import type { HttpRequest } from './request.ts';
 import { cutOff, type HttpResponse } from './response.ts';
 import { parameterNamesOf, Router } from './router.ts';
-import { type Runtime, runtime } from './runtime.ts';
+import type { Runtime } from './runtime.ts';
 import { hasBrokenCompression } from './safari.ts';
 import { callbackOf, textOfArgument, textOrBytes } from './strings.ts';
 import { Certificates, readTlsOptions } from './tls.ts';
@@ -123,7 +124,7 @@ export class HttpApp {
     const route = withHandle<SocketRoute>({
       core: this.#runtime.core,
       context: Object.freeze({}),
-      index: this.#runtime.nextRoute(),
+      index: this.#runtime.addBehavior(behavior),
       pattern,
       handlers,
       topics: this.#topics,
@@ -132,7 +133,7 @@ export class HttpApp {
       compresses: behavior.deflate !== 0,
       host: this.#runtime,
     });
-    this.#runtime.addRoute(route, behavior);
+    this.#runtime.addRoute(route);
     if (handlers.subscription !== undefined) this.#countSubscribers();
     this.#hasSockets = true;
     const handle: HttpRoute['handle'] = (response, request, flags) => this.#upgrade(route, response, request, flags);

@@ -1,6 +1,6 @@
 /**
  * How long the head of a request may be: what the environment says in UWS_HTTP_MAX_HEADERS_SIZE, as the original reads it.
- * Role: pure. Up: runtime.ts.
+ * Role: pure. Up: process.ts.
  */
 
 /** Lengths within a head are 16 bits wide in the core (RW_HEAD_BYTES_MAX). */

@@ -1,24 +1,14 @@
 /**
- * The one core that all apps of a process share, and the loop that drives it.
+ * What all apps of a process share: the frontend that has its core to itself.
  *
- * Role: events of the core → the app, response or socket that they are about. Up: app.ts (listeners and routes register here). Down:
- * core.ts, host/loop.ts. Made when the first app needs it; the loop runs, and keeps the process alive, while there is a listener or a
- * connection.
+ * Role: events of the core → the app, response or socket that they are about. Up: app.ts (listeners and routes register here), process.ts,
+ * which makes it and drives it. Down: core.ts.
  */
-import { inspect } from 'node:util';
 import type { ConnectionEvents } from '../../core/connection.ts';
-import { type BackendName, type BehaviorOptions, Core, type WebSocketEvents } from '../../core/core.ts';
+import type { BackendName, BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { RecordEvents, RequestRecordHandler } from '../../core/http.ts';
-import { native } from '../../core/native.ts';
-import { statIndex } from '../../core/stat-index.ts';
-import { watchHostTimers } from '../../host/host-timers.ts';
-import { Loop } from '../../host/loop.ts';
-import { releaseMemoryWhenQuiet } from '../../host/release-memory.ts';
-import { tellTopicsFull } from '../../host/topics-full.ts';
-import { outputTo } from '../../output.ts';
-import { unfinishedBytesOf } from '../../process/memory.ts';
-import { headLimitName, headLimitOf } from './head-limit.ts';
+import type { Frontend, FrontendEntry, FrontendHost } from '../frontend.ts';
 import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';
 import type { AppTopics } from './topics.ts';
 import {
@@ -74,42 +64,14 @@ interface Closable {
 const routesMax = 255;
 const listenersMax = 256;
 
-/** As the original's: a process whose listeners have closed ends when its clients have been silent for so long. */
-const keepAliveTimeoutMs = 10_000;
-/** A program may have kept timers from before this module was loaded, which nobody notes: they are no later than this. */
-const longestWaitMs = 50;
-
-/** The original has no limit; what is far beyond any use must not fill the memory. */
-const topicsPerSocket = 65_536;
-
-const handlerErrors = statIndex('handler_errors');
-
-let configured: RuntimeOptions = {};
-let current: Runtime | undefined;
-
-/** Set before the first app is made. */
-export function configureRuntime(options: RuntimeOptions): void {
-  if (current !== undefined)
-    throw new Error('the runtime of uWebSockets.js programs is in use already: configure it before the first App()');
-  configured = options;
-}
-
-export function runtime(): Runtime {
-  current ??= new Runtime(configured);
-  return current;
-}
-
-/** The runtime if any app has been made; for who ends the process or reloads certificates. */
-export function activeRuntime(): Runtime | undefined {
-  return current;
-}
-
-export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents, ResponseHost, SocketHost {
+export class Runtime implements Frontend, RecordEvents, WebSocketEvents, ConnectionEvents, ResponseHost, SocketHost {
   readonly handle: Handle<ResponseHost> = handleFor<ResponseHost>(this);
   readonly core: Core;
-  readonly options: RuntimeOptions;
-  readonly #wakeFd = native.eventfdCreate();
-  #loop: Loop | undefined;
+  readonly options: UwsOptions;
+  readonly #host: FrontendHost;
+  readonly records: RecordEvents = this;
+  readonly sockets: WebSocketEvents = this;
+  readonly connections: ConnectionEvents = this;
   /** By slot: the request that is being answered, or the WebSocket. */
   readonly #entries: (HttpResponse | WebSocket | undefined)[] = [];
   /** By slot: whom its last request was for. */
@@ -122,7 +84,7 @@ export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents,
   #apps = 0;
   #anyPorts = 0;
   /** Requests without an answer and promises of handlers: what they wait for comes through Bun's loop. */
-  #pending = 0;
+  pending = 0;
   /** Slots that a WebSocket has taken over, while any app has a filter. */
   readonly #upgraded = new Set<number>();
   tracksUpgrades = false;
@@ -133,31 +95,15 @@ export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents,
   /** Handshakes to be accepted without compression. */
   readonly #uncompressed = new WeakSet<HttpResponse>();
 
-  constructor(options: RuntimeOptions) {
+  constructor(host: FrontendHost, options: UwsOptions) {
+    this.#host = host;
+    this.core = host.core;
     this.options = options;
-    const headLimit = headLimitOf(process.env[headLimitName]);
-    this.core = new Core({
-      backend: options.backend ?? 'auto',
-      wakeFd: this.#wakeFd,
-      inboxFdFirst: options.inboxFdFirst ?? -1,
-      shmFd: options.shmFd ?? -1,
-      workerIndex: options.workerIndex ?? 0,
-      workerCount: options.workerCount ?? 1,
-      // The original has no limit: a program that wants one counts in onData.
-      maxBodyBytes: Number.MAX_SAFE_INTEGER,
-      numbers: {
-        keepAliveTimeoutMs,
-        topicsPerSocket,
-        unfinishedKib: Math.ceil(unfinishedBytesOf('auto', options.workers ?? 1) / 1024),
-        ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }),
-        // The original knows no other limit of a request's target.
-        ...(headLimit === undefined ? {} : { maxHeadBytes: headLimit, maxTargetBytes: headLimit }),
-      },
-    });
-    this.core.connectionEvents = this;
-    this.core.onHandlerError = (error) => this.report(error, 'the frontend');
-    releaseMemoryWhenQuiet(this.core);
-    tellTopicsFull(this.core, undefined, (sentence) => void outputTo(2).write(`${sentence}\n`));
+  }
+
+  /** Whether anything may still come: there is a listener, or a connection. */
+  get isNeeded(): boolean {
+    return this.#openListeners.size > 0 || this.core.connections() > 0;
   }
 
   // ---------------------------------------------------------------- apps, routes, listeners
@@ -172,16 +118,15 @@ export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents,
   }
 
   /** ret: the index of a behavior for another WebSocket route. err: Error when there are too many */
-  nextRoute(): number {
+  addBehavior(behavior: BehaviorOptions): number {
     if (this.#routes === routesMax) throw new Error(`a process has at most ${routesMax} WebSocket routes in all its apps`);
-    return this.#routes;
+    this.#routes++;
+    return this.#host.addBehavior(behavior);
   }
 
-  /** `route.index`: as `nextRoute` has said */
-  addRoute(route: SocketRoute, behavior: BehaviorOptions): void {
-    this.core.setBehavior(route.index, behavior);
+  /** `route.index`: as `addBehavior` has said */
+  addRoute(route: SocketRoute): void {
     this.#contexts.set(route.context, route);
-    this.#routes++;
   }
 
   /** `port`: what the kernel has given to a listener that takes any. ret: the port to listen on in its place, or the same */
@@ -205,7 +150,7 @@ export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents,
   listen(fd: number, index: number, flags: number, socket: Closable): void {
     this.core.listen(fd, index, flags);
     this.#openListeners.set(index, socket);
-    this.start();
+    this.options.needsLoop();
     this.options.onListening?.(fd);
   }
 
@@ -248,31 +193,6 @@ export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents,
     return this.#entries.filter((entry) => entry !== undefined && isOfApp(entry, topics)) as WebSocket[];
   }
 
-  // ---------------------------------------------------------------- the loop
-
-  get isRunning(): boolean {
-    return this.#loop !== undefined;
-  }
-
-  start(): void {
-    if (this.#loop !== undefined) return;
-    const loop = new Loop({
-      core: this.core,
-      http: this,
-      websocket: this,
-      wakeFd: this.#wakeFd,
-      timers: watchHostTimers(),
-      longestWaitMs,
-      pending: () => this.#pending,
-      isNeeded: () => this.#openListeners.size > 0 || this.core.connections() > 0,
-      onStopped: () => {
-        this.#loop = undefined;
-      },
-    });
-    this.#loop = loop;
-    loop.run().catch((error: unknown) => this.report(error, 'the loop'));
-  }
-
   // ---------------------------------------------------------------- events of HTTP
 
   onRequestRecord(
@@ -312,14 +232,14 @@ export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents,
   adopt(response: HttpResponse, slot: number, owner: ListenerOwner): void {
     this.#entries[slot] = response;
     this.#askers[slot] = owner;
-    this.#pending++;
+    this.pending++;
   }
 
   over(response: HttpResponse): void {
     const { slot } = nameOf(response);
     if (this.#entries[slot] !== response) return;
     this.#entries[slot] = undefined;
-    this.#pending--;
+    this.pending--;
   }
 
   // ---------------------------------------------------------------- events of WebSockets
@@ -439,30 +359,31 @@ export class Runtime implements RecordEvents, WebSocketEvents, ConnectionEvents,
 
   /** A handler of the program has failed: said on stderr with its stack, and counted. */
   report(error: unknown, what: string): void {
-    this.core.addStat(handlerErrors, 1);
-    outputTo(2).write(`${what} failed: ${printable(error)}\n`);
+    this.#host.failed({ err: error }, `${what} failed`);
   }
 
   watch(promise: PromiseLike<unknown>, onError: (error: unknown) => void): void {
-    this.#pending++;
+    this.pending++;
     promise.then(
       () => {
-        this.#pending--;
+        this.pending--;
       },
       (error: unknown) => {
-        this.#pending--;
+        this.pending--;
         onError(error);
       },
     );
   }
 }
 
-/** Anything can be thrown, also what throws when it is looked at. */
-function printable(error: unknown): string {
-  try {
-    if (error instanceof Error) return String(error.stack ?? error.message);
-    return typeof error === 'object' ? inspect(error) : String(error);
-  } catch {
-    return 'with an error that cannot be printed';
-  }
+export interface UwsOptions extends RuntimeOptions {
+  /** Called when something may come again, so that the core must be driven. */
+  needsLoop(): void;
 }
+
+/** Takes every request of its process, as records: it stands alone. */
+export const uwsFrontend: FrontendEntry<UwsOptions, Runtime> = {
+  name: 'uws',
+  metrics: ['handler_errors'],
+  create: (host, options) => new Runtime(host, options),
+};

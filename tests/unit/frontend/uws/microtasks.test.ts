@@ -5,7 +5,8 @@
 import { describe, expect, spyOn, test } from 'bun:test';
 import { AppConnections } from '../../../../src/frontend/uws/connections.ts';
 import { App } from '../../../../src/frontend/uws/index.ts';
-import { Runtime, runtime } from '../../../../src/frontend/uws/runtime.ts';
+import { runtime } from '../../../../src/frontend/uws/process.ts';
+import { Runtime } from '../../../../src/frontend/uws/runtime.ts';
 import type { HttpRequest, HttpResponse, WebSocket } from '../../../../src/frontend/uws/types.ts';
 import { closePayload, frame, opcode } from '../../../support/frames.mjs';
 import { Log, Servers, textOf } from '../../../support/uws-server.ts';
