@@ -35,7 +35,7 @@ export interface ArrivedMessage {
   readonly publisher: Publisher;
   /** Grows from message to message of one publisher; not by one within a topic. */
   readonly sequence: number;
-  /** RW_SEND_*, as they were published. */
+  /** RW_SEND_*, as they were published. What is marked as text must be UTF-8: clients close their connection for anything else. */
   readonly flags: number;
   /** Good until the handler returns. */
   readonly payload: Uint8Array;
