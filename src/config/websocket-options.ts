@@ -112,6 +112,11 @@ export function recordOf(settings: WebSocketSettings): BehaviorOptions {
   return Object.assign({}, ...entries.map(([name, { record }]) => record?.(settings[name])));
 }
 
+/** The same for settings of which the core is told the same. */
+export function kindOf(settings: WebSocketSettings): string {
+  return JSON.stringify(recordOf(settings));
+}
+
 /** With defaults, and judged together. `options`: each sound by itself. */
 export function resolveWebSocketOptions(
   given: WebSocketOptions,

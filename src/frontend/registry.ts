@@ -51,7 +51,8 @@ export class Frontends implements FrontendHost {
   readonly #onFailure: FrontendsOptions['onFailure'];
   readonly #all: Frontend[] = [];
   #sockets: SocketHandlers | undefined;
-  #behaviors = 0;
+  /** Indexes, by what the core was told: the same takes one. */
+  readonly #behaviors = new Map<string, number>();
 
   constructor({ core, requestIds, onFailure }: FrontendsOptions) {
     this.core = core;
@@ -77,10 +78,15 @@ export class Frontends implements FrontendHost {
   }
 
   addBehavior(options: BehaviorOptions): number {
-    if (this.#behaviors === behaviorsMax)
-      throw new Error(`a process has at most ${behaviorsMax} kinds of WebSockets: take a route out of the config`);
-    this.core.setBehavior(this.#behaviors, options);
-    return this.#behaviors++;
+    const key = JSON.stringify(options);
+    const known = this.#behaviors.get(key);
+    if (known !== undefined) return known;
+    const index = this.#behaviors.size;
+    if (index === behaviorsMax)
+      throw new Error(`a process has at most ${behaviorsMax} kinds of WebSockets: give some routes the same options`);
+    this.core.setBehavior(index, options);
+    this.#behaviors.set(key, index);
+    return index;
   }
 
   count(metric: Metric): void {

@@ -5,19 +5,19 @@
 import type { ResolvedConfig } from '../../config/resolve.ts';
 import { websocketDefaults } from '../../config/websocket-options.ts';
 import type { Frontend, FrontendEntry } from '../frontend.ts';
+import { checkOrigin } from '../sockets/handshake.ts';
 import type { RouteDefinition } from '../sockets/socket-handlers.ts';
-import { FetchFrontend, type HonoSocketData, honoWebSocketHandler, watchAppErrors } from './index.ts';
+import { FetchFrontend, honoWebSocketHandler, watchAppErrors } from './index.ts';
 
 export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> = {
   name: 'hono',
-  metrics: ['handler_errors'],
+  metrics: ['handler_errors', 'refused_origin'],
   create(host, { app, fetch }): Frontend {
     const { core, requestIds, sockets } = host;
     const route = sockets.add({
       name: 'upgradeWebSocket',
       handler: honoWebSocketHandler as RouteDefinition['handler'],
       settings: websocketDefaults,
-      concurrencyOf: (data) => (data as HonoSocketData).concurrency,
     });
     watchAppErrors(app);
     const requests = new FetchFrontend({
@@ -25,7 +25,16 @@ export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> 
       commands: core,
       requestIds,
       sockets: {
-        accept: (head, headers, data) => sockets.accept(head, headers, route, data),
+        accept(head, headers, data) {
+          const { settings } = data;
+          const refusal = settings === undefined ? undefined : checkOrigin(head, settings.origins);
+          if (refusal === undefined) {
+            sockets.accept(head, headers, settings === undefined ? route : sockets.variantOf(route, settings), data);
+          } else {
+            host.count('refused_origin');
+            core.respond(head, 403, `content-type: text/plain;charset=utf-8\r\n${requestIds.line(head)}`, refusal);
+          }
+        },
         forget: (slot) => sockets.forget(slot),
       },
       onError(err, context) {

@@ -4,18 +4,18 @@
  *
  * Role: between Hono's WSEvents and our Socket. Upstream: routes; downstream: `Exchange.accept`, and then the events of the socket.
  */
-import { defineWebSocketHelper, WSContext, type WSEvents, type WSReadyState } from 'hono/ws';
+import { defineWebSocketHelper, type UpgradeWebSocket, WSContext, type WSEvents, type WSReadyState } from 'hono/ws';
 import { SocketArgumentError } from '../../api/socket.ts';
-import type { Message, Socket, WebSocketHandler } from '../../api/websocket.ts';
-import { judgeWebSocketOptions } from '../../config/websocket-options.ts';
+import type { Message, Socket, WebSocketHandler, WebSocketOptions } from '../../api/websocket.ts';
+import { pathText } from '../../config/mistakes.ts';
+import { judgeWebSocketOptions, kindOf, type WebSocketSettings } from '../../config/websocket-options.ts';
 import { encodeHeaders } from '../http/header-block.ts';
 import type { Exchange } from './exchange.ts';
 
-export interface UpgradeOptions {
-  /** Subprotocols that the route speaks, best first: the first that the client offers is taken. */
+/** What the WebSockets of a route may be told, as those of a config's `websocket`. */
+export interface UpgradeOptions extends WebSocketOptions {
+  /** As `protocols`, or one alone: the name that Hono has for it. @default none */
   protocol?: string | readonly string[];
-  /** So many of a socket's onMessage callbacks may be unsettled at a time; they begin in order. @default 1 */
-  concurrency?: number;
 }
 
 /** `socket.data` of a socket of Hono's. */
@@ -25,8 +25,8 @@ export interface HonoSocketData {
   url?: string | URL;
   /** The subprotocol that was agreed on; '' or undefined: none. */
   protocol?: string;
-  /** @internal See UpgradeOptions. */
-  concurrency?: number | undefined;
+  /** @internal What the route was given; undefined: nothing. */
+  settings?: WebSocketSettings | undefined;
   /** @internal One for all events of the connection. */
   context?: WSContext<HonoSocket>;
   /** @internal */
@@ -36,41 +36,58 @@ export interface HonoSocketData {
 /** What `ws.raw` is. */
 export type HonoSocket = Socket<HonoSocketData>;
 
-const helper = defineWebSocketHelper<HonoSocket, UpgradeOptions>((c, events, options) => {
+const helper = defineWebSocketHelper<HonoSocket, WebSocketSettings>((c, events, settings) => {
   const exchange = c.env as Partial<Exchange> | undefined;
   if (typeof exchange?.accept !== 'function') {
     throw new TypeError('upgradeWebSocket() needs the env that Ringway passes to fetch() as its second argument');
   }
   if (!exchange.upgradable) return;
-  const protocol = agree(c.req.header('sec-websocket-protocol'), options?.protocol);
+  const protocol = agree(c.req.header('sec-websocket-protocol'), settings?.protocols);
   const headers = protocol === '' ? '' : encodeHeaders({ 'Sec-WebSocket-Protocol': protocol }).text;
-  exchange.accept(headers, { events, url: c.req.url, protocol, concurrency: options?.concurrency });
+  exchange.accept(headers, { events, url: c.req.url, protocol, settings });
   // Middleware may change this as it likes: the exchange is over, so it is not sent.
   return new Response(null);
 });
 
 /**
  * Accept a WebSocket in a route: `app.get('/ws', upgradeWebSocket((c) => ({ onMessage(event, ws) { ... } })))`.
- * A request that is no WebSocket handshake goes on to the next handler.
+ * A request that is no WebSocket handshake goes on to the next handler. Throws SocketArgumentError for options that are none.
  */
-export const upgradeWebSocket: typeof helper = (...args: unknown[]) => {
+export const upgradeWebSocket: UpgradeWebSocket<HonoSocket, UpgradeOptions> = (...args: unknown[]) => {
   // Both forms end with the options: (createEvents, options) and (c, events, options).
-  const options = args[typeof args[0] === 'function' ? 1 : 2] as UpgradeOptions | undefined;
-  checkConcurrency(options?.concurrency);
-  return (helper as (...args: unknown[]) => never)(...args);
+  const at = typeof args[0] === 'function' ? 1 : 2;
+  return (helper as (...args: unknown[]) => never)(...args.slice(0, at), settingsOf(args[at]));
 };
 
-function checkConcurrency(concurrency: unknown): void {
-  const [mistake] = judgeWebSocketOptions({ concurrency }).mistakes;
-  if (mistake !== undefined) throw new SocketArgumentError(`upgradeWebSocket: concurrency ${mistake.message}`);
+/** The core numbers kinds of WebSockets in 8 bits, and one number is that of routes without options. */
+const kindsMost = 255;
+const kinds = new Set<string>();
+
+function settingsOf(options: unknown): WebSocketSettings | undefined {
+  if (options === undefined) return undefined;
+  const { protocol, ...others } = options as UpgradeOptions;
+  const isShort = protocol !== undefined;
+  const { settings, mistakes } = judgeWebSocketOptions(
+    typeof options === 'object' && isShort ? { ...others, protocols: typeof protocol === 'string' ? [protocol] : protocol } : options,
+  );
+  const lines = mistakes.map(({ path, message }) => {
+    const [name, ...rest] = path;
+    return `${pathText(isShort && name === 'protocols' ? ['protocol', ...rest] : path) || 'its argument'} ${message}`;
+  });
+  if (isShort && others.protocols !== undefined) lines.push('protocol says what protocols says too; remove one of them');
+  const kind = kindOf(settings);
+  if (!kinds.has(kind) && kinds.size === kindsMost)
+    lines.push(`differs from ${kindsMost} other sets of options, and there can be no more; give some routes the same`);
+  if (lines.length > 0) throw new SocketArgumentError(`upgradeWebSocket: ${lines.join('; ')}`);
+  kinds.add(kind);
+  return settings;
 }
 
 /** RFC 6455 §4.2.2: only a subprotocol that the client offered may be chosen. ret: '' for none */
-function agree(offered: string | undefined, spoken: string | readonly string[] | undefined): string {
+function agree(offered: string | undefined, spoken: readonly string[] | undefined): string {
   if (offered === undefined || spoken === undefined) return '';
   const offers = offered.split(',').map((name) => name.trim());
-  const names = typeof spoken === 'string' ? [spoken] : spoken;
-  return names.find((name) => offers.includes(name)) ?? '';
+  return spoken.find((name) => offers.includes(name)) ?? '';
 }
 
 /** Handles every socket that `upgradeWebSocket` accepted. Its route is made by entry.ts. */

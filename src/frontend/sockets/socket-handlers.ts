@@ -28,15 +28,12 @@ export interface RouteDefinition {
   readonly name: string;
   readonly handler: WebSocketHandler<unknown>;
   readonly settings: WebSocketSettings;
-  /** Of one socket, by its data; undefined: as in `settings`. */
-  readonly concurrencyOf?: (data: unknown) => number | undefined;
 }
 
 /** A route that sockets can be accepted for. */
 export interface SettledRoute extends Route {
   readonly name: string;
   readonly settings: WebSocketSettings;
-  readonly concurrencyOf: RouteDefinition['concurrencyOf'];
   /** Tells it from a GatewaySocket. */
   readonly generation: undefined;
 }
@@ -51,6 +48,8 @@ export class SocketHandlers implements WebSocketEvents {
    * instead of a socket of its own: what only listens and waits costs no object.
    */
   readonly #sockets: (GatewaySocket | SettledRoute | undefined)[] = [];
+  /** By their settings, which are those of one route each. */
+  readonly #variants = new WeakMap<WebSocketSettings, SettledRoute>();
   /** Of handlers, and of those that decide on handshakes. */
   readonly totals: LaneTotals;
 
@@ -61,9 +60,18 @@ export class SocketHandlers implements WebSocketEvents {
   }
 
   /** err: Error when there are too many */
-  add({ name, handler, settings, concurrencyOf }: RouteDefinition): SettledRoute {
+  add({ name, handler, settings }: RouteDefinition): SettledRoute {
     const index = this.#host.addBehavior(behaviorOf(settings, handler));
-    return { core: this.#core, index, name, handler, settings, concurrencyOf, generation: undefined };
+    return { core: this.#core, index, name, handler, settings, generation: undefined };
+  }
+
+  /** The same route with other settings. err: as of add() */
+  variantOf(route: SettledRoute, settings: WebSocketSettings): SettledRoute {
+    const known = this.#variants.get(settings);
+    if (known !== undefined) return known;
+    const variant = this.add({ ...route, settings });
+    this.#variants.set(settings, variant);
+    return variant;
   }
 
   /** Promises of handlers that have not settled: while there are some, the worker must give Bun its turns, and must not end if it can help it. */
@@ -225,8 +233,7 @@ export class SocketHandlers implements WebSocketEvents {
   }
 
   #makeLane(socket: GatewaySocket): Lane {
-    const { concurrencyOf, settings } = routeOf(socket) as SettledRoute;
-    const lane = new Lane(socket, concurrencyOf?.(socket.data) ?? settings.concurrency, this.totals);
+    const lane = new Lane(socket, (routeOf(socket) as SettledRoute).settings.concurrency, this.totals);
     GatewaySocket.moreOf(socket).lane = lane;
     return lane;
   }
