@@ -162,7 +162,9 @@ describe('the tarball', () => {
     const targets = [
       manifest.types,
       ...Object.values(manifest.bin),
-      ...Object.values(manifest.exports).flatMap((target) => Object.values(Object(target))),
+      ...Object.values(manifest.exports)
+        .flatMap((target) => Object.values(Object(target)))
+        .flat(),
     ];
     const files = targets.filter((target): target is string => typeof target === 'string' && target.startsWith('./'));
     expect(files.length).toBeGreaterThanOrEqual(8);
