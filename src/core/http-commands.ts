@@ -97,17 +97,8 @@ export abstract class HttpCommandQueue extends CoreMemory implements HttpCommand
   respondEnd(request: RequestName, close = false): void {
     const { observers } = this.events;
     if (observers !== undefined) for (const each of observers) each.responseEnded?.(request, true);
-    this.commands.push(
-      commandType.respondEnd,
-      close ? commandFlag.respondClose : 0,
-      request.slot,
-      request.generation,
-      0,
-      0,
-      0,
-      0,
-      request.request,
-    );
+    const { slot, generation } = request;
+    this.commands.push(commandType.respondEnd, close ? commandFlag.respondClose : 0, slot, generation, 0, 0, 0, 0, request.request);
   }
 
   respondAbort(request: RequestName): void {
@@ -117,17 +108,8 @@ export abstract class HttpCommandQueue extends CoreMemory implements HttpCommand
   }
 
   bodyAck(request: RequestName, bytes: number, kept = false): void {
-    this.commands.push(
-      commandType.bodyAck,
-      kept ? commandFlag.bodyKept : 0,
-      request.slot,
-      request.generation,
-      0,
-      0,
-      bytes,
-      0,
-      request.request,
-    );
+    const { slot, generation } = request;
+    this.commands.push(commandType.bodyAck, kept ? commandFlag.bodyKept : 0, slot, generation, 0, 0, bytes, 0, request.request);
   }
 
   /** Accept a WebSocket handshake (a head with RW_REQUEST_UPGRADE). `offer`: the client's Sec-WebSocket-Extensions, '' to do without compression. */
