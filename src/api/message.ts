@@ -21,6 +21,14 @@ export class MessageExpiredError extends Error {
   }
 }
 
+/** `code` is stable; docs/errors.md has a heading for each. */
+export class SocketArgumentError extends TypeError {
+  readonly code = 'RW_INVALID_ARGUMENT';
+}
+
+/** What may be sent and published. */
+export type Sendable = Message | string | ArrayBuffer | ArrayBufferView;
+
 const View = class Message {};
 
 export class ReceivedMessage implements Message {
@@ -92,4 +100,28 @@ export class ReceivedMessage implements Message {
   [inspection](): object {
     return shown(this, View, { isBinary: this.isBinary, byteLength: this.byteLength });
   }
+}
+
+/** Throws SocketArgumentError. */
+export function jsonText(value: unknown): string {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (error) {
+    throw new SocketArgumentError(`JSON cannot say this value: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    });
+  }
+  if (text === undefined) throw new SocketArgumentError(`JSON cannot say ${typeof value === 'function' ? 'a function' : String(value)}`);
+  return text;
+}
+
+/** The bytes of a binary message, borrowed. Throws SocketArgumentError. */
+export function bytesOf(message: Message | ArrayBuffer | ArrayBufferView): Uint8Array {
+  if (message instanceof Uint8Array) return message;
+  if (ArrayBuffer.isView(message)) return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
+  if (message instanceof ArrayBuffer || message instanceof SharedArrayBuffer) return new Uint8Array(message);
+  throw new SocketArgumentError(
+    'a message is a string, an ArrayBuffer, a typed array, or a received message; for a value as JSON write sendJson(value) or publishJson(topic, value)',
+  );
 }

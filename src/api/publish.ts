@@ -1,12 +1,12 @@
 /**
  * Publishing from anywhere in a program: from HTTP handlers, timers, backends' answers.
- * Role: the worker says which core is its own; user code calls `publish`.
+ * Role: the worker says which topics are its own; user code calls `publish`.
  */
-import type { Core, PublishResult } from '../core/core.ts';
-import { jsonText, publish as publishThrough } from './socket.ts';
-import type { Message } from './websocket.ts';
+import type { PublishResult } from '../core/node.ts';
+import { jsonText, type Sendable } from './message.ts';
+import type { Topics } from './topics.ts';
 
-let core: Core | undefined;
+let topics: Topics | undefined;
 
 export class NotInWorkerError extends Error {
   readonly code = 'RW_NOT_IN_WORKER';
@@ -15,9 +15,9 @@ export class NotInWorkerError extends Error {
   }
 }
 
-/** Called once, when the worker has its core. */
-export function setPublisher(own: Core): void {
-  core = own;
+/** Called once, when the worker has its topics. */
+export function setPublisher(own: Topics): void {
+  topics = own;
 }
 
 /**
@@ -26,9 +26,9 @@ export function setPublisher(own: Core): void {
  * ret: what becomes of it as far as is known at once: 'accepted', 'queued' for other nodes while they cannot be reached, or 'dropped' for them.
  * Throws RW_NOT_IN_WORKER outside of a running gateway, RW_INVALID_ARGUMENT for what is no topic or no message.
  */
-export function publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): PublishResult {
-  if (core === undefined) throw new NotInWorkerError();
-  return publishThrough(core, topic, message);
+export function publish(topic: string, message: Sendable): PublishResult {
+  if (topics === undefined) throw new NotInWorkerError();
+  return topics.publish(topic, message);
 }
 
 /** Publish a value as JSON text. Throws SocketArgumentError for what JSON cannot say, such as undefined. */

@@ -8,14 +8,16 @@
 import type { Core, Outcome } from '../core/core.ts';
 import { controlBytesMax, isCloseCode } from '../core/frame-rules.ts';
 import { inspection, shown } from '../core/inspection.ts';
-import { type PublishResult, topicBytesMax } from '../core/node.ts';
+import type { PublishResult } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
-import { ReceivedMessage, sendBinary, sendText } from './message.ts';
-import type { Message, RouteParams, SendResult, Socket, WebSocketHandler } from './websocket.ts';
+import { bytesOf, jsonText, ReceivedMessage, type Sendable, SocketArgumentError, sendBinary, sendText } from './message.ts';
+import type { Topics } from './topics.ts';
+import type { RouteParams, SendResult, Socket, WebSocketHandler } from './websocket.ts';
 
 /** What the sockets of one route share. */
 export interface Route {
   readonly core: Core;
+  readonly topics: Topics;
   readonly index: number;
   // biome-ignore lint/suspicious/noExplicitAny: each route has its own data type
   readonly handler: WebSocketHandler<any>;
@@ -47,15 +49,8 @@ export class SocketExtras {
   }
 }
 
-type Sendable = Message | string | ArrayBuffer | ArrayBufferView;
-
 /** Of a route without parameters. */
 export const noParams: RouteParams = Object.freeze({});
-
-/** `code` is stable; docs/errors.md has a heading for each. */
-export class SocketArgumentError extends TypeError {
-  readonly code = 'RW_INVALID_ARGUMENT';
-}
 
 const View = class Socket {};
 
@@ -162,22 +157,19 @@ export class GatewaySocket implements Socket {
   }
 
   subscribe(topic: string): boolean {
-    checkTopic(topic);
-    return this.#route.core.subscribe(this.slot, this.generation, topic);
+    return this.#route.topics.subscribe(this, topic);
   }
 
   unsubscribe(topic: string): void {
-    checkTopic(topic);
-    this.#route.core.unsubscribe(this.slot, this.generation, topic);
+    this.#route.topics.unsubscribe(this, topic);
   }
 
   isSubscribed(topic: string): boolean {
-    checkTopic(topic);
-    return this.#route.core.isSubscribed(this.slot, this.generation, topic);
+    return this.#route.topics.isSubscribed(this, topic);
   }
 
   publish(topic: string, message: Sendable): PublishResult {
-    return publish(this.#route.core, topic, message, this.slot, this.generation);
+    return this.#route.topics.publish(topic, message, this);
   }
 
   pause(): void {
@@ -215,43 +207,4 @@ export class GatewaySocket implements Socket {
     const { data, params, protocol, isOpen } = this;
     return shown(this, View, { data, params, protocol, isOpen });
   }
-}
-
-/** Publish to every subscriber of a topic, on every node, but for the connection given, if any. */
-export function publish(core: Core, topic: string, message: Sendable, exceptSlot?: number, exceptGeneration?: number): PublishResult {
-  checkTopic(topic);
-  if (typeof message === 'string') return core.publish(topic, sendText, message, exceptSlot, exceptGeneration);
-  if (message instanceof ReceivedMessage)
-    return core.publish(topic, message.isBinary ? sendBinary : sendText, message.borrow(), exceptSlot, exceptGeneration);
-  return core.publish(topic, sendBinary, bytesOf(message), exceptSlot, exceptGeneration);
-}
-
-function checkTopic(topic: string): void {
-  if (typeof topic !== 'string' || topic === '') throw new SocketArgumentError('a topic is a string that is not empty');
-  if (topic.length * 3 > topicBytesMax && Buffer.byteLength(topic) > topicBytesMax) {
-    throw new SocketArgumentError(`a topic may have at most ${topicBytesMax} bytes of UTF-8`);
-  }
-}
-
-/** Throws SocketArgumentError. */
-export function jsonText(value: unknown): string {
-  let text: string | undefined;
-  try {
-    text = JSON.stringify(value);
-  } catch (error) {
-    throw new SocketArgumentError(`JSON cannot say this value: ${error instanceof Error ? error.message : String(error)}`, {
-      cause: error,
-    });
-  }
-  if (text === undefined) throw new SocketArgumentError(`JSON cannot say ${typeof value === 'function' ? 'a function' : String(value)}`);
-  return text;
-}
-
-function bytesOf(message: Message | ArrayBuffer | ArrayBufferView): Uint8Array {
-  if (message instanceof Uint8Array) return message;
-  if (ArrayBuffer.isView(message)) return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
-  if (message instanceof ArrayBuffer || message instanceof SharedArrayBuffer) return new Uint8Array(message);
-  throw new SocketArgumentError(
-    'a message is a string, an ArrayBuffer, a typed array, or a received message; for a value as JSON write sendJson(value) or publishJson(topic, value)',
-  );
 }

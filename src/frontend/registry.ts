@@ -4,6 +4,7 @@
  * Role: entries (frontend.ts) → the events of core.ts. Up: worker/main.ts. What one frontend serves alone goes to it
  * straight from the core; what several serve is told apart by slot.
  */
+import type { Topics } from '../api/topics.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../core/core.ts';
 import type { HeadEvents, HttpEvents, RequestHead } from '../core/http.ts';
 import { statIndex } from '../core/stat-index.ts';
@@ -40,6 +41,7 @@ const noSockets: WebSocketEvents = {
 
 export interface FrontendsOptions {
   readonly core: Core;
+  readonly topics: Topics;
   readonly requestIds: RequestIds;
   /** Says that a handler has failed; it was counted. Must not throw. */
   onFailure(context: object, sentence: string): void;
@@ -47,6 +49,7 @@ export interface FrontendsOptions {
 
 export class Frontends implements FrontendHost {
   readonly core: Core;
+  readonly topics: Topics;
   readonly requestIds: RequestIds;
   readonly #onFailure: FrontendsOptions['onFailure'];
   readonly #all: Frontend[] = [];
@@ -54,8 +57,9 @@ export class Frontends implements FrontendHost {
   /** Indexes, by what the core was told: the same takes one. */
   readonly #behaviors = new Map<string, number>();
 
-  constructor({ core, requestIds, onFailure }: FrontendsOptions) {
+  constructor({ core, topics, requestIds, onFailure }: FrontendsOptions) {
     this.core = core;
+    this.topics = topics;
     this.requestIds = requestIds;
     this.#onFailure = onFailure;
   }

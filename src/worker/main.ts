@@ -7,7 +7,7 @@
 
 import { bindLifecycle, chosen, released, worker } from '../api/lifecycle.ts';
 import { setPublisher } from '../api/publish.ts';
-import { publish as publishThrough } from '../api/socket.ts';
+import type { Topics } from '../api/topics.ts';
 import { coreSettings } from '../config/core-records.ts';
 import { loadConfig } from '../config/load.ts';
 import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
@@ -34,6 +34,7 @@ import { provideModules } from '../own-modules.ts';
 import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
 import { busNeeds, createBus } from '../pubsub/create.ts';
 import type { Bus } from '../pubsub/nodes/bus.ts';
+import { RawTopics } from '../topics/raw-topics.ts';
 import { WorkerListeners } from './listeners.ts';
 import { warmUp } from './warm-up.ts';
 
@@ -53,10 +54,10 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
   });
 }
 
-function createFrontends(core: Core, config: ResolvedConfig, log: Log): Frontends {
+function createFrontends(core: Core, topics: Topics, config: ResolvedConfig, log: Log): Frontends {
   const requestIds = new RequestIds(config.log.requestIdHeader);
   if (config.log.requests) core.observe(new RequestLog(requestIds, log, (head) => core.remoteAddress(head)?.address));
-  const frontends = new Frontends({ core, requestIds, onFailure: (context, sentence) => log.error(context, sentence) });
+  const frontends = new Frontends({ core, topics, requestIds, onFailure: (context, sentence) => log.error(context, sentence) });
   const entries: readonly FrontendEntry[] = [...registeredFrontends(), webSocketFrontend, honoFrontend];
   for (const entry of entries) frontends.add(entry, config);
   return frontends;
@@ -76,6 +77,7 @@ async function stopped(config: ResolvedConfig, log: Log): Promise<void> {
 
 function listenToSupervisor(
   core: Core,
+  topics: Topics,
   bus: Bus | undefined,
   listeners: WorkerListeners,
   frontends: Frontends,
@@ -112,7 +114,7 @@ function listenToSupervisor(
         listeners.reloadCertificates(message.listeners, log);
         return;
       case 'publish': {
-        const answer = { type: 'published', id: message.id, ...publishAll(core, message.messages) } as const;
+        const answer = { type: 'published', id: message.id, ...publishAll(topics, message.messages) } as const;
         // Behind the turn that sends them: what is answered has gone out, even if this worker ends right after.
         setImmediate(() => tell(answer));
         return;
@@ -135,9 +137,9 @@ function listenToSupervisor(
 }
 
 /** ret: the problem, when there is one */
-function publishAll(core: Core, messages: readonly PublishedMessage[]): { problem?: string } {
+function publishAll(topics: Topics, messages: readonly PublishedMessage[]): { problem?: string } {
   try {
-    for (const { topic, data, isBinary } of messages) publishThrough(core, topic, isBinary ? Buffer.from(data, 'base64') : data);
+    for (const { topic, data, isBinary } of messages) topics.publish(topic, isBinary ? Buffer.from(data, 'base64') : data);
     return {};
   } catch (error) {
     return { problem: error instanceof Error ? error.message : String(error) };
@@ -172,10 +174,11 @@ async function main(): Promise<void> {
   log.debug(await warmUp(), 'has served itself, to have its code compiled');
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
   const bus = createBus(core, boot, config, log);
-  setPublisher(core);
-  const frontends = createFrontends(core, config, log);
+  const topics = new RawTopics(core);
+  setPublisher(topics);
+  const frontends = createFrontends(core, topics, config, log);
   const listeners = new WorkerListeners(core, boot, config);
-  listenToSupervisor(core, bus, listeners, frontends, config, log);
+  listenToSupervisor(core, topics, bus, listeners, frontends, config, log);
   reportUncaught(core, log);
   bindLifecycle(boot.index, (error) => log.error({ err: error }, 'what onOneWorker was given failed'));
   await config.onStart?.(worker);

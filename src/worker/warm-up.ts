@@ -16,6 +16,7 @@ import { Frontends } from '../frontend/registry.ts';
 import { webSocketFrontend } from '../frontend/websocket/entry.ts';
 import { Loop } from '../host/loop.ts';
 import { RequestIds } from '../host/request-ids.ts';
+import { RawTopics } from '../topics/raw-topics.ts';
 
 /**
  * The engine compiles a function after tens of calls, and optimises it after hundreds, by what it has seen: the more is done here, the more is done
@@ -109,7 +110,7 @@ function frontendsOf(
   served: { messages: number; requests: number },
   done: () => void,
 ): Frontends {
-  const frontends = new Frontends({ core, requestIds: new RequestIds(false), onFailure: done });
+  const frontends = new Frontends({ core, topics: new RawTopics(core), requestIds: new RequestIds(false), onFailure: done });
   const handler: WebSocketHandler<unknown> = {
     open: () => clients.websocket.send(frame),
     message(socket, message) {

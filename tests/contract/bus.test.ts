@@ -4,7 +4,6 @@
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { sendText } from '../../src/api/message.ts';
-import { publish } from '../../src/api/socket.ts';
 import { eventually } from '../support/eventually.ts';
 import { opcode } from '../support/frames.mjs';
 import { backends } from '../support/live-core.ts';
@@ -73,7 +72,7 @@ for (const { name, nodes, start } of kinds) {
       expect(await first.texts(1)).toEqual(['to all']);
       for (const subscriber of others) expect(await subscriber.texts(2)).toEqual(['to the others', 'to all']);
       const { slot, generation } = first.socket;
-      publish(first.worker.live.core, 'room', 'again', slot, generation);
+      first.worker.live.topics.publish('room', 'again', { slot, generation });
       for (const subscriber of others) expect(await subscriber.texts(1)).toEqual(['again']);
       await joined.expectNothingMore('room', subscribers);
     });

@@ -4,7 +4,7 @@
  * Role: for bus.test.ts. Turned as long as there is something to turn: clients and links live in the same event loop.
  */
 import { native, type SharedStats } from '../../ffi/bindings.ts';
-import { type GatewaySocket, publish } from '../../src/api/socket.ts';
+import type { GatewaySocket } from '../../src/api/socket.ts';
 import { resolveRedis } from '../../src/config/redis.ts';
 import type { BackendName } from '../../src/core/core.ts';
 import type { PublishResult } from '../../src/core/node.ts';
@@ -53,7 +53,7 @@ export class JoinedWorker {
 
   /** As `publish()` of a config does. */
   publish(topic: string, message: string | Uint8Array): PublishResult {
-    return publish(this.live.core, topic, message);
+    return this.live.topics.publish(topic, message);
   }
 
   stat(name: StatName): number {

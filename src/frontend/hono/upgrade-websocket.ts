@@ -5,7 +5,7 @@
  * Role: between Hono's WSEvents and our Socket. Upstream: routes; downstream: `Exchange.accept`, and then the events of the socket.
  */
 import { defineWebSocketHelper, type UpgradeWebSocket, WSContext, type WSEvents, type WSReadyState } from 'hono/ws';
-import { SocketArgumentError } from '../../api/socket.ts';
+import { SocketArgumentError } from '../../api/message.ts';
 import type { Message, Socket, WebSocketHandler, WebSocketOptions } from '../../api/websocket.ts';
 import { pathText } from '../../config/mistakes.ts';
 import { judgeWebSocketOptions, kindOf, type WebSocketSettings } from '../../config/websocket-options.ts';

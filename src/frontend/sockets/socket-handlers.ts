@@ -7,6 +7,7 @@
  */
 import { ReceivedMessage } from '../../api/message.ts';
 import { GatewaySocket, type Route, type SocketExtras } from '../../api/socket.ts';
+import type { Topics } from '../../api/topics.ts';
 import type { WebSocketHandler } from '../../api/websocket.ts';
 import { behaviorOf } from '../../config/core-records.ts';
 import type { WebSocketSettings } from '../../config/websocket-options.ts';
@@ -19,6 +20,7 @@ import { Lane, LaneTotals, type Waiting } from './lane.ts';
 /** What is needed of the frontends' host (frontend.ts). */
 export interface SocketHost {
   readonly core: Core;
+  readonly topics: Topics;
   addBehavior(options: BehaviorOptions): number;
   failed(context: object, sentence: string): void;
 }
@@ -62,7 +64,7 @@ export class SocketHandlers implements WebSocketEvents {
   /** err: Error when there are too many */
   add({ name, handler, settings }: RouteDefinition): SettledRoute {
     const index = this.#host.addBehavior(behaviorOf(settings, handler));
-    return { core: this.#core, index, name, handler, settings, generation: undefined };
+    return { core: this.#core, topics: this.#host.topics, index, name, handler, settings, generation: undefined };
   }
 
   /** The same route with other settings. err: as of add() */

@@ -4,6 +4,7 @@
  * Role: composition, where a program makes its first app and no worker has composed anything. Up: app.ts, worker/program.ts. Down: registry.ts,
  * runtime.ts, host/. The loop runs, and keeps the process alive, while there is a listener or a connection.
  */
+
 import { inspect } from 'node:util';
 import { Core } from '../../core/core.ts';
 import { native } from '../../core/native.ts';
@@ -14,6 +15,7 @@ import { RequestIds } from '../../host/request-ids.ts';
 import { tellTopicsFull } from '../../host/topics-full.ts';
 import { outputTo } from '../../output.ts';
 import { unfinishedBytesOf } from '../../process/memory.ts';
+import { RawTopics } from '../../topics/raw-topics.ts';
 import { Frontends } from '../registry.ts';
 import { headLimitName, headLimitOf } from './head-limit.ts';
 import { type Runtime, type RuntimeOptions, uwsFrontend } from './runtime.ts';
@@ -55,7 +57,7 @@ export function isRunning(): boolean {
 function make(options: RuntimeOptions): Runtime {
   const wakeFd = native.eventfdCreate();
   const core = createCore(options, wakeFd);
-  const frontends = new Frontends({ core, requestIds: new RequestIds(false), onFailure: tellFailure });
+  const frontends = new Frontends({ core, topics: new RawTopics(core), requestIds: new RequestIds(false), onFailure: tellFailure });
   const made = frontends.add(uwsFrontend, { ...options, needsLoop: () => drive(core, made, frontends, wakeFd) });
   core.onHandlerError = (error) => made.report(error, 'the frontend');
   releaseMemoryWhenQuiet(core);

@@ -4,7 +4,8 @@
  * Role: requests of the core that are handshakes → routes. Up: registry.ts. Down: sockets/, which runs the handlers of what was
  * accepted; router.ts. A handshake for another path is left to the frontends behind.
  */
-import { noParams, SocketArgumentError, SocketExtras } from '../../api/socket.ts';
+import { SocketArgumentError } from '../../api/message.ts';
+import { noParams, SocketExtras } from '../../api/socket.ts';
 import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
 import type { ResolvedConfig } from '../../config/resolve.ts';
 import { eventFlag } from '../../core/abi.ts';

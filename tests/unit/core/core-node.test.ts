@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { native, type SharedStats, SystemError } from '../../../ffi/bindings.ts';
 import { sendBinary, sendText } from '../../../src/api/message.ts';
-import { publish } from '../../../src/api/socket.ts';
 import type { BackendName, PublishResult, Topic } from '../../../src/core/core.ts';
 import { hostLayout, statIndex } from '../../../src/core/stat-index.ts';
 import { backends, LiveCore } from '../../support/live-core.ts';
@@ -165,9 +164,9 @@ for (const backend of backends) {
       socket.subscribe('t');
       two.turn();
       two.core.busEvents = { onInterest: () => {}, onMail: (_, __, bytes) => void socket.send(Buffer.from(bytes).toString()) };
-      publish(one.core, 't', 'published first');
+      one.topics.publish('t', 'published first');
       one.core.mail(1, Buffer.from('mailed second'));
-      publish(one.core, 't', 'published third');
+      one.topics.publish('t', 'published third');
       // The host answers mail in the turn after the core has given a publish to its subscribers: only what came before is certain.
       const got = await frames(wire, 3);
       expect(got.indexOf('1 published first')).toBeLessThan(got.indexOf('1 mailed second'));
@@ -243,11 +242,11 @@ for (const backend of backends) {
         return 'queued';
       };
       // What the hook says is what is answered.
-      expect(publish(live.core, 't', 'text')).toBe('queued');
-      publish(live.core, 't', new Uint8Array([49, 50]));
+      expect(live.topics.publish('t', 'text')).toBe('queued');
+      live.topics.publish('t', new Uint8Array([49, 50]));
       socket.publish('t', 'not to myself');
-      publish(live.core, 'nobody', 'wants this');
-      publish(live.core, 't', 'x'.repeat(2 << 20));
+      live.topics.publish('nobody', 'wants this');
+      live.topics.publish('t', 'x'.repeat(2 << 20));
       expect(hooked).toEqual([
         ['t', sendText, 4],
         ['t', sendBinary, 2],
@@ -257,7 +256,7 @@ for (const backend of backends) {
       ]);
       expect(await frames(wire, 4)).toEqual(['1 text', '1 behind', '2 12', `1 ${'x'.repeat(2 << 20)}`]);
       live.core.onPublish = undefined;
-      publish(live.core, 't', 'unheard');
+      live.topics.publish('t', 'unheard');
       expect(hooked.length).toBe(5);
       expect(await frames(wire, 1)).toEqual(['1 unheard']);
     });

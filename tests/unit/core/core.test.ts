@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
-import { GatewaySocket, publish } from '../../../src/api/socket.ts';
+import { GatewaySocket } from '../../../src/api/socket.ts';
 import type { BackendName, Outcome } from '../../../src/core/core.ts';
 import type { RequestHead } from '../../../src/core/http.ts';
 import { frame, opcode } from '../../support/frames.mjs';
@@ -108,7 +108,7 @@ on('sending', (backend) => {
       const published = 'p'.repeat(16_900 - 317 * round);
       // The client reads nothing meanwhile: the buffers of the kernel fill, at another byte in each round.
       for (let dropped = 0; dropped < 3; live.turn()) {
-        publish(live.core, 't', published);
+        live.topics.publish('t', published);
         if (socket.send('s'.repeat(5000)) === 'dropped') dropped++;
         else sent++;
       }
@@ -159,7 +159,7 @@ on('sending', (backend) => {
       const message = `${at}`.padEnd(1000, '.');
       // Three commands and a kilobyte for each: 4,500 commands, 1.5 MB.
       socket.subscribe(topic);
-      publish(live.core, topic, message);
+      live.topics.publish(topic, message);
       socket.unsubscribe(topic);
       expected.push(message);
     }
@@ -194,7 +194,7 @@ on('sending', (backend) => {
     const { wire, socket } = await live.open();
     socket.subscribe('t');
     live.onRequest = (head) => {
-      publish(live.core, 't', new Uint8Array((1 << 20) - 1));
+      live.topics.publish('t', new Uint8Array((1 << 20) - 1));
       live.core.respond(head, 204, '', '');
       live.core.close(socket.slot, socket.generation, 0, '');
     };
@@ -321,7 +321,7 @@ on('topics and stale connections', (backend) => {
     const large = 'é'.repeat(700_000);
     one.socket.publish('tøpic', large);
     one.socket.publish('tøpic', new Uint8Array([1]));
-    publish(live.core, 'tøpic', 'to all');
+    live.topics.publish('tøpic', 'to all');
     expect(await live.texts(one.wire, 1)).toEqual(['to all']);
     expect(await live.texts(two.wire, 3)).toEqual([large, '\u0001', 'to all']);
   });
@@ -467,7 +467,7 @@ on('turns', (backend) => {
     const large = new Uint8Array(2_000_000);
     socket.send(large);
     expect(calls).toBe(1);
-    publish(live.core, 't', large);
+    live.topics.publish('t', large);
     expect(calls).toBe(2);
     for (let at = 0; at < 2; at++) expect((await live.during(wire.frame()))?.payload.length).toBe(large.length);
     const asked = await live.connect();

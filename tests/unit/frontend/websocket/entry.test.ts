@@ -18,6 +18,7 @@ function serve(backend: (typeof backends)[number], upgrade: NonNullable<WebSocke
   live = new LiveCore(backend);
   const failures: [context: object, sentence: string][] = [];
   const frontends = new Frontends({
+    topics: live.topics,
     core: live.core,
     requestIds: new RequestIds('x-request-id'),
     onFailure: (context, sentence) => void failures.push([context, sentence]),
