@@ -439,6 +439,36 @@ describe('docs/configuration.md', () => {
   });
 });
 
+describe('docs/socket.md', () => {
+  /** Every member of an interface, methods included. */
+  function allMembers(path: string, name: string): string[] {
+    const body = new RegExp(`^export interface ${name}\\b[^\\n]*\\{\\n([\\s\\S]*?)^\\}`, 'm').exec(source(path))?.[1] ?? '';
+    return [...body.matchAll(/^ {2}(?:readonly )?(\w+)\??[:(<]/gm)].map(([, member = '']) => member);
+  }
+  const websocket = 'src/api/websocket.ts';
+
+  test.each([
+    ['Socket', allMembers(websocket, 'Socket')],
+    ['Message', allMembers(websocket, 'Message')],
+    ['UpgradeClient', allMembers(websocket, 'UpgradeClient')],
+    ['Publish', [...source('src/api/publish.ts').matchAll(/^export function (publish\w*)\(/gm)].map(([, name = '']) => name)],
+    ['Worker', allMembers('src/api/lifecycle.ts', 'Worker')],
+    ['TlsInfo', allMembers('src/core/tls-info.ts', 'TlsInfo')],
+  ])('%s has a row for each member, and no other', (heading, members) => {
+    expect(members.length).toBeGreaterThan(0);
+    const [table = ''] = section('docs/socket.md', heading).split('\n### ');
+    expect(firstNames(table).toSorted()).toEqual(members.toSorted());
+  });
+
+  test('says all that send may answer', () => {
+    const type = /^export type SendResult = (.+);$/m.exec(source(websocket))?.[1] ?? '';
+    const answers = type.split(' | ').map((answer) => `\`${answer}\``);
+    const listed = rows(section('docs/socket.md', 'Socket').split('### What send answers')[1] ?? '').map(([answer]) => answer);
+    expect(listed.toSorted()).toEqual(answers.toSorted());
+    expect(answers.length).toBeGreaterThan(2);
+  });
+});
+
 describe('docs/install.md', () => {
   const page = source('docs/install.md');
 
