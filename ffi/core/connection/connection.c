@@ -106,14 +106,16 @@ static void refuse_input(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
+static int32_t end_for_memory(struct rw_core *core, struct rw_slot *slot) {
+    note_end(core, slot, RW_END_NO_MEMORY);
+    rw_connection_terminate(core, slot);
+    return -ENOMEM;
+}
+
 int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const uint8_t *bytes, size_t len) {
     if (len == 0) return RW_OK;
     size_t needed = (size_t)slot->input_bytes + len;
-    if (needed > UINT32_MAX / 2) {
-        note_end(core, slot, RW_END_NO_MEMORY);
-        rw_connection_terminate(core, slot);
-        return -ENOMEM;
-    }
+    if (needed > UINT32_MAX / 2) return end_for_memory(core, slot);
     if (!slot->input || rw_buffers_capacity(core->buffers, slot->input) < slot->input_offset + needed) {
         /* Past the first buffer, half as much again, so that appending is linear. */
         size_t wanted = slot->input_bytes ? needed + needed / 2 : needed;
@@ -122,11 +124,7 @@ int32_t rw_connection_stash(struct rw_core *core, struct rw_slot *slot, const ui
             return RW_ERR_FULL;
         }
         rw_buffer grown = rw_buffers_acquire(core->buffers, wanted);
-        if (!grown) {
-            note_end(core, slot, RW_END_NO_MEMORY);
-            rw_connection_terminate(core, slot);
-            return -ENOMEM;
-        }
+        if (!grown) return end_for_memory(core, slot);
         rw_unfinished_add_buffer(core, grown);
         if (slot->input) {
             memcpy(rw_buffers_data(core->buffers, grown), rw_connection_input(core, slot), slot->input_bytes);

@@ -243,18 +243,17 @@ static void peer_closed(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
-static int drain(struct rw_core *core, struct rw_slot *slot) {
+static void drain(struct rw_core *core, struct rw_slot *slot) {
     struct rw_exchange *exchange = rw_exchange_of(slot);
     int at_once = core->drain.idle_ms == 0;
     /* A response that has begun without the word `close` does not end the connection, unless that is to end at once. */
     if (at_once || !(exchange->flags & RW_X_BEGUN)) exchange->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     /* Whoever has said the first words of TLS has a request to make. */
     int comes = slot->input_bytes || (slot->tls && rw_tls_is_shaking_hands(slot->tls));
-    if (exchange->phase != RW_HTTP_IDLE || comes) return 0;
+    if (exchange->phase != RW_HTTP_IDLE || comes) return;
     if (at_once) rw_connection_finish(core, slot);
     /* also when it is due: what has come by then is read first */
     else rw_connection_arm_timer(core, slot, rw_http_due_ms(core, slot));
-    return 0;
 }
 
 /* ------------------------------------------------------------------ the table */

@@ -74,15 +74,11 @@ static int write_frame(struct rw_core *core, struct form *form, uint8_t opcode, 
     return 1;
 }
 
-static uint8_t opcode_of(const struct rw_ws_message *message) {
-    return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY;
-}
-
 static struct form *plain_form(struct rw_core *core, struct publication *publication) {
     struct form *form = &publication->plain;
     const struct rw_ws_message *message = &publication->message;
     if (!form->buffer && !form->failed)
-        form->failed = !write_frame(core, form, opcode_of(message), message->payload, message->bytes);
+        form->failed = !write_frame(core, form, rw_ws_opcode_of(message), message->payload, message->bytes);
     return form->failed ? NULL : form;
 }
 
@@ -94,7 +90,7 @@ static struct form *deflated_form(struct rw_core *core, struct publication *publ
         rw_buffer deflated = RW_BUFFER_NONE;
         int64_t bytes = rw_deflate_alone(core, window, message->payload, message->bytes, &deflated);
         form->deflated = 1;
-        form->failed = bytes < 0 || !write_frame(core, form, opcode_of(message),
+        form->failed = bytes < 0 || !write_frame(core, form, rw_ws_opcode_of(message),
                                                  rw_buffers_data(core->buffers, deflated), (uint64_t)bytes);
         if (deflated) rw_buffers_release(core->buffers, deflated);
     }
@@ -119,10 +115,8 @@ static void release_form(struct rw_core *core, struct form *form) {
 /* ------------------------------------------------------------------ delivering */
 
 static int is_queued(struct rw_core *core, struct rw_slot *slot, int queued) {
-    if (queued) return 1;
-    rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
-    rw_connection_terminate(core, slot);
-    return 0;
+    if (!queued) rw_ws_end_for_memory(core, slot);
+    return queued;
 }
 
 /* ret: 1 queued, 0 not: the connection is terminated */

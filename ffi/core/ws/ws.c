@@ -330,11 +330,6 @@ static int pause(struct rw_slot *slot, int resume, uint32_t window) {
 
 static void resumed(struct rw_core *core, struct rw_slot *slot) { rw_ws_of(slot)->message_began_ms = core->now_ms; }
 
-static int drain(struct rw_core *core, struct rw_slot *slot) {
-    (void)core, (void)slot;
-    return 1;
-}
-
 static int drain_now(struct rw_core *core, struct rw_slot *slot) {
     if (!rw_ws_can_send(slot)) return 0;
     rw_ws_note_cause(slot, RW_CLOSE_DRAIN);
@@ -369,7 +364,6 @@ const struct rw_protocol rw_ws_protocol = {.input = input,
                                            .resumed = resumed,
                                            .timer = rw_ws_timer,
                                            .peer_closed = peer_closed,
-                                           .drain = drain,
                                            .drain_now = drain_now,
                                            .note_end = note_end,
                                            .tell_closed = rw_ws_tell_closed,

@@ -138,6 +138,8 @@ void rw_ws_timer(struct rw_core *core, struct rw_slot *slot);
  * must not be interleaved). A message in fragments is compressed only with context takeover: a shared compressor cannot
  * be kept from one fragment to the next. */
 void rw_ws_send(struct rw_core *core, struct rw_slot *slot, uint32_t flags, const uint8_t *data, uint64_t bytes);
+/* There is no memory for what it must be sent, or has sent: it ends. */
+void rw_ws_end_for_memory(struct rw_core *core, struct rw_slot *slot);
 /* Queue a control frame of at most 125 bytes. */
 void rw_ws_send_control(struct rw_core *core, struct rw_slot *slot, uint8_t opcode, const uint8_t *data,
                         uint32_t bytes);
@@ -165,6 +167,9 @@ struct rw_ws_message {
     /* of the payload, once a drop has needed one, see dropped.h; released by whoever made the message */
     rw_buffer copy;
 };
+static inline uint8_t rw_ws_opcode_of(const struct rw_ws_message *message) {
+    return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY;
+}
 /* Room for this message, whose frame has `frame_bytes`? When there is none, the policy is applied, and a drop is told
  * or counted.
  * ret: 1 send it, 0 dropped or closed */

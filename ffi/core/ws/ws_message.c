@@ -101,8 +101,7 @@ static void deliver_inflated(struct rw_core *core, struct rw_slot *slot, uint8_t
     enum rw_inflate_result result = rw_deflate_inflate(core, slot, data, bytes, place, RW_EVENT_LARGE_BYTES,
                                                        rw_ws_behavior(core, slot)->max_payload_bytes, &inflated);
     if (result == RW_INFLATE_NO_MEMORY) {
-        rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
-        rw_connection_terminate(core, slot);
+        rw_ws_end_for_memory(core, slot);
         return;
     }
     if (result != RW_INFLATE_OK) {
@@ -174,8 +173,7 @@ static int grow_message(struct rw_core *core, struct rw_slot *slot, size_t more)
     }
     rw_buffer grown = rw_buffers_acquire(core->buffers, wanted);
     if (!grown) {
-        rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
-        rw_connection_terminate(core, slot);
+        rw_ws_end_for_memory(core, slot);
         return 0;
     }
     rw_buffer before = take_message(core, slot);

@@ -10,14 +10,14 @@
 /* Apart from what nearly every message takes, which stays small enough to be inlined into the loop over commands. */
 #define RARE __attribute__((noinline, cold))
 
-RARE static void end_for_memory(struct rw_core *core, struct rw_slot *slot) {
+RARE void rw_ws_end_for_memory(struct rw_core *core, struct rw_slot *slot) {
     rw_ws_note_cause(slot, RW_CLOSE_NO_MEMORY);
     rw_connection_terminate(core, slot);
 }
 
 static uint8_t *reserve(struct rw_core *core, struct rw_slot *slot, uint64_t bytes) {
     uint8_t *out = bytes <= UINT32_MAX / 4 ? rw_outbox_reserve(&core->outbox, slot, (uint32_t)bytes) : NULL;
-    if (!out) end_for_memory(core, slot);
+    if (!out) rw_ws_end_for_memory(core, slot);
     return out;
 }
 
@@ -104,7 +104,7 @@ int rw_ws_hold(struct rw_core *core, struct rw_slot *slot, const uint8_t *frame,
                               ? rw_buffers_acquire(core->buffers, (size_t)(ws->held ? 2 * needed : needed))
                               : RW_BUFFER_NONE;
         if (!grown) {
-            end_for_memory(core, slot);
+            rw_ws_end_for_memory(core, slot);
             return 0;
         }
         if (ws->held) {
@@ -129,7 +129,7 @@ static void release_held(struct rw_core *core, struct rw_slot *slot) {
     int32_t appended = rw_outbox_append(&core->outbox, slot, held, 0, bytes);
     /* 1: our reference has passed to the queue. */
     if (appended != 1) rw_buffers_release(core->buffers, held);
-    if (appended < 0) end_for_memory(core, slot);
+    if (appended < 0) rw_ws_end_for_memory(core, slot);
 }
 
 /* ------------------------------------------------------------------ messages */
@@ -174,7 +174,7 @@ static int hold_frame(struct rw_core *core, struct rw_slot *slot, const struct f
     uint8_t header[10];
     uint32_t header_bytes = rw_ws_encode_header(header, frame->opcode, frame->fin, frame->rsv1, frame->bytes);
     if (frame->bytes > UINT32_MAX / 4) {
-        end_for_memory(core, slot);
+        rw_ws_end_for_memory(core, slot);
         return 0;
     }
     return rw_ws_hold(core, slot, header, header_bytes) &&
@@ -199,23 +199,20 @@ static void deflate_whole(struct rw_core *core, struct rw_slot *slot, struct fra
     frame->rsv1 = 1;
 }
 
-static uint8_t opcode_of(const struct rw_ws_message *message) {
-    return message->flags & RW_SEND_TEXT ? RW_WS_OP_TEXT : RW_WS_OP_BINARY;
-}
-
 /* A whole message that is neither compressed nor held: nearly all there are. */
 static void send_plain(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
     uint64_t frame_bytes = framed_bytes(message->bytes);
     if (!fits(core, slot, frame_bytes) && !admit_message_past_limit(core, slot, message, frame_bytes)) return;
     const struct frame frame = {
-        .payload = message->payload, .bytes = message->bytes, .opcode = opcode_of(message), .fin = 1};
+        .payload = message->payload, .bytes = message->bytes, .opcode = rw_ws_opcode_of(message), .fin = 1};
     if (!queue_frame(core, slot, &frame)) return;
     RW_COUNT(core, ws_messages_out, 1);
     RW_COUNT(core, ws_bytes_out, message->bytes);
 }
 
 RARE static void send_formed(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message) {
-    struct frame frame = {.payload = message->payload, .bytes = message->bytes, .opcode = opcode_of(message), .fin = 1};
+    struct frame frame = {
+        .payload = message->payload, .bytes = message->bytes, .opcode = rw_ws_opcode_of(message), .fin = 1};
     /* A message that the queue has no room for whatever comes out is not worth compressing. */
     if (rw_deflate_wanted(core, slot, message->flags, message->bytes) && has_room(core, slot, 3))
         deflate_whole(core, slot, &frame);
@@ -270,7 +267,7 @@ static int deflate_fragment(struct rw_core *core, struct rw_slot *slot, uint32_t
                         ? rw_deflate_own(core, slot, part, frame->payload, frame->bytes, &frame->deflated)
                         : -1;
     if (bytes < 0) {
-        if (part != RW_DEFLATE_FIRST) end_for_memory(core, slot);
+        if (part != RW_DEFLATE_FIRST) rw_ws_end_for_memory(core, slot);
         return part == RW_DEFLATE_FIRST;
     }
     take_deflated(core, frame, bytes);
@@ -285,7 +282,7 @@ RARE static void send_fragment(struct rw_core *core, struct rw_slot *slot, struc
     int continues = (flags & RW_SEND_CONTINUE) != 0;
     struct frame frame = {.payload = message->payload,
                           .bytes = message->bytes,
-                          .opcode = continues ? RW_WS_OP_CONTINUATION : opcode_of(message),
+                          .opcode = continues ? RW_WS_OP_CONTINUATION : rw_ws_opcode_of(message),
                           .fin = continues && (flags & RW_SEND_LAST)};
     if (continues && !rw_ws_must_hold(slot)) {
         /* The first was dropped, or never came. */
@@ -346,7 +343,7 @@ void rw_ws_send_ping(struct rw_core *core, struct rw_slot *slot) {
     rw_buffer frame = ping_frame(core);
     int32_t appended = frame ? rw_outbox_append(&core->outbox, slot, frame, 0, 2) : RW_ERR_FULL;
     if (appended < 0) {
-        end_for_memory(core, slot);
+        rw_ws_end_for_memory(core, slot);
         return;
     }
     if (appended > 0) rw_buffers_retain(core->buffers, frame, 1);
