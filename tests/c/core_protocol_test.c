@@ -202,10 +202,41 @@ static void the_host_pauses_ends_and_drains_it_and_no_command_of_another_protoco
     host_close(host);
 }
 
+static void end_as(struct host *host, const struct rw_event *of, enum rw_end_cause cause) {
+    struct rw_slot *slot = rw_core_slot(host->core, of->slot);
+    rw_protocol_of(host->core, slot)->note_end(slot, cause);
+    rw_protocol_of(host->core, slot)->note_end(slot, RW_END_WRITE_TIMEOUT); /* the first counts */
+    rw_connection_terminate(host->core, slot);
+}
+
+static void the_host_hears_why_in_the_words_of_each_protocol(void **state) {
+    static const struct {
+        enum rw_end_cause cause;
+        enum rw_abort_cause abort;
+        enum rw_close_cause close;
+    } cases[] = {{RW_END_NO_MEMORY, RW_ABORT_NO_MEMORY, RW_CLOSE_NO_MEMORY},
+                 {RW_END_WRITE_TIMEOUT, RW_ABORT_WRITE_TIMEOUT, RW_CLOSE_WRITE_TIMEOUT},
+                 {RW_END_BY_HOST, RW_ABORT_BY_HOST, RW_CLOSE_WRITE_TIMEOUT}};
+    struct host *host = host_open(state, DEFAULTS);
+    host_behavior(host, 0, PLAIN);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        peer_send_text(host, peer_connect(host), GET("/"));
+        struct rw_event request = host_expect(host, RW_EVENT_REQUEST)->event;
+        end_as(host, &request, cases[i].cause);
+        assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.arg0 >> 16, cases[i].abort);
+        struct rw_event open;
+        peer_open_ws(host, 0, &open);
+        end_as(host, &open, cases[i].cause);
+        assert_int_equal(host_expect(host, RW_EVENT_CLOSE)->event.arg1, cases[i].close);
+    }
+    host_close(host);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(a_client_chooses_by_alpn_from_the_list_of_its_listener),
         ON_EVERY_RING(without_alpn_the_first_of_the_list_is_spoken),
+        ON_EVERY_RING(the_host_hears_why_in_the_words_of_each_protocol),
         ON_EVERY_RING(the_host_pauses_ends_and_drains_it_and_no_command_of_another_protocol_reaches_it),
     };
     return cmocka_run_group_tests_name("protocols of the core", tests, make_certificates, free_certificates);
