@@ -6,7 +6,9 @@
  */
 import { runMicrotasks } from './microtasks.ts';
 import { expire, HttpRequest } from './request.ts';
-import { afterHandler, cutOff, failHandler, HttpResponse, watch } from './response.ts';
+import { HttpResponse } from './response.ts';
+import { afterHandler, failHandler, watch } from './response-events.ts';
+import { cutOff } from './response-state.ts';
 import { Router } from './router.ts';
 import type { ListenerOwner, Runtime } from './runtime.ts';
 

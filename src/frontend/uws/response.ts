@@ -1,8 +1,8 @@
 /**
  * HttpResponse: what a route handler answers with, and all that may happen until the answer is complete.
  *
- * Role: one object per request, made by app.ts; programs keep it across awaits and attach properties of their own. Down: core.ts, which
- * takes the commands and writes the framing. Up: ResponseHost, which gives bodies, aborts and drains to the functions at the end.
+ * Role: one object per request, made by app.ts; programs keep it across awaits and attach properties of their own. Down:
+ * response-sending.ts, which sends. What happens to it meanwhile is response-events.ts.
  *
  *   open ──write──> streaming (chunked) ──end──┐
  *    │ └──tryEnd──> streaming (sized) ─────────┤
@@ -10,116 +10,44 @@
  *
  * Dead is final: every call throws. What a program never asks for (handlers, offsets) costs no memory, see `Attached`.
  */
-import { commandFlag, eventFlag, method as methodOf } from '../../core/abi.ts';
-import type { Core } from '../../core/core.ts';
+import { eventFlag, method as methodOf } from '../../core/abi.ts';
 import { behind, type Handle } from '../../core/handles.ts';
-import type { RequestName } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
-import { isThenable } from '../http/thenable.ts';
 import { addressText } from './address.ts';
-import { runMicrotasks } from './microtasks.ts';
 import { latestRequest } from './request.ts';
 import { type BodySink, collectingSink, countedDataSink, dataSink } from './request-body.ts';
+import { invalid, isBodiless, knownLine, lengthOf, lineText, statusOf } from './response-head.ts';
+import { begin, countOf, endStream, endWith, respondWhole, respondWithout, tryPart, wholeBytes, writeField } from './response-sending.ts';
 import {
-  asksForClose,
-  fieldKind,
-  fieldLine,
-  invalid,
-  isBodiless,
-  kindOfField,
-  knownLine,
-  lengthOf,
-  lineText,
-  statusOf,
-} from './response-head.ts';
-import { bytesOfArgument, callbackOf, latin1OfArgument, textOrBytes } from './strings.ts';
+  type Attached,
+  alive,
+  attached,
+  attachedTo,
+  begun,
+  block,
+  conclude,
+  cutOff,
+  deadResponse,
+  generationOf,
+  hostOf,
+  is,
+  made,
+  nameOf,
+  type ResponseHost,
+  type ResponseState,
+  requestOf,
+  slotOf,
+  state,
+  statusText,
+  tellAborted,
+  type Writable,
+} from './response-state.ts';
+import { bytesOfArgument, callbackOf, latin1OfArgument, type Texts, textOrBytes } from './strings.ts';
 import type { HttpResponseMembers } from './types.ts';
-
-export interface ResponseHost {
-  /** Stands for it in responses, which a program may print or serialise. */
-  readonly handle: Handle<ResponseHost>;
-  readonly core: Core;
-  report(error: unknown, what: string): void;
-  /**
-   * From `upgrade()`; the texts are octets. `leadingHeaders`: the header block written before. ret: false when the client has left, and then
-   * there is no socket. err: Error when there can be none, and then the connection has ended
-   */
-  upgrade(
-    response: HttpResponse,
-    userData: unknown,
-    key: string,
-    protocol: string,
-    extensions: string,
-    leadingHeaders: string,
-    context: unknown,
-  ): boolean;
-  /** Ended, closed, aborted or upgraded: forget it. */
-  over(response: HttpResponse): void;
-}
-
-type Texts = string | ArrayBuffer | SharedArrayBuffer | ArrayBufferView;
-type Writable = (offset: number) => unknown;
-
-const deadResponse =
-  'uWS.HttpResponse must not be accessed after uWS.HttpResponse.onAborted callback, or after a successful response. See documentation for uWS.HttpResponse and consult the user manual.';
-const unanswered = 'Returning from a request handler without responding or attaching an abort handler is forbidden!';
-
-/** Bits of `state`. */
-const is = {
-  dead: 1 << 0,
-  /** Made for a filter: there is a connection, but no request. */
-  connectionOnly: 1 << 1,
-  statusCalled: 1 << 2,
-  chunked: 1 << 3,
-  sized: 1 << 4,
-  /** No body goes out, whatever is written. */
-  bodiless: 1 << 5,
-  closing: 1 << 6,
-  paused: 1 << 7,
-  head: 1 << 8,
-  withBody: 1 << 9,
-  /** It asks for a WebSocket. */
-  handshake: 1 << 10,
-} as const;
-const begun = is.chunked | is.sized;
-
-/** A whole body up to this goes out in one command: the core would take it at once in any case. */
-const wholeBytes = 16384;
-/** Lengths go to the core in 48 bits. */
-const countLimit = 2 ** 48 - 1;
-/** Most that one `respondTry` is given; it counts in 31 bits. */
-const tryBytes = 1 << 30;
-
-/** What only some responses need. */
-class Attached {
-  onAborted: (() => unknown) | undefined;
-  onWritable: Writable | undefined;
-  body: BodySink | undefined;
-  /** What `body` takes it holds until the end. */
-  keepsBody = false;
-  /** Of a sized body: bytes that the core has accepted, and all. */
-  offset = 0;
-  total = 0;
-  /** As the program wrote it. */
-  contentLength: number | undefined;
-}
-
-// Symbols, so that Object.keys() shows what the program has attached and nothing else, and that neither meets the other.
-const hostOf = Symbol('host');
-const slotOf = Symbol('slot');
-const generationOf = Symbol('generation');
-const requestOf = Symbol('request');
-const state = Symbol('state');
-const statusText = Symbol('status');
-const block = Symbol('headers');
-const attached = Symbol('attached');
-
-/** The response made last; made together with the request that `latestRequest` gives. */
-let latest: HttpResponse | undefined;
 
 const View = class HttpResponse {};
 
-export class HttpResponse implements HttpResponseMembers {
+export class HttpResponse implements HttpResponseMembers, ResponseState {
   declare [hostOf]: Handle<ResponseHost>;
   declare [slotOf]: number;
   declare [generationOf]: number;
@@ -151,7 +79,7 @@ export class HttpResponse implements HttpResponseMembers {
     this[statusText] = '';
     this[block] = '';
     this[attached] = undefined;
-    latest = this;
+    made.latest = this;
   }
 
   // ---------------------------------------------------------------- the head
@@ -368,94 +296,6 @@ for (const [field, symbol] of [['slot', slotOf] as const, ['generation', generat
   });
 }
 
-// ------------------------------------------------------------------ for the host
-
-/** A part of the request's body; `bytes` lie in the payload area. */
-export function deliverBody(response: HttpResponse, bytes: Uint8Array, end: boolean): void {
-  const host = behind(response[hostOf]);
-  const extras = response[attached];
-  // A part that nobody asks for is lost: a handler is attached before the first await.
-  if (extras?.body !== undefined) {
-    give(response, extras.body, bytes, end);
-    if (end) extras.body = undefined;
-  }
-  if (bytes.byteLength > 0 && !(response[state] & is.dead)) host.core.bodyAck(nameOf(response), bytes.byteLength, extras?.keepsBody);
-}
-
-/** End the connection at once, unless the response is over. */
-export function cutOff(response: HttpResponse): void {
-  if (response[state] & is.dead) return;
-  const onAborted = response[attached]?.onAborted;
-  const host = behind(response[hostOf]);
-  conclude(response);
-  host.core.terminate(response[slotOf], response[generationOf]);
-  tellAborted(host, onAborted);
-}
-
-/** The client has left before the response was complete. */
-export function deliverAbort(response: HttpResponse): void {
-  if (response[state] & is.dead) return;
-  const onAborted = response[attached]?.onAborted;
-  conclude(response);
-  tellAborted(behind(response[hostOf]), onAborted);
-  runMicrotasks();
-}
-
-/** What was queued for the client has drained. */
-export function deliverWritable(response: HttpResponse): void {
-  const extras = response[attached];
-  if (response[state] & is.dead || extras?.onWritable === undefined) return;
-  try {
-    watch(response, extras.onWritable(extras.offset));
-  } catch (error) {
-    failHandler(response, error);
-  }
-  runMicrotasks();
-}
-
-/** The route handler has returned, and what it has queued has run. The request must not have expired yet. */
-export function afterHandler(response: HttpResponse): void {
-  const extras = response[attached];
-  if (!(response[state] & is.dead) && extras?.onAborted === undefined) {
-    refuseSilence(response);
-    return;
-  }
-  // A request without body has an empty last part.
-  if (extras?.body === undefined || response[state] & is.withBody) return;
-  give(response, extras.body, behind(response[hostOf]).core.payloadBytes.subarray(0, 0), true);
-  extras.body = undefined;
-}
-
-/** A handler has thrown or rejected. */
-export function failHandler(response: HttpResponse, error: unknown): void {
-  behind(response[hostOf]).report(error, 'an HTTP handler');
-  answerFailure(response);
-}
-
-/** Names the request, or the connection, for commands. Good until the next call. */
-export function nameOf(response: HttpResponse): RequestName {
-  name.slot = response[slotOf];
-  name.generation = response[generationOf];
-  name.request = response[requestOf];
-  return name;
-}
-
-const name = { slot: 0, generation: 0, request: 0 };
-
-// ------------------------------------------------------------------ parts
-
-/** ret: the bits of its state. err: Error when it is dead */
-function alive(response: HttpResponse): number {
-  const bits = response[state];
-  if (bits & (is.dead | is.connectionOnly)) throw new Error(deadResponse);
-  return bits;
-}
-
-function attachedTo(response: HttpResponse): Attached {
-  response[attached] ??= new Attached();
-  return response[attached];
-}
-
 /** `keeps`: what it takes is held until the end, as the core is told. */
 function attachSink(response: HttpResponse, sink: BodySink, keeps: boolean): void {
   const extras = attachedTo(response);
@@ -463,166 +303,9 @@ function attachSink(response: HttpResponse, sink: BodySink, keeps: boolean): voi
   extras.keepsBody = keeps;
 }
 
-/** What is no count is none; Infinity is as good as no limit. */
-function countOf(value: unknown): number {
-  const number = Math.floor(Number(value));
-  return number > 0 ? Math.min(number, countLimit) : 0;
-}
-
-function writeField(response: HttpResponse, bits: number, key: Texts, value: Texts): void {
-  const name = lineText(key);
-  const text = lineText(value);
-  const kind = kindOfField(name);
-  if (bits & begun) throw invalid('a header cannot be written once the body has begun');
-  response[state] = bits | is.statusCalled;
-  if (kind === fieldKind.plain) response[block] += fieldLine(name, text);
-  else writeFraming(response, kind, name, text);
-}
-
-function writeFraming(response: HttpResponse, kind: number, fieldName: string, value: string): void {
-  if (kind === fieldKind.contentLength) attachedTo(response).contentLength = lengthOf(value);
-  if (kind !== fieldKind.connection) return;
-  if (asksForClose(value)) response[state] |= is.closing;
-  else response[block] += `${fieldName}: ${value}\r\n`;
-}
-
-function statusNumberOf(response: HttpResponse): number {
-  const text = response[statusText];
-  return text === '' ? 200 : statusOf(text);
-}
-
-function closeFlagOf(response: HttpResponse): number {
-  return response[state] & is.closing ? commandFlag.respondClose : 0;
-}
-
-function respondWhole(response: HttpResponse, body: string | Uint8Array | null): void {
-  const { core } = behind(response[hostOf]);
-  core.respondWith(nameOf(response), statusNumberOf(response), response[statusText], response[block], body, closeFlagOf(response));
-}
-
-/**
- * A response without body. `reported`: the length that GET would have had; only an answer to HEAD may tell it, since any other client
- * would wait for that many bytes (RFC 9110 §8.6).
- */
-function respondWithout(response: HttpResponse, reported: number | undefined): void {
-  if (reported === undefined || !(response[state] & is.head)) {
-    respondWhole(response, null);
-    return;
-  }
-  begin(response, reported, is.sized);
-  behind(response[hostOf]).core.respondEnd(nameOf(response));
-}
-
-/** `length`: of the body, -1 when it is not known. */
-function begin(response: HttpResponse, length: number, mode: number): void {
-  const { core } = behind(response[hostOf]);
-  const status = statusNumberOf(response);
-  core.respondBeginWith(nameOf(response), status, response[statusText], response[block], length, closeFlagOf(response));
-  response[state] |= mode | is.statusCalled;
-  response[block] = '';
-}
-
-/** The rest of the response. */
-function endWith(response: HttpResponse, content: string | Uint8Array): void {
-  if (response[state] & begun) endStream(response, content);
-  else if (content.length === 0) respondWithout(response, response[attached]?.contentLength);
-  else respondWhole(response, content);
-  conclude(response);
-}
-
-/** The last part, `content`, of a body that has begun. */
-function endStream(response: HttpResponse, content: string | Uint8Array): void {
-  const { core } = behind(response[hostOf]);
-  if (content.length > 0 && !(response[state] & is.bodiless)) core.respondChunk(nameOf(response), content);
-  core.respondEnd(nameOf(response), (response[state] & is.closing) !== 0);
-}
-
-/** As much of `bytes` as the client takes now; what is beyond the total is cut off. */
-function tryPart(response: HttpResponse, bytes: Uint8Array): [ok: boolean, hasResponded: boolean] {
-  const { core } = behind(response[hostOf]);
-  const extras = attachedTo(response);
-  const wanted = Math.min(bytes.byteLength, extras.total - extras.offset);
-  let taken = response[state] & is.bodiless ? wanted : 0;
-  while (taken < wanted) {
-    const part = bytes.subarray(taken, Math.min(wanted, taken + tryBytes));
-    const accepted = core.respondTry(nameOf(response), part);
-    taken += accepted;
-    if (accepted < part.byteLength) break;
-  }
-  extras.offset += taken;
-  if (extras.offset < extras.total) return [taken === wanted, false];
-  core.respondEnd(nameOf(response));
-  conclude(response);
-  return [true, true];
-}
-
-/** From here on it is dead, and its handlers are free to go. */
-function conclude(response: HttpResponse): void {
-  const bits = response[state];
-  response[state] = bits | is.dead;
-  const host = behind(response[hostOf]);
-  const extras = response[attached];
-  if (extras !== undefined) {
-    extras.onAborted = undefined;
-    extras.onWritable = undefined;
-  }
-  // The next request on the connection has not asked to wait.
-  if (bits & is.paused) host.core.resume(response[slotOf], response[generationOf]);
-  if (!(bits & is.connectionOnly)) host.over(response);
-}
-
-function tellAborted(host: ResponseHost, onAborted: (() => unknown) | undefined): void {
-  try {
-    onAborted?.();
-  } catch (error) {
-    host.report(error, 'an onAborted handler');
-  }
-}
-
-function give(response: HttpResponse, sink: BodySink, bytes: Uint8Array, end: boolean): void {
-  try {
-    watch(response, sink(behind(response[hostOf]).core, bytes, end));
-  } catch (error) {
-    failHandler(response, error);
-  }
-}
-
-/** A handler that is async fails when its promise rejects, or when what it has returned cannot even be asked for `then`. */
-export function watch(response: HttpResponse, result: unknown): void {
-  try {
-    if (isThenable(result)) result.then(undefined, (error: unknown) => failHandler(response, error));
-  } catch (error) {
-    failHandler(response, error);
-  }
-}
-
-function refuseSilence(response: HttpResponse): void {
-  const request = latest === response ? latestRequest() : undefined;
-  const about = request && `\n\tMethod: "${request.getCaseSensitiveMethod()}"\n\tURL: "${request.getUrl()}"`;
-  behind(response[hostOf]).report(new Error(unanswered + (about ?? '')), 'an HTTP handler');
-  answerFailure(response);
-}
-
-/** 500 when nothing has gone out; else the client can tell by the end of the connection. */
-function answerFailure(response: HttpResponse): void {
-  const bits = response[state];
-  if (bits & is.dead) return;
-  const host = behind(response[hostOf]);
-  if (!(bits & begun)) {
-    const reason = 'Internal Server Error';
-    host.core.respondWith(nameOf(response), 500, '', 'Content-Type: text/plain\r\n', reason, closeFlagOf(response));
-    conclude(response);
-    return;
-  }
-  const onAborted = response[attached]?.onAborted;
-  host.core.respondAbort(nameOf(response));
-  conclude(response);
-  tellAborted(host, onAborted);
-}
-
 /** The length of the request's body; known while the request's handler runs. */
 function requestLengthOf(response: HttpResponse): number | undefined {
-  return latest === response ? lengthOf(latestRequest()?.getHeader('content-length') ?? '') : undefined;
+  return made.latest === response ? lengthOf(latestRequest()?.getHeader('content-length') ?? '') : undefined;
 }
 
 const nobody: { readonly address: Uint8Array; readonly port: number } = { address: new Uint8Array(0), port: 0 };

@@ -9,7 +9,9 @@ import type { BackendName, BehaviorOptions, Core, WebSocketEvents } from '../../
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { RecordEvents, RequestRecordHandler } from '../../core/http.ts';
 import type { Frontend, FrontendEntry, FrontendHost } from '../frontend.ts';
-import { deliverAbort, deliverBody, deliverWritable, HttpResponse, nameOf, type ResponseHost } from './response.ts';
+import { HttpResponse } from './response.ts';
+import { deliverAbort, deliverBody, deliverWritable } from './response-events.ts';
+import { nameOf, type ResponseHost } from './response-state.ts';
 import type { AppTopics } from './topics.ts';
 import {
   isOfApp,

@@ -3,6 +3,9 @@
  * Role: pure. Up: every file of this folder that takes a RecognizedString. A text is its UTF-8; undefined is empty.
  */
 
+/** What the original calls RecognizedString. */
+export type Texts = string | ArrayBuffer | SharedArrayBuffer | ArrayBufferView;
+
 const refusal = 'Text and data can only be passed by String, ArrayBuffer or TypedArray.';
 
 const empty = new Uint8Array(0);
