@@ -27,10 +27,12 @@ export default defineGateway({
 /** Not among the trusted addresses: proxies that come from the one are believed nothing, and clients come from the other. */
 const stranger = '127.0.0.9';
 const client = '127.0.0.5';
-/** The lines that the docs tell to write. */
-const documented = (
-  /```\n(proxy_http_version[\s\S]*?)```/.exec(readFileSync(join(import.meta.dir, '../../docs/limits.md'), 'utf8'))?.[1] ?? ''
-).trim();
+/** The lines that the docs tell to write, outside of which nothing is needed here. */
+const documented = [
+  ...readFileSync(join(import.meta.dir, '../../docs/proxies.md'), 'utf8').matchAll(/^ {8}(proxy_(?:http_version|set_header) .*)$/gm),
+]
+  .map(([, line = '']) => line.replace('$ringway_connection', 'upgrade'))
+  .join('\n');
 
 let authority: Authority;
 let folder: string;

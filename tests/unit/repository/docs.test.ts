@@ -66,7 +66,8 @@ const tested = (...languages: string[]) =>
 
 describe('code blocks', () => {
   test('are of a kind that is checked, or say why not, and few do', () => {
-    const kinds = ['', 'ts', 'js', 'json', 'yaml', 'sh', 'console', 'ini'];
+    // Those of proxies are run by tests/e2e/proxy-recipes.test.ts.
+    const kinds = ['', 'ts', 'js', 'json', 'yaml', 'sh', 'console', 'ini', 'nginx', 'haproxy', 'caddy', 'apache'];
     for (const block of blocks) expect([where(block), kinds.includes(block.language)]).toEqual([where(block), true]);
     const exempt = blocks.filter((block) => block.info !== '');
     for (const block of exempt) expect([where(block), block.info]).toEqual([where(block), expect.stringMatching(/^no-test .{8,}/)]);
