@@ -8,6 +8,7 @@ import { Registry } from 'prom-client';
 import type { AdminSettings } from '../../../src/config/resolve.ts';
 import { createLog } from '../../../src/log.ts';
 import { type AdminServer, type AdminView, serveAdmin } from '../../../src/supervisor/admin.ts';
+import { eventually } from '../../support/eventually.ts';
 
 const token = 'of-the-tests-and-of-nothing-else';
 let published = 0;
@@ -152,9 +153,13 @@ describe('the admin listener', () => {
   test('when it stops cuts what is connected, and its port is free at once', async () => {
     const server = await serve();
     const port = portOf(server);
-    const cut = talk(server, 'GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n', () => false);
+    let answered = '';
+    const cut = talk(server, 'GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n', (text) => {
+      answered = text;
+      return false;
+    });
     const busy = talk(server, `POST /reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${token}\r\nContent-Length: 0\r\n\r\n`);
-    await Bun.sleep(20);
+    await eventually('the first is answered', () => answered.includes('200'));
     server.stop();
     const next = await serve({ port } as never);
     expect(portOf(next)).toBe(port);
