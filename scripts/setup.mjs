@@ -13,6 +13,7 @@ import { ensurePackages } from './packages.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 const contract = join(root, 'tests/contract');
+export const site = join(root, 'site');
 const bunProgram = join(root, 'node_modules/bun/bin/bun.exe');
 
 /** How many compilers may run at once. */
@@ -116,26 +117,43 @@ function ensureNodeModules() {
 }
 
 /**
- * What the contract suite compares Ringway with and runs on it: a package of its own, since nothing of it is a dependency of Ringway.
- * Without it the other suites can still be run, and the contract suite says what it lacks.
+ * A package of its own beside Ringway's, since nothing of it is a dependency of Ringway.
+ * @param {string} folder @param {string} what said before it is installed @param {string} without what is so without it
+ * @returns {boolean} whether it is there now
  */
-function ensureContractModules() {
-  const stamp = manifestHash(contract);
-  if (readStamp(contract) === stamp) return;
-  if (!installedByNpm(contract)) {
-    console.error(
-      'For the contract suite, into tests/contract/node_modules alone: uWebSockets.js (builds for every platform and its newer typings, ' +
-        'some 370 MB on disk), and the programs that are run on it (socket.io, Fastify, graphql-ws, crossws)',
-    );
+function ensureModulesOf(folder, what, without) {
+  const stamp = manifestHash(folder);
+  if (readStamp(folder) === stamp) return true;
+  if (!installedByNpm(folder)) {
+    console.error(what);
     try {
-      installNodeModules(contract, '--ignore-scripts');
+      installNodeModules(folder, '--ignore-scripts');
     } catch (error) {
       if (!(error instanceof SetupError)) throw error;
-      console.error(`setup: ${error.message}; the contract suite will fail`);
-      return;
+      console.error(`setup: ${error.message}; ${without}`);
+      return false;
     }
   }
-  writeFileSync(stampFile(contract), stamp);
+  writeFileSync(stampFile(folder), stamp);
+  return true;
+}
+
+/** Without it the other suites can still be run, and the contract suite says what it lacks. */
+function ensureContractModules() {
+  return ensureModulesOf(
+    contract,
+    'For the contract suite, into tests/contract/node_modules alone: uWebSockets.js (builds for every platform and its newer typings, ' +
+      'some 370 MB on disk), and the programs that are run on it (socket.io, Fastify, graphql-ws, crossws)',
+    'the contract suite will fail',
+  );
+}
+
+export function ensureSiteModules() {
+  return ensureModulesOf(
+    site,
+    'For the site, into site/node_modules alone: its generator, some 100 MB on disk',
+    'the site cannot be built',
+  );
 }
 
 /**
@@ -172,6 +190,7 @@ export function setup(purpose) {
     ensureNodeModules();
     if (purpose === 'test') {
       ensureContractModules();
+      ensureSiteModules();
       ensureNewerLibc();
     }
     buildCore();

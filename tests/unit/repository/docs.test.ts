@@ -245,9 +245,9 @@ describe('what pages name exists', () => {
 
   test('paths of the tree', () => {
     const absent = pages.flatMap((page) =>
-      [...page.prose.matchAll(/`((?:src|ffi|tests|docs|scripts|bin|bench|public|docker|packaging)\/[\w./-]*)`/g)]
+      [...page.prose.matchAll(/`((?:src|ffi|tests|docs|scripts|bin|bench|public|docker|packaging|site)\/[\w./-]*)`/g)]
         .map(([, path = '']) => path)
-        .filter((path) => !path.startsWith('ffi/build/') && !existsSync(join(root, path)))
+        .filter((path) => !/^(?:ffi\/build|site\/dist)\//.test(path) && !existsSync(join(root, path)))
         .map((path) => `${page.file}: ${path}`),
     );
     expect(absent).toEqual([]);
