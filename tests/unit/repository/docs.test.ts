@@ -10,26 +10,10 @@ import { defaults } from '../../../src/config/defaults.ts';
 import { ConfigError, resolveConfig } from '../../../src/config/resolve.ts';
 import { exitCodes } from '../../../src/exit-codes.ts';
 import { createMetrics } from '../../../src/supervisor/metrics.ts';
+import { type Block, readPage } from '../../support/markdown.ts';
 
 const root = resolve(import.meta.dir, '../../..');
 const source = (path: string) => readFileSync(join(root, path), 'utf8');
-
-interface Block {
-  readonly file: string;
-  readonly line: number;
-  readonly language: string;
-  /** What follows the language, such as `no-test <reason>`. */
-  readonly info: string;
-  readonly text: string;
-}
-
-interface Page {
-  readonly file: string;
-  readonly text: string;
-  /** Lines outside of code blocks. */
-  readonly prose: string;
-  readonly blocks: readonly Block[];
-}
 
 function markdownFiles(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true })
@@ -38,41 +22,30 @@ function markdownFiles(folder: string): string[] {
     .sort();
 }
 
-function readPage(file: string): Page {
-  const text = source(file);
-  const blocks: Block[] = [];
-  const prose: string[] = [];
-  let open: { line: number; language: string; info: string; lines: string[] } | undefined;
-  for (const [index, line] of text.split('\n').entries()) {
-    const fence = /^```(\S*)\s*(.*)$/.exec(line);
-    if (fence === null) {
-      (open?.lines ?? prose).push(line);
-    } else if (open === undefined) {
-      open = { line: index + 1, language: fence[1] ?? '', info: fence[2] ?? '', lines: [] };
-    } else {
-      blocks.push({ file, line: open.line, language: open.language, info: open.info, text: open.lines.join('\n') });
-      open = undefined;
-    }
-  }
-  if (open !== undefined) throw new Error(`${file}:${open.line}: this code block has no end`);
-  return { file, text, prose: prose.join('\n'), blocks };
-}
-
 const pages = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...markdownFiles('docs')].map(readPage);
 const blocks = pages.flatMap((page) => page.blocks);
 const where = (block: Block) => `${block.file}:${block.line}`;
 const tested = (...languages: string[]) =>
-  blocks.filter((block) => languages.includes(block.language) && !block.info.startsWith('no-test'));
+  blocks.filter((block) => languages.includes(block.language) && block.path === undefined && !block.info.startsWith('no-test'));
+/** Pages that build up programs, and the tests that run these. */
+const programs = { 'docs/tutorial.md': 'tests/e2e/tutorial.test.ts' } as const;
 
 describe('code blocks', () => {
   test('are of a kind that is checked, or say why not, and few do', () => {
     // Those of proxies are run by tests/e2e/proxy-recipes.test.ts.
     const kinds = ['', 'ts', 'js', 'json', 'yaml', 'sh', 'console', 'ini', 'nginx', 'haproxy', 'caddy', 'apache'];
-    for (const block of blocks) expect([where(block), kinds.includes(block.language)]).toEqual([where(block), true]);
-    const exempt = blocks.filter((block) => block.info !== '');
+    for (const block of blocks.filter(({ path }) => path === undefined))
+      expect([where(block), kinds.includes(block.language)]).toEqual([where(block), true]);
+    const exempt = blocks.filter((block) => block.info !== '' && block.path === undefined);
     for (const block of exempt) expect([where(block), block.info]).toEqual([where(block), expect.stringMatching(/^no-test .{8,}/)]);
     expect(exempt.length).toBeLessThanOrEqual(2);
     expect(tested('ts').length).toBeGreaterThanOrEqual(6);
+  });
+
+  test('that are files of a program are run by the test of their page', () => {
+    const named = new Set(blocks.filter(({ path }) => path !== undefined).map(({ file }) => file));
+    expect([...named].toSorted()).toEqual(Object.keys(programs).toSorted());
+    for (const [page, path] of Object.entries(programs)) expect([path, source(path).includes(`readPage('${page}')`)]).toEqual([path, true]);
   });
 
   describe('of TypeScript', () => {
@@ -153,8 +126,9 @@ describe('code blocks', () => {
   });
 
   test('of commands begin with programs that exist', () => {
-    const programs = [
+    const known = [
       'npm',
+      'echo',
       'npx',
       'node',
       'bun',
@@ -181,7 +155,7 @@ describe('code blocks', () => {
     const unknown = tested('sh', 'console').flatMap((block) =>
       commandsOf(block)
         .map(programOf)
-        .filter((program) => !programs.includes(program) && !builtFrom(program))
+        .filter((program) => !known.includes(program) && !builtFrom(program))
         .map((program) => `${where(block)}: ${program}`),
     );
     expect(unknown).toEqual([]);
@@ -248,6 +222,7 @@ describe('what pages name exists', () => {
       [...page.prose.matchAll(/`((?:src|ffi|tests|docs|scripts|bin|bench|public|docker|packaging|site)\/[\w./-]*)`/g)]
         .map(([, path = '']) => path)
         .filter((path) => !/^(?:ffi\/build|site\/dist)\//.test(path) && !existsSync(join(root, path)))
+        .filter((path) => !page.blocks.some((block) => block.path === path))
         .map((path) => `${page.file}: ${path}`),
     );
     expect(absent).toEqual([]);

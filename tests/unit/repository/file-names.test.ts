@@ -35,7 +35,11 @@ function isThere(name: string, file: string, files: readonly string[], names: Re
   return files.includes(join(dirname(file), name)) || files.some((path) => path === name || path.endsWith(`/${name}`));
 }
 
-function missing(file: string, text: string, files: readonly string[]): string[] {
+/** Files of a program that a page builds up: the fence of each block says which it is. */
+const built = (text: string) => [...text.matchAll(/^```\w+ ([\w./-]+)$/gm)].map(([, path = '']) => path);
+
+function missing(file: string, text: string, tree: readonly string[]): string[] {
+  const files = file.endsWith('.md') ? [...tree, ...built(text)] : tree;
   const names = new Set(files.map((path) => basename(path)));
   return namesIn(file, text)
     .filter(({ name }) => !isThere(name, file, files, names))
@@ -58,4 +62,5 @@ test('one that is gone is found, with its line', () => {
     'src/host/ticks.ts:2 names loop.ts, which is not there: name what has taken its place',
   ]);
   expect(missing('docs/x.md', 'See `loop.ts` and [core](../src/core/core.ts).', files)).toHaveLength(1);
+  expect(missing('docs/x.md', 'In `src/users.ts`:\n\n```ts src/users.ts\n```\nand src/gone.ts', files)).toHaveLength(1);
 });
