@@ -1,12 +1,35 @@
 /** `ringway check`: load the config and say what it means. */
+
 import type { AdminAddress, ListenAddress } from '../config/resolve.ts';
+import { ConfigError } from '../config/resolve.ts';
 import type { TlsSettings } from '../config/tls.ts';
+import { exitCodes } from '../exit-codes.ts';
 import { configReader, type ReadConfig, type ReadOptions, soundConfig } from './read-config.ts';
 
 /** ret: what to print. Throws ConfigError, and OperatingError when the config cannot be judged. */
 export async function check(configPath: string, options: ReadOptions = {}): Promise<string> {
   const verdict = await configReader(configPath, { ...options, withoutCore: true })(new AbortController().signal);
   return summary(configPath, soundConfig(verdict));
+}
+
+/** The same for a program. ret: one JSON object, also for a config with mistakes, and the exit code. Throws OperatingError. */
+export async function checkJson(configPath: string, options: ReadOptions = {}): Promise<{ text: string; exitCode: number }> {
+  const verdict = await configReader(configPath, { ...options, withoutCore: true })(new AbortController().signal);
+  try {
+    const { settings, answers } = soundConfig(verdict);
+    const text = JSON.stringify({
+      config: configPath,
+      correct: true,
+      listen: settings.listen.map((address) => ({ address: addressText(address), tls: address.tls !== undefined })),
+      admin: settings.admin === false ? null : addressText(settings.admin),
+      workers: settings.workers,
+      answers: answers ?? [],
+    });
+    return { text, exitCode: exitCodes.ok };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return { text: JSON.stringify({ config: configPath, correct: false, mistakes: error.mistakes }), exitCode: exitCodes.config };
+  }
 }
 
 function summary(configPath: string, { settings, answers }: ReadConfig): string {

@@ -14,12 +14,15 @@ import { version } from '../version.ts';
 import { adminArgs, adminClient } from './admin-client.ts';
 import { connectionCount, judgeArguments, runArguments, startOptions, UsageError } from './arguments.ts';
 import { build } from './build.ts';
-import { check } from './check.ts';
+import { check, checkJson } from './check.ts';
+import { completion, shells } from './completion.ts';
 import { dev } from './dev.ts';
 import { doctor } from './doctor.ts';
 import { health } from './health.ts';
+import { helpBelow } from './help.ts';
 import { init } from './init.ts';
 import { initProject, npmInstall } from './init-project.ts';
+import { platformNote, platformProblem } from './platform.ts';
 import { probe, probeWord } from './probe.ts';
 import { publish } from './publish.ts';
 import { reload } from './reload.ts';
@@ -44,8 +47,10 @@ const serveArgs = {
   workers: { type: 'string', description: 'Worker processes, instead of what the config and WORKERS say', valueHint: 'N' },
 } as const;
 
-/** The commands. Each leaves its exit code in `result`. */
-function commands(to: Terminal, result: { exitCode: number }) {
+const jsonArg = { type: 'boolean', description: 'Print JSON', default: false } as const;
+
+/** The commands. Each leaves its exit code in `result`. `platform`: as in process.platform. */
+function commands(to: Terminal, result: { exitCode: number }, platform: string) {
   return {
     start: defineCommand({
       meta: { name: 'start', description: 'Run the gateway' },
@@ -78,9 +83,18 @@ function commands(to: Terminal, result: { exitCode: number }) {
     }),
     check: defineCommand({
       meta: { name: 'check', description: 'Check the config and say what it means' },
-      args: { config: configArg },
+      args: { config: configArg, json: jsonArg },
       async run({ args }) {
-        to.out(await check(args.config, { tell: (text) => to.err(`ringway: ${text}`) }));
+        const options = { tell: (text: string) => to.err(`ringway: ${text}`) };
+        if (args.json) {
+          const { text, exitCode } = await checkJson(args.config, options);
+          to.out(text);
+          result.exitCode = exitCode;
+        } else {
+          to.out(await check(args.config, options));
+        }
+        const note = platformNote(platform);
+        if (note !== undefined) to.err(`ringway: ${note}`);
       },
     }),
     publish: defineCommand({
@@ -90,11 +104,13 @@ function commands(to: Terminal, result: { exitCode: number }) {
         data: { type: 'positional', description: 'The message. Default, and -: standard input', required: false, valueHint: 'DATA' },
         file: { type: 'string', description: 'Read the message from a file', valueHint: 'FILE' },
         binary: { type: 'boolean', description: 'Publish a binary message instead of text', default: false },
+        json: jsonArg,
         ...adminArgs,
       },
       async run({ args }) {
-        const { topic = '', data, file, binary } = args;
-        to.out(await publish(adminClient(args), { topic, data, file, isBinary: binary }));
+        const { topic = '', data, file, binary, json } = args;
+        const published = await publish(adminClient(args), { topic, data, file, isBinary: binary });
+        to.out(json ? JSON.stringify(published) : `published to ${topic}`);
       },
     }),
     top: defineCommand({
@@ -151,7 +167,7 @@ function commands(to: Terminal, result: { exitCode: number }) {
           valueHint: 'FILE',
         },
         connections: { type: 'string', description: 'Connections that this node is to hold', valueHint: 'N' },
-        json: { type: 'boolean', description: 'Print JSON', default: false },
+        json: jsonArg,
       },
       async run({ args }) {
         const { config: configPath, connections, json } = args;
@@ -186,10 +202,29 @@ function commands(to: Terminal, result: { exitCode: number }) {
   };
 }
 
-/** Run the command line `argv` (without program and script). ret: the exit code; never throws. */
-export async function runCli(argv: readonly string[], to: Terminal = terminal): Promise<number> {
+/** What a shell completes of each command. */
+function completed(subCommands: Readonly<Record<string, CommandDef<ArgsDef>>>) {
+  return Object.entries(subCommands).map(([name, { meta, args }]) => ({
+    name,
+    description: String((meta as { description?: string } | undefined)?.description ?? ''),
+    args: (args ?? {}) as ArgsDef,
+  }));
+}
+
+/** Run the command line `argv` (without program and script). `platform`: as in process.platform. ret: the exit code; never throws. */
+export async function runCli(argv: readonly string[], to: Terminal = terminal, platform: string = process.platform): Promise<number> {
   const result = { exitCode: exitCodes.ok as number };
-  const subCommands: Readonly<Record<string, CommandDef<ArgsDef>>> = commands(to, result) as unknown as Record<string, CommandDef<ArgsDef>>;
+  const known = {
+    ...commands(to, result, platform),
+    completion: defineCommand({
+      meta: { name: 'completion', description: 'Print a script by which a shell completes this command' },
+      args: { shell: { type: 'positional', description: shells.join(', '), valueHint: 'SHELL' } },
+      run({ args }) {
+        to.out(completion(args.shell, completed(subCommands)));
+      },
+    }),
+  };
+  const subCommands: Readonly<Record<string, CommandDef<ArgsDef>>> = known as unknown as Record<string, CommandDef<ArgsDef>>;
   const main = defineCommand({ meta: { name: 'ringway', version, description: 'A realtime gateway: WebSockets and HTTP' }, subCommands });
   try {
     const [first, ...rest] = argv;
@@ -206,8 +241,11 @@ export async function runCli(argv: readonly string[], to: Terminal = terminal): 
       if (command === undefined) throw new UsageError(unknownCommand(first, Object.keys(subCommands)));
       // What stands behind a program is the program's own.
       const own = command === subCommands.run ? rest.slice(0, 1) : rest;
+      const problem = platformProblem(platform, first);
       if (own.includes('--help') || own.includes('-h')) {
-        to.out(await usageText(command, main));
+        to.out(`${await usageText(command, main)}\n${helpBelow(first)}`.trimEnd());
+      } else if (problem !== undefined) {
+        throw new OperatingError(problem);
       } else if (command === subCommands.run) {
         result.exitCode = await run(runArguments(rest, process.env));
       } else {

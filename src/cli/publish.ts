@@ -15,12 +15,18 @@ export interface PublishOptions {
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-/** `input`: standard input, in parts. ret: what to print. Throws UsageError and OperatingError. */
+export interface Published {
+  readonly topic: string;
+  /** Of the message. */
+  readonly bytes: number;
+}
+
+/** `input`: standard input, in parts. Throws UsageError and OperatingError. */
 export async function publish(
   client: AdminClient,
   options: PublishOptions,
   input: () => AsyncIterable<Uint8Array> = () => Bun.stdin.stream(),
-): Promise<string> {
+): Promise<Published> {
   const { topic, data, file, isBinary } = options;
   if (file !== undefined && data !== undefined) throw new UsageError('a message is given by words or by --file; leave one of them out');
   if (topic === '.' || topic === '..')
@@ -35,7 +41,7 @@ export async function publish(
   const answer = (await response.json().catch(() => ({}))) as { readonly error?: unknown };
   if (!response.ok)
     throw new OperatingError(`${client.label} refuses (${response.status}): ${reasonOf(response.status, answer.error, client)}`);
-  return `published to ${topic}`;
+  return { topic, bytes: Buffer.byteLength(body) };
 }
 
 function reasonOf(status: number, error: unknown, client: AdminClient): string {

@@ -26,7 +26,8 @@ const ansi = {
   restOfLine: '\x1b[K',
   restOfScreen: '\x1b[J',
 } as const;
-const plainScreen = { columns: 160, rows: 10_000 };
+/** Without a terminal nothing is too wide. */
+const plainScreen = () => ({ columns: process.stdout.columns || 1000, rows: 10_000 });
 
 export function topPid(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
@@ -135,7 +136,7 @@ async function showPlain(watched: Watched, options: TopOptions, write: (text: st
     const activity = activityBetween(before, after, Date.now());
     const { pid } = watched;
     if (options.isJson) write(`${JSON.stringify({ time: new Date().toISOString(), pid, ...activity })}\n`);
-    else write(`${renderTop(titleOf(pid, activity), activity, plainScreen).join('\n')}\n`);
+    else write(`${renderTop(titleOf(pid, activity), activity, plainScreen()).join('\n')}\n`);
     before = after;
   } while (!options.isOnce);
 }
@@ -149,7 +150,7 @@ async function showLive(watched: Watched, options: TopOptions, write: (text: str
   let activity = activityBetween(before, before, Date.now());
   const draw = () => {
     const screen = { columns: stdout.columns || 80, rows: stdout.rows || 24 };
-    const lines = renderTop(`${titleOf(watched.pid, activity)}   (q quits)`, activity, screen);
+    const lines = renderTop([...titleOf(watched.pid, activity), '(q quits)'], activity, screen);
     write(ansi.home + lines.map((line) => line + ansi.restOfLine).join('\r\n') + ansi.restOfScreen);
   };
   const step = () => {
@@ -194,8 +195,8 @@ async function showLive(watched: Watched, options: TopOptions, write: (text: str
   }
 }
 
-function titleOf(pid: number, { workers }: NodeActivity): string {
+function titleOf(pid: number, { workers }: NodeActivity): string[] {
   const uptime = Math.max(0, ...workers.map(({ uptimeSeconds }) => uptimeSeconds));
   const many = workers.length === 1 ? '1 worker' : `${workers.length} workers`;
-  return `ringway ${version}   process ${pid}   ${many}, the oldest up ${duration(uptime)}`;
+  return [`ringway ${version}`, `process ${pid}`, `${many}, the oldest up ${duration(uptime)}`];
 }

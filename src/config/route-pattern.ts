@@ -14,6 +14,8 @@ export type ParsedPattern = { readonly segments: readonly PatternSegment[] } | {
 const parameterName = /^[A-Za-z_][A-Za-z0-9_]*$/;
 /** RFC 3986 §3.3 pchar; what a path never holds cannot be matched. */
 const pathText = /^(?:[A-Za-z0-9\-._~!$&'()+,;=:@]|%[0-9A-Fa-f]{2})*$/;
+/** As other routers write a parameter, with or without a pattern for it: a whole segment `{name}`, `{name:\\d+}`, `[name]`, `<name>`, `[...rest]`. */
+const foreignParameters = /(?<=\/)[{[<](\.{3})?([A-Za-z_]\w*)[^/]*[}\]>](?=\/|$)/g;
 
 /** Parse a pattern, or say in `problem` what is wrong and what to write. */
 export function parsePattern(pattern: string): ParsedPattern {
@@ -21,6 +23,12 @@ export function parsePattern(pattern: string): ParsedPattern {
   if (!pattern.startsWith('/')) return { problem: `does not begin with a slash; write '/${pattern}'` };
   const query = pattern.search(/[?#]/);
   if (query >= 0) return { problem: `has a query or fragment, which routes do not match; write '${pattern.slice(0, query)}'` };
+
+  const foreign = pattern.match(foreignParameters)?.[0];
+  if (foreign !== undefined) {
+    const ours = pattern.replace(foreignParameters, (_, rest: string | undefined, name: string) => (rest === undefined ? `:${name}` : '*'));
+    return { problem: `has '${foreign}', which is how others write a parameter; write '${ours}'` };
+  }
 
   const segments: PatternSegment[] = [];
   const names = new Set<string>();

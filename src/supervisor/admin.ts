@@ -158,7 +158,7 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
   if (address.kind === 'unix') {
     const fileMode = socketFileMode(address, 'admin');
     const listen = () => native.listenSocket(address.path, undefined, backlog, 0);
-    const fd = attempt(fileMode === undefined ? listen : () => bindPrivately(listen), `the Unix socket ${address.path}`);
+    const fd = attempt(fileMode === undefined ? listen : () => bindPrivately(listen), `the Unix socket ${address.path}`, address.path);
     try {
       if (fileMode !== undefined) applySocketFileMode(address.path, fileMode, 'admin');
     } catch (error) {
@@ -223,11 +223,11 @@ function tryKeepToken(place: AdminPlace, log: Log): KeptToken | undefined {
   }
 }
 
-function attempt<Server>(serve: () => Server, address: string): Server {
+function attempt<Server>(serve: () => Server, address: string, path?: string): Server {
   try {
     return serve();
   } catch (error) {
-    throw listenProblem(error, address, 'admin (or env ADMIN_PORT)');
+    throw listenProblem(error, address, 'admin (or env ADMIN_PORT)', path);
   }
 }
 

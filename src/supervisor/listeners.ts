@@ -260,7 +260,7 @@ function openUnix(native: SupervisorNative, address: UnixAddress, index: number,
     };
   } catch (error) {
     if (error instanceof OperatingError) throw error;
-    throw listenProblem(error, `the Unix socket ${path}`, 'listen');
+    throw listenProblem(error, `the Unix socket ${path}`, 'listen', path);
   }
 }
 

@@ -36,10 +36,14 @@ const columns: readonly Column[] = [
   { title: 'subs', width: 8, text: ({ subscriptions }) => count(subscriptions) },
 ];
 
-const nameWidth = 12;
+/** As 'worker 255' has. */
+const nameWidth = 10;
 
-/** `title`: the first line. ret: at most `screen.rows` lines of at most `screen.columns` characters */
-export function renderTop(title: string, { workers, node, redis }: NodeActivity, screen: Screen): string[] {
+/**
+ * Columns that do not fit are told of all workers together, below, where there is room.
+ * `title`: the first line, in parts. ret: at most `screen.rows` lines of at most `screen.columns` characters
+ */
+export function renderTop(title: readonly string[], { workers, node, redis }: NodeActivity, screen: Screen): string[] {
   const shown: Column[] = [];
   let width = nameWidth;
   for (const column of columns) {
@@ -55,7 +59,7 @@ export function renderTop(title: string, { workers, node, redis }: NodeActivity,
       shown.map((column) => column.text(activity)),
     );
   const head = [
-    title,
+    ...wrapped(title, screen.columns),
     '',
     line(
       '',
@@ -63,7 +67,10 @@ export function renderTop(title: string, { workers, node, redis }: NodeActivity,
     ),
     row('all', node),
   ];
-  const foot = redis === undefined ? [] : ['', redisLine(redis)];
+  const foot = redis === undefined ? [] : ['', ...wrapped(redisParts(redis), screen.columns)];
+  const hiddenParts = columns.slice(shown.length).map((column) => `${column.title} ${column.text(node)}`);
+  const more = hiddenParts.length === 0 ? [] : ['', ...wrapped(hiddenParts, screen.columns)];
+  if (head.length + workers.length + more.length + foot.length <= screen.rows) foot.unshift(...more);
   const room = Math.max(0, screen.rows - head.length - foot.length);
   const rows = workers.map((worker) => row(`worker ${worker.place}`, worker));
   const hidden = rows.length - room;
@@ -71,7 +78,20 @@ export function renderTop(title: string, { workers, node, redis }: NodeActivity,
   return [...head, ...body, ...foot].slice(0, screen.rows).map((text) => text.slice(0, screen.columns).trimEnd());
 }
 
-function redisLine(redis: RedisActivity): string {
+const between = '   ';
+
+/** Parts beside each other as long as they fit. ret: lines; one part alone may be longer than `width` */
+function wrapped(parts: readonly string[], width: number): string[] {
+  const lines: string[] = [];
+  for (const part of parts) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + between.length + part.length <= width) lines[lines.length - 1] = last + between + part;
+    else lines.push(part);
+  }
+  return lines;
+}
+
+function redisParts(redis: RedisActivity): string[] {
   return [
     `Redis ${redis.state}`,
     `lag ${milliseconds(redis.lagMs)}`,
@@ -81,7 +101,7 @@ function redisLine(redis: RedisActivity): string {
     `outbox ${count(redis.outboxMessages)} (${bytes(redis.outboxBytes)})`,
     `drops ${count(redis.drops)}/s`,
     `gaps ${count(redis.gaps)}`,
-  ].join('   ');
+  ];
 }
 
 /** Four digits at most, then thousands, millions, ... */

@@ -310,6 +310,8 @@ describe('the token', () => {
       for (const { adminPort } of [first, second]) {
         const run = await first.run(['publish', 't', 'x', '--admin', String(adminPort)]);
         expect([run.exitCode, run.out]).toEqual([0, 'published to t\n']);
+        const told = await first.run(['publish', 't', 'añ', '--json', '--admin', String(adminPort)]);
+        expect([told.exitCode, JSON.parse(told.out)]).toEqual([0, { topic: 't', bytes: 3 }]);
       }
       second.kill('SIGTERM');
       await second.exited;

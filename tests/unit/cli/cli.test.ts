@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runArguments } from '../../../src/cli/arguments.ts';
+import { runCli } from '../../../src/cli/cli.ts';
+import { commandHelp } from '../../../src/cli/help.ts';
 import { starterConfig } from '../../../src/cli/starter.ts';
 import { defaults } from '../../../src/config/defaults.ts';
 import { version } from '../../../src/version.ts';
@@ -43,6 +45,147 @@ describe('the command line', () => {
     const { exitCode, out } = await ringway('start', '--help');
     expect(exitCode).toBe(0);
     expect(out).toContain('--workers');
+  });
+
+  test('help of a command has examples, which the command takes, and a page that is there', async () => {
+    const docs = join(import.meta.dir, '../../../docs');
+    for (const [name, { examples, page }] of Object.entries(commandHelp)) {
+      const said: string[] = [];
+      const terminal = { out: (text: string) => void said.push(text), err: (text: string) => void said.push(text) };
+      expect([name, await runCli([name, '--help'], terminal)]).toEqual([name, 0]);
+      const text = said.join('\n');
+      for (const [words] of examples) {
+        expect(text).toContain(`ringway ${words}`);
+        expect(words.split(' ')[0]).toBe(name);
+        for (const [option] of words.matchAll(/--[a-z-]+(?= |$)/g)) {
+          // Behind a program all is its own.
+          if (!/^run .*\.js .*/.test(words)) expect([words, text.includes(option)]).toEqual([words, true]);
+        }
+      }
+      const [file = '', anchor] = page.split('#');
+      expect(text).toContain(join(docs, page));
+      const headings = [...readFileSync(join(docs, file), 'utf8').matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) =>
+        heading
+          .toLowerCase()
+          .replace(/[^\p{L}\p{N}\s_-]/gu, '')
+          .replaceAll(' ', '-'),
+      );
+      if (anchor !== undefined) expect([page, headings.includes(anchor)]).toEqual([page, true]);
+    }
+    const { out } = await ringway('--help');
+    for (const [, name = ''] of out.matchAll(/^ {2,}([a-z]+) {2,}\S/gm)) expect(Object.keys(commandHelp)).toContain(name);
+  });
+
+  test('on a system that is not Linux it says what to do, and judges a config all the same', async () => {
+    const said = { out: [] as string[], err: [] as string[] };
+    const terminal = { out: (text: string) => void said.out.push(text), err: (text: string) => void said.err.push(text) };
+    for (const platform of ['darwin', 'win32']) {
+      for (const command of ['dev', 'start', 'run', 'doctor', 'top']) {
+        said.err.length = 0;
+        expect([command, await runCli([command, 'x'], terminal, platform)]).toEqual([command, 1]);
+        expect(said.err.join()).toContain(`'ringway ${command}' runs on Linux only`);
+        expect(said.err.join()).toContain('docker run --rm -it -p 8080:8080 -v "$PWD":/app ringway');
+        expect(said.err.join().includes('WSL 2')).toBe(platform === 'win32');
+      }
+      write('elsewhere.config.ts', 'export default { fetch: () => new Response() };');
+      said.err.length = 0;
+      expect(await runCli(['check', '-c', join(folder, 'elsewhere.config.ts')], terminal, platform)).toBe(0);
+      expect(said.err.join()).toContain('the config can be judged here, but not served: On ');
+    }
+  });
+
+  test('completion knows every command, every option, and which of them take files', async () => {
+    const script = (await ringway('completion', 'bash')).out;
+    const complete = (...words: string[]) => {
+      const line = `${script}\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _ringway; printf '%s\\n' "\${COMPREPLY[@]}"`;
+      return Bun.spawnSync(['bash', '-c', line, 'bash', ...words], { cwd: folder })
+        .stdout.toString()
+        .split('\n')
+        .filter(Boolean);
+    };
+    expect(complete('ringway', 'st')).toEqual(['start']);
+    expect(complete('ringway', '')).toEqual(expect.arrayContaining(Object.keys(commandHelp)));
+    expect(complete('ringway', 'check', '--')).toEqual(['--config', '--json', '--help']);
+    expect(complete('ringway', 'completion', '')).toEqual(['bash', 'zsh', 'fish']);
+    write('found.config.ts', '');
+    expect(complete('ringway', 'start', '-c', 'fou')).toEqual(['found.config.ts']);
+    expect((await ringway('completion', 'tcsh')).err).toContain("Write 'ringway completion bash|zsh|fish'");
+  });
+
+  test.skipIf(Bun.which('fish') === null)('completion of fish', async () => {
+    const script = (await ringway('completion', 'fish')).out;
+    const complete = (line: string) => {
+      const { stdout } = Bun.spawnSync(['fish', '--no-config', '-c', `${script}\ncomplete --do-complete '${line}'`], {
+        cwd: folder,
+        env: { ...process.env, HOME: folder },
+      });
+      return stdout
+        .toString()
+        .split('\n')
+        .filter(Boolean)
+        .map((one) => one.split('\t')[0]);
+    };
+    expect(complete('ringway st')).toEqual(['start']);
+    expect(complete('ringway check --j')).toEqual(['--json']);
+    expect(complete('ringway completion ')).toEqual(['bash', 'fish', 'zsh']);
+  });
+
+  test.skipIf(Bun.which('zsh') === null)('completion of zsh', async () => {
+    const script = (await ringway('completion', 'zsh')).out;
+    // What it would offer is written down instead of shown.
+    const stubs = `compdef() { :; }; _files() { print files; }; _describe() { print -l -- "\${(@P)2}"; }`;
+    const complete = (...words: string[]) => {
+      const line = `${stubs}\neval "$1"; shift; words=("$@"); CURRENT=$#; _ringway`;
+      return Bun.spawnSync(['zsh', '-f', '-c', line, 'zsh', script, ...words]).stdout.toString();
+    };
+    expect(complete('ringway', 'st')).toContain('start:Run the gateway\n');
+    expect(complete('ringway', 'check', '--')).toMatch(/^--json:Print JSON$/m);
+    expect(complete('ringway', 'check', '--')).toMatch(/^files$/m);
+    expect(complete('ringway', 'completion', '')).toContain('fish:for fish\n');
+  });
+
+  test('check --json tells a program what the config means, or every mistake', async () => {
+    write('right.config.ts', "export default { listen: [{ port: 8080, host: '127.0.0.1' }], workers: 2, fetch: () => new Response() };");
+    const right = await ringway('check', '--json', '-c', 'right.config.ts');
+    expect([right.exitCode, right.err, JSON.parse(right.out)]).toEqual([
+      0,
+      '',
+      {
+        config: 'right.config.ts',
+        correct: true,
+        listen: [{ address: '127.0.0.1:8080', tls: false }],
+        admin: '127.0.0.1:9100',
+        workers: 2,
+        answers: ['HTTP'],
+      },
+    ]);
+    write('wrong.config.ts', "export default { workers: 'two', http: { maxHeaders: 1000 }, fetch: () => new Response() };");
+    const wrong = await ringway('check', '--json', '-c', 'wrong.config.ts');
+    expect([wrong.exitCode, wrong.err, JSON.parse(wrong.out)]).toEqual([
+      78,
+      '',
+      {
+        config: 'wrong.config.ts',
+        correct: false,
+        mistakes: [
+          `workers: is "two"; write 'auto' or an integer from 1 to 256`,
+          'http.maxHeaders: is 1000; write an integer from 1 to 256',
+        ],
+      },
+    ]);
+  });
+
+  test('a Unix socket in a folder that is not there names the folder, and what to do', async () => {
+    const path = join(folder, 'no/such/gateway.sock');
+    for (const [option, text] of [
+      ['listen', `listen: { unix: '${path}' }, admin: false`],
+      ['admin', `listen: { port: 0, host: '127.0.0.1' }, admin: { unix: '${path}' }`],
+    ] as const) {
+      write(`${option}-folder.config.ts`, `export default { ${text}, workers: 1, fetch: () => new Response() };`);
+      const { exitCode, err } = await ringway('start', '-c', `${option}-folder.config.ts`);
+      expect([exitCode, err.includes(`the folder ${join(folder, 'no/such')} does not exist; create it (mkdir -p `)]).toEqual([1, true]);
+      expect(err).toContain(`or set ${option}`);
+    }
   });
 
   const wrong: readonly (readonly [readonly string[], string])[] = [

@@ -364,6 +364,17 @@ describe('mistakes', () => {
     test(name, () => expect(mistakes(config)).toEqual([message]));
   }
 
+  test('a parameter as others write it is refused with what to write here', () => {
+    for (const [pattern, ours] of [
+      ['/room/{id}', '/room/:id'],
+      ['/room/{id:[0-9]+}/{user}', '/room/:id/:user'],
+      ['/room/[id]', '/room/:id'],
+      ['/files/[...path]', '/files/*'],
+      ['/room/<id>/x', '/room/:id/x'],
+    ] as const)
+      expect(() => resolveConfig({ websocket: { [pattern]: { message() {} } } }, {})).toThrow(`write '${ours}'`);
+  });
+
   test('bad patterns of WebSocket routes', () => {
     const patterns = ['/a?b', '/a//b', '/:', '/:a-b', '/:a/:a', '/*/a', '/a*', '/a b', '*', '/*', '/ok/:name/*', '/room/'];
     const found = mistakes({ websocket: Object.fromEntries(patterns.map((pattern) => [pattern, {}])) });

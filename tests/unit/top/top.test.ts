@@ -75,7 +75,7 @@ describe('the screen', () => {
   };
 
   test('shows all workers together, then each', () => {
-    const lines = renderTop('title', busy(2), { columns: 200, rows: 40 });
+    const lines = renderTop(['title'], busy(2), { columns: 200, rows: 40 });
     expect(lines[0]).toBe('title');
     expect(lines[2]?.trim().split(/\s{2,}/)).toContain('websocket');
     expect(lines.slice(3, 6).map((line) => line.slice(0, 24).trim().replace(/\s+/g, ' '))).toEqual([
@@ -86,6 +86,21 @@ describe('the screen', () => {
     expect(lines.at(-1)).toStartWith('Redis up   lag 0.0 ms');
   });
 
+  test('at 60 columns every number is there: what has no column is told of all workers, and nothing is cut off', () => {
+    const title = ['ringway 1.2.3', 'process 123456', '2 workers, the oldest up 1d 01:01:01', '(q quits)'];
+    const narrow = renderTop(title, busy(2), { columns: 60, rows: 24 });
+    const wide = renderTop(title, busy(2), { columns: 250, rows: 24 });
+    const names = (wide[2] ?? '').trim().split(/ {2,}| (?=\w+\/s)/);
+    expect(names.length).toBeGreaterThan(12);
+    const text = narrow.join('\n');
+    for (const name of names) expect([name, text.includes(name)]).toEqual([name, true]);
+    for (const part of title) expect(text).toContain(part);
+    expect(text).toContain('gaps ');
+    expect(Math.max(...narrow.map((line) => line.length))).toBeLessThanOrEqual(60);
+    // Every worker has a row still.
+    expect(narrow.filter((line) => line.startsWith('worker ')).length).toBe(2);
+  });
+
   test('never leaves the terminal, whatever its size', () => {
     fc.assert(
       fc.property(
@@ -93,7 +108,7 @@ describe('the screen', () => {
         fc.integer({ min: 1, max: 30 }),
         fc.integer({ min: 0, max: 40 }),
         (columns, rows, places) => {
-          const lines = renderTop('a title that is rather long for a small terminal', busy(places), { columns, rows });
+          const lines = renderTop(['a title that is', 'rather long for a small terminal'], busy(places), { columns, rows });
           expect(lines.length).toBeLessThanOrEqual(rows);
           for (const line of lines) expect(line.length).toBeLessThanOrEqual(columns);
         },
@@ -102,9 +117,9 @@ describe('the screen', () => {
   });
 
   test('says how many workers do not fit', () => {
-    const lines = renderTop('t', busy(20), { columns: 80, rows: 12 });
-    expect(lines.filter((line) => line.startsWith('worker')).length).toBe(5);
-    expect(lines[9]).toBe('and 15 more');
+    const lines = renderTop(['t'], busy(20), { columns: 80, rows: 12 });
+    expect(lines.filter((line) => line.startsWith('worker')).length).toBe(4);
+    expect(lines[8]).toBe('and 16 more');
   });
 
   test('numbers are short', () => {
