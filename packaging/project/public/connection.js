@@ -28,10 +28,11 @@ export class Connection {
    * @param {{ onState?: (state: State) => void }} [options] onState: told of every change, and of the state at first
    */
   constructor(path, { onState = () => {} } = {}) {
-    this.#url = new URL(path, location.href).href.replace(/^http/, 'ws');
+    // Bun, Deno and Node have no location: there it is a whole URL.
+    this.#url = new URL(path, globalThis.location?.href).href.replace(/^http/, 'ws');
     this.#onState = onState;
     // A laptop that wakes up need not wait.
-    addEventListener('online', this.#retryNow);
+    globalThis.addEventListener?.('online', this.#retryNow);
     this.#connect();
   }
 
@@ -70,7 +71,7 @@ export class Connection {
 
   /** For good. */
   close() {
-    removeEventListener('online', this.#retryNow);
+    globalThis.removeEventListener?.('online', this.#retryNow);
     clearTimeout(this.#timer);
     this.#setState('closed');
     this.#socket?.close(1000);

@@ -28,7 +28,7 @@ const where = (block: Block) => `${block.file}:${block.line}`;
 const tested = (...languages: string[]) =>
   blocks.filter((block) => languages.includes(block.language) && block.path === undefined && !block.info.startsWith('no-test'));
 /** Pages that build up programs, and the tests that run these. */
-const programs = { 'docs/tutorial.md': 'tests/e2e/tutorial.test.ts' } as const;
+const programs = { 'docs/clients.md': 'tests/e2e/clients.test.ts', 'docs/tutorial.md': 'tests/e2e/tutorial.test.ts' } as const;
 
 describe('code blocks', () => {
   test('are of a kind that is checked, or say why not, and few do', () => {
@@ -129,6 +129,9 @@ describe('code blocks', () => {
     const known = [
       'npm',
       'echo',
+      'python3',
+      '.venv/bin/pip',
+      'go',
       'npx',
       'node',
       'bun',
