@@ -337,6 +337,33 @@ describe('docs/errors.md', () => {
   });
 });
 
+describe('docs/troubleshooting.md', () => {
+  test('knows only statuses, close codes and error codes that docs/errors.md explains', () => {
+    const errors = source('docs/errors.md');
+    const firstCells = [...source('docs/troubleshooting.md').matchAll(/^\| ([^|]+) \|/gm)].map(([, cell = '']) => cell);
+    const codes = firstCells.flatMap((cell) =>
+      [...cell.matchAll(/^(?:exit code )?(\d{3,4}|RW_\w+)\b|`(RW_\w+)`/g)].map(([, a, b]) => a ?? b ?? ''),
+    );
+    expect(codes.length).toBeGreaterThan(20);
+    // What a proxy answers by itself.
+    expect(codes.filter((code) => code !== '502' && !new RegExp(`\\b${code}\\b`).test(errors))).toEqual([]);
+  });
+
+  test('metrics that any page names exist', () => {
+    const metrics = section('docs/operations.md', 'Metrics');
+    const named = pages.flatMap(({ file, text }) =>
+      file === 'docs/operations.md' || file === 'CHANGELOG.md'
+        ? []
+        : [...text.matchAll(/\b(ringway_[a-z]+_[a-z_]+[a-z])\b/g)].map(([, name = '']) => [
+            file,
+            name.replace(/^ringway_node_/, 'ringway_'),
+          ]),
+    );
+    expect(named.length).toBeGreaterThan(20);
+    expect(named.filter(([, name]) => !metrics.includes(`\`${name}\``))).toEqual([]);
+  });
+});
+
 describe('docs/abi.md', () => {
   const header = source('ffi/include/ringway.h');
   const page = source('docs/abi.md');
