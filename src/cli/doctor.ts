@@ -41,7 +41,9 @@ export async function doctor({
   const goal = setGoal(config, connections, cpus, cpuQuota);
   const { ring, whyNoCore } = await tryCore(config.io);
   const bun = { running: Bun.version, pinned: pinnedBun() };
-  const findings = [...mistakes, ...whyNoCore, ...examine({ machine, goal, cpus, cpuQuota, bun, ring })];
+  // Its client is loaded only where there is one to ask.
+  const redis = config.redis === false ? [] : [await (await import('../doctor/redis.ts')).checkRedis(config.redis)];
+  const findings = [...mistakes, ...whyNoCore, ...examine({ machine, goal, cpus, cpuQuota, bun, ring }), ...redis];
   const exitCode = findings.some(({ verdict }) => verdict === 'problem') ? exitCodes.failure : exitCodes.ok;
   return { text: json ? jsonText(goal, findings) : plainText(goal, findings), exitCode };
 }

@@ -34,6 +34,10 @@ export class LinkError extends Error {
 const movedCodes = new Set(['MOVED', 'ASK', 'TRYAGAIN', 'CROSSSLOT']);
 const laterCodes = new Set(['CLUSTERDOWN', 'LOADING', 'BUSY', 'MASTERDOWN', 'NOREPLICAS', 'UNKILLABLE', 'IDONTKNOW']);
 
+/** Of Redis, and of services and proxies that speak its protocol. */
+const noCommand =
+  /unknown command .?s?(?:publish|(?:un)?subscribe|cluster)\b|(?:unsupported|disabled|not allowed|not supported)\b.*command|command\b.*(?:unsupported|disabled|not allowed|not supported)/i;
+
 export class Failures {
   readonly #settings: RedisSettings;
   readonly #secrets: readonly string[];
@@ -90,7 +94,11 @@ export class Failures {
       return 'it does not take this password; correct redis.password, or the one in the URL';
     }
     if (/unknown command .?s(publish|subscribe)/i.test(said)) {
-      return 'it is too old for a Cluster with sharded pub/sub; update it to Redis 7 or later';
+      return 'it is too old for a Cluster with sharded pub/sub, or its SPUBLISH or SSUBSCRIBE is renamed; update it to Redis 7 or later, or give the command back';
+    }
+    if (noCommand.test(said)) {
+      const commands = isCluster ? 'SPUBLISH, SSUBSCRIBE, SUNSUBSCRIBE and CLUSTER' : 'PUBLISH, SUBSCRIBE and UNSUBSCRIBE';
+      return `a command is renamed or taken away there (rename-command); Ringway needs ${commands} by these names, which no proxy in between may leave out: give it back, or use another Redis`;
     }
     if (/cluster support disabled/i.test(said)) return 'it is not a Cluster; write redis.url instead of redis.cluster';
     return undefined;

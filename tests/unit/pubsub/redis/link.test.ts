@@ -33,6 +33,10 @@ describe('failures', () => {
     ['DENIED Redis is running in protected mode because…', 'refused', 'protected mode'],
     ['ERR This instance has cluster support disabled', 'refused', 'redis.url instead of redis.cluster'],
     ["ERR unknown command 'SSUBSCRIBE', with args beginning with: 'x' ", 'refused', 'Redis 7'],
+    ["ERR unknown command 'publish', with args beginning with: 'x' ", 'refused', 'PUBLISH, SUBSCRIBE and UNSUBSCRIBE by these names'],
+    ['ERR unknown command `SUBSCRIBE`, with args beginning with: `x`, ', 'refused', 'renamed or taken away there (rename-command)'],
+    ["ERR unsupported command 'publish'", 'refused', 'renamed or taken away'],
+    ['ERR command not allowed', 'refused', 'renamed or taken away'],
     ['ERR invalid password', 'refused', 'redis.password'],
     ['MOVED 3999 127.0.0.1:6381', 'refused', 'redis.cluster instead of redis.url'],
     ['CLUSTERDOWN The cluster is down', 'later', 'CLUSTERDOWN'],
@@ -67,6 +71,12 @@ describe('failures', () => {
   test('the rights that a Cluster needs are named for it, with its prefix', () => {
     const { text } = cluster.of(reply("NOPERM this user has no permissions to run the 'ssubscribe' command"));
     expect(text).toContain('+spublish +ssubscribe +sunsubscribe +cluster|slots &shop:*');
+  });
+
+  test('the commands that a Cluster needs are named for it', () => {
+    expect(cluster.of(reply("ERR unknown command 'cluster'")).text).toContain(
+      'SPUBLISH, SSUBSCRIBE, SUNSUBSCRIBE and CLUSTER by these names',
+    );
   });
 
   test('no text holds a password, whatever Redis repeats', () => {
