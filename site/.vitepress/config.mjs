@@ -14,6 +14,24 @@ const slugify = (heading) =>
     .trim()
     .replaceAll(' ', '-');
 
+/**
+ * On a narrow screen the cells of a row stand below each other (theme/style.css), each with the title of its column.
+ * @param {import('vitepress').MarkdownRenderer} md
+ */
+function labelCells(md) {
+  md.core.ruler.push('label_cells', ({ tokens }) => {
+    /** @type {string[]} */
+    let titles = [];
+    let column = 0;
+    for (const [at, token] of tokens.entries()) {
+      if (token.type === 'thead_open') titles = [];
+      else if (token.type === 'th_open') titles.push(tokens[at + 1]?.content.replaceAll('`', '') ?? '');
+      else if (token.type === 'tr_open') column = 0;
+      else if (token.type === 'td_open') token.attrSet('data-title', titles[column++] ?? '');
+    }
+  });
+}
+
 export default {
   title: 'Ringway',
   description: 'A realtime gateway: WebSockets and HTTP, TypeScript on Bun over a C core on io_uring.',
@@ -28,6 +46,7 @@ export default {
   ignoreDeadLinks: 'localhostLinks',
   markdown: {
     anchor: { slugify },
+    config: labelCells,
     languageAlias: { haproxy: 'ini', caddy: 'nginx' },
   },
   themeConfig: {
