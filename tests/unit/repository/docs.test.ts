@@ -28,7 +28,15 @@ const where = (block: Block) => `${block.file}:${block.line}`;
 const tested = (...languages: string[]) =>
   blocks.filter((block) => languages.includes(block.language) && block.path === undefined && !block.info.startsWith('no-test'));
 /** Pages that build up programs, and the tests that run these. */
-const programs = { 'docs/clients.md': 'tests/e2e/clients.test.ts', 'docs/tutorial.md': 'tests/e2e/tutorial.test.ts' } as const;
+const programs = {
+  'docs/clients.md': 'tests/e2e/clients.test.ts',
+  'docs/guides/authentication.md': 'tests/e2e/guides.test.ts',
+  'docs/guides/broadcasting.md': 'tests/e2e/guides.test.ts',
+  'docs/guides/slow-clients.md': 'tests/e2e/guides.test.ts',
+  'docs/guides/small-app.md': 'tests/e2e/guides.test.ts',
+  'docs/guides/testing.md': 'tests/e2e/guides.test.ts',
+  'docs/tutorial.md': 'tests/e2e/tutorial.test.ts',
+} as const;
 
 describe('code blocks', () => {
   test('are of a kind that is checked, or say why not, and few do', () => {

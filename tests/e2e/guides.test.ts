@@ -1,0 +1,327 @@
+/** What the guides show, run: each gateway as it stands in its page, with clients that try it. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { SignJWT } from 'jose';
+import { initProject } from '../../src/cli/init-project.ts';
+import { eventually } from '../support/eventually.ts';
+import { type Page, readPage, writeBlock } from '../support/markdown.ts';
+import { RunningProgram } from '../support/running-program.ts';
+import { Wire } from '../support/wire.ts';
+
+// Only ends a test that has failed, or a compiler that is very slow.
+setDefaultTimeout(120_000);
+
+const root = join(import.meta.dir, '..', '..');
+const authentication = readPage('docs/guides/authentication.md');
+const broadcasting = readPage('docs/guides/broadcasting.md');
+const slowClients = readPage('docs/guides/slow-clients.md');
+const smallApp = readPage('docs/guides/small-app.md');
+const testing = readPage('docs/guides/testing.md');
+const token = 'a-token-of-these-tests';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'ringway-guides-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A project of `ringway init` with the files of a page in it. */
+function projectOf(page: Page): string {
+  const name = page.file.replace(/\W/g, '-');
+  const project = join(folder, name);
+  initProject(folder, name, undefined);
+  // As npm would lay them out.
+  mkdirSync(join(project, 'node_modules/.bin'), { recursive: true });
+  symlinkSync(root, join(project, 'node_modules/ringway'));
+  symlinkSync('../ringway/bin/ringway.mjs', join(project, 'node_modules/.bin/ringway'));
+  for (const each of ['hono', 'jose', '@types', 'bun-types', 'typescript'])
+    symlinkSync(join(root, 'node_modules', each), join(project, 'node_modules', each));
+  for (const block of page.blocks) if (block.path !== undefined) writeBlock(project, block);
+  return project;
+}
+
+async function typeErrors(project: string): Promise<string> {
+  const settings = { extends: './tsconfig.json', include: ['*.ts', 'src', 'tests'] };
+  writeFileSync(join(project, 'tsconfig.all.json'), JSON.stringify(settings));
+  const compiler = new RunningProgram([process.execPath, join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.all.json'], {
+    cwd: project,
+  });
+  await compiler.ended();
+  return compiler.output();
+}
+
+/** `ringway start` there, with two workers. */
+class Started {
+  readonly program: RunningProgram;
+  port = 0;
+  adminUrl = '';
+
+  constructor(project: string, env: Record<string, string>) {
+    const own = { PORT: '0', ADMIN_PORT: '0', WORKERS: '2', ADMIN_TOKEN: token, NO_COLOR: '1' };
+    this.program = new RunningProgram([process.execPath, join(root, 'src/main.ts'), 'start'], {
+      cwd: project,
+      env: { ...process.env, ...own, ...env },
+    });
+  }
+
+  async ready(): Promise<this> {
+    const said = await this.program.finds(/listening on http:\/\/localhost:(\d+)[^\n]*?admin (http:\/\/127\.0\.0\.1:\d+)/);
+    this.port = Number(said[1]);
+    this.adminUrl = said[2] ?? '';
+    return this;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  async stop(): Promise<void> {
+    this.program.kill('SIGTERM');
+    await Bun.sleep(50);
+    this.program.kill('SIGTERM');
+    await this.program.ended();
+  }
+}
+
+class Client {
+  readonly heard: string[] = [];
+  /** The close code. */
+  readonly closed: Promise<number>;
+  readonly opened: Promise<unknown>;
+  readonly socket: WebSocket;
+
+  constructor(gateway: Started, path: string, options: { headers?: Record<string, string>; protocols?: string[] } = {}) {
+    this.socket = new WebSocket(`ws://127.0.0.1:${gateway.port}${path}`, options as never);
+    this.socket.onmessage = ({ data }) => this.heard.push(String(data));
+    this.opened = new Promise((resolve) => this.socket.addEventListener('open', () => resolve(true)));
+    this.closed = new Promise((resolve) => this.socket.addEventListener('close', ({ code }) => resolve(code)));
+  }
+
+  say(value: unknown): void {
+    this.socket.send(typeof value === 'string' ? value : JSON.stringify(value));
+  }
+
+  hears(pattern: RegExp): Promise<unknown> {
+    return eventually(`it hears ${pattern}`, () => this.heard.some((text) => pattern.test(text)));
+  }
+}
+
+describe('authentication', () => {
+  const secret = 'a secret of thirty-two bytes, at least';
+  let project: string;
+  let gateway: Started;
+  beforeAll(async () => {
+    project = projectOf(authentication);
+    gateway = await new Started(project, { JWT_SECRET: secret }).ready();
+  });
+  afterAll(() => gateway?.stop());
+
+  const sign = (name: string, seconds: number, key = secret) =>
+    new SignJWT({})
+      .setProtectedHeader({ alg: 'HS256' })
+      .setSubject(name)
+      .setExpirationTime(Math.floor(Date.now() / 1000) + seconds)
+      .sign(new TextEncoder().encode(key));
+
+  test('compiles', async () => expect(await typeErrors(project)).toBe(''));
+
+  test('lets in by cookie, by subprotocol and by first message who has a token, and tells them who they are', async () => {
+    const jwt = await sign('Ann', 600);
+    const byCookie = new Client(gateway, '/by-cookie', { headers: { cookie: `session=${jwt}` } });
+    const bySubprotocol = new Client(gateway, '/by-subprotocol', { protocols: ['chat', `token.${jwt}`] });
+    const byMessage = new Client(gateway, '/by-message');
+    await Promise.all([byCookie.opened, bySubprotocol.opened, byMessage.opened]);
+    expect(bySubprotocol.socket.protocol).toBe('chat');
+    byMessage.say({ type: 'token', token: jwt });
+    await byMessage.hears(/"welcome","name":"Ann"/);
+    for (const client of [byCookie, bySubprotocol, byMessage]) {
+      // Whoever has heard itself is subscribed; all hear each other.
+      await eventually('it hears itself', async () => {
+        client.say({ text: 'hello' });
+        await Bun.sleep(50);
+        return client.heard.includes('{"from":"Ann","text":"hello"}');
+      });
+    }
+  });
+
+  test('lets nobody in without one, with one of somebody else, with one that has ended, and with one without algorithm', async () => {
+    const unsigned = `${btoa('{"alg":"none"}')}.${btoa('{"sub":"Eve","exp":9999999999}')}.`.replaceAll('=', '');
+    for (const wrong of ['', 'x', await sign('Eve', 600, 'x'.repeat(32)), await sign('Eve', -60), unsigned]) {
+      const cookie = new Client(gateway, '/by-cookie', { headers: { cookie: `session=${wrong}` } });
+      const protocol = new Client(gateway, '/by-subprotocol', { protocols: ['chat', `token.${wrong}`] });
+      const first = new Client(gateway, '/by-message');
+      await first.opened;
+      first.say({ type: 'token', token: wrong });
+      // A handshake that is refused has no close code of the gateway's.
+      expect([wrong, await first.closed]).toEqual([wrong, 4401]);
+      for (const refused of [cookie, protocol]) expect(await Promise.race([refused.closed.then(() => false), refused.opened])).toBe(false);
+    }
+    const impatient = new Client(gateway, '/by-message');
+    await impatient.opened;
+    impatient.say({ text: 'hello?' });
+    expect(await impatient.closed).toBe(4401);
+    const silent = new Client(gateway, '/by-message');
+    expect(await silent.closed).toBe(4401);
+  });
+
+  test('ends with the token, unless it is renewed, by the same person', async () => {
+    const ends = new Client(gateway, '/by-cookie', { headers: { cookie: `session=${await sign('Ann', 3)}` } });
+    const renewed = new Client(gateway, '/by-cookie', { headers: { cookie: `session=${await sign('Ann', 3)}` } });
+    const exchanged = new Client(gateway, '/by-cookie', { headers: { cookie: `session=${await sign('Ann', 600)}` } });
+    await Promise.all([ends.opened, renewed.opened, exchanged.opened]);
+    renewed.say({ type: 'token', token: await sign('Ann', 600) });
+    exchanged.say({ type: 'token', token: await sign('Bob', 600) });
+    expect(await exchanged.closed).toBe(4401);
+    expect(await ends.closed).toBe(4401);
+    // Its own token has ended by now.
+    await Bun.sleep(1000);
+    renewed.say({ text: 'still here' });
+    await renewed.hears(/still here/);
+    renewed.socket.close();
+  });
+});
+
+describe('broadcasting', () => {
+  let project: string;
+  let gateway: Started;
+  beforeAll(async () => {
+    project = projectOf(broadcasting);
+    gateway = await new Started(project, {}).ready();
+  });
+  afterAll(() => gateway?.stop());
+
+  const programs = [
+    ['curl', ['sh', '-e', 'publish.sh']],
+    ['Node', ['node', 'publish.mjs']],
+    ['Python', ['python3', 'publish.py']],
+    ['Go', ['go', 'run', 'publish.go']],
+  ] as const;
+
+  test('has a program for each block of its page', () => {
+    const files = broadcasting.blocks.flatMap(({ path = '' }) => (path.startsWith('publish.') ? [path] : []));
+    expect(files).toEqual(programs.map(([, words]) => words.at(-1) ?? ''));
+  });
+
+  for (const [name, words] of programs) {
+    const isInstalled = Bun.which(name === 'curl' ? 'curl' : words[0]) !== null;
+    if (!isInstalled) console.warn(`publishing with ${name} is not tested: it is not installed`);
+    test.skipIf(!isInstalled)(`with ${name}, and what goes wrong ends with an error`, async () => {
+      const client = new Client(gateway, '/orders/17');
+      await client.opened;
+      const run = (adminToken: string) =>
+        new RunningProgram(words, { cwd: project, env: { ...process.env, ADMIN_URL: gateway.adminUrl, ADMIN_TOKEN: adminToken } });
+      await eventually('it is heard', async () => {
+        const program = run(token);
+        expect([await program.ended(), program.err]).toEqual([0, '']);
+        await Bun.sleep(50);
+        return client.heard.includes(`paid, says ${name}`);
+      });
+      expect(await run('another-token-than-that').ended()).toBeGreaterThan(0);
+      client.socket.close();
+    });
+  }
+});
+
+describe('slow clients', () => {
+  let gateway: Started;
+  let project: string;
+  beforeAll(async () => {
+    project = projectOf(slowClients);
+    gateway = await new Started(project, {}).ready();
+  });
+  afterAll(() => gateway?.stop());
+
+  test('compiles', async () => expect(await typeErrors(project)).toBe(''));
+
+  test('one that reads nothing for a while is not sent what is old by then, and goes on with the latest', async () => {
+    const slow = await Wire.open(gateway.port, '/state');
+    const stepOf = (text: string) => JSON.parse(text).step as number;
+    const step = async () => stepOf(String((await slow.frame())?.payload));
+    const first = await step();
+    slow.pause();
+    const quick = new Client(gateway, '/state');
+    // 40 MB: several times what kernels hold for a socket.
+    await eventually('much has come that it has not read', () => stepOf(quick.heard.at(-1) ?? '{"step":0}') > first + 2000);
+    quick.socket.close();
+    slow.resume();
+    let received = 0;
+    let last = first;
+    let longestJump = 0;
+    // Past what the kernel had taken there is a jump to the state of now.
+    while (longestJump < 100 && received < 5000) {
+      const next = await step();
+      expect(next).toBeGreaterThan(last);
+      longestJump = Math.max(longestJump, next - last);
+      last = next;
+      received++;
+    }
+    expect(longestJump).toBeGreaterThanOrEqual(100);
+    slow.end();
+  });
+});
+
+describe('the app of sixty lines', () => {
+  let gateway: Started;
+  let project: string;
+  beforeAll(async () => {
+    project = projectOf(smallApp);
+    gateway = await new Started(project, { SECRET: 'x'.repeat(32) }).ready();
+  });
+  afterAll(() => gateway?.stop());
+
+  const login = async (name: string) => {
+    const response = await fetch(`${gateway.url}/login`, { method: 'POST', body: name });
+    return { status: response.status, cookie: response.headers.get('set-cookie')?.split(';')[0] ?? '' };
+  };
+
+  test('has about sixty lines, and compiles', async () => {
+    const config = smallApp.blocks.find(({ path }) => path === 'gateway.config.ts');
+    expect(config?.text.split('\n').length).toBeLessThan(66);
+    expect(await typeErrors(project)).toBe('');
+  });
+
+  test('serves its page, and carries what is said with the name of who logged in', async () => {
+    expect(await (await fetch(gateway.url)).text()).toContain('<title>Rooms</title>');
+    expect((await login('<b>')).status).toBe(400);
+    const ann = new Client(gateway, '/room/tea', { headers: { cookie: (await login('Ann')).cookie } });
+    await ann.hears(/^\{"type":"joined","name":"Ann"\}$/);
+    const bob = new Client(gateway, '/room/tea', { headers: { cookie: (await login('Bob')).cookie } });
+    await bob.hears(/"joined","name":"Bob"/);
+    await ann.hears(/"joined","name":"Bob"/);
+    bob.say('hello');
+    await ann.hears(/^\{"type":"said","name":"Bob","text":"hello"\}$/);
+    bob.socket.close();
+    await ann.hears(/"left","name":"Bob"/);
+  });
+
+  test('refuses who is not logged in and rooms that are none, and closes who says too much', async () => {
+    for (const [path, cookie] of [
+      ['/room/tea', ''],
+      ['/room/tea', 'session=x.y.z'],
+      ['/room/a%20b', (await login('Ann')).cookie],
+    ] as const) {
+      const client = new Client(gateway, path, { headers: { cookie } });
+      expect(await Promise.race([client.closed.then(() => false), client.opened])).toBe(false);
+    }
+    const eager = new Client(gateway, '/room/tea', { headers: { cookie: (await login('Eva')).cookie } });
+    await eager.opened;
+    for (let index = 0; index < 50; index++) eager.say('and another thing');
+    expect(await eager.closed).toBe(1008);
+  });
+});
+
+test('testing: the tests of the page pass, and fail when the project does not do what they say', async () => {
+  const project = projectOf(testing);
+  expect(await typeErrors(project)).toBe('');
+  const run = async () => {
+    const program = new RunningProgram([process.execPath, 'test', '--timeout', '60000'], { cwd: project });
+    return { code: await program.ended(), output: program.output() };
+  };
+  const passed = await run();
+  expect([passed.code, passed.output]).toEqual([0, expect.stringMatching(/ 3 pass\n 0 fail/)]);
+  writeFileSync(join(project, 'gateway.config.ts'), `export default { fetch: () => new Response('nothing else') };\n`);
+  const failed = await run();
+  expect([failed.code, failed.output]).toEqual([1, expect.stringMatching(/ 3 fail/)]);
+});
