@@ -455,6 +455,12 @@ describe('docs/configuration.md', () => {
   });
 });
 
+test('docs/README.md leads to every page; of the decisions to the first', () => {
+  const linked = [...source('docs/README.md').matchAll(/\]\(([\w./-]+\.md)\)/g)].map(([, target = '']) => join('docs', target));
+  const all = markdownFiles('docs').filter((file) => file !== 'docs/README.md' && !/^docs\/decisions\/(?!0001)/.test(file));
+  expect(all.filter((file) => !linked.includes(file))).toEqual([]);
+});
+
 describe('docs/socket.md', () => {
   /** Every member of an interface, methods included. */
   function allMembers(path: string, name: string): string[] {
