@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from '
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { SignJWT } from 'jose';
+import { sign as signToken } from 'hono/jwt';
 import { initProject } from '../../src/cli/init-project.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Page, readPage, writeBlock } from '../support/markdown.ts';
@@ -119,11 +119,7 @@ describe('authentication', () => {
   afterAll(() => gateway?.stop());
 
   const sign = (name: string, seconds: number, key = secret) =>
-    new SignJWT({})
-      .setProtectedHeader({ alg: 'HS256' })
-      .setSubject(name)
-      .setExpirationTime(Math.floor(Date.now() / 1000) + seconds)
-      .sign(new TextEncoder().encode(key));
+    signToken({ sub: name, exp: Math.floor(Date.now() / 1000) + seconds }, key, 'HS256');
 
   test('compiles', async () => expect(await typeErrors(project)).toBe(''));
 
