@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from '
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { defaults } from '../../src/config/defaults.ts';
 import { type Authority, createAuthority } from '../support/certificates.ts';
 import { dial } from '../support/connection.ts';
 import { eventually } from '../support/eventually.ts';
@@ -307,6 +308,29 @@ describe.each(headings)('%s', (heading) => {
     await eventually('the second event', () => raw.received.includes('data: second'));
     raw.destroy();
   });
+});
+
+test('the time-outs of the recipes go with the defaults of the gateway', () => {
+  const seconds = (heading: string, pattern: RegExp) => Number(pattern.exec(blockOf(heading))?.[1]);
+  const { pingInterval, keepAliveTimeout } = { pingInterval: 30, keepAliveTimeout: defaults.http.keepAliveTimeout };
+  expect(readFileSync(join(root, 'docs/configuration.md'), 'utf8')).toMatch(new RegExp(`\\| \`pingInterval\` \\| ${pingInterval}`));
+  // A client that is silent answers a ping in between, twice over.
+  for (const [heading, ofSockets] of [
+    ['nginx', /proxy_read_timeout (\d+)s/],
+    ['haproxy', /timeout tunnel (\d+)s/],
+    ['haproxy, with the PROXY protocol', /timeout server (\d+)s/],
+    ['apache', / timeout=(\d+) /],
+    ['envoy', /stream_idle_timeout: (\d+)s/],
+  ] as const)
+    expect([heading, seconds(heading, ofSockets) > 2 * pingInterval]).toEqual([heading, true]);
+  // The proxy is the first to give an idle connection up.
+  for (const [heading, ofIdle] of [
+    ['nginx', /keepalive_timeout (\d+)s/],
+    ['caddy', /keepalive (\d+)s/],
+    ['apache', / ttl=(\d+) /],
+    ['envoy', /common_http_protocol_options: \{ idle_timeout: (\d+)s \}\n*$/],
+  ] as const)
+    expect([heading, seconds(heading, ofIdle) < keepAliveTimeout - 10]).toEqual([heading, true]);
 });
 
 test('a node that drains is left without a request lost, and its WebSockets are told', async () => {
