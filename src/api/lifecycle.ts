@@ -17,13 +17,24 @@ type Begin = () => unknown;
 
 interface Task {
   readonly begin: Begin;
-  /** Of what has begun. */
+  /** What its begin gives; undefined: it has not been called. */
   cleanup: Promise<unknown> | undefined;
+  /** Its begin has settled. */
+  hasBegun: boolean;
+}
+
+/** This worker lets go of what must run once a node. */
+export interface Release {
+  /** Resolves when nothing of it runs any more: all that has begun has been cleaned up. */
+  readonly done: Promise<void>;
+  /** Resolves when what had begun by then has been cleaned up; one that never comes to an end of its own, such as a loop, is not waited for. */
+  readonly cleanedUp: Promise<void>;
 }
 
 let index = -1;
 const tasks: Task[] = [];
 let isChosen = false;
+let release: Release | undefined;
 let report: (error: unknown) => void = () => {};
 
 export const worker: Worker = {
@@ -37,16 +48,20 @@ export const worker: Worker = {
  * end, the function that `begin` has returned, if any, is called before, and awaited. What throws is logged.
  */
 export function onOneWorker(begin: () => unknown): void {
-  const task: Task = { begin, cleanup: undefined };
+  const task: Task = { begin, cleanup: undefined, hasBegun: false };
   tasks.push(task);
   if (isChosen) run(task);
 }
 
 function run(task: Task): void {
-  task.cleanup = (async () => task.begin())().catch((error) => {
-    report(error);
-    return undefined;
-  });
+  task.cleanup = (async () => task.begin())()
+    .catch((error) => {
+      report(error);
+      return undefined;
+    })
+    .finally(() => {
+      task.hasBegun = true;
+    });
 }
 
 /** Called once, when the worker knows who it is. `onError`: a begin or cleanup has failed. */
@@ -57,24 +72,27 @@ export function bindLifecycle(own: number, onError: (error: unknown) => void): v
 
 /** This worker is the one. */
 export function chosen(): void {
-  if (isChosen) return;
+  if (isChosen || release !== undefined) return;
   isChosen = true;
   for (const task of tasks) run(task);
 }
 
-/** It is not any more. Resolves when everything has been cleaned up. */
-export async function released(): Promise<void> {
-  if (!isChosen) return;
+/** It is not any more, if it ever was; called again, the answer is the same. */
+export function released(): Release {
+  if (release !== undefined) return release;
+  const begun = tasks.filter(({ hasBegun }) => hasBegun).map(cleanUp);
+  const others = tasks.filter(({ hasBegun }) => !hasBegun).map(cleanUp);
   isChosen = false;
-  await Promise.all(
-    tasks.map(async (task) => {
-      const cleanup = await task.cleanup;
-      task.cleanup = undefined;
-      try {
-        if (typeof cleanup === 'function') await cleanup();
-      } catch (error) {
-        report(error);
-      }
-    }),
-  );
+  const [cleanedUp, rest] = [begun, others].map(async (cleanups) => void (await Promise.all(cleanups))) as [Promise<void>, Promise<void>];
+  release = { cleanedUp, done: cleanedUp.then(() => rest) };
+  return release;
+}
+
+async function cleanUp(task: Task): Promise<void> {
+  const cleanup = await task.cleanup;
+  try {
+    if (typeof cleanup === 'function') await cleanup();
+  } catch (error) {
+    report(error);
+  }
 }

@@ -7,6 +7,7 @@ import type { WorkerProcess } from './worker-process.ts';
 export class ChosenWorker {
   readonly #candidates: () => readonly WorkerProcess[];
   #chosen: WorkerProcess | undefined;
+  readonly #waiting: (() => void)[] = [];
 
   /** `candidates`: the workers of what serves. */
   constructor(candidates: () => readonly WorkerProcess[]) {
@@ -25,6 +26,17 @@ export class ChosenWorker {
     if (this.#chosen !== worker) return;
     this.#chosen = undefined;
     // Behind whatever else its end means.
-    queueMicrotask(() => this.look());
+    queueMicrotask(() => {
+      this.look();
+      if (this.#chosen === undefined) for (const resolve of this.#waiting.splice(0)) resolve();
+    });
+  }
+
+  /** Resolves when no worker is the chosen one, as when there are no candidates any more. */
+  none(): Promise<void> {
+    if (this.#chosen === undefined) return Promise.resolve();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push(resolve);
+    return promise;
   }
 }

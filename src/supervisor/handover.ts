@@ -7,6 +7,7 @@
  *     ─────────────────────────────────────────── > its workers accept
  *     drains its own workers <─────────── serving
  *     leaves the admin address ── admin-free ────> opens it
+ *     nothing runs here that must run once ── released ──> chooses a worker for it
  *     hands signals on; ends as it ends
  *
  * The predecessor stays, small, since its process number is the one that systemd, Docker or npm watch. Nothing is shared but the sockets: the
@@ -39,6 +40,8 @@ export interface Handover {
   readonly generation: number;
   /** The last request for a reload that this answers. */
   readonly request: number;
+  /** It says `released`; absent from releases before 0.2. */
+  readonly tellsRelease?: true;
 }
 
 /** Where the predecessor's admin listener is. */
@@ -57,10 +60,12 @@ type SuccessorMessage =
   /** It ends. */
   | { readonly type: 'failed'; readonly reason: string; readonly exitCode: number };
 
-type PredecessorMessage = { readonly type: 'serve' } | { readonly type: 'admin-free' };
+type PredecessorMessage = { readonly type: 'serve' } | { readonly type: 'admin-free' } | { readonly type: 'released' };
 
 /** The longest that a config may take to load and workers to get ready, and some. */
 const patienceMs = 150_000;
+/** How long a worker of a supervisor that does not tell has to let go of what must run once a node. */
+const releaseMs = 1000;
 /** From `serve` on nothing is left to wait for. */
 const servePatienceMs = 10_000;
 
@@ -93,12 +98,12 @@ export class Successor {
   }
 
   /** Throws OperatingError when no process can be started. */
-  static start(command: readonly string[], handover: Omit<Handover, 'protocol'>): Successor {
+  static start(command: readonly string[], handover: Omit<Handover, 'protocol' | 'tellsRelease'>): Successor {
     // Each descriptor once, however many listeners share it.
     const fds = [...new Set(handover.listeners.flatMap((listener) => listener.fds))];
     const listeners = handover.listeners.map((listener) => ({ ...listener, fds: listener.fds.map((fd) => firstFd + fds.indexOf(fd)) }));
     try {
-      return new Successor(command, { ...handover, listeners, protocol }, fds);
+      return new Successor(command, { ...handover, listeners, protocol, tellsRelease: true }, fds);
     } catch (error) {
       throw new OperatingError(`the new supervisor cannot be started: ${error instanceof Error ? error.message : String(error)}`, {
         cause: error,
@@ -137,6 +142,11 @@ export class Successor {
   /** The address of the admin listener is free. */
   leaveAdmin(): void {
     this.#send({ type: 'admin-free' });
+  }
+
+  /** What must run once a node does not run here any more. */
+  released(): void {
+    this.#send({ type: 'released' });
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -178,12 +188,14 @@ export class Predecessor {
   readonly handover: Handover;
   readonly #serve = Promise.withResolvers<void>();
   readonly #adminFree = Promise.withResolvers<void>();
+  readonly #released = Promise.withResolvers<void>();
 
   private constructor(handover: Handover) {
     this.handover = handover;
     process.on('message', (message: PredecessorMessage) => {
       if (message.type === 'serve') this.#serve.resolve();
       else if (message.type === 'admin-free') this.#adminFree.resolve();
+      else if (message.type === 'released') this.#released.resolve();
     });
   }
 
@@ -220,6 +232,12 @@ export class Predecessor {
   async serving(wantsAdmin: boolean): Promise<void> {
     this.#tell({ type: 'serving', wantsAdmin });
     await this.#adminFree.promise;
+  }
+
+  /** Workers serve. Resolves when what must run once a node does not run there any more. */
+  async released(): Promise<void> {
+    if (this.handover.tellsRelease === true) await this.#released.promise;
+    else await Bun.sleep(releaseMs);
   }
 
   /** This process will not take over, and is about to end. */

@@ -40,8 +40,6 @@ import type { WorkerProcess } from './worker-process.ts';
 const adminAnswerMs = 200;
 /** Where the address is no longer wanted, the outcome can be read there for a while. */
 const adminGraceMs = 3000;
-/** How long the worker that a predecessor has chosen has to let go. */
-const chooseAfterMs = 1000;
 /** How long a successor that is to stop at once may take. */
 const successorEndMs = 2000;
 
@@ -85,8 +83,8 @@ export class Supervisor {
   readonly #service: ServiceManager | undefined;
   readonly #watchdog: Watchdog;
   #phase: Phase = 'starting';
-  /** On the clock of performance.now(). */
-  #mayChooseFrom = 0;
+  /** Workers of a predecessor may still do what is for one alone. */
+  #awaitsRelease = false;
   #exitCode: number = exitCodes.ok;
   #listeners: Listeners | undefined;
   #resources: SharedResources | undefined;
@@ -301,9 +299,9 @@ export class Supervisor {
     },
   };
 
-  /** Not while workers of a predecessor may still do what is for one alone, nor on trial, nor once this node ends. */
+  /** Not before a predecessor has let go, nor on trial, nor once this node ends. */
   get #mayChoose(): boolean {
-    return this.#phase === 'running' && !this.#options.kind.isProgram && performance.now() >= this.#mayChooseFrom;
+    return this.#phase === 'running' && !this.#options.kind.isProgram && !this.#awaitsRelease;
   }
 
   // ---------------------------------------------------------------- reload
@@ -391,6 +389,8 @@ export class Supervisor {
       wantsAdmin ? adminAnswerMs : adminGraceMs,
     );
     const drained = this.#retire(present.generation, kept.length < present.listeners.open.length);
+    // The chosen one lets go as it begins to drain, when its cleanup is over.
+    void this.#chosen.none().then(() => successor.released());
     const exitCode = await successor.exited;
     // One that was told to stop ends with 0 when it has drained; these here are to have the same time. Else nobody serves any more.
     if (exitCode !== exitCodes.ok) for (const worker of this.#node?.workers ?? []) worker.kill();
@@ -450,13 +450,12 @@ export class Supervisor {
 
   #running(): void {
     this.#phase = 'running';
-    if (this.#options.predecessor === undefined) {
+    this.#awaitsRelease = this.#options.predecessor !== undefined;
+    this.#chosen.look();
+    void this.#options.predecessor?.released().then(() => {
+      this.#awaitsRelease = false;
       this.#chosen.look();
-    } else {
-      // The worker that its predecessor has chosen lets go as it begins to drain, which is now.
-      this.#mayChooseFrom = performance.now() + chooseAfterMs;
-      setTimeout(() => this.#chosen.look(), chooseAfterMs + 1);
-    }
+    });
     const { log, kind } = this.#options;
     const program = this.#workers.find(({ where }) => where !== undefined)?.where ?? '';
     const places = kind.isProgram ? [program] : this.listeners.map(({ label }) => label);

@@ -87,6 +87,8 @@ function listenToSupervisor(
   const drain = new Drain(core, () => frontends.outliving > 0);
   let deadline = Number.POSITIVE_INFINITY;
   const end = async () => {
+    // In this order: a cleanup may need what onStop closes.
+    await released().cleanedUp;
     await stopped(config, log);
     // Other workers of the node may still rely on this one; the latest deadline counts.
     await bus?.close(Math.max(0, deadline - performance.now() - endMs));
@@ -100,7 +102,7 @@ function listenToSupervisor(
         return;
       case 'drain':
         deadline = performance.now() + message.deadlineMs;
-        void released().then(() => tell({ type: 'released' }));
+        void released().done.then(() => tell({ type: 'released' }));
         drain.begin(
           message,
           () => listeners.close(),

@@ -14,7 +14,8 @@ const config = `
   onOneWorker(async () => {
     note('begin');
     return async () => {
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      // Longer than a worker without connections takes to drain.
+      await new Promise((resolve) => setTimeout(resolve, 300));
       note('cleanup');
     };
   });
@@ -87,6 +88,7 @@ test('onStart is over before a connection is accepted, onStop before a worker en
     const lines = events.all();
     expect(lines.indexOf(`cleanup ${second}`)).toBeLessThan(lines.indexOf(`begin ${third}`));
     await events.count('stop', 2);
+    expect(events.all().indexOf(`cleanup ${second}`)).toBeLessThan(events.all().indexOf(`stop ${second}`));
     expect(await gateway.workerPids()).toContain(third);
 
     gateway.kill('SIGTERM');
@@ -95,6 +97,36 @@ test('onStart is over before a connection is accepted, onStop before a worker en
     expect(events.of('stop')).toHaveLength(4);
     expect(events.of('begin')).toHaveLength(3);
     for (const pid of events.of('start')) expect(runs(pid)).toBe(false);
+  } finally {
+    await gateway.stop();
+  }
+});
+
+test('what is for one worker and never comes to an end holds up neither a drain nor the next worker, and never runs twice at a time', async () => {
+  const endless = `
+    import { appendFileSync } from 'node:fs';
+    import { defineGateway, onOneWorker } from 'ringway';
+    const note = (event) => appendFileSync(new URL('events', import.meta.url), event + ' ' + process.pid + '\\n');
+    onOneWorker(async () => {
+      note('begin');
+      for (;;) { await Bun.sleep(5); note('works'); }
+    });
+    export default defineGateway({ $OPTIONS, drain: { timeout: 300 }, fetch: () => new Response('served') });`;
+  const gateway = await startGateway({ config: endless, workers: 2 });
+  const events = new Events(gateway);
+  try {
+    for (let reload = 1; reload <= 3; reload++) {
+      await events.count('begin', reload);
+      gateway.kill('SIGHUP');
+      // While it is under way.
+      if (reload === 2) process.kill(events.of('begin').at(-1) ?? 0, 'SIGKILL');
+    }
+    await events.count('begin', 4);
+    // Whoever has been succeeded is not heard of again.
+    const pids = events.all().map((line) => line.split(' ')[1]);
+    expect(pids.filter((pid, at) => pid !== pids[at - 1])).toEqual([...new Set(pids)]);
+    gateway.kill('SIGTERM');
+    expect(await gateway.exited).toBe(0);
   } finally {
     await gateway.stop();
   }

@@ -169,6 +169,29 @@ describe('an upgrade', () => {
     expect(isAlive(pid)).toBe(false);
   });
 
+  test('waits for what must run once a node to be cleaned up before it begins in the new release', async () => {
+    const product = installCopy('once');
+    const running = await start(product, 60);
+    const events = join(running.folder, 'events');
+    const task = `
+      import { appendFileSync } from 'node:fs';
+      import { onOneWorker } from 'ringway';
+      const note = (event: string) => appendFileSync('${events}', event + ' ' + process.pid + '\\n');
+      onOneWorker(() => { note('begin'); return async () => { await Bun.sleep(2500); note('cleanup'); }; });
+      export const answer = 'two';`;
+    writeFileSync(join(running.folder, 'answer.ts'), task);
+    expect((await reload(product, running)).code).toBe(0);
+    const noted = () => (existsSync(events) ? readFileSync(events, 'utf8').trim().split('\n') : []);
+    await eventually('a worker begins', () => noted().length === 1);
+    await installNext(product, abiVersion + 1);
+    expect((await reload(product, running)).code).toBe(0);
+    await eventually('one of the new release begins', () => noted().filter((line) => line.startsWith('begin')).length === 2);
+    expect(noted().map((line) => line.split(' ')[0])).toEqual(['begin', 'cleanup', 'begin']);
+    running.kill('SIGTERM');
+    expect(await running.exited).toBe(0);
+    expect(noted().map((line) => line.split(' ')[0])).toEqual(['begin', 'cleanup', 'begin', 'cleanup']);
+  });
+
   test('goes on with the sockets that stay, and drains both sides on SIGTERM', async () => {
     const product = installCopy('drain');
     const running = await start(product, 60);
