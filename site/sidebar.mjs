@@ -1,23 +1,6 @@
-// The order of the pages: by what a reader is about to do. A page of docs/ that stands nowhere here fails a test.
+// The sidebar of the site: the order of docs/README.md, so that a page has its place in one list.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-
-/**
- * Names of pages without `.md`; `folder/*` is every page of that folder by name. What is not there is left out.
- * @type {readonly { text: string, pages: readonly string[], collapsed?: boolean }[]}
- */
-const groups = [
-  { text: 'Start', pages: ['README', 'tutorial', 'install'] },
-  {
-    text: 'Guides',
-    pages: ['guides/*', 'clients', 'publishing', 'nodes', 'proxies', 'docker', 'security'],
-  },
-  { text: 'Moving to Ringway', pages: ['migrating/*', 'uws'] },
-  { text: 'Reference', pages: ['configuration', 'socket', 'command', 'responses', 'limits', 'errors'] },
-  { text: 'Operating', pages: ['operations', 'troubleshooting', 'sizing', 'benchmarks'] },
-  { text: 'Internals', pages: ['architecture', 'hacking', 'abi'] },
-  { text: 'Decisions', pages: ['decisions/*'], collapsed: true },
-];
 
 /** @param {string} folder @returns {string[]} its pages and those of its folders, without `.md` */
 export function pagesOf(folder) {
@@ -34,19 +17,31 @@ export function titleOf(text) {
 }
 
 /**
+ * A group for each heading of its README.md, with the pages that are linked there; decisions have one of their own, which is closed at first.
  * @param {string} folder with the pages
  * @returns {import('./sidebar.mjs').SidebarGroup[]} as VitePress takes it
  */
 export function sidebarOf(folder) {
-  const all = pagesOf(folder);
-  return groups.flatMap(({ text, pages, collapsed }) => {
-    const names = pages.flatMap((page) =>
-      page.endsWith('/*') ? all.filter((name) => name.startsWith(page.slice(0, -1))) : all.filter((name) => name === page),
-    );
-    const items = names.map((name) => ({
-      text: titleOf(readFileSync(join(folder, `${name}.md`), 'utf8')),
-      link: name === 'README' ? '/' : `/${name.replace(/(^|\/)README$/, '$1')}`,
-    }));
-    return items.length === 0 ? [] : [{ text, ...(collapsed === undefined ? {} : { collapsed }), items }];
+  const index = readFileSync(join(folder, 'README.md'), 'utf8');
+  /** @param {string} name */
+  const item = (name) => ({
+    text: titleOf(readFileSync(join(folder, `${name}.md`), 'utf8')),
+    link: name === 'README' ? '/' : `/${name}`,
   });
+  const isDecision = (/** @type {string} */ name) => name.startsWith('decisions/');
+  const groups = index
+    .split(/^## /m)
+    .slice(1)
+    .map((section) => ({
+      text: section.slice(0, section.indexOf('\n')),
+      items: [...section.matchAll(/\]\((?!\.\.)([\w./-]+)\.md(?:#[^)]*)?\)/g)]
+        .map(([, name = '']) => name)
+        .filter((name) => !isDecision(name))
+        .map(item),
+    }));
+  const decisions = pagesOf(folder).filter(isDecision).map(item);
+  return [
+    ...groups.map((group, place) => (place === 0 ? { ...group, items: [item('README'), ...group.items] } : group)),
+    ...(decisions.length === 0 ? [] : [{ text: 'Decisions', collapsed: true, items: decisions }]),
+  ];
 }
