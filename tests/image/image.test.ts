@@ -187,6 +187,18 @@ export default defineGateway({ fetch: app, drain: { timeout: 30 }, websocket: { 
     expect(await stop(container)).toBe(0);
   });
 
+  test('is where a machine without Linux develops: ringway dev serves a mounted folder, and what is changed in it', async () => {
+    const app = write('dev', { ...ownFiles });
+    const container = image.run({ env: anyPorts, command: [...image.config.Entrypoint, 'dev'], volumes: { '/app': app } });
+    const { port } = await container.ports();
+    const hello = `http://127.0.0.1:${port}/hello`;
+    expect(await textOf(hello)).toBe('HELLO FROM MOUNTED');
+    write('dev', { 'gateway.config.ts': greeting.replace("'mounted'", "'changed'") });
+    await eventually('the change is served', async () => (await textOf(hello).catch(() => '')) === 'HELLO FROM CHANGED');
+    process.kill(await container.entrypoint(), 'SIGINT');
+    expect(await container.exited).toBe(0);
+  });
+
   test('runs a single config that is mounted over the example', async () => {
     const config = `
 import { Hono } from 'hono';
