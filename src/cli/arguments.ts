@@ -4,8 +4,7 @@
  */
 import { parseArgs } from 'node:util';
 import type { ArgsDef } from 'citty';
-import { defaults, drainCloseCodeText, isDrainCloseCode, ranges } from '../config/defaults.ts';
-import { defaultConfigPath } from '../config/load.ts';
+import { defaultConfigPath, defaults, drainCloseCodeText, isDrainCloseCode, ranges } from '../config/defaults.ts';
 import type { ResolvedConfig } from '../config/resolve.ts';
 import { nearest } from '../config/suggest.ts';
 import type { StartOptions } from './start.ts';

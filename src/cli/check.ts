@@ -1,7 +1,7 @@
 /** `ringway check`: load the config and say what it means. */
 
+import { ConfigError } from '../config/config-error.ts';
 import type { AdminAddress, ListenAddress } from '../config/resolve.ts';
-import { ConfigError } from '../config/resolve.ts';
 import type { TlsSettings } from '../config/tls.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { configReader, type ReadConfig, type ReadOptions, soundConfig } from './read-config.ts';

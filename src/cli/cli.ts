@@ -1,34 +1,21 @@
 /**
  * The `ringway` command: what it understands, and how errors come out (message on stderr, exit code).
  * Role: citty describes commands and prints their usage; the command line is judged strictly here, because citty itself ignores
- * what it does not know.
+ * what it does not know. Each command is loaded when it is asked for: what it needs is most of the time that a short one takes.
  */
 import { stripVTControlCharacters } from 'node:util';
 import { type ArgsDef, type CommandDef, defineCommand, renderUsage, runCommand } from 'citty';
-import { defaultConfigPath } from '../config/load.ts';
-import { ConfigError } from '../config/resolve.ts';
+import { ConfigError } from '../config/config-error.ts';
+import { defaultConfigPath } from '../config/defaults.ts';
 import { nearest } from '../config/suggest.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { OperatingError } from '../operating-error.ts';
 import { version } from '../version.ts';
 import { adminArgs, adminClient } from './admin-client.ts';
 import { connectionCount, judgeArguments, runArguments, startOptions, UsageError } from './arguments.ts';
-import { build } from './build.ts';
-import { check, checkJson } from './check.ts';
 import { completion, shells } from './completion.ts';
-import { dev } from './dev.ts';
-import { doctor } from './doctor.ts';
-import { health } from './health.ts';
 import { helpBelow } from './help.ts';
-import { init } from './init.ts';
-import { initProject, npmInstall } from './init-project.ts';
 import { platformNote, platformProblem } from './platform.ts';
-import { probe, probeWord } from './probe.ts';
-import { publish } from './publish.ts';
-import { reload } from './reload.ts';
-import { run } from './run.ts';
-import { start } from './start.ts';
-import { top, topInterval, topPid } from './top.ts';
 
 /** Where the command writes; replaced in tests. */
 export interface Terminal {
@@ -56,6 +43,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
       meta: { name: 'start', description: 'Run the gateway' },
       args: serveArgs,
       async run({ args }) {
+        const { start } = await import('./start.ts');
         result.exitCode = await start(startOptions(args));
       },
     }),
@@ -63,6 +51,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
       meta: { name: 'dev', description: 'Run the gateway, and reload it whenever the config or what it imports changes' },
       args: { ...serveArgs, workers: { ...serveArgs.workers, description: 'Worker processes. Default: 1' } },
       async run({ args }) {
+        const { dev } = await import('./dev.ts');
         result.exitCode = await dev(startOptions(args));
       },
     }),
@@ -85,6 +74,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
       meta: { name: 'check', description: 'Check the config and say what it means' },
       args: { config: configArg, json: jsonArg },
       async run({ args }) {
+        const { check, checkJson } = await import('./check.ts');
         const options = { tell: (text: string) => to.err(`ringway: ${text}`) };
         if (args.json) {
           const { text, exitCode } = await checkJson(args.config, options);
@@ -108,6 +98,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
         ...adminArgs,
       },
       async run({ args }) {
+        const { publish } = await import('./publish.ts');
         const { topic = '', data, file, binary, json } = args;
         const published = await publish(adminClient(args), { topic, data, file, isBinary: binary });
         to.out(json ? JSON.stringify(published) : `published to ${topic}`);
@@ -123,6 +114,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
         ...adminArgs,
       },
       async run({ args }) {
+        const { top, topInterval, topPid } = await import('./top.ts');
         const options = { pid: topPid(args.pid), intervalMs: topInterval(args.interval), isOnce: args.once, isJson: args.json };
         await top(
           () => adminClient(args),
@@ -138,6 +130,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
         ...adminArgs,
       },
       async run({ args }) {
+        const [{ reload }, { topPid }] = await Promise.all([import('./reload.ts'), import('./top.ts')]);
         to.out(await reload(adminClient(args), { pid: topPid(args.pid), tell: (text) => to.err(`ringway: ${text}`) }));
       },
     }),
@@ -145,6 +138,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
       meta: { name: 'health', description: 'Say whether a gateway is alive: exit code 0 or 1' },
       args: { ready: { type: 'boolean', description: 'Whether it is ready to serve', default: false }, ...adminArgs },
       async run({ args }) {
+        const { health } = await import('./health.ts');
         const { text, exitCode } = await health(adminClient(args), args.ready);
         to.out(text);
         result.exitCode = exitCode;
@@ -154,6 +148,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
       meta: { name: 'build', description: 'Compile the C core on this machine' },
       args: {},
       async run() {
+        const { build } = await import('./build.ts');
         to.out(await build());
       },
     }),
@@ -170,6 +165,7 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
         json: jsonArg,
       },
       async run({ args }) {
+        const { doctor } = await import('./doctor.ts');
         const { config: configPath, connections, json } = args;
         const { text, exitCode } = await doctor({
           configPath,
@@ -193,7 +189,8 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
         'skip-install': { type: 'boolean', description: 'Do not run npm install in the new folder', default: false },
         force: { type: 'boolean', description: `Replace a ${defaultConfigPath} that exists`, default: false },
       },
-      run({ args }) {
+      async run({ args }) {
+        const [{ init }, { initProject, npmInstall }] = await Promise.all([import('./init.ts'), import('./init-project.ts')]);
         const { name, force, 'skip-install': skipsInstall } = args;
         if (name !== undefined && force) throw new UsageError("'--force' does not go with a new folder");
         to.out(name === undefined ? init(process.cwd(), force) : initProject(process.cwd(), name, skipsInstall ? undefined : npmInstall));
@@ -228,9 +225,7 @@ export async function runCli(argv: readonly string[], to: Terminal = terminal, p
   const main = defineCommand({ meta: { name: 'ringway', version, description: 'A realtime gateway: WebSockets and HTTP' }, subCommands });
   try {
     const [first, ...rest] = argv;
-    if (first === probeWord) {
-      await probe(rest[0] ?? defaultConfigPath, rest[1] === undefined);
-    } else if (first === '--version' || first === '-v') {
+    if (first === '--version' || first === '-v') {
       to.out(version);
     } else if (first === undefined || first === '--help' || first === '-h' || first === 'help') {
       const usage = await usageText(main);
@@ -247,6 +242,7 @@ export async function runCli(argv: readonly string[], to: Terminal = terminal, p
       } else if (problem !== undefined) {
         throw new OperatingError(problem);
       } else if (command === subCommands.run) {
+        const { run } = await import('./run.ts');
         result.exitCode = await run(runArguments(rest, process.env));
       } else {
         judgeArguments(first, (command.args ?? {}) as ArgsDef, rest);

@@ -5,7 +5,7 @@
  * production: the config is read in a process of its own, and one with mistakes changes nothing. Down: start.ts, imported-files.ts.
  */
 import { relative } from 'node:path';
-import { ConfigError } from '../config/resolve.ts';
+import { ConfigError } from '../config/config-error.ts';
 import { createLog, type Log } from '../log.ts';
 import { devVariable } from '../process/boot.ts';
 import type { ReloadOutcome } from '../supervisor/reload-queue.ts';

@@ -1,7 +1,9 @@
 /** `ringway doctor`: judge this machine, and say what to change. */
 import { existsSync, readFileSync } from 'node:fs';
-import { defaultConfigPath, loadConfig } from '../config/load.ts';
-import { ConfigError, type ResolvedConfig, resolveConfig } from '../config/resolve.ts';
+import { ConfigError } from '../config/config-error.ts';
+import { defaultConfigPath } from '../config/defaults.ts';
+import { loadConfig } from '../config/load.ts';
+import { type ResolvedConfig, resolveConfig } from '../config/resolve.ts';
 import { examine } from '../doctor/examine.ts';
 import { count, type Finding, problem } from '../doctor/finding.ts';
 import { type Goal, setGoal } from '../doctor/goal.ts';

@@ -1,7 +1,7 @@
 /** `ringway init`: write a starter config. */
 import { existsSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { defaultConfigPath } from '../config/load.ts';
+import { defaultConfigPath } from '../config/defaults.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
 import { starterConfig } from './starter.ts';
 

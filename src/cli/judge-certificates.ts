@@ -3,8 +3,9 @@
  * Role: for `ringway check`, before a start, and before certificates are loaded again. Loading this file maps the C core.
  */
 
+import { ConfigError } from '../config/config-error.ts';
 import { pathText } from '../config/mistakes.ts';
-import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
+import type { ResolvedConfig } from '../config/resolve.ts';
 import { certificatesOf, fileOptions, type TlsSettings } from '../config/tls.ts';
 import { TlsError, type TlsFiles } from '../core/native.ts';
 import { tryCertificates } from '../core/tls-trial.ts';

@@ -2,16 +2,15 @@
  * The process that reads the config for a supervisor that reloads: loads it with the code on the disk, judges it, says what it means.
  * Role: started by supervisor/probe.ts, which ends it. It is no command for people.
  */
+
+import { ConfigError } from '../config/config-error.ts';
 import { loadConfig } from '../config/load.ts';
-import { ConfigError } from '../config/resolve.ts';
 import { provideModules } from '../own-modules.ts';
 import type { ProbeMessage } from '../supervisor/probe.ts';
 import { ownRelease } from '../supervisor/release.ts';
 import { nodeSettings } from '../supervisor/settings.ts';
 import { loadJudge } from './core-modules.ts';
-
-/** Stands in place of a command. */
-export const probeWord = '--read-config';
+import { probeWord } from './probe-word.ts';
 
 /** `needsCore`: load the core in any case; else only to judge certificates. */
 export async function probe(configPath: string, needsCore: boolean): Promise<never> {

@@ -4,10 +4,10 @@
  * Role: used by check, doctor and start. Down: supervisor/probe.ts, probe.ts.
  */
 import { fileURLToPath } from 'node:url';
-import { ConfigError } from '../config/resolve.ts';
+import { ConfigError } from '../config/config-error.ts';
 import { OperatingError } from '../operating-error.ts';
 import { type ConfigReader, type ProbeMessage, readPatienceMs, readThrough } from '../supervisor/probe.ts';
-import { probeWord } from './probe.ts';
+import { probeWord } from './probe-word.ts';
 
 /** Longer than most configs take. */
 const slowMs = 10_000;

@@ -3,7 +3,7 @@
  * Role: SIGHUP to the supervisor; the outcome stands in /healthz, numbered, so that the answer is to this request or a later one.
  */
 import { readFileSync } from 'node:fs';
-import { ConfigError } from '../config/resolve.ts';
+import { ConfigError } from '../config/config-error.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
 import type { NodeHealth } from '../supervisor/health.ts';
 import type { LastReload } from '../supervisor/reload-queue.ts';

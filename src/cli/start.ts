@@ -6,8 +6,9 @@
  */
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { ConfigError } from '../config/config-error.ts';
 import { defaults } from '../config/defaults.ts';
-import { ConfigError } from '../config/resolve.ts';
+import { isCompiled } from '../core/compile.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { createLog, type Log } from '../log.ts';
 import { gatewayWorkers, portVariable } from '../process/boot.ts';
@@ -47,12 +48,16 @@ export async function start(options: StartOptions, companion?: Companion): Promi
   const predecessor = Predecessor.find();
   try {
     const { firstRead, readConfig, successorCommand } = commandsOf(options, companion);
-    const config = soundConfig(await (companion?.firstRead(firstRead) ?? firstRead(new AbortController().signal))).settings;
+    const reading = companion?.firstRead(firstRead) ?? firstRead(new AbortController().signal);
+    // While another process reads the config. A core that is missing is compiled by that one, which says so once.
+    const early = isCompiled() ? import('../supervisor/supervisor.ts') : undefined;
+    early?.catch(() => {});
+    const config = soundConfig(await reading).settings;
     const log = createLog({ level: config.logLevel ?? defaults.log.level });
     surviveStrayErrors(log);
     const native = await loadNative();
     const { judgeCertificates: judge } = await loadJudge();
-    const { Supervisor } = await import('../supervisor/supervisor.ts');
+    const { Supervisor } = await (early ?? import('../supervisor/supervisor.ts'));
     const kind = gatewayWorkers(resolve(options.configPath), fileURLToPath(new URL('../worker/main.ts', import.meta.url)));
     const supervisor = await Supervisor.start({ config, kind, native, log, judge, predecessor, readConfig, successorCommand });
     launcher?.watch(native, supervisor, log);

@@ -128,3 +128,6 @@ export const redisPrefixLengthMax = 64;
 export const signingKeyLengthMin = 32;
 /** Ranges of trusted proxies. */
 export const trustedProxiesMax = 4096;
+
+/** Where commands look for the config. */
+export const defaultConfigPath = 'gateway.config.ts';

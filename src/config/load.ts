@@ -5,10 +5,10 @@
 import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ConfigError, type Environment, type ResolvedConfig, resolveConfig } from './resolve.ts';
-import { show } from './values.ts';
-
-export const defaultConfigPath = 'gateway.config.ts';
+import { ConfigError } from './config-error.ts';
+import { defaultConfigPath } from './defaults.ts';
+import { type Environment, type ResolvedConfig, resolveConfig } from './resolve.ts';
+import { show } from './show.ts';
 
 /**
  * Load and check the config at `path`. `provideModules`: called before, with its folder, to let it import what it may not have beside it.

@@ -6,8 +6,8 @@ import ipaddr from 'ipaddr.js';
 import type { TrustedProxiesOptions } from '../api/define.ts';
 import type { AddressRange } from '../core/options.ts';
 import { defaults, trustedProxiesMax } from './defaults.ts';
+import { show } from './show.ts';
 import type { Complain } from './tls.ts';
-import { show } from './values.ts';
 
 export interface TrustedProxiesSettings {
   readonly ranges: readonly AddressRange[];

@@ -17,6 +17,7 @@ import type {
 } from '../api/define.ts';
 import type { WebSocketHandler } from '../api/websocket.ts';
 import { devVariable, portVariable } from '../process/boot.ts';
+import { ConfigError } from './config-error.ts';
 import { adminTokenLengthMin, defaults, groupSocketMode, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
 import { type LinkSettings, resolveLink } from './link.ts';
 import { type Mistake, mistakesOf, pathText } from './mistakes.ts';
@@ -24,8 +25,9 @@ import { resolveTrustedProxies, type TrustedProxiesSettings } from './proxies.ts
 import { type RedisSettings, resolveRedis } from './redis.ts';
 import { parsePattern, patternShape } from './route-pattern.ts';
 import { gatewaySchema, websocketMembers } from './schema.ts';
+import { show } from './show.ts';
 import { resolveTls, type TlsSettings } from './tls.ts';
-import { show, unknownKey } from './values.ts';
+import { unknownKey } from './values.ts';
 import { resolveWebSocketOptions, type WebSocketSettings } from './websocket-options.ts';
 
 export interface TcpAddress {
@@ -105,18 +107,6 @@ export interface ResolvedConfig {
   readonly onStart: GatewayConfig['onStart'];
   readonly onStop: GatewayConfig['onStop'];
   readonly log: LogSettings;
-}
-
-/** The configuration cannot be used. `mistakes` has one line for each reason. */
-export class ConfigError extends Error {
-  readonly code = 'RW_CONFIG';
-  readonly mistakes: readonly string[];
-  constructor(where: string, mistakes: readonly string[]) {
-    const count = mistakes.length === 1 ? '1 mistake' : `${mistakes.length} mistakes`;
-    super([`${where}: ${count}`, ...mistakes.map((mistake) => `  ${mistake.replaceAll('\n', '\n  ')}`)].join('\n'));
-    this.name = 'ConfigError';
-    this.mistakes = mistakes;
-  }
 }
 
 export type Environment = Readonly<Record<string, string | undefined>>;

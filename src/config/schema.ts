@@ -19,6 +19,7 @@ import {
   signingKeyLengthMin,
   unixPathBytesMax,
 } from './defaults.ts';
+import { show } from './show.ts';
 import {
   autoOr,
   autoOrSeconds,
@@ -30,7 +31,6 @@ import {
   type RawIssue,
   sayInstead,
   seconds,
-  show,
   token,
 } from './values.ts';
 import { websocketOptionSchemas } from './websocket-options.ts';

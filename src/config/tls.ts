@@ -9,7 +9,7 @@ import { tlsFlag } from '../core/abi.ts';
 import type { TlsFiles } from '../core/native.ts';
 import { errorCode } from '../operating-error.ts';
 import { defaults, serverNameLengthMax, serverNamesMax } from './defaults.ts';
-import { show } from './values.ts';
+import { show } from './show.ts';
 
 /** A certificate for a server name. */
 export interface ServerNameSettings {

@@ -3,20 +3,11 @@
  * Role: what schema.ts and websocket-options.ts are made of.
  */
 import { z } from 'zod';
+import { show } from './show.ts';
 import { nearest } from './suggest.ts';
 
 type Range = readonly [least: number, most: number];
 export type RawIssue = { readonly code?: string; readonly input?: unknown; readonly keys?: unknown };
-
-/** A value as it may stand in a message: short, and on one line. */
-export function show(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value);
-  if (typeof value === 'function') return 'a function';
-  if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : 'a list';
-  if (typeof value === 'object' && value !== null) return value instanceof Promise ? 'a promise' : 'an object';
-  if (typeof value === 'symbol') return 'a symbol';
-  return typeof value === 'bigint' ? `${value}n` : String(value);
-}
 
 export const sayInstead = (what: string) => (issue: RawIssue) => `is ${show(issue.input)}; write ${what}`;
 

@@ -8,7 +8,8 @@ import { z } from 'zod';
 import type { CompressionOptions, WebSocketOptions } from '../api/websocket.ts';
 import type { BehaviorOptions } from '../core/core.ts';
 import { type Mistake, mistakesOf } from './mistakes.ts';
-import { boolean, integer, oneOf, options, type RawIssue, sayInstead, seconds, show, token } from './values.ts';
+import { show } from './show.ts';
+import { boolean, integer, oneOf, options, type RawIssue, sayInstead, seconds, token } from './values.ts';
 
 export type CompressionSettings = { readonly [Name in keyof CompressionOptions]-?: NonNullable<CompressionOptions[Name]> };
 /** What options come to, with defaults. */

@@ -116,6 +116,11 @@ export class AdminListener {
     };
   }
 
+  /** Load what it has put off until now. */
+  async prepareAnswers(): Promise<void> {
+    await this.#server?.prepare();
+  }
+
   stop(): void {
     this.#isStopped = true;
     for (const [server, timer] of this.#leaving) {

@@ -1,21 +1,17 @@
 /**
  * The admin listener: health and metrics, from the supervisor, so that they answer while workers do not; publishing and reloading, for
  * whoever has the token.
- * Role: turns the state of the node into HTTP. Up: operators, orchestrators, Prometheus. Down: supervisor.ts, metrics.ts, admin-http.ts.
+ * Role: where it listens, and who may ask. Up: operators, orchestrators, Prometheus. Down: admin-app.ts, which answers, admin-http.ts.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { unlinkSync } from 'node:fs';
-import { type Context, Hono, type MiddlewareHandler } from 'hono';
 import type { Registry } from 'prom-client';
 import type { AdminSettings } from '../config/resolve.ts';
 import { listenFlag } from '../core/abi.ts';
 import { native } from '../core/native.ts';
 import type { Log } from '../log.ts';
 import { listenProblem } from '../operating-error.ts';
-import { type AdminEnv, readBody } from './admin-body.ts';
 import { serveHttp } from './admin-http.ts';
-import { describeAdmin } from './admin-openapi.ts';
-import { addPublishRoutes, type Publish } from './admin-publish.ts';
+import type { Publish } from './admin-publish.ts';
 import { type AdminPlace, type KeptToken, keepToken } from './admin-token.ts';
 import type { NodeHealth } from './health.ts';
 import { hostText } from './listeners.ts';
@@ -26,7 +22,8 @@ export interface AdminView {
   health(): NodeHealth;
   /** Undefined when ready, else why not. */
   notReady(): string | undefined;
-  readonly metrics: Registry;
+  /** Made at the first call. */
+  metrics(): Promise<Registry>;
   /** undefined: what runs here takes no messages from outside. */
   readonly publish: Publish | undefined;
   /** undefined: what runs here cannot be reloaded. */
@@ -39,94 +36,27 @@ export type ReloadAnswer =
   | { readonly kind: 'wrong config'; readonly mistakes: readonly string[] }
   | { readonly kind: 'failed'; readonly reason: string };
 
-const readPaths = ['/healthz', '/readyz', '/metrics', '/openapi.json'];
-const writePaths = ['/publish/*', '/reload'];
-
-/**
- * `token`: what requests that change something must show; undefined: nobody can. `onDefect`: told of what went wrong without being anybody's
- * mistake but ours.
- */
-export function adminApp(view: AdminView, token: string | undefined, onDefect: (error: unknown) => void): Hono<AdminEnv> {
-  const app = new Hono<AdminEnv>();
-  // Alive is all that this says: degraded is for people and alerts, a restart by the orchestrator would cut healthy workers.
-  app.get('/healthz', (context) => context.json(view.health()));
-  app.get('/readyz', (context) => {
-    const reason = view.notReady();
-    if (reason !== undefined) return context.json({ status: 'not ready', reason }, 503);
-    const { redis } = view.health();
-    return context.json({ status: 'ready', ...(redis === undefined ? {} : { redis: redis.state }) });
-  });
-  app.get('/metrics', async (context) => context.body(await view.metrics.metrics(), 200, { 'content-type': view.metrics.contentType }));
-  app.get('/openapi.json', (context) => context.json(describeAdmin(view.health().version)));
-  for (const path of readPaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'GET, HEAD' }));
-
-  const { publish, reload } = view;
-  // Before the token: programs have none.
-  const absent = (error: string) => (context: Context) => context.json({ error }, 404);
-  if (publish === undefined) app.post('/publish/*', absent('what runs here takes no messages from outside: it is a program'));
-  if (reload === undefined) app.post('/reload', absent('there is no config here to be loaded again'));
-  for (const path of writePaths) app.post(path, requireToken(token));
-  if (publish !== undefined) {
-    app.post('/publish/*', readBody());
-    addPublishRoutes(app, publish);
-  }
-  if (reload !== undefined) addReloadRoute(app, reload);
-  for (const path of writePaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'POST' }));
-
-  app.notFound((context) => context.json({ error: 'not found', paths: [...readPaths, '/publish', '/publish/<topic>', '/reload'] }, 404));
-  app.onError((error, context) => {
-    // Nobody reads the answer to a client that has left in the middle of its request.
-    if (!context.req.raw.signal.aborted) onDefect(error);
-    return context.json({ error: 'the gateway has failed to answer; its log says why' }, 500);
-  });
-  return app;
-}
-
-function addReloadRoute(app: Hono<AdminEnv>, reload: () => Promise<ReloadAnswer>): void {
-  app.post('/reload', async (context) => {
-    const answer = await reload();
-    if (answer.kind === 'reloaded') return context.json({ generation: answer.generation });
-    if (answer.kind === 'failed') return context.json({ error: answer.reason }, 409);
-    return context.json({ error: 'the config is wrong; the old one serves on', mistakes: answer.mistakes }, 422);
-  });
-}
-
-function requireToken(token: string | undefined): MiddlewareHandler {
-  const wanted = token === undefined ? undefined : digest(token);
-  return async (context, next) => {
-    if (wanted === undefined)
-      return context.json({ error: 'this gateway has no token; set admin.token in its config, or ADMIN_TOKEN, and start it again' }, 403);
-    const header = context.req.header('authorization') ?? '';
-    // RFC 9110 §11.1: the name of a scheme is written in any case.
-    const shown = /^bearer +(\S+)$/i.exec(header)?.[1];
-    // Digests are of equal length, so that the comparison tells nothing about the token.
-    if (shown !== undefined && timingSafeEqual(digest(shown), wanted)) return next();
-    const what = header === '' ? 'no token was sent' : 'the token is wrong';
-    return context.json({ error: `${what}; send Authorization: Bearer <admin.token>` }, 401, { 'www-authenticate': 'Bearer' });
-  };
-}
-
-function digest(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
-}
+type AdminApp = ReturnType<typeof import('./admin-app.ts').adminApp>;
 
 export interface AdminServer {
   /** For people, such as 'http://127.0.0.1:9100'. */
   readonly label: string;
   /** From now on. undefined: one is made. */
   setToken(token: string | undefined): void;
+  /** Load all that answers need, with the code that this supervisor was started from: what lies on the disk may be another release later. */
+  prepare(): Promise<void>;
   stop(): void;
 }
 
 /** Serve the admin app. Throws OperatingError when the address cannot be had. */
 export async function serveAdmin(view: AdminView, address: AdminSettings, log: Log): Promise<AdminServer> {
-  // Made when the address is known, which names the file of a token that we make.
-  let app: Hono<AdminEnv> | undefined;
+  // Made when it is asked for the first time, or the node has nothing more urgent to do: it is half of what a supervisor has to load.
+  let app: (() => Promise<AdminApp>) | undefined;
   const isLoopback = address.kind === 'tcp' && isLoopbackAddress(address.host);
   const onDefect = (error: unknown) => log.error({ err: error }, 'the admin listener has failed to answer a request');
-  const fetch = (request: Request) => {
+  const fetch = async (request: Request) => {
     if (isLoopback && !isLocalName(request)) return misdirected();
-    return app?.fetch(request) ?? new Response(null, { status: 503 });
+    return app === undefined ? new Response(null, { status: 503 }) : (await app()).fetch(request);
   };
   let end = () => {};
   const begin = (place: AdminPlace, token: string | undefined) => {
@@ -134,7 +64,12 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
     const kept = needsToken ? tryKeepToken(place, log) : undefined;
     const timer = setInterval(() => kept?.refresh(), refreshMs);
     timer.unref();
-    app = adminApp(view, token ?? kept?.token, onDefect);
+    const shown = token ?? kept?.token;
+    let made: Promise<AdminApp> | undefined;
+    app = () => {
+      made ??= import('./admin-app.ts').then(({ adminApp }) => adminApp(view, shown, onDefect));
+      return made;
+    };
     end = () => {
       clearInterval(timer);
       kept?.remove();
@@ -147,6 +82,9 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
       setToken(token) {
         end();
         begin(place, token);
+      },
+      async prepare() {
+        await Promise.all([app?.(), view.metrics()]);
       },
       stop() {
         // Before the address is free for another gateway, which puts its own token there.

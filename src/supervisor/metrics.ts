@@ -306,7 +306,6 @@ function registerWorkers(registry: Registry, source: MetricsSource): void {
 }
 
 function registerSupervisor(registry: Registry, source: MetricsSource): void {
-  const startedAt = performance.now();
   const registers = [registry];
   const info = new Gauge({ name: 'ringway_build_info', help: 'Versions, as labels.', labelNames: ['version', 'bun'], registers });
   info.set({ version: source.version, bun: Bun.version }, 1);
@@ -317,7 +316,7 @@ function registerSupervisor(registry: Registry, source: MetricsSource): void {
     help: 'Time since the supervisor started.',
     registers,
     collect() {
-      this.set((performance.now() - startedAt) / 1000);
+      this.set(performance.now() / 1000);
     },
   });
   new Counter({

@@ -8,7 +8,7 @@ import { version } from '../version.ts';
 import type { AdminView } from './admin.ts';
 import type { Generation } from './generation.ts';
 import { drainingHealth, type NodeHealth, workerHealth } from './health.ts';
-import { createMetrics, type MetricsSource, type WorkerFacts } from './metrics.ts';
+import type { MetricsSource, WorkerFacts } from './metrics.ts';
 import type { Places } from './places.ts';
 import { type RedisHealth, redisHealth } from './redis-health.ts';
 import type { ReloadCounts, ReloadHealth } from './reload-queue.ts';
@@ -42,9 +42,13 @@ export function absentWorkers({ generation, isProgram }: Pick<NodeState, 'genera
 }
 
 export function viewOf(state: NodeState, actions: Pick<AdminView, 'publish' | 'reload'>): AdminView {
+  let registry: ReturnType<AdminView['metrics']> | undefined;
   return {
     ...actions,
-    metrics: createMetrics(metricsSource(state)),
+    metrics() {
+      registry ??= import('./metrics.ts').then(({ createMetrics }) => createMetrics(metricsSource(state)));
+      return registry;
+    },
     notReady: () => notReady(state),
     health: () => health(state),
   };

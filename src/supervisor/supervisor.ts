@@ -461,6 +461,7 @@ export class Supervisor {
     const places = kind.isProgram ? [program] : this.listeners.map(({ label }) => label);
     logBanner(log, places, this.#workers, this.#admin.label);
     this.#service?.ready();
+    this.#admin.prepareAnswers().catch((error: unknown) => log.error({ err: error }, 'the admin listener cannot answer'));
   }
 
   #stopped(): void {

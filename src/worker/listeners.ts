@@ -7,8 +7,9 @@
  */
 
 import { keyOf } from '../config/address-key.ts';
+import { ConfigError } from '../config/config-error.ts';
 import { pathText } from '../config/mistakes.ts';
-import { ConfigError, type ListenAddress, type ResolvedConfig } from '../config/resolve.ts';
+import type { ListenAddress, ResolvedConfig } from '../config/resolve.ts';
 import { listenerFlag } from '../core/abi.ts';
 import type { Core } from '../core/core.ts';
 import { native, TlsError } from '../core/native.ts';

@@ -8,9 +8,10 @@
 import { bindLifecycle, chosen, released, worker } from '../api/lifecycle.ts';
 import { setPublisher } from '../api/publish.ts';
 import type { Topics } from '../api/topics.ts';
+import { ConfigError } from '../config/config-error.ts';
 import { coreSettings } from '../config/core-records.ts';
 import { loadConfig } from '../config/load.ts';
-import { ConfigError, type ResolvedConfig } from '../config/resolve.ts';
+import type { ResolvedConfig } from '../config/resolve.ts';
 import { Core } from '../core/core.ts';
 import { native } from '../core/native.ts';
 import { statIndex } from '../core/stat-index.ts';
@@ -175,7 +176,7 @@ async function main(): Promise<void> {
   const core = createCore(boot, config, wakeFd);
   log.debug(await warmUp(), 'has served itself, to have its code compiled');
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
-  const bus = createBus(core, boot, config, log);
+  const bus = await createBus(core, boot, config, log);
   const topics = new RawTopics(core);
   setPublisher(topics);
   const frontends = createFrontends(core, topics, config, log);

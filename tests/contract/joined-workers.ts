@@ -85,15 +85,13 @@ export class JoinedWorkers {
 
   static async start(options: JoinedOptions): Promise<JoinedWorkers> {
     const joined = new JoinedWorkers(options);
-    options.nodes.forEach((count, node) => {
-      joined.#startNode(options.backend, node, count);
-    });
+    for (const [node, count] of options.nodes.entries()) await joined.#startNode(options.backend, node, count);
     joined.#turn();
     await eventually('every bus is up', () => joined.workers.every(({ bus }) => bus === undefined || bus.state === 'up'));
     return joined;
   }
 
-  #startNode(backend: BackendName, node: number, count: number): void {
+  async #startNode(backend: BackendName, node: number, count: number): Promise<void> {
     const fd = native.shmCreate(count, 0, hostLayout);
     const shared = native.shmMap(fd, hostLayout);
     shared.viewSet(1, 0, count);
@@ -103,7 +101,7 @@ export class JoinedWorkers {
       const place = { shmFd: fd, workerIndex: index, workerCount: count, ...busNeeds(this.#settings) };
       const live = new LiveCore(backend, { core: place });
       const log = createLog({ level: 'fatal' });
-      const bus = createBus(live.core, { index, places: count, workers: count, nodeId }, this.#settings, log);
+      const bus = await createBus(live.core, { index, places: count, workers: count, nodeId }, this.#settings, log);
       this.workers.push(new JoinedWorker(node, live, bus));
     }
   }

@@ -2,7 +2,8 @@ import { afterAll, describe, expect, test } from 'bun:test';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ConfigError, type Environment, resolveConfig } from '../../../src/config/resolve.ts';
+import { ConfigError } from '../../../src/config/config-error.ts';
+import { type Environment, resolveConfig } from '../../../src/config/resolve.ts';
 
 const ok = () => new Response('ok');
 const folder = mkdtempSync(join(tmpdir(), 'ringway-config-nodes-'));

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { ConfigError } from '../../../src/config/resolve.ts';
+import { ConfigError } from '../../../src/config/config-error.ts';
 import type { Core } from '../../../src/core/core.ts';
 import { createLog } from '../../../src/log.ts';
 import { createBus } from '../../../src/pubsub/create.ts';
@@ -27,13 +27,13 @@ const withLink = (create: (context: LinkContext) => object) =>
   createBus(fakeCore(), place, { redis: false, link: { create, linger: 1, required: false } }, log);
 
 describe('what joins a worker to other nodes', () => {
-  test('is nothing, where the config names nothing', () => {
-    expect(createBus(fakeCore(), place, { redis: false, link: false }, log)).toBeUndefined();
+  test('is nothing, where the config names nothing', async () => {
+    expect(await createBus(fakeCore(), place, { redis: false, link: false }, log)).toBeUndefined();
   });
 
   test('is the link that the config brings, which is told whose it is', async () => {
     let publisher: LinkContext['publisher'] | undefined;
-    const bus = withLink((context) => {
+    const bus = await withLink((context) => {
       publisher = context.publisher;
       return new InProcessNetwork().link().create(context);
     });
@@ -57,8 +57,8 @@ describe('what joins a worker to other nodes', () => {
       },
       'link: create() failed: no servers',
     ],
-  ])('is refused as a mistake of the config, where create() gives %s', (_, create, words) => {
-    expect(() => withLink(create)).toThrow(ConfigError);
-    expect(() => withLink(create)).toThrow(words);
+  ])('is refused as a mistake of the config, where create() gives %s', async (_, create, words) => {
+    await expect(withLink(create)).rejects.toThrow(ConfigError);
+    await expect(withLink(create)).rejects.toThrow(words);
   });
 });

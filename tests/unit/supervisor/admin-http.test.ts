@@ -14,7 +14,7 @@ const token = 'of-the-tests-and-of-nothing-else';
 let published = 0;
 let health: () => unknown = () => ({ status: 'ok', version: '1' });
 const view = {
-  metrics: new Registry(),
+  metrics: async () => new Registry(),
   notReady: () => undefined,
   health: () => health(),
   publish: async () => {
@@ -65,6 +65,23 @@ const statusOf = (answer: string) => Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1
 const count = (text: string, what: string) => text.split(what).length - 1;
 
 describe('the admin listener', () => {
+  test('loads what its answers are made of when it is told to, before anybody has asked', async () => {
+    let made = 0;
+    const counting = {
+      ...view,
+      metrics: () => {
+        made += 1;
+        return view.metrics();
+      },
+    };
+    const server = await serveAdmin(counting, { kind: 'tcp', host: '127.0.0.1', port: 0, token }, createLog({ level: 'fatal' }));
+    cleanUps.push(() => server.stop());
+    expect(made).toBe(0);
+    await server.prepare();
+    expect(made).toBe(1);
+    expect(await talk(server, 'GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')).toStartWith('HTTP/1.1 200 OK');
+  });
+
   test('answers probes of HTTP/1.0 without Host, an empty Host, and HEAD, which has the length of GET and no content', async () => {
     const server = await serve();
     const ready = '{"status":"ready"}';

@@ -10,7 +10,7 @@ import { AdminListener } from '../../../src/supervisor/admin-listener.ts';
 
 const token = 'of-the-tests-and-of-nothing-else';
 const view = {
-  metrics: new Registry(),
+  metrics: async () => new Registry(),
   notReady: () => undefined,
   health: () => ({ status: 'ok' }),
   publish: async () => ({ kind: 'published' }),

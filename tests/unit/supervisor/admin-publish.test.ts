@@ -4,7 +4,8 @@ import fc from 'fast-check';
 import { Hono } from 'hono';
 import { Registry } from 'prom-client';
 import type { PublishedMessage, SupervisorMessage } from '../../../src/process/boot.ts';
-import { type AdminView, adminApp, type ReloadAnswer } from '../../../src/supervisor/admin.ts';
+import type { AdminView, ReloadAnswer } from '../../../src/supervisor/admin.ts';
+import { adminApp } from '../../../src/supervisor/admin-app.ts';
 import { type AdminEnv, readBody } from '../../../src/supervisor/admin-body.ts';
 import { describeAdmin } from '../../../src/supervisor/admin-openapi.ts';
 import { healthSchema } from '../../../src/supervisor/admin-schemas.ts';
@@ -29,7 +30,7 @@ function view(more: Partial<AdminView> = {}): AdminView {
       reload: { requests: 0, isRunning: false, last: null },
     }),
     notReady: () => undefined,
-    metrics: new Registry(),
+    metrics: async () => new Registry(),
     publish: async (messages) => {
       published.push(...messages);
       return outcome;
