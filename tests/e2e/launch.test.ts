@@ -1,6 +1,6 @@
 /** What the launcher, bin/ringway.mjs, starts Bun with. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -51,4 +51,31 @@ describe('a package that a config imports and no folder has', () => {
       expect(asked).toEqual([]);
     });
   }
+});
+
+describe('npm start', () => {
+  const root = join(import.meta.dir, '..', '..');
+  const script: string = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).scripts.start;
+
+  /** ret: which program runs scripts/start.mjs, and with what words, where `bun` lies in node_modules. */
+  function startedBy(name: string, bun: (path: string) => void): { program: string; words: string[] } {
+    const checkout = join(folder, name);
+    mkdirSync(join(checkout, 'scripts'), { recursive: true });
+    mkdirSync(join(checkout, 'node_modules/.bin'), { recursive: true });
+    const told = "JSON.stringify({ program: process.versions.bun === undefined ? 'node' : 'bun', words: process.argv.slice(2) })";
+    writeFileSync(join(checkout, 'scripts/start.mjs'), `console.log(${told});\n`);
+    bun(join(checkout, 'node_modules/.bin/bun'));
+    // As npm runs it, with the words of the command line behind it.
+    const { stdout, exitCode } = Bun.spawnSync(['sh', '-c', `${script} --workers '1 2'`], { cwd: checkout });
+    expect(exitCode).toBe(0);
+    return JSON.parse(stdout.toString());
+  }
+
+  test('is run by the Bun of node_modules, and by Node as long as there is none that works', () => {
+    const words = ['--workers', '1 2'];
+    expect(startedBy('installed', (path) => symlinkSync(process.execPath, path))).toEqual({ program: 'bun', words });
+    expect(startedBy('fresh', () => {})).toEqual({ program: 'node', words });
+    const placeholder = (path: string) => writeFileSync(path, '#!/bin/sh\necho "Bun was not installed" >&2\nexit 1\n', { mode: 0o755 });
+    expect(startedBy('without scripts of packages', placeholder)).toEqual({ program: 'node', words });
+  });
 });
