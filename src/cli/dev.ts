@@ -11,13 +11,16 @@ import { devVariable } from '../process/boot.ts';
 import type { ReloadOutcome } from '../supervisor/reload-queue.ts';
 import type { Supervisor } from '../supervisor/supervisor.ts';
 import { FileChanges } from './file-changes.ts';
-import { importedFiles } from './imported-files.ts';
+import { importedFiles, realPath } from './imported-files.ts';
 import { type Companion, type StartOptions, start } from './start.ts';
 
 /** Requests and WebSockets of the code that was before have so long, in seconds: their clients are to meet the new one soon. */
 const drainSeconds = 0.5;
 /** A reload that takes longer is told to be slow. */
 const promptMs = 300;
+/** One that has not come to an end after so long is given up when a file changes again: it may be the cure. */
+const hangsMs = 2000;
+const changedAgain = 'a file has changed again';
 
 /** ret: the exit code. Throws OperatingError. */
 export function dev(options: StartOptions): Promise<number> {
@@ -29,6 +32,12 @@ class DevLoop implements Companion {
   readonly #configPath: string;
   /** The first change has been seen. */
   #isReloading = false;
+  /** What has changed since the config was read, before there was anybody to reload it. */
+  #early: readonly string[] | undefined;
+  /** When the reload that runs began. */
+  #began = 0;
+  /** Reloads that have not come to an end. */
+  #reloads = 0;
   #whenChanged: (files: readonly string[]) => void = () => {};
   readonly #changes = new FileChanges((files) => this.#whenChanged(files));
 
@@ -48,10 +57,20 @@ class DevLoop implements Companion {
   readonly firstRead: Companion['firstRead'] = async (read) => {
     for (;;) {
       const changed = Promise.withResolvers<void>();
-      this.#whenChanged = () => changed.resolve();
+      const giveUp = new AbortController();
+      this.#whenChanged = () => {
+        giveUp.abort(changedAgain);
+        changed.resolve();
+      };
       this.#watch();
-      const verdict = await read(new AbortController().signal);
-      if (verdict.type === 'config') return verdict;
+      const verdict = await read(giveUp.signal);
+      if (giveUp.signal.aborted) continue;
+      if (verdict.type === 'config') {
+        this.#whenChanged = (files) => {
+          this.#early = files;
+        };
+        return verdict;
+      }
       console.error(verdict.type === 'failed' ? `ringway: ${verdict.reason}` : new ConfigError(verdict.where, verdict.mistakes).message);
       console.error('ringway: waiting for a change');
       await changed.promise;
@@ -61,27 +80,42 @@ class DevLoop implements Companion {
   readonly started: Companion['started'] = (supervisor, log) => {
     const own = createLog({ level: log.level });
     this.#whenChanged = (files) => {
-      // What it says of each step of a reload is for operators.
-      log.level = 'warn';
-      this.#isReloading = true;
+      // What it says of each step of a reload is for operators; where it listens it says once, when it first serves.
+      if (!supervisor.isStarting) {
+        log.level = 'warn';
+        this.#isReloading = true;
+      }
       void this.#reload(supervisor, own, files);
     };
-    const { files } = importedFiles(this.#configPath);
-    const imported = files.length - 1;
+    const imported = new Set(importedFiles(this.#configPath).files.map(realPath)).size - 1;
     const others = imported === 0 ? '' : ` and ${imported === 1 ? 'the file' : `${imported} files`} that it imports`;
     own.info(`watching the config${others}`);
+    if (this.#early !== undefined) this.#whenChanged(this.#early);
     return () => this.#changes.close();
   };
 
   async #reload(supervisor: Supervisor, log: Log, files: readonly string[]): Promise<void> {
     const began = performance.now();
     this.#watch();
+    if (this.#reloads === 0) this.#began = began;
+    else this.#giveUpLate(supervisor);
+    this.#reloads += 1;
     const outcome = await supervisor.reload();
+    this.#reloads -= 1;
+    this.#began = performance.now();
     const ms = Math.round(performance.now() - began);
     const what = files.length === 0 ? 'a file that was missing' : files.map((file) => relative(process.cwd(), file)).join(', ');
     tell(log, outcome, what, ms);
     // What it imports may be another now.
     this.#watch();
+  }
+
+  #giveUpLate(supervisor: Supervisor): void {
+    const began = this.#began;
+    const giveUp = () => {
+      if (this.#began === began && this.#reloads > 0) supervisor.giveUpReload(changedAgain);
+    };
+    setTimeout(giveUp, Math.max(0, began + hangsMs - performance.now())).unref();
   }
 
   #watch(): void {

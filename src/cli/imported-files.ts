@@ -2,7 +2,7 @@
  * The files that a config is made of: what it imports, and what that imports, but for installed packages.
  * Role: pure reading, nothing is run, so that it tells of a config with mistakes as well. Up: dev.ts.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, realpathSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
 
 type Loader = 'ts' | 'tsx' | 'js' | 'jsx';
@@ -26,9 +26,12 @@ export interface ImportedFiles {
 
 /** Never throws: what cannot be read or parsed has no imports. */
 export function importedFiles(configPath: string): ImportedFiles {
-  const files = new Set([resolve(configPath)]);
+  const asked = resolve(configPath);
+  // Imports of a file that a link leads to are those beside the file.
+  const files = new Set([asked, realPath(asked)]);
   const missing = new Set<string>();
   for (const file of files) {
+    if (file !== realPath(file)) continue;
     for (const specifier of importsOf(file)) {
       const found = resolveFrom(specifier, dirname(file));
       if (found === undefined) {
@@ -39,6 +42,14 @@ export function importedFiles(configPath: string): ImportedFiles {
     }
   }
   return { files: [...files], missing: [...missing] };
+}
+
+export function realPath(file: string): string {
+  try {
+    return realpathSync(file);
+  } catch {
+    return file;
+  }
 }
 
 function importsOf(file: string): string[] {

@@ -75,7 +75,7 @@ export class Generation {
         `${late} of ${this.workers.length} new workers were not ready after ${timeoutMs / 1000} s; does the config wait for something (a top-level await)?`,
       );
     }, timeoutMs);
-    const stop = () => end('the node is stopping');
+    const stop = () => end(String(giveUp.reason));
     if (giveUp.aborted) stop();
     giveUp.addEventListener('abort', stop);
     try {

@@ -119,7 +119,7 @@ export class Successor {
   async untilReady(giveUp: AbortSignal, timeoutMs = patienceMs): Promise<readonly number[] | TrialProblem> {
     const end = (reason: string) => this.#ready.resolve({ reason, exitCode: undefined });
     const timer = setTimeout(() => end(`the new supervisor was not ready after ${timeoutMs / 1000} s`), timeoutMs);
-    const stop = () => end('the node is stopping');
+    const stop = () => end(String(giveUp.reason));
     if (giveUp.aborted) stop();
     giveUp.addEventListener('abort', stop);
     try {

@@ -16,7 +16,7 @@ export type ProbeMessage =
   /** Something else keeps the config from being judged, such as a core that was not built. */
   | { readonly type: 'failed'; readonly reason: string };
 
-/** Reads the config as it is now. Never throws. */
+/** Reads the config as it is now. Never throws. `giveUp`: its reason, in words, is that of the verdict then. */
 export type ConfigReader = (giveUp: AbortSignal) => Promise<ProbeMessage>;
 
 /** Longer than any sound config takes to load, also where the core of a new release is compiled first. */
@@ -65,7 +65,7 @@ export function readThrough(
           );
     const timer = timeoutMs === undefined ? undefined : setTimeout(() => giveUpLate(timeoutMs), timeoutMs);
     const forgetSignals = endWithUs(child);
-    const stop = () => fail('the node is stopping');
+    const stop = () => fail(String(giveUp.reason));
     if (giveUp.aborted) stop();
     giveUp.addEventListener('abort', stop);
     try {

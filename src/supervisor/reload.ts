@@ -126,7 +126,7 @@ export async function prepareReplacement(
     const problem = await generation.untilReady(readyTimeoutMs, giveUp);
     if (problem !== undefined || giveUp.aborted) {
       await undoAll(undo);
-      return outcomeOf(problem ?? { reason: 'the node is stopping', exitCode: undefined });
+      return outcomeOf(problem ?? { reason: String(giveUp.reason), exitCode: undefined });
     }
     for (const error of listeners.begin(before))
       node.log.error(`${error.message}; connections come through the other sockets of this address`);

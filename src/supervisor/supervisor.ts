@@ -40,6 +40,8 @@ import type { WorkerProcess } from './worker-process.ts';
 const adminAnswerMs = 200;
 /** Where the address is no longer wanted, the outcome can be read there for a while. */
 const adminGraceMs = 3000;
+/** Why a reload, or a take-over, is given up. */
+const isStopping = 'the node is stopping';
 /** How long a successor that is to stop at once may take. */
 const successorEndMs = 2000;
 
@@ -75,6 +77,8 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #finish: (code: number) => void;
   readonly #giveUp = new AbortController();
+  /** Of the reload that runs. */
+  #giveUpReload = new AbortController();
   readonly #reloads: ReloadQueue;
   readonly #admin: AdminListener;
   readonly #state: NodeState = this.#readState();
@@ -152,6 +156,11 @@ export class Supervisor {
     return this.#successor !== undefined;
   }
 
+  /** It has not served yet. */
+  get isStarting(): boolean {
+    return this.#phase === 'starting';
+  }
+
   /** Seconds that a drain may take by the config that is in use. */
   get drainSeconds(): number {
     return this.#drainOptions.timeout;
@@ -184,6 +193,11 @@ export class Supervisor {
     return { kind: 'failed', reason: 'another supervisor has taken over; it was asked' };
   }
 
+  /** Of the reload that runs, if one does: nothing has changed then, unless it is past that. `reason`: in words. */
+  giveUpReload(reason: string): void {
+    this.#giveUpReload.abort(reason);
+  }
+
   /** Serve on for as long as the config delays it, finish what is in progress, then stop: `finished` resolves with 0, or with what a program has ended with. */
   async drain(signal: StopSignal): Promise<void> {
     if (this.#phase === 'draining' || this.#phase === 'stopped') return;
@@ -191,7 +205,7 @@ export class Supervisor {
     if (this.#phase !== 'handed over') {
       this.#phase = 'draining';
       this.#service?.stopping();
-      this.#giveUp.abort();
+      this.#giveUp.abort(isStopping);
       // One that has just handed over is past stopping.
       await this.#reloads.close();
     }
@@ -226,7 +240,7 @@ export class Supervisor {
     }
     this.#phase = 'draining';
     this.#exitCode = exitCode;
-    this.#giveUp.abort();
+    this.#giveUp.abort(isStopping);
     // A process that the kernel cannot end right now (in uninterruptible sleep) must not hold us up.
     const all = [this.#reloads.close(), ...workers.map((worker) => worker.stopped)];
     await Promise.race([Promise.all(all), Bun.sleep(1000)]);
@@ -312,16 +326,18 @@ export class Supervisor {
     if (readConfig === undefined || node === undefined || present === undefined)
       return { kind: 'failed', reason: 'there is no config here to be loaded again' };
     log.info('reload: reading the config');
-    const verdict = await readConfig(this.#giveUp.signal);
+    this.#giveUpReload = new AbortController();
+    const giveUp = AbortSignal.any([this.#giveUp.signal, this.#giveUpReload.signal]);
+    const verdict = await readConfig(giveUp);
     if (verdict.type === 'mistakes') return { kind: 'wrong config', where: verdict.where, mistakes: verdict.mistakes };
     if (verdict.type === 'failed') return { kind: 'failed', reason: verdict.reason };
     const own = this.#options.release ?? ownRelease;
     if (!isSameRelease(own, verdict.release)) {
       log.info(`reload: the disk has ${releaseText(verdict.release)}, and this is ${releaseText(own)}: another supervisor is to take over`);
-      return this.#handOver(present, request);
+      return this.#handOver(present, request, giveUp);
     }
     const prepared = await prepareReplacement(node, present, verdict.settings, {
-      giveUp: this.#giveUp.signal,
+      giveUp,
       readyTimeoutMs: this.#options.readyTimeoutMs ?? readyPatienceMs,
     });
     return 'kind' in prepared ? prepared : this.#commit(node, present, prepared);
@@ -363,10 +379,10 @@ export class Supervisor {
 
   // ---------------------------------------------------------------- upgrade
 
-  async #handOver(present: Setup, request: number): Promise<ReloadOutcome> {
+  async #handOver(present: Setup, request: number, giveUp: AbortSignal): Promise<ReloadOutcome> {
     const { successorCommand, log } = this.#options;
     if (successorCommand === undefined) return { kind: 'failed', reason: 'this process cannot hand over to another release: restart it' };
-    const served = await handOver(successorCommand, { present, admin: this.#admin.post, request }, this.#giveUp.signal);
+    const served = await handOver(successorCommand, { present, admin: this.#admin.post, request }, giveUp);
     if ('kind' in served) return served;
     this.#successor = served.successor;
     this.#phase = 'handed over';

@@ -34,7 +34,7 @@ export async function handOver(
   const { open } = present.listeners;
   const successor = Successor.start(command, { listeners: open, admin, generation: present.generation.number, request });
   const ready = await successor.untilReady(giveUp);
-  const isStopping = giveUp.aborted ? { reason: 'the node is stopping', exitCode: undefined } : undefined;
+  const isStopping = giveUp.aborted ? { reason: String(giveUp.reason), exitCode: undefined } : undefined;
   const problem = 'reason' in ready ? ready : isStopping;
   const serving = problem === undefined ? await successor.serve() : undefined;
   if (serving === undefined || 'reason' in ready) {

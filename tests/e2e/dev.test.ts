@@ -1,6 +1,6 @@
 /** `ringway dev` as one works with it: files are edited while it runs. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
@@ -174,6 +174,39 @@ describe('ringway dev', () => {
     await serves(url, 'late');
   });
 
+  test('an import that leads nowhere is waited for once, and then watched', async () => {
+    project.write('lib/late.ts', `export const late = 'later';`);
+    await serves(url, 'later');
+  });
+
+  test('a folder that is removed and made again, or put in the place of another, is watched on', async () => {
+    rmSync(join(project.folder, 'lib'), { recursive: true });
+    mkdirSync(join(project.folder, 'lib'));
+    project.write('lib/greeting.ts', `export { greeting } from './words.ts';`);
+    project.write('lib/words.ts', `export const greeting = 'five';`);
+    project.write('lib/late.ts', `export const late = 'made again';`);
+    await serves(url, 'made again');
+    project.write('lib/late.ts', `export const late = 'and again';`);
+    await serves(url, 'and again');
+    cpSync(join(project.folder, 'lib'), join(project.folder, 'other'), { recursive: true });
+    project.write('other/late.ts', `export const late = 'in its place';`);
+    renameSync(join(project.folder, 'lib'), join(project.folder, 'before'));
+    renameSync(join(project.folder, 'other'), join(project.folder, 'lib'));
+    await serves(url, 'in its place');
+  });
+
+  test('a config that never comes to an end while it is loaded, or starts, is given up when the cure is saved', async () => {
+    for (const more of ['', ', onStart']) {
+      const hang = `{ console.log('hangs here'); return new Promise(() => {}); }`;
+      let from = project.output.length;
+      project.write('gateway.config.ts', config(greets + more, more === '' ? `await (() => ${hang})();` : `function onStart() ${hang}`));
+      from = await project.says('hangs here', from);
+      project.write('gateway.config.ts', config(`() => new Response('cured of ${more}')`));
+      await serves(url, `cured of ${more}`);
+      await project.says('a file has changed again', from);
+    }
+  });
+
   test('a file that is saved as it was is no change', async () => {
     const from = project.output.length;
     project.write('gateway.config.ts', config(greets));
@@ -184,6 +217,49 @@ describe('ringway dev', () => {
     await serves(url, 'six');
     expect(project.output.slice(length).match(/changed/g)).toHaveLength(1);
   });
+});
+
+test('a config behind a link is watched, with what it imports, where it lies', async () => {
+  const files = { 'lib/gateway.config.ts': config(greets).replace('./lib/', './'), 'lib/greeting.ts': `export const greeting = 'one';` };
+  const place = mkdtempSync(join(tmpdir(), 'ringway-dev-link-'));
+  symlinkSync('releases', join(place, 'current'));
+  const project = new Project(files, [join(place, 'current', 'gateway.config.ts'), '--port', '0']);
+  try {
+    mkdirSync(join(place, 'releases'));
+    symlinkSync(join(project.folder, 'lib', 'gateway.config.ts'), join(place, 'releases', 'gateway.config.ts'));
+    const url = await project.url();
+    await serves(url, 'one');
+    project.write('lib/greeting.ts', `export const greeting = 'two';`);
+    await serves(url, 'two');
+    project.write('lib/gateway.config.ts', config(`() => new Response('three')`).replace('./lib/', './'));
+    await serves(url, 'three');
+    // Another release takes its place.
+    mkdirSync(join(place, 'next'));
+    writeFileSync(join(place, 'next', 'greeting.ts'), `export const greeting = 'four';`);
+    writeFileSync(join(place, 'next', 'gateway.config.ts'), config(greets).replace('./lib/', './'));
+    symlinkSync('next', join(place, 'new'));
+    renameSync(join(place, 'new'), join(place, 'current'));
+    await serves(url, 'four');
+  } finally {
+    await project.stop();
+    rmSync(place, { recursive: true, force: true });
+  }
+});
+
+test('a config that hangs at the start is given up when the cure is saved', async () => {
+  const hangs = (onStart: string) => config(`${greets}, onStart: ${onStart}`);
+  const files = {
+    'gateway.config.ts': config(greets, 'await new Promise(() => {});'),
+    'lib/greeting.ts': `export const greeting = 'hello';`,
+  };
+  const project = new Project(files, ['--port', '0']);
+  await Bun.sleep(500);
+  project.write('gateway.config.ts', hangs('() => new Promise(() => {})'));
+  await project.says('watching the config');
+  await Bun.sleep(500);
+  project.write('gateway.config.ts', hangs('() => {}'));
+  await serves(await project.url(), 'hello');
+  expect(await project.stop()).toBe(0);
 });
 
 test('a config with mistakes at the start is waited for', async () => {
