@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { Hono } from 'hono';
 import { serveStatic } from 'hono/bun';
 import { defineGateway, publish, route, type Socket } from 'ringway';
@@ -9,7 +10,7 @@ app.post('/say', async (c) => {
   publish('chat/lobby', JSON.stringify({ topic: 'chat/lobby', data: { from: 'HTTP', text: (await c.req.text()).slice(0, 500) } }));
   return c.text('said\n');
 });
-app.use('/*', serveStatic({ root: new URL('public', import.meta.url).pathname }));
+app.use('/*', serveStatic({ root: join(import.meta.dir, 'public') }));
 
 /** What public/connection.js sends. */
 interface Call {

@@ -29,7 +29,8 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** A project of `ringway init` with the files of a page in it. */
 function projectOf(page: Page): string {
-  const name = page.file.replace(/\W/g, '-');
+  // With a space: a path is not a URL.
+  const name = page.file.replace(/\W/g, ' ');
   const project = join(folder, name);
   initProject(folder, name, undefined);
   // As npm would lay them out.
