@@ -76,13 +76,11 @@ function readRaw(context: Context): readonly PublishedMessage[] {
 /** The rest of the path: it may hold slashes, encoded or not. Hono leaves what it cannot decode as it is, and the topic would be another. */
 function topicOf(url: string): string {
   try {
-    const topic = decodeURIComponent(new URL(url).pathname.slice('/publish/'.length));
-    // What stands for octets that are no UTF-8, where they were not encoded.
-    if (!topic.includes('\ufffd')) return topic;
+    return decodeURIComponent(new URL(url).pathname.slice('/publish/'.length));
   } catch {
-    // Told below.
+    // Octets that are not encoded, the core has refused.
+    throw new Refusal(400, 'the topic in the path is not percent-encoded UTF-8');
   }
-  throw new Refusal(400, 'the topic in the path is not percent-encoded UTF-8');
 }
 
 function mediaType(context: Context): string {

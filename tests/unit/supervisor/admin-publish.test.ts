@@ -212,13 +212,16 @@ describe('POST /publish/<topic>', () => {
       { numRuns: 200 },
     );
     published = [];
+    await post('/publish/%EF%BF%BD%20', '', 'text/plain');
+    expect(published[0]?.topic).toBe('\ufffd ');
+    published = [];
     await post('/publish/room/a%2Fb', '', 'text/plain');
     expect(published[0]?.topic).toBe('room/a/b');
   });
 
   test('a path that is no UTF-8, empty, or too long', async () => {
     // The last: what Bun makes of an octet that is not encoded.
-    for (const path of ['/publish/%ff', '/publish/%zz', '/publish/a%ED%A0%80', '/publish/a\ufffd'])
+    for (const path of ['/publish/%ff', '/publish/%zz', '/publish/a%ED%A0%80'])
       expect((await post(path, '', 'text/plain')).body.error).toBe('the topic in the path is not percent-encoded UTF-8');
     const empty = await post('/publish/', 'x', 'text/plain');
     expect([empty.status, empty.body.error]).toEqual([400, 'the topic in the path is empty; write the name of a topic']);
