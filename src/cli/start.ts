@@ -10,7 +10,7 @@ import { ConfigError } from '../config/config-error.ts';
 import { defaults } from '../config/defaults.ts';
 import { isCompiled } from '../core/compile.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { createLog, type Log } from '../log.ts';
+import type { Log } from '../log.ts';
 import { gatewayWorkers, portVariable } from '../process/boot.ts';
 import { onStopSignals } from '../supervisor/drain.ts';
 import { Predecessor } from '../supervisor/handover.ts';
@@ -52,7 +52,9 @@ export async function start(options: StartOptions, companion?: Companion): Promi
     // While another process reads the config. A core that is missing is compiled by that one, which says so once.
     const early = isCompiled() ? import('../supervisor/supervisor.ts') : undefined;
     early?.catch(() => {});
+    const logging = import('../log.ts');
     const config = soundConfig(await reading).settings;
+    const { createLog } = await logging;
     const log = createLog({ level: config.logLevel ?? defaults.log.level });
     surviveStrayErrors(log);
     const native = await loadNative();

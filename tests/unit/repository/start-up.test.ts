@@ -31,7 +31,7 @@ test.each([
   // What the admin listener answers with is loaded when it is asked, or the node serves.
   ['a supervisor', 'src/supervisor/supervisor.ts', [], ['prom-client', '@opentelemetry/api', 'ioredis', 'citty']],
   // Before the process that reads the config has been started.
-  ['ringway start', 'src/cli/start.ts', ['pino'], ['zod', 'prom-client', 'ioredis']],
+  ['ringway start', 'src/cli/start.ts', [], ['pino', 'zod', 'prom-client', 'ioredis']],
   ['the process that reads the config', 'src/cli/probe.ts', ['zod'], ['pino', 'citty', 'prom-client', 'ioredis']],
 ])('%s loads nothing that it can do without', async (_, entry, needed, absent) => {
   const packages = await packagesOf(entry);
