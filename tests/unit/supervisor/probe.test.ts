@@ -104,9 +104,9 @@ describe('the process that reads the config', () => {
     });
     const stop = new AbortController();
     const waiting = through(hangs)(stop.signal);
-    stop.abort();
+    stop.abort('the node is stopping');
     expect(await waiting).toEqual({ type: 'failed', reason: 'the node is stopping' });
-    expect(await through(hangs)(AbortSignal.abort())).toEqual({ type: 'failed', reason: 'the node is stopping' });
+    expect(await through(hangs)(AbortSignal.abort('the node is stopping'))).toEqual({ type: 'failed', reason: 'the node is stopping' });
   });
 });
 
