@@ -91,6 +91,7 @@ const { symbols } = dlopen(libraryPath, {
   rw_shm_epoch: { args: [u64, u32], returns: u32 },
   rw_listen_socket: { args: [pointer, u32, u32, u32], returns: i32 },
   rw_connect_local: { args: [i32], returns: i32 },
+  rw_socket_pair: { args: [pointer], returns: i32 },
   rw_socket_port: { args: [i32], returns: i32 },
   rw_eventfd_create: { args: [], returns: i32 },
   rw_eventfd_signal: { args: [i32], returns: FFIType.void },
@@ -178,6 +179,12 @@ export const native = {
     ),
   /** A connection to a listening Unix socket of this process: a non-blocking descriptor, to be closed. */
   connectLocal: (listeningFd: number): number => check('cannot connect to a socket of this process', symbols.rw_connect_local(listeningFd)),
+  /** Two connected sockets, blocking, not inherited, to be closed. */
+  socketPair(): [number, number] {
+    const fds = new Int32Array(2);
+    check('cannot make a pair of sockets', symbols.rw_socket_pair(ptr(fds)));
+    return [fds[0] as number, fds[1] as number];
+  },
   socketPort: (fd: number): number => check('cannot read the port of a socket', symbols.rw_socket_port(fd)),
   eventfdCreate: (): number => check('cannot create an eventfd', symbols.rw_eventfd_create()),
   eventfdSignal: (fd: number): void => symbols.rw_eventfd_signal(fd),

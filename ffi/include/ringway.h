@@ -740,6 +740,10 @@ enum rw_listen_flag {
  * Unix socket, EAGAIN when its queue is full */
 RW_EXPORT int32_t rw_connect_local(int32_t listening_fd);
 
+/* Two connected sockets in `fds`, such as for what a child writes and who reads it: blocking, with FD_CLOEXEC, the caller's to close.
+ * ret: 0 or a negated errno. unix(7) */
+RW_EXPORT int32_t rw_socket_pair(int32_t fds[2]);
+
 /* The port a listening socket is bound to; 0 for a Unix socket. */
 RW_EXPORT int32_t rw_socket_port(int32_t fd);
 

@@ -5,6 +5,7 @@
 import { isatty } from 'node:tty';
 import type { SharedStats } from '../core/native.ts';
 import type { BackendName } from '../core/options.ts';
+import type { PairNative } from './child-output.ts';
 
 /** A listening socket as the worker finds it. */
 export interface WorkerListener {
@@ -154,7 +155,7 @@ export function gatewayWorkers(configPath: string, program: string): WorkerKind 
 }
 
 /** What the supervisor needs of the core; core/native.ts has it as `native`. */
-export interface SupervisorNative {
+export interface SupervisorNative extends PairNative {
   shmCreate(workers: number, ringBytes: number, hostLayout: number): number;
   shmMap(fd: number, hostLayout: number): SharedStats;
   listenSocket(host: string, port: number | undefined, backlog: number, flags: number): number;
@@ -162,7 +163,6 @@ export interface SupervisorNative {
   listenBacklog(fd: number, backlog: number): void;
   socketPort(fd: number): number;
   eventfdCreate(): number;
-  fdClose(fd: number): void;
   affinityGet(): number[];
   notify(socket: string, text: string): void;
 }

@@ -7,6 +7,7 @@
  */
 import type { Log } from '../log.ts';
 import { layOutDescriptors, type NodePlace, type WorkerKind } from '../process/boot.ts';
+import type { PairNative } from '../process/child-output.ts';
 import type { CpuPlan } from '../process/cpus.ts';
 import { type DrainPlan, drainWorkers } from './drain.ts';
 import type { WorkerSocket } from './listeners.ts';
@@ -21,6 +22,7 @@ export interface GenerationPlan {
   readonly places: Places;
   /** Its workers have the places from here on. */
   readonly firstPlace: number;
+  readonly native: PairNative;
   readonly resources: SharedResources;
   readonly nodeId: string;
   readonly kind: WorkerKind;
@@ -109,7 +111,7 @@ export class Generation {
 }
 
 function workerPlan(plan: GenerationPlan, worker: number, cpu: number | null): WorkerPlan {
-  const { resources, kind, holdsBack, nodeId, cpus, places, firstPlace, sockets } = plan;
+  const { native, resources, kind, holdsBack, nodeId, cpus, places, firstPlace, sockets } = plan;
   const index = firstPlace + worker;
   const own = sockets(worker);
   const { descriptors, shmFd, inboxFdFirst, kindFdFirst, listenerFdFirst } = layOutDescriptors(
@@ -129,5 +131,5 @@ function workerPlan(plan: GenerationPlan, worker: number, cpu: number | null): W
   };
   const listeners = own.map((socket, at) => ({ ...socket, fd: listenerFdFirst + at }));
   const nextProcess = () => places.nextProcess(index);
-  return { place, nextProcess, listeners, kindFdFirst, descriptors, kind, holdsBack };
+  return { place, nextProcess, listeners, kindFdFirst, descriptors, kind, holdsBack, native };
 }

@@ -25,6 +25,7 @@ import {
   type WorkerListener,
   type WorkerMessage,
 } from '../process/boot.ts';
+import { type ChildOutput, openChildOutput, type PairNative } from '../process/child-output.ts';
 import { healthyMs, loopCrashes, RestartBackoff } from './backoff.ts';
 
 export type WorkerState = 'starting' | 'ready' | 'waiting' | 'draining' | 'stopped';
@@ -60,6 +61,7 @@ export interface WorkerPlan {
   readonly kind: WorkerKind;
   /** Begin on trial. */
   readonly holdsBack: boolean;
+  readonly native: PairNative;
 }
 
 /** Longer than any sound start; what hangs then is most likely the config's own top-level await. */
@@ -139,20 +141,21 @@ export class WorkerProcess {
 
   start(): void {
     this.state = 'starting';
-    const { kind, place, listeners, kindFdFirst } = this.#plan;
+    const { kind, place, listeners, kindFdFirst, native } = this.#plan;
     const boot = { ...place, generation: this.#plan.nextProcess(), ...kind.boot(listeners, kindFdFirst, this.#holdsBack) };
-    const output = kind.isProgram ? 'inherit' : 'pipe';
     this.#startedAt = performance.now();
     this.#lastWords = undefined;
+    const outputs: ChildOutput[] = [];
     try {
-      const process_ = Bun.spawn({
+      // A worker must not wait for whoever reads the log, whatever its handlers write and by which way. A program's output is its own.
+      if (!kind.isProgram) for (let count = 0; count < 2; count++) outputs.push(openChildOutput(native));
+      this.#process = Bun.spawn({
         // Nothing is ever fetched from a registry while the gateway runs.
         cmd: [process.execPath, '--no-install', ...kind.args],
         // A signal of the terminal goes to its whole process group; a program is to get each once, from us.
         detached: kind.isProgram,
         env: { ...process.env, [bootVariable]: JSON.stringify(boot) },
-        // A worker must not wait for whoever reads the log, whatever its handlers write and by which way. A program's output is its own.
-        stdio: ['ignore', output, output, ...this.#plan.descriptors],
+        stdio: ['ignore', outputs[0]?.childFd ?? 'inherit', outputs[1]?.childFd ?? 'inherit', ...this.#plan.descriptors],
         serialization: 'json',
         ipc: (message: WorkerMessage, from) => {
           if (from === this.#process) this.#onMessage(message);
@@ -162,12 +165,6 @@ export class WorkerProcess {
           if (from === this.#process) this.#onExit(code, signal as unknown as SignalName | null);
         },
       });
-      this.#process = process_;
-      for (const [from, fd] of [
-        [process_.stdout, 1],
-        [process_.stderr, 2],
-      ] as const)
-        if (from instanceof ReadableStream) void relay(from, outputTo(fd));
     } catch (error) {
       this.#process = undefined;
       this.#log.error(
@@ -177,7 +174,10 @@ export class WorkerProcess {
       if (this.#isOnTrial) this.#failTrial('a worker process cannot be started', exitCodes.failure);
       else this.#restartLater(undefined, exitCodes.failure);
       return;
+    } finally {
+      for (const output of outputs) output.handedOver();
     }
+    outputs.forEach(({ bytes }, at) => void relay(bytes, outputTo(at === 0 ? 1 : 2)));
     this.#timer = setTimeout(() => {
       this.#log.warn(
         { worker: this.index },

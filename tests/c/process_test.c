@@ -249,6 +249,21 @@ static void test_a_process_connects_to_its_own_unix_socket_alone(void **state) {
     rw_fd_close(tcp);
 }
 
+static void test_a_pair_of_sockets_is_connected_and_not_inherited(void **state) {
+    (void)state;
+    int32_t fds[2] = {-1, -1};
+    assert_int_equal(rw_socket_pair(fds), 0);
+    assert_int_equal(fcntl(fds[0], F_GETFD), FD_CLOEXEC);
+    assert_int_equal(fcntl(fds[1], F_GETFD), FD_CLOEXEC);
+    assert_int_equal(write(fds[1], "a", 1), 1);
+    char byte = 0;
+    assert_int_equal(read(fds[0], &byte, 1), 1);
+    assert_int_equal(byte, 'a');
+    rw_fd_close(fds[1]);
+    assert_int_equal(read(fds[0], &byte, 1), 0);
+    rw_fd_close(fds[0]);
+}
+
 static void test_unix_paths_are_bounded_and_may_be_abstract(void **state) {
     (void)state;
     char path[200];
@@ -416,6 +431,7 @@ int main(void) {
         cmocka_unit_test(test_a_unix_socket_with_a_full_queue_counts_as_alive),
         cmocka_unit_test(test_a_file_that_is_no_socket_is_never_removed),
         cmocka_unit_test(test_a_process_connects_to_its_own_unix_socket_alone),
+        cmocka_unit_test(test_a_pair_of_sockets_is_connected_and_not_inherited),
         cmocka_unit_test(test_unix_paths_are_bounded_and_may_be_abstract),
         cmocka_unit_test(test_an_eventfd_never_blocks_its_writer),
         cmocka_unit_test(test_pinning_takes_every_thread_of_the_process),

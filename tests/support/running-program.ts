@@ -3,6 +3,8 @@
  *
  * Role: every process that tests watch is one: gateways, commands, proxies, containers, servers under comparison. Who starts one ends it.
  */
+import { native } from '../../ffi/bindings.ts';
+import { openChildOutput } from '../../src/process/child-output.ts';
 import { eventually, patienceMs } from './eventually.ts';
 
 export interface RunOptions {
@@ -17,17 +19,23 @@ export interface RunOptions {
 export class RunningProgram {
   out = '';
   err = '';
-  readonly child: Bun.Subprocess<'ignore' | 'pipe', 'pipe', 'pipe'>;
+  readonly child: Bun.Subprocess<'ignore' | 'pipe', number, number>;
   readonly #collected: Promise<unknown>;
   #output = '';
 
   constructor(words: readonly string[], { cwd, env = process.env, stdin = 'ignore', descriptors = [] }: RunOptions = {}) {
-    this.child = Bun.spawn([...words], {
-      ...(cwd === undefined ? {} : { cwd }),
-      env: { ...env },
-      stdio: [stdin, 'pipe', 'pipe', ...descriptors],
-    });
-    this.#collected = Promise.all([this.#collect('out', this.child.stdout), this.#collect('err', this.child.stderr)]);
+    const [out, err] = [openChildOutput(native), openChildOutput(native)];
+    try {
+      this.child = Bun.spawn([...words], {
+        ...(cwd === undefined ? {} : { cwd }),
+        env: { ...env },
+        stdio: [stdin, out.childFd, err.childFd, ...descriptors],
+      });
+    } finally {
+      out.handedOver();
+      err.handedOver();
+    }
+    this.#collected = Promise.all([this.#collect('out', out.bytes), this.#collect('err', err.bytes)]);
   }
 
   async #collect(name: 'out' | 'err', stream: ReadableStream<Uint8Array>): Promise<void> {

@@ -152,6 +152,14 @@ int32_t rw_connect_local(int32_t listening_fd) {
     return connect(fd, &address.any, bytes) == 0 ? fd : close_with(fd, -errno);
 }
 
+int32_t rw_socket_pair(int32_t fds[2]) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return -errno;
+    fds[0] = pair[0];
+    fds[1] = pair[1];
+    return 0;
+}
+
 int32_t rw_socket_port(int32_t fd) {
     union socket_address address;
     socklen_t bytes = sizeof address;
