@@ -66,6 +66,16 @@ export class ReceivedMessage implements Message {
     return JSON.parse(this.text()) as T;
   }
 
+  /** So that `${message}` and String(message) are what was sent, as they are where messages are strings or Buffers. */
+  toString(): string {
+    return this.text();
+  }
+
+  /** Within a value that becomes JSON it is its text too, and never what it is made of here. */
+  toJSON(): string {
+    return this.text();
+  }
+
   /** Copy the bytes out of the batch, so that the message stays good. */
   detach(): void {
     if (this.detached) return;
@@ -102,6 +112,9 @@ export class ReceivedMessage implements Message {
   }
 }
 
+/** What a promise in place of a message is told: without this word the mistake is hard to see. */
+const awaitIt = 'a promise was given: is an await missing before it?';
+
 /** Throws SocketArgumentError. */
 export function jsonText(value: unknown): string {
   let text: string | undefined;
@@ -112,6 +125,7 @@ export function jsonText(value: unknown): string {
       cause: error,
     });
   }
+  if (text === '{}' && value instanceof Promise) throw new SocketArgumentError(awaitIt);
   if (text === undefined) throw new SocketArgumentError(`JSON cannot say ${typeof value === 'function' ? 'a function' : String(value)}`);
   return text;
 }
@@ -121,6 +135,7 @@ export function bytesOf(message: Message | ArrayBuffer | ArrayBufferView): Uint8
   if (message instanceof Uint8Array) return message;
   if (ArrayBuffer.isView(message)) return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
   if (message instanceof ArrayBuffer || message instanceof SharedArrayBuffer) return new Uint8Array(message);
+  if ((message as unknown) instanceof Promise) throw new SocketArgumentError(awaitIt);
   throw new SocketArgumentError(
     'a message is a string, an ArrayBuffer, a typed array, or a received message; for a value as JSON write sendJson(value) or publishJson(topic, value)',
   );

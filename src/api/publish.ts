@@ -31,7 +31,7 @@ export function publish(topic: string, message: Sendable): PublishResult {
   return topics.publish(topic, message);
 }
 
-/** Publish a value as JSON text. Throws SocketArgumentError for what JSON cannot say, such as undefined. */
-export function publishJson(topic: string, value: unknown): void {
-  publish(topic, jsonText(value));
+/** Publish a value as JSON text. ret: as that of `publish`. Throws SocketArgumentError for what JSON cannot say, such as undefined. */
+export function publishJson(topic: string, value: unknown): PublishResult {
+  return publish(topic, jsonText(value));
 }

@@ -61,6 +61,12 @@ for (const backend of backends)
       expect(json).toEqual([{ a: 1 }, large]);
     });
 
+    test('is its text where a string or JSON is made of it', async () => {
+      const read = (message: ReceivedMessage) => [`said ${message}`, JSON.stringify({ text: message })];
+      const [said] = await received([frame(opcode.text, 'hé"llo')], read);
+      expect(said).toEqual(['said hé"llo', '{"text":"hé\\"llo"}']);
+    });
+
     test('that is no JSON throws a SyntaxError from json()', async () => {
       const [error] = await received([frame(opcode.text, '{')], (message) => {
         try {

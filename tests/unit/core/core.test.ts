@@ -396,8 +396,12 @@ on('arguments', (backend) => {
       () => socket.send(5 as unknown as string),
       () => socket.send(null as unknown as string),
       () => socket.publish('t', {} as unknown as string),
+      () => socket.send(Promise.resolve('x') as unknown as string),
+      () => socket.sendJson(Promise.resolve('x')),
     ];
     for (const call of refused) expect(call).toThrow(expect.objectContaining({ code: 'RW_INVALID_ARGUMENT', name: 'TypeError' }));
+    for (const call of [() => socket.send(Promise.resolve() as never), () => socket.sendJson(Promise.resolve())])
+      expect(call).toThrow('is an await missing');
     const accepted = 'é'.repeat(512);
     socket.subscribe(accepted);
     expect(socket.isSubscribed(accepted)).toBeTrue();
