@@ -24,6 +24,14 @@ function at(row: readonly number[], column: number): number {
   return row[column] ?? Number.POSITIVE_INFINITY;
 }
 
+/** The edit distance; less for a word that the other begins or ends with, such as maxPayload, or timeout. */
+function affinity(typed: string, known: string): number {
+  if (typed.length >= 4 && known.endsWith(typed)) return 0.5;
+  if (known.length >= 4 && typed.endsWith(known)) return 1;
+  const edits = editDistance(typed, known);
+  return typed.length >= 6 && known.startsWith(typed) ? Math.min(edits, 1.5) : edits;
+}
+
 /** The candidate that `word` most likely stands for, or undefined when none is near. */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const typed = word.toLowerCase();
@@ -32,8 +40,7 @@ export function nearest(word: string, candidates: readonly string[]): string | u
   let bestDistance = Math.max(1, Math.floor(typed.length / 3)) + 1;
   for (const candidate of candidates) {
     const known = candidate.toLowerCase();
-    const distance =
-      known.endsWith(typed) && typed.length >= 4 ? 0.5 : typed.endsWith(known) && known.length >= 4 ? 1 : editDistance(typed, known);
+    const distance = affinity(typed, known);
     if (distance < bestDistance) {
       best = candidate;
       bestDistance = distance;

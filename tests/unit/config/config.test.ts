@@ -586,5 +586,8 @@ describe('did you mean', () => {
     expect(nearest('WORKERS', ['workers'])).toBe('workers');
     expect(nearest('onMessage', ['open', 'message'])).toBe('message');
     expect(nearest('timeout', ['headTimeout', 'maxHeaders'])).toBe('headTimeout');
+    expect(nearest('maxPayload', ['upgrade', 'maxPayloadBytes', 'maxLifetime'])).toBe('maxPayloadBytes');
+    expect(nearest('maxMessages', ['maxBytesPerSecond', 'maxMessagesPerSecond'])).toBe('maxMessagesPerSecond');
+    expect(nearest('max', ['maxPayloadBytes'])).toBeUndefined();
   });
 });
