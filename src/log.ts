@@ -98,9 +98,16 @@ export function readableLine(json: string, isColoured = false): string {
     .map(([name, value]) => [name, typeof value === 'string' ? value : JSON.stringify(value)])
     .filter(([, value = '']) => !words.has(value))
     .map(([name, value]) => ` ${name}=${value}`);
-  const stack = typeof err === 'object' && err !== null && 'stack' in err ? `\n${paint('dim', ownersStack(String(err.stack)))}` : '';
+  const stack =
+    typeof err === 'object' && err !== null && 'stack' in err ? `\n${paint('dim', ownersStack(withCode(err, String(err.stack))))}` : '';
   const kind = paint(colours[String(level)] ?? 'dim', String(level).padEnd(5));
   return `${paint('dim', clock)} ${kind} ${from}${message}${paint('dim', fields.join(''))}${stack}\n`;
+}
+
+/** Behind the first line stands our code, by which docs/errors.md tells more; those of the system are in the message already. */
+function withCode(err: object, stack: string): string {
+  const code = 'code' in err ? String(err.code) : '';
+  return code.startsWith('RW_') ? stack.replace(/$/m, () => ` (${code})`) : stack;
 }
 
 const root = dirname(import.meta.dir);

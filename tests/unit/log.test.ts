@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { SocketArgumentError } from '../../src/api/message.ts';
 import { createLog, readableLine } from '../../src/log.ts';
 import { LogRepeats } from '../../src/log-repeats.ts';
 
@@ -25,6 +26,14 @@ describe('log', () => {
     log.error({ err: new TypeError('boom'), port: 80, name: 'x' }, 'failed');
     const readable = readableLine(lines[0] ?? '');
     expect(readable).toMatch(/^\d\d:\d\d:\d\d\.\d\d\d error \[worker 1\] failed port=80 name=x\nTypeError: boom\n {4}at /);
+  });
+
+  test('a readable line has the code of an error of ours', () => {
+    const { lines, log } = capture({ level: 'info' });
+    log.error({ err: new SocketArgumentError('not a message') }, 'failed');
+    log.error({ err: Object.assign(new Error('boom'), { code: 'ENOENT' }) }, 'failed');
+    expect(readableLine(lines[0] ?? '')).toMatch(/Error: not a message \(RW_INVALID_ARGUMENT\)\n {4}at /);
+    expect(readableLine(lines[1] ?? '')).toMatch(/Error: boom\n {4}at /);
   });
 
   test('a readable line has local time, says nothing twice, and shows no frames of ours', () => {
