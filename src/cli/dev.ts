@@ -16,8 +16,8 @@ import { type Companion, type StartOptions, start } from './start.ts';
 
 /** Requests and WebSockets of the code that was before have so long, in seconds: their clients are to meet the new one soon. */
 const drainSeconds = 0.5;
-/** A reload that takes longer is told to be slow. */
-const promptMs = 300;
+/** A reload that takes longer is told to be slow. Not less: on a busy laptop any one may take half of it. */
+const promptMs = 1000;
 /** One that has not come to an end after so long is given up when a file changes again: it may be the cure. */
 const hangsMs = 2000;
 const changedAgain = 'a file has changed again';
