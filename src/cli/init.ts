@@ -18,7 +18,9 @@ export function init(folder: string, force: boolean): string {
   const absent = ['ringway', 'hono'].filter((name) => !isInstalled(name, folder));
   // It runs all the same: what it imports is provided.
   const hint = absent.length === 0 ? '' : `\nYour editor shows types once ${absent.join(' and ')} can be imported from there (npm install)`;
-  return `wrote ${path}\nNow run 'ringway start', then open http://localhost:8080${hint}`;
+  // npx finds what is no command of the shell.
+  const npx = process.env.npm_command === 'exec' ? 'npx ' : '';
+  return `wrote ${path}\nNow run '${npx}ringway start', then open http://localhost:8080${hint}`;
 }
 
 function isInstalled(name: string, folder: string): boolean {

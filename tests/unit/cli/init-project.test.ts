@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, test } from 'bun:tes
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Server, ServerWebSocket } from 'bun';
+import { init } from '../../../src/cli/init.ts';
 import { initProject } from '../../../src/cli/init-project.ts';
 import { eventually } from '../../support/eventually.ts';
 
@@ -11,6 +12,21 @@ const root = resolve(import.meta.dir, '../../..');
 mkdirSync(join(root, 'ffi/build'), { recursive: true });
 const folder = mkdtempSync(join(root, 'ffi/build/init-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('ringway init', () => {
+  const command = process.env.npm_command;
+  afterEach(() => {
+    if (command === undefined) delete process.env.npm_command;
+    else process.env.npm_command = command;
+  });
+
+  test('names the command that starts it as this one was given: by npx where it came through that', () => {
+    delete process.env.npm_command;
+    expect(init(folder, true)).toContain("Now run 'ringway start'");
+    process.env.npm_command = 'exec';
+    expect(init(folder, true)).toContain("Now run 'npx ringway start'");
+  });
+});
 
 describe('ringway init NAME', () => {
   test('writes a project whose types resolve', async () => {
