@@ -4,7 +4,7 @@
  * Role: an observer of the core (core/observer.ts), which notes what passes; a worker that logs no requests has none of it. Requests that the
  * core refuses by itself (400, 408, 431, ...) never come here: they are counted in ringway_http_errors_total.
  */
-import { abortCause } from '../core/abi.ts';
+import { abortCause, eventFlag } from '../core/abi.ts';
 import type { RequestHead, RequestName } from '../core/http.ts';
 import type { Observer } from '../core/observer.ts';
 import { requestMethod, requestPath } from '../core/request-target.ts';
@@ -101,7 +101,9 @@ export class RequestLog implements Observer {
     const path = pathOf(head);
     const sent = noted.status || status;
     const line = { requestId: this.#ids.of(head), method, path, status: sent, ms: this.#since(began), address };
-    this.#log.info(problem === undefined ? line : { ...line, problem }, `${method} ${path} ${sent === 0 ? '-' : sent}`);
+    // A browser says nothing of a status: that it was a WebSocket which was not let in is to be seen here.
+    const kind = (head.flags & eventFlag.requestUpgrade) !== 0 && sent !== 101 ? ' to a WebSocket handshake' : '';
+    this.#log.info(problem === undefined ? line : { ...line, problem }, `${method} ${path} ${sent === 0 ? '-' : sent}${kind}`);
   }
 
   #since(began: number): number {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { abortCause } from '../../../ffi/layout.ts';
+import { abortCause, eventFlag } from '../../../ffi/layout.ts';
 import type { RequestHead } from '../../../src/core/http.ts';
 import { RequestIds } from '../../../src/host/request-ids.ts';
 import { RequestLog } from '../../../src/host/request-log.ts';
@@ -155,6 +155,18 @@ describe('RequestLog', () => {
     ]);
     respond(head, 404);
     expect(lines.length).toBe(1);
+  });
+
+  test('of a WebSocket handshake that is refused the line says what it was', () => {
+    const { lines, requestLog, respond } = setUp();
+    const flags = eventFlag.requestUpgrade;
+    const refused = headOf('/chta', [], { flags });
+    requestLog.requestBegan(refused);
+    respond(refused, 404);
+    const accepted = headOf('/chat', [], { flags, request: 2 });
+    requestLog.requestBegan(accepted);
+    requestLog.socketOpened(accepted);
+    expect(lines.map(({ msg }) => msg)).toEqual(['GET /chta 404 to a WebSocket handshake', 'GET /chat 101']);
   });
 
   test('a path is written in ASCII, whatever octets came', () => {
