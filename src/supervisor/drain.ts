@@ -4,7 +4,7 @@
  */
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
-import type { StopSignal } from '../process/boot.ts';
+import { devVariable, type StopSignal } from '../process/boot.ts';
 import type { WorkerProcess } from './worker-process.ts';
 
 /** Closes are spread over this part of the drain time; the rest is for their close handshakes. */
@@ -36,6 +36,8 @@ export async function drainWorkers(workers: readonly WorkerProcess[], plan: Drai
   };
   const { signal, code, timeoutSeconds, servesQueues } = plan;
   const deadlineMs = timeoutSeconds * 1000;
+  // `ringway dev` gives half a second, and a browser that has an idle connection closes its side later: that is no news, at every change.
+  const level = process.env[devVariable] === undefined ? 'warn' : 'debug';
   const overMs = Math.floor(deadlineMs * spreadShare);
   if (deadlineMs === 0) killAll();
   else {
@@ -45,7 +47,7 @@ export async function drainWorkers(workers: readonly WorkerProcess[], plan: Drai
   const deadline = setTimeout(
     () => {
       const late = workers.filter((worker) => worker.state !== 'stopped').length;
-      log.warn(`${late} of ${workers.length} workers had connections left after ${timeoutSeconds} s (${plan.timeoutOption}); cut off`);
+      log[level](`${late} of ${workers.length} workers had connections left after ${timeoutSeconds} s (${plan.timeoutOption}); cut off`);
       killAll();
     },
     Math.max(deadlineMs, 1000),
