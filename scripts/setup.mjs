@@ -91,7 +91,7 @@ function installNodeModules(folder, ...options) {
   // Not `npm ci`: it refuses a lock that lacks optional packages of other platforms, and Biome names some that not every registry
   // carries. With --no-save, `npm install` keeps to the lock too, versions and checksums, and writes no file but node_modules.
   const done = npmWorks
-    ? run('npm', ['install', '--no-save', '--include=dev', '--no-audit', '--no-fund', ...options], folder)
+    ? run('npm', ['install', '--no-save', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error', ...options], folder)
     : run(process.execPath, ['install', '--no-save'], folder);
   if (!done) throw new SetupError('npm packages could not be installed: the messages are above');
 }
