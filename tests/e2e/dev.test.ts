@@ -19,6 +19,13 @@ const config = (fetch: string, more = '') => `
 `;
 const greets = '() => new Response(greeting)';
 
+/** A test that fails comes to no `stop`. */
+const started: Bun.Subprocess[] = [];
+afterAll(async () => {
+  for (const child of started) child.kill('SIGKILL');
+  await Promise.all(started.map(({ exited }) => exited));
+});
+
 class Project {
   readonly folder = mkdtempSync(join(tmpdir(), 'ringway-dev-'));
   readonly #child;
@@ -28,6 +35,7 @@ class Project {
     mkdirSync(join(this.folder, 'lib'));
     for (const [name, text] of Object.entries(files)) this.write(name, text);
     this.#child = startRingway(['dev', ...words], { cwd: this.folder, env: { FORCE_COLOR: '0' } });
+    started.push(this.#child);
     for (const stream of [this.#child.stdout, this.#child.stderr]) void this.#collect(stream);
   }
 
@@ -310,6 +318,7 @@ test('what ringway init makes is served as it is, and its rooms work', async () 
   const made = await ringway(['init', 'app', '--skip-install'], { cwd: parent });
   expect([made.exitCode, made.out]).toEqual([0, expect.stringContaining('cd app')]);
   const child = startRingway(['dev', '--port', '0'], { cwd: join(parent, 'app'), env: { ADMIN_PORT: '0' } });
+  started.push(child);
   let output = '';
   const decoder = new TextDecoder();
   void (async () => {
