@@ -4,7 +4,8 @@ import { cpSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeF
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
-import { ringway, startRingway } from '../support/ringway-command.ts';
+import { ringway, watchRingway } from '../support/ringway-command.ts';
+import type { RunningProgram } from '../support/running-program.ts';
 
 const config = (fetch: string, more = '') => `
   import { defineGateway } from 'ringway';
@@ -20,28 +21,23 @@ const config = (fetch: string, more = '') => `
 const greets = '() => new Response(greeting)';
 
 /** A test that fails comes to no `stop`. */
-const started: Bun.Subprocess[] = [];
-afterAll(async () => {
-  for (const child of started) child.kill('SIGKILL');
-  await Promise.all(started.map(({ exited }) => exited));
-});
+const started: RunningProgram[] = [];
+afterAll(() => Promise.all(started.map((program) => program.stop())));
 
 class Project {
   readonly folder = mkdtempSync(join(tmpdir(), 'ringway-dev-'));
-  readonly #child;
-  output = '';
+  readonly #program: RunningProgram;
 
   constructor(files: Readonly<Record<string, string>>, words: readonly string[] = []) {
     mkdirSync(join(this.folder, 'lib'));
     for (const [name, text] of Object.entries(files)) this.write(name, text);
-    this.#child = startRingway(['dev', ...words], { cwd: this.folder, env: { FORCE_COLOR: '0' } });
-    started.push(this.#child);
-    for (const stream of [this.#child.stdout, this.#child.stderr]) void this.#collect(stream);
+    this.#program = watchRingway(['dev', ...words], { cwd: this.folder, env: { FORCE_COLOR: '0' } });
+    started.push(this.#program);
   }
 
-  async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {
-    const decoder = new TextDecoder();
-    for await (const chunk of stream) this.output += decoder.decode(chunk, { stream: true });
+  /** Everything that it has written so far. */
+  get output(): string {
+    return this.#program.output();
   }
 
   write(name: string, text: string): void {
@@ -66,21 +62,17 @@ class Project {
   }
 
   async url(): Promise<string> {
-    const [, address] = await eventually('it says where it listens', () => /listening on http:\/\/(\S+?) /.exec(this.output)).catch(
-      (error) => {
-        throw new Error(`${error}\n${this.output}`);
-      },
-    );
+    const address = await this.#program.says(/listening on http:\/\/(\S+?) /);
     return `http://${address}`;
   }
 
   get pid(): number {
-    return this.#child.pid;
+    return this.#program.pid;
   }
 
   async stop(): Promise<number> {
-    this.#child.kill('SIGINT');
-    const exitCode = await this.#child.exited;
+    this.#program.kill('SIGINT');
+    const exitCode = await this.#program.ended();
     rmSync(this.folder, { recursive: true, force: true });
     return exitCode;
   }
@@ -317,14 +309,9 @@ test('what ringway init makes is served as it is, and its rooms work', async () 
   const parent = mkdtempSync(join(tmpdir(), 'ringway-init-'));
   const made = await ringway(['init', 'app', '--skip-install'], { cwd: parent });
   expect([made.exitCode, made.out]).toEqual([0, expect.stringContaining('cd app')]);
-  const child = startRingway(['dev', '--port', '0'], { cwd: join(parent, 'app'), env: { ADMIN_PORT: '0' } });
-  started.push(child);
-  let output = '';
-  const decoder = new TextDecoder();
-  void (async () => {
-    for await (const chunk of child.stdout) output += decoder.decode(chunk, { stream: true });
-  })();
-  const [, port] = await eventually('it listens', () => /listening on http:\/\/\S+?:(\d+) /.exec(output));
+  const program = watchRingway(['dev', '--port', '0'], { cwd: join(parent, 'app'), env: { ADMIN_PORT: '0' } });
+  started.push(program);
+  const port = await program.says(/listening on http:\/\/\S+?:(\d+) /);
   const url = `http://127.0.0.1:${port}`;
   expect(await (await fetch(url)).text()).toContain('<script type="module">');
   expect((await fetch(`${url}/connection.js`)).headers.get('content-type')).toContain('javascript');
@@ -342,7 +329,7 @@ test('what ringway init makes is served as it is, and its rooms work', async () 
   const { code } = await new Promise<CloseEvent>((resolve) => refused.addEventListener('close', resolve));
   expect(code).toBe(1008);
   socket.close();
-  child.kill('SIGINT');
-  expect(await child.exited).toBe(0);
+  program.kill('SIGINT');
+  expect(await program.ended()).toBe(0);
   rmSync(parent, { recursive: true, force: true });
 });

@@ -3,7 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { handshake } from '../support/frames.mjs';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { isAlive } from '../support/process-state.ts';
+import { Wire } from '../support/wire.ts';
 
 /** Each line of the file `events` beside the config: what happened, and in which process. */
 const config = `
@@ -57,15 +60,6 @@ class Events {
   }
 }
 
-/** Is it alive, and no zombie? */
-function runs(pid: number): boolean {
-  try {
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  } catch {
-    return false;
-  }
-}
-
 test('onStart is over before a connection is accepted, onStop before a worker ends; one worker alone does what is for one', async () => {
   const gateway = await startGateway({ config, workers: 2 });
   const events = new Events(gateway);
@@ -96,7 +90,7 @@ test('onStart is over before a connection is accepted, onStop before a worker en
     expect(events.of('cleanup')).toEqual([second, third]);
     expect(events.of('stop')).toHaveLength(4);
     expect(events.of('begin')).toHaveLength(3);
-    for (const pid of events.of('start')) expect(runs(pid)).toBe(false);
+    for (const pid of events.of('start')) expect(isAlive(pid)).toBe(false);
   } finally {
     await gateway.stop();
   }
@@ -189,25 +183,11 @@ forEachBackend('a socket', (backend) => {
 
   /** The head of the answer to a handshake, in lower case. */
   async function answer(path: string): Promise<string> {
-    const key = 'dGhlIHNhbXBsZSBub25jZQ==';
-    const head = `GET ${path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`;
-    let text = '';
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const socket = await Bun.connect({
-      hostname: '127.0.0.1',
-      port: gateway.port,
-      socket: {
-        data(_, bytes) {
-          text += bytes.toString('latin1');
-          if (text.includes('\r\n\r\n')) resolve();
-        },
-        close: () => resolve(),
-      },
-    });
-    socket.write(head);
-    await promise;
-    socket.end();
-    return text.toLowerCase();
+    const wire = await Wire.connect(gateway.port);
+    wire.write(handshake(path));
+    const head = await wire.head();
+    wire.destroy();
+    return head.toLowerCase();
   }
 
   test('headers of its own go out with the 101', async () => {

@@ -8,6 +8,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Gateway, type GatewayOptions, startGateway } from './gateway.ts';
+import { RunningProgram } from './running-program.ts';
 
 const root = join(import.meta.dir, '..', '..');
 const program = [process.execPath, join(root, 'src', 'main.ts')] as const;
@@ -27,10 +28,19 @@ export interface CommandResult {
 /** What this shell has set must not be found by commands that tests run. */
 const nothingSet = { ADMIN_HOST: '', ADMIN_PORT: '', ADMIN_TOKEN: '', HTTP_PROXY: '', http_proxy: '', NO_COLOR: '1' };
 
+function environment(env: CommandOptions['env'] = {}) {
+  return { ...process.env, ...nothingSet, ...env };
+}
+
+/** The command, to be watched while it runs. */
+export function watchRingway(words: readonly string[], { cwd = root, env }: CommandOptions = {}): RunningProgram {
+  return new RunningProgram([...program, ...words], { cwd, env: environment(env) });
+}
+
 export function startRingway(words: readonly string[], options: CommandOptions = {}) {
   return Bun.spawn([...program, ...words], {
     cwd: options.cwd ?? root,
-    env: { ...process.env, ...nothingSet, ...options.env },
+    env: environment(options.env),
     stdin: options.input === undefined ? 'ignore' : Buffer.from(options.input as string),
     stdout: 'pipe',
     stderr: 'pipe',
@@ -53,7 +63,7 @@ export class TerminalCommand {
     const decoder = new TextDecoder();
     this.#child = Bun.spawn([...program, ...words], {
       cwd: root,
-      env: { ...process.env, ...nothingSet, ...env },
+      env: environment(env),
       terminal: {
         ...size,
         data: (_, bytes) => {
