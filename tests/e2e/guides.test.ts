@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sign as signToken } from 'hono/jwt';
 import { initProject } from '../../src/cli/init-project.ts';
+import { compile } from '../support/compiler.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Page, readPage, writeBlock } from '../support/markdown.ts';
 import { RunningProgram } from '../support/running-program.ts';
@@ -46,11 +47,7 @@ function projectOf(page: Page): string {
 async function typeErrors(project: string): Promise<string> {
   const settings = { extends: './tsconfig.json', include: ['*.ts', 'src', 'tests'] };
   writeFileSync(join(project, 'tsconfig.all.json'), JSON.stringify(settings));
-  const compiler = new RunningProgram([process.execPath, join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.all.json'], {
-    cwd: project,
-  });
-  await compiler.ended();
-  return compiler.output();
+  return (await compile(['-p', 'tsconfig.all.json'], project)).said;
 }
 
 /** `ringway start` there, with two workers. */

@@ -3,6 +3,7 @@ import { afterAll, expect, test } from 'bun:test';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { route } from '../../../src/index.ts';
+import { compile as compilerSays } from '../../support/compiler.ts';
 
 const root = resolve(import.meta.dir, '../../..');
 // Inside the tree, so that imports resolve; ffi/build is ignored by git.
@@ -18,13 +19,7 @@ async function compile(files: Readonly<Record<string, string>>): Promise<string[
     join(folder, 'tsconfig.json'),
     JSON.stringify({ extends: '../../../tsconfig.json', compilerOptions: { paths }, files: Object.keys(files) }),
   );
-  const compiler = Bun.spawn([process.execPath, join(root, 'node_modules/typescript/bin/tsc'), '--noEmit', '-p', folder], {
-    cwd: folder,
-    stdout: 'pipe',
-    stderr: 'inherit',
-  });
-  const said = await compiler.stdout.text();
-  await compiler.exited;
+  const { said } = await compilerSays(['--noEmit', '-p', folder], folder);
   return said.split('\n').filter((line) => line.includes('error TS'));
 }
 

@@ -11,6 +11,7 @@ import { defaults } from '../../../src/config/defaults.ts';
 import { resolveConfig } from '../../../src/config/resolve.ts';
 import { exitCodes } from '../../../src/exit-codes.ts';
 import { createMetrics } from '../../../src/supervisor/metrics.ts';
+import { compile } from '../../support/compiler.ts';
 import { type Block, readPage } from '../../support/markdown.ts';
 
 const root = resolve(import.meta.dir, '../../..');
@@ -86,16 +87,7 @@ describe('code blocks', () => {
     afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
     test('have no type errors', async () => {
-      const compiler = Bun.spawn(
-        [process.execPath, join(root, 'node_modules/typescript/bin/tsc'), '--noEmit', '--listFiles', '-p', folder],
-        {
-          cwd: folder,
-          stdout: 'pipe',
-          stderr: 'inherit',
-        },
-      );
-      const lines = (await new Response(compiler.stdout).text()).split('\n');
-      await compiler.exited;
+      const lines = (await compile(['--noEmit', '--listFiles', '-p', folder], folder)).said.split('\n');
       expect(files.filter(({ name }) => !lines.some((line) => line.endsWith(`/${name}`)))).toEqual([]);
       // Errors of the tree itself, which has '../' before it, are for the step that checks its types.
       const errors = lines.filter((line) => line.includes('error TS') && !line.startsWith('../'));

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { documented, tabulated, withTables } from '../../../scripts/tables.ts';
 import { compressionDefaults, websocketDefaults } from '../../../src/config/websocket-options.ts';
+import { compile } from '../../support/compiler.ts';
 
 const root = join(import.meta.dir, '..', '..', '..');
 const folder = mkdtempSync(join(tmpdir(), 'ringway-tables-'));
@@ -32,15 +33,8 @@ describe('the comment of an option', () => {
   });
 
   test('is in the typings, where editors find it', async () => {
-    const compiler = Bun.spawn(
-      [
-        process.execPath,
-        join(root, 'node_modules/typescript/bin/tsc'),
-        ...['-p', root, '--noEmit', 'false', '--declaration', '--emitDeclarationOnly', '--outDir', folder],
-      ],
-      { cwd: root, stdout: 'pipe', stderr: 'inherit' },
-    );
-    expect([await new Response(compiler.stdout).text(), await compiler.exited]).toEqual(['', 0]);
+    const words = ['-p', root, '--noEmit', 'false', '--declaration', '--emitDeclarationOnly', '--outDir', folder];
+    expect(await compile(words)).toEqual({ said: '', code: 0 });
     const typings = readFileSync(join(folder, 'src/api/websocket.d.ts'), 'utf8');
     for (const { name, meaning } of documented('src/api/websocket.ts', 'WebSocketOptions')) {
       const comment = new RegExp(`/\\*\\*((?:(?!\\*/)[\\s\\S])*)\\*/\\n\\s*${name}\\?: `).exec(typings)?.[1] ?? '';
