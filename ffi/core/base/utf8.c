@@ -13,7 +13,8 @@
 #include "base/utf8.h"
 
 #include <assert.h>
-#include <string.h>
+
+#include "base/load.h"
 
 enum state {
     A = 0,   /* at a character border */
@@ -59,26 +60,15 @@ static const uint64_t rows[256] = {
 #define HIGH_BITS UINT64_C(0x8080808080808080)
 #define BLOCK_BYTES 32u
 
-static inline uint64_t load_64(const uint8_t *from) {
-    uint64_t word;
-    memcpy(&word, from, sizeof(word));
-    return word;
-}
-
-static inline uint64_t load_32(const uint8_t *from) {
-    uint32_t word;
-    memcpy(&word, from, sizeof(word));
-    return word;
-}
-
 /* Is bytes[0..len), len 0..BLOCK_BYTES, all ASCII? From 4 bytes up, loads from either end overlap in the
  * middle instead of looping. */
 static inline int block_is_ascii(const uint8_t *bytes, size_t len) {
     uint64_t seen = 0;
 
-    if (len >= 16) seen = load_64(bytes) | load_64(bytes + 8) | load_64(bytes + len - 16) | load_64(bytes + len - 8);
-    else if (len >= 8) seen = load_64(bytes) | load_64(bytes + len - 8);
-    else if (len >= 4) seen = load_32(bytes) | load_32(bytes + len - 4);
+    if (len >= 16)
+        seen = rw_load_64(bytes) | rw_load_64(bytes + 8) | rw_load_64(bytes + len - 16) | rw_load_64(bytes + len - 8);
+    else if (len >= 8) seen = rw_load_64(bytes) | rw_load_64(bytes + len - 8);
+    else if (len >= 4) seen = rw_load_32(bytes) | rw_load_32(bytes + len - 4);
     else
         for (size_t i = 0; i < len; i++) seen |= bytes[i];
     return (seen & HIGH_BITS) == 0;

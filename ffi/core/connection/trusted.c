@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/load.h"
+
 struct rw_trusted_range {
     uint64_t first, first_mask; /* the first eight bytes, in host order */
     uint64_t last, last_mask;
@@ -12,11 +14,7 @@ struct rw_trusted_range {
 
 static const uint8_t v4_prefix[12] = {[10] = 0xFF, [11] = 0xFF}; /* RFC 4291 §2.5.5.2 */
 
-static uint64_t load_big_endian_64(const uint8_t *from) {
-    uint64_t word;
-    memcpy(&word, from, sizeof word);
-    return __builtin_bswap64(word);
-}
+static uint64_t load_big_endian_64(const uint8_t *from) { return __builtin_bswap64(rw_load_64(from)); }
 
 /* bits: 0..64 */
 static uint64_t mask_of(uint32_t bits) { return bits == 0 ? 0 : UINT64_MAX << (64 - bits); }

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/http_chars.h"
+#include "base/load.h"
 #include "ringway.h"
 
 enum {
@@ -55,18 +56,6 @@ static struct rw_span span_of(size_t from, size_t to) {
     return (struct rw_span){.offset = (uint16_t)from, .bytes = (uint16_t)(to - from)};
 }
 
-static inline uint64_t load_8(const void *at) {
-    uint64_t value;
-    memcpy(&value, at, sizeof(value));
-    return value;
-}
-
-static inline uint32_t load_4(const void *at) {
-    uint32_t value;
-    memcpy(&value, at, sizeof(value));
-    return value;
-}
-
 /* Does the span equal `word`, a literal of 4 to 24 lower-case letters, digits and "-", in any case? Setting bit 5 folds
  * exactly: no other character of a head maps into that alphabet but control characters, which no head that comes here
  * has. Inlined, so that a comparison is a few words against constants; the last word may overlap the one before it. */
@@ -76,11 +65,11 @@ __attribute__((always_inline)) static inline bool equals_folded(const uint8_t *b
     const uint8_t *text = bytes + span.offset;
     if (span.bytes != word_bytes) return false;
     if (word_bytes < 8)
-        return (load_4(text) | (uint32_t)fold) == load_4(word) &&
-               (load_4(text + word_bytes - 4) | (uint32_t)fold) == load_4(word + word_bytes - 4);
-    if (word_bytes > 16 && (load_8(text + 8) | fold) != load_8(word + 8)) return false;
-    return (load_8(text) | fold) == load_8(word) &&
-           (load_8(text + word_bytes - 8) | fold) == load_8(word + word_bytes - 8);
+        return (rw_load_32(text) | (uint32_t)fold) == rw_load_32(word) &&
+               (rw_load_32(text + word_bytes - 4) | (uint32_t)fold) == rw_load_32(word + word_bytes - 4);
+    if (word_bytes > 16 && (rw_load_64(text + 8) | fold) != rw_load_64(word + 8)) return false;
+    return (rw_load_64(text) | fold) == rw_load_64(word) &&
+           (rw_load_64(text + word_bytes - 8) | fold) == rw_load_64(word + word_bytes - 8);
 }
 #define EQUALS(bytes, span, word) equals_folded((bytes), (span), (word), sizeof(word) - 1)
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "base/load.h"
 
 /* rw_ws_mask() turns the mask by rotating it as a number, and every machine io_uring serves us on is little-endian. */
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the masking words assume little-endian loads");
@@ -120,18 +121,6 @@ uint32_t rw_ws_encode_header(uint8_t *out, uint8_t opcode, int fin, int rsv1, ui
  * run time, and payloads past the first cache are bound by memory already. */
 typedef uint64_t vector __attribute__((vector_size(16)));
 
-static inline uint64_t load_64(const uint8_t *from) {
-    uint64_t word;
-    memcpy(&word, from, sizeof(word));
-    return word;
-}
-
-static inline uint32_t load_32(const uint8_t *from) {
-    uint32_t word;
-    memcpy(&word, from, sizeof(word));
-    return word;
-}
-
 static inline vector load_vector(const uint8_t *from) {
     vector words;
     memcpy(&words, from, sizeof(words));
@@ -157,13 +146,13 @@ static inline void mask_short(uint8_t *dst, const uint8_t *src, size_t len, uint
         memcpy(dst, &first, 16);
         memcpy(dst + len - 16, &last, 16);
     } else if (len >= 8) {
-        const uint64_t first = load_64(src) ^ widen(mask);
-        const uint64_t last = load_64(src + len - 8) ^ widen(turn(mask, len - 8));
+        const uint64_t first = rw_load_64(src) ^ widen(mask);
+        const uint64_t last = rw_load_64(src + len - 8) ^ widen(turn(mask, len - 8));
         memcpy(dst, &first, 8);
         memcpy(dst + len - 8, &last, 8);
     } else if (len >= 4) {
-        const uint32_t first = load_32(src) ^ mask;
-        const uint32_t last = load_32(src + len - 4) ^ turn(mask, len - 4);
+        const uint32_t first = rw_load_32(src) ^ mask;
+        const uint32_t last = rw_load_32(src + len - 4) ^ turn(mask, len - 4);
         memcpy(dst, &first, 4);
         memcpy(dst + len - 4, &last, 4);
     } else {
@@ -173,7 +162,7 @@ static inline void mask_short(uint8_t *dst, const uint8_t *src, size_t len, uint
 
 void rw_ws_mask(uint8_t *dst, const uint8_t *src, size_t len, const uint8_t mask[4], uint32_t phase) {
     /* RFC 6455 §5.3: octet i of the payload is masked with octet i mod 4 of the key. */
-    const uint32_t turned = turn(load_32(mask), phase);
+    const uint32_t turned = turn(rw_load_32(mask), phase);
     const uint64_t wide = widen(turned);
     const vector key = {wide, wide};
 
