@@ -26,6 +26,7 @@ export type {
 export { defineGateway, route } from './api/define.ts';
 export { onOneWorker, type Worker, worker } from './api/lifecycle.ts';
 export { publish, publishJson } from './api/publish.ts';
+export type { Renewal, TokenRefusal, User } from './api/user.ts';
 export type {
   CompressionOptions,
   Message,

@@ -12,6 +12,7 @@ import type { PublishResult } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
 import { bytesOf, jsonText, ReceivedMessage, type Sendable, SocketArgumentError, sendBinary, sendText } from './message.ts';
 import type { Topics } from './topics.ts';
+import type { Renewal, User } from './user.ts';
 import type { RouteParams, SendResult, Socket, WebSocketHandler } from './websocket.ts';
 
 /** What the sockets of one route share. */
@@ -36,6 +37,8 @@ export class SocketExtras {
   readonly params: RouteParams;
   readonly protocol: string;
   lane: HandlerOrder | undefined;
+  /** Whose token it has; see `auth` of its route. */
+  user: User | undefined;
   /** Of `id`, once it was asked for. */
   id: string | undefined;
   /** By a handler. */
@@ -83,6 +86,14 @@ export class GatewaySocket implements Socket {
 
   get protocol(): string {
     return this.#extras?.protocol ?? '';
+  }
+
+  get user(): User | undefined {
+    return this.#extras?.user;
+  }
+
+  async renew(_token: string): Promise<Renewal> {
+    return { renewed: false, reason: this.isOpen ? 'anonymous' : 'closed' };
   }
 
   #more(): SocketExtras {

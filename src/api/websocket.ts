@@ -4,6 +4,7 @@
  */
 import type { PublishResult } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
+import type { Renewal, User } from './user.ts';
 
 /**
  * A received message. Nothing is decoded until it is asked for, and `socket.send(message)` forwards it without touching it.
@@ -45,6 +46,8 @@ export interface Socket<Data = unknown, Params = RouteParams> {
   data: Data;
   /** Names this connection among those of all nodes, and cannot be guessed: a random UUID, made when it is first asked for. */
   readonly id: string;
+  /** Whose token it came with; undefined: `auth` of its route let it in without one, or the config has no `auth`. */
+  readonly user: User | undefined;
   /** Parameters of the route, `:name` by name. */
   readonly params: Params;
   /** The subprotocol that was agreed on; '' for none. */
@@ -79,6 +82,11 @@ export interface Socket<Data = unknown, Params = RouteParams> {
   isSubscribed(topic: string): boolean;
   /** Publish to every subscriber of the topic but this socket, on every worker and node. Works after it closed too, to say that it left. */
   publish(topic: string, message: Message | string | ArrayBuffer | ArrayBufferView): PublishResult;
+  /**
+   * Take a newer token of the same user in place of the one that it came with, so that the connection may outlive that one: for protocols with a
+   * message of their own for it. Never rejects.
+   */
+  renew(token: string): Promise<Renewal>;
   /** Stop receiving, so that TCP pushes back on the client. */
   pause(): void;
   /** Receive again. */
@@ -102,6 +110,8 @@ export interface CompressionOptions {
 export interface UpgradeClient<Params = RouteParams> {
   /** As those of the socket to be. */
   readonly params: Params;
+  /** As that of the socket to be. */
+  readonly user: User | undefined;
   /** What the answer is to carry when the handshake is accepted, such as Set-Cookie. Those of the handshake itself may not be set. */
   readonly responseHeaders: Headers;
   /** As that of the socket to be. */

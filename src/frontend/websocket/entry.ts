@@ -6,6 +6,7 @@
  */
 import { SocketArgumentError } from '../../api/message.ts';
 import { noParams, SocketExtras } from '../../api/socket.ts';
+import type { User } from '../../api/user.ts';
 import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
 import type { ResolvedConfig } from '../../config/resolve.ts';
 import { eventFlag } from '../../core/abi.ts';
@@ -98,7 +99,7 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
   ): void {
     const request = new LightRequest(head, url, null);
     try {
-      const client = new Client(this.#core, head, extras?.params);
+      const client = new Client(this.#core, head, extras);
       const decision = upgrade.call(route.handler, request as unknown as Request, client);
       const settle = (value: unknown) => {
         if (value instanceof Response) this.#refuse(head, value, route);
@@ -186,12 +187,14 @@ class Client implements UpgradeClient {
   readonly #core: Core;
   readonly #head: RequestHead;
   readonly params: RouteParams;
+  readonly user: User | undefined;
   #responseHeaders: Headers | undefined;
 
-  constructor(core: Core, head: RequestHead, params = noParams) {
+  constructor(core: Core, head: RequestHead, extras: SocketExtras | undefined) {
     this.#core = core;
     this.#head = head;
-    this.params = params;
+    this.params = extras?.params ?? noParams;
+    this.user = extras?.user;
   }
 
   get responseHeaders(): Headers {

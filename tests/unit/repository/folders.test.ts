@@ -19,6 +19,7 @@ const order: readonly (readonly string[])[] = [
   ['src/api/'],
   ['src/process/'],
   ['src/config/'],
+  ['src/auth/'],
   ['src/pubsub/'],
   ['src/pubsub/nodes/'],
   ['src/pubsub/redis/'],

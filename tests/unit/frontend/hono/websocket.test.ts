@@ -13,6 +13,10 @@ class FakeSocket implements Socket<HonoSocketData> {
   sendJson(value: unknown): SendResult {
     return this.send(JSON.stringify(value));
   }
+  readonly user = undefined;
+  async renew() {
+    return { renewed: false, reason: 'anonymous' } as const;
+  }
   readonly params = {};
   readonly bufferedAmount = 0;
   readonly remoteAddress = '192.0.2.7';
