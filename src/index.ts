@@ -26,6 +26,27 @@ export type {
 export { defineGateway, route } from './api/define.ts';
 export { onOneWorker, type Worker, worker } from './api/lifecycle.ts';
 export { publish, publishJson } from './api/publish.ts';
+export type {
+  DisconnectTarget,
+  History,
+  HistoryMessage,
+  HistoryOptions,
+  Position,
+  Presence,
+  PresenceCount,
+  PresenceEvent,
+  PresenceUser,
+  Published,
+  PublishOptions,
+  SubscribeOptions,
+  SubscribeRefusal,
+  SubscribeResult,
+  TopicConnection,
+  TopicListener,
+  TopicMessageInfo,
+  TopicSubscription,
+  TopicsOptions,
+} from './api/topics.ts';
 export type { Renewal, TokenRefusal, User } from './api/user.ts';
 export type {
   CompressionOptions,

@@ -11,7 +11,7 @@ import { inspection, shown } from '../core/inspection.ts';
 import type { PublishResult } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
 import { bytesOf, jsonText, ReceivedMessage, type Sendable, SocketArgumentError, sendBinary, sendText } from './message.ts';
-import type { Topics } from './topics.ts';
+import type { SubscribeOptions, SubscribeResult, TopicConnection, Topics } from './topics.ts';
 import type { Renewal, User } from './user.ts';
 import type { RouteParams, SendResult, Socket, WebSocketHandler } from './websocket.ts';
 
@@ -57,7 +57,7 @@ export const noParams: RouteParams = Object.freeze({});
 
 const View = class Socket {};
 
-export class GatewaySocket implements Socket {
+export class GatewaySocket implements Socket, TopicConnection {
   // The route leads to the core: nothing that prints or copies a socket may follow. Constructed once for a connection, so that the price of a
   // private field does not matter (handles.ts).
   readonly #route: Route;
@@ -82,6 +82,10 @@ export class GatewaySocket implements Socket {
     const extras = this.#more();
     extras.id ??= crypto.randomUUID();
     return extras.id;
+  }
+
+  get kind(): 'websocket' {
+    return 'websocket';
   }
 
   get protocol(): string {
@@ -167,8 +171,11 @@ export class GatewaySocket implements Socket {
     this.#extras.controller?.abort();
   }
 
-  subscribe(topic: string): boolean {
-    return this.#route.topics.subscribe(this, topic);
+  subscribe(topic: string): boolean;
+  subscribe(topic: string, options: SubscribeOptions): Promise<SubscribeResult>;
+  subscribe(topic: string, options?: SubscribeOptions): boolean | Promise<SubscribeResult> {
+    const { topics } = this.#route;
+    return options === undefined ? topics.subscribe(this, topic) : topics.subscribeWith(this, topic, options);
   }
 
   unsubscribe(topic: string): void {
@@ -180,7 +187,7 @@ export class GatewaySocket implements Socket {
   }
 
   publish(topic: string, message: Sendable): PublishResult {
-    return this.#route.topics.publish(topic, message, this);
+    return this.#route.topics.publishBy(this, topic, message);
   }
 
   pause(): void {

@@ -4,6 +4,7 @@
  */
 import type { PublishResult } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
+import type { SubscribeOptions, SubscribeResult } from './topics.ts';
 import type { Renewal, User } from './user.ts';
 
 /**
@@ -77,6 +78,8 @@ export interface Socket<Data = unknown, Params = RouteParams> {
    * worker has `limits.maxTopics`; or the socket is closing
    */
   subscribe(topic: string): boolean;
+  /** Subscribe from a position on, with a token, or to hear why not. */
+  subscribe(topic: string, options: SubscribeOptions): Promise<SubscribeResult>;
   /** Leave a topic; one that it is not subscribed to is left alone. */
   unsubscribe(topic: string): void;
   isSubscribed(topic: string): boolean;

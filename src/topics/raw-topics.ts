@@ -3,7 +3,7 @@
  * Role: between sockets and the core's subscriptions. Up: api/socket.ts and api/publish.ts, through `Topics`. Down: core/topic-commands.ts.
  */
 import { bytesOf, ReceivedMessage, type Sendable, SocketArgumentError, sendBinary, sendText } from '../api/message.ts';
-import type { Topics } from '../api/topics.ts';
+import type { Published, SubscribeResult, TopicConnection, Topics } from '../api/topics.ts';
 import type { ConnectionName } from '../core/connection.ts';
 import type { Core } from '../core/core.ts';
 import { type PublishResult, topicBytesMax } from '../core/node.ts';
@@ -18,6 +18,12 @@ export class RawTopics implements Topics {
   subscribe({ slot, generation }: ConnectionName, topic: string): boolean {
     checkTopic(topic);
     return this.#core.subscribe(slot, generation, topic);
+  }
+
+  async subscribeWith(connection: ConnectionName, topic: string): Promise<SubscribeResult> {
+    if (this.subscribe(connection, topic)) return { subscribed: true, recovered: false };
+    const isOpen = this.#core.isOpen(connection.slot, connection.generation);
+    return { subscribed: false, reason: isOpen ? 'limit' : 'closed', recovered: false };
   }
 
   unsubscribe({ slot, generation }: ConnectionName, topic: string): void {
@@ -38,11 +44,26 @@ export class RawTopics implements Topics {
       return core.publish(topic, message.isBinary ? sendBinary : sendText, message.borrow(), except?.slot, except?.generation);
     return core.publish(topic, sendBinary, bytesOf(message), except?.slot, except?.generation);
   }
+
+  async publishWith(topic: string, message: Sendable, _options: unknown, except?: ConnectionName): Promise<Published> {
+    return { result: this.publish(topic, message, except) };
+  }
+
+  publishBy(connection: TopicConnection, topic: string, message: Sendable): PublishResult {
+    return this.publish(topic, message, connection);
+  }
+
+  authorize(): boolean {
+    return true;
+  }
 }
 
-function checkTopic(topic: string): void {
+/** Throws SocketArgumentError. */
+export function checkTopic(topic: string): void {
   if (typeof topic !== 'string' || topic === '') throw new SocketArgumentError('a topic is a string that is not empty');
   if (topic.length * 3 > topicBytesMax && Buffer.byteLength(topic) > topicBytesMax) {
     throw new SocketArgumentError(`a topic may have at most ${topicBytesMax} bytes of UTF-8`);
   }
+  if (topic.charCodeAt(0) === 0)
+    throw new SocketArgumentError("topics that begin with NUL are Ringway's own: begin with another character");
 }

@@ -20,6 +20,7 @@ const order: readonly (readonly string[])[] = [
   ['src/process/'],
   ['src/config/'],
   ['src/auth/'],
+  ['src/topics/store.ts'],
   ['src/pubsub/'],
   ['src/pubsub/nodes/'],
   ['src/pubsub/redis/'],

@@ -3,6 +3,7 @@ import { Hono } from 'hono';
 import { upgradeWebSocket as upgradeForBun } from 'hono/bun';
 import type { WSContext } from 'hono/ws';
 import type { RingwayBindings } from '../../../../src/api/bindings.ts';
+import type { SubscribeResult } from '../../../../src/api/topics.ts';
 import type { Message, SendResult, Socket } from '../../../../src/api/websocket.ts';
 import { type HonoSocketData, honoWebSocketHandler, upgradeWebSocket } from '../../../../src/frontend/hono/index.ts';
 import { FakeCore, flags, type Recorded, type RequestOptions } from '../../../support/fake-core.ts';
@@ -40,8 +41,10 @@ class FakeSocket implements Socket<HonoSocketData> {
   }
   ping(): void {}
   terminate(): void {}
-  subscribe(): boolean {
-    return true;
+  subscribe(topic: string): boolean;
+  subscribe(topic: string, options: object): Promise<SubscribeResult>;
+  subscribe(_: string, options?: object): boolean | Promise<SubscribeResult> {
+    return options === undefined ? true : Promise.resolve({ subscribed: true, recovered: false });
   }
   unsubscribe(): void {}
   isSubscribed(): boolean {
