@@ -1,5 +1,5 @@
 /* The opening handshake's two computations: is the key one, and what answers it.
- * Role: pure functions. Up: ws, http. Down: nothing.
+ * Role: pure functions. Up: ws, http. Down: base64.
  *
  * SHA-1 is written out here because this is the only place that needs it: RFC 6455 uses it to show that the server read
  * the handshake, not to protect anything, and sixty lines weigh less than a dependency on a crypto library. */
@@ -8,7 +8,8 @@
 #include <assert.h>
 #include <string.h>
 
-static const char base64_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+#include "base/base64.h"
+
 static const char websocket_guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; /* RFC 6455 §1.3 */
 
 #define SHA1_BLOCK_BYTES 64u
@@ -81,19 +82,6 @@ static void sha1_block(uint32_t digest[5], const uint8_t block[SHA1_BLOCK_BYTES]
     digest[4] += e;
 }
 
-/* bytes[0..20) as 28 characters: six groups of three bytes, then two bytes and one '='. */
-static void base64_digest(const uint8_t bytes[SHA1_DIGEST_BYTES], char out[RW_WS_ACCEPT_BYTES]) {
-    for (size_t i = 0, o = 0; o < RW_WS_ACCEPT_BYTES; i += 3, o += 4) {
-        const uint32_t third = i + 2 < SHA1_DIGEST_BYTES ? bytes[i + 2] : 0;
-        const uint32_t group = (uint32_t)bytes[i] << 16 | (uint32_t)bytes[i + 1] << 8 | third;
-        out[o] = base64_alphabet[group >> 18];
-        out[o + 1] = base64_alphabet[group >> 12 & 63];
-        out[o + 2] = base64_alphabet[group >> 6 & 63];
-        out[o + 3] = base64_alphabet[group & 63];
-    }
-    out[RW_WS_ACCEPT_BYTES - 1] = '=';
-}
-
 void rw_ws_accept(const uint8_t key[RW_WS_KEY_BYTES], char out[RW_WS_ACCEPT_BYTES]) {
     uint8_t message[ACCEPT_PADDED_BYTES] = {0};
     memcpy(message, key, RW_WS_KEY_BYTES);
@@ -107,5 +95,5 @@ void rw_ws_accept(const uint8_t key[RW_WS_KEY_BYTES], char out[RW_WS_ACCEPT_BYTE
 
     uint8_t bytes[SHA1_DIGEST_BYTES];
     for (size_t i = 0; i < 5; i++) store_big_endian_32(bytes + i * 4, digest[i]);
-    base64_digest(bytes, out);
+    rw_base64_encode((uint8_t *)out, bytes, SHA1_DIGEST_BYTES);
 }
