@@ -290,6 +290,91 @@ static void random_use_agrees_with_a_table_of_booleans(void **state) {
     }
 }
 
+/* ------------------------------------------------------------------ seats */
+struct ending {
+    uint32_t slot;
+    uint32_t seat;
+    int closed;
+    char name[32];
+};
+
+struct endings {
+    struct ending items[2 * NAMES];
+    uint32_t count;
+};
+
+static void note_absent(void *context, uint32_t slot, const uint8_t *name, uint32_t name_bytes, uint32_t seat,
+                        int closed) {
+    struct endings *endings = context;
+    struct ending *ending = &endings->items[endings->count++];
+    *ending = (struct ending){.slot = slot, .seat = seat, .closed = closed};
+    memcpy(ending->name, name, name_bytes);
+}
+
+static int32_t set_seat(struct rw_topics *topics, uint32_t slot, const char *name, uint32_t seat) {
+    return rw_topics_set_seat(topics, slot, bytes_of(name), (uint32_t)strlen(name), seat);
+}
+
+static void the_end_of_a_subscription_with_a_seat_is_told_once_and_how_it_came(void **state) {
+    (void)state;
+    struct endings endings = {0};
+    struct rw_topics *topics = rw_topics_create(NULL, NULL);
+    rw_topics_note_absent(topics, note_absent, &endings);
+    uint32_t list = 0;
+    uint32_t seat = 9;
+    assert_int_equal(set_seat(topics, 3, "a", 7), RW_ERR_STALE);
+    subscribe(topics, 3, &list, "a");
+    subscribe(topics, 3, &list, "b");
+    subscribe(topics, 3, &list, "c");
+    assert_int_equal(rw_topics_seat(topics, 3, bytes_of("a"), 1, &seat), RW_OK);
+    assert_int_equal(seat, 0);
+    assert_int_equal(rw_topics_seat(topics, 4, bytes_of("a"), 1, &seat), RW_ERR_STALE);
+    assert_int_equal(set_seat(topics, 3, "a", 7), RW_OK);
+    assert_int_equal(set_seat(topics, 3, "b", 8), RW_OK);
+    assert_int_equal(rw_topics_seat(topics, 3, bytes_of("a"), 1, &seat), RW_OK);
+    assert_int_equal(seat, 7);
+    assert_int_equal(unsubscribe(topics, 3, &list, "a"), 1);
+    assert_int_equal(endings.count, 1);
+    assert_int_equal(endings.items[0].seat, 7);
+    assert_int_equal(endings.items[0].slot, 3);
+    assert_int_equal(endings.items[0].closed, 0);
+    assert_string_equal(endings.items[0].name, "a");
+    rw_topics_drop(topics, 3, &list);
+    assert_int_equal(endings.count, 2); /* not of c, which has none */
+    assert_int_equal(endings.items[1].seat, 8);
+    assert_int_equal(endings.items[1].closed, 1);
+    /* What takes the subscription's place has no seat. */
+    subscribe(topics, 3, &list, "a");
+    assert_int_equal(rw_topics_seat(topics, 3, bytes_of("a"), 1, &seat), RW_OK);
+    assert_int_equal(seat, 0);
+    assert_int_equal(set_seat(topics, 3, "a", 7), RW_OK);
+    assert_int_equal(set_seat(topics, 3, "a", 0), RW_OK);
+    rw_topics_drop(topics, 3, &list);
+    assert_int_equal(endings.count, 2);
+    rw_topics_destroy(topics);
+}
+
+static void seats_stay_with_their_subscriptions_as_the_tables_grow(void **state) {
+    (void)state;
+    enum { SUBSCRIPTIONS = 3000 };
+    static struct endings endings;
+    endings.count = 0;
+    struct rw_topics *topics = rw_topics_create(NULL, NULL);
+    rw_topics_note_absent(topics, note_absent, &endings);
+    static uint32_t lists[SUBSCRIPTIONS];
+    for (uint32_t slot = 0; slot < SUBSCRIPTIONS; slot++) {
+        subscribe(topics, slot, &lists[slot], "crowd");
+        if (slot % 3 == 0) assert_int_equal(set_seat(topics, slot, "crowd", slot + 1), RW_OK);
+    }
+    for (uint32_t slot = 0; slot < SUBSCRIPTIONS; slot++) {
+        endings.count = 0;
+        rw_topics_drop(topics, slot, &lists[slot]);
+        assert_int_equal(endings.count, slot % 3 == 0);
+        if (slot % 3 == 0) assert_int_equal(endings.items[0].seat, slot + 1);
+    }
+    rw_topics_destroy(topics);
+}
+
 /* ------------------------------------------------------------------ memory */
 static void topics_that_come_and_go_leave_no_memory_behind(void **state) {
     (void)state;
@@ -373,6 +458,8 @@ int main(void) {
         cmocka_unit_test(topic_ids_begin_at_1_and_are_used_again),
         cmocka_unit_test(interest_is_told_with_the_first_and_after_the_last_subscriber),
         cmocka_unit_test(random_use_agrees_with_a_table_of_booleans),
+        cmocka_unit_test(the_end_of_a_subscription_with_a_seat_is_told_once_and_how_it_came),
+        cmocka_unit_test(seats_stay_with_their_subscriptions_as_the_tables_grow),
         cmocka_unit_test(topics_that_come_and_go_leave_no_memory_behind),
         cmocka_unit_test(a_topic_that_was_large_gives_its_member_array_back),
         cmocka_unit_test(destroying_with_subscribers_frees_everything),

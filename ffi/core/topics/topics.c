@@ -9,6 +9,8 @@
  * The fan-out loop reads the first half only. The second half finds the subscription of the member that a removal moves
  * into the gap. Subscriptions of one slot form a doubly linked list, whose head the slot keeps.
  *
+ * The seat of a subscription lies beside it, seats[n], in an array that is made for the first one.
+ *
  * Changes that are to be told are a doubly linked list of topics, oldest first:
  *
  *   told == (count > 0)   nothing to tell       told != (count > 0)   on the list
@@ -151,10 +153,14 @@ struct subscription {
 struct rw_topics {
     rw_topics_interest_fn *interest;
     void *context;
+    rw_topics_absent_fn *absent;
+    void *absent_context;
     struct index names;
     struct index pairs;
     struct topic *topics;               /* [topics_capacity]; 0 is not used */
     struct subscription *subscriptions; /* [subscriptions_capacity]; 0 is not used */
+    uint32_t *seats;                    /* [seats_capacity]: by subscription, 0: none; NULL until there is one */
+    uint32_t seats_capacity;            /* subscriptions from it on have none */
     uint32_t topics_capacity;
     uint32_t topics_carved; /* ids below it have been used */
     uint32_t topics_free;
@@ -188,6 +194,7 @@ void rw_topics_destroy(struct rw_topics *topics) {
     }
     free(topics->topics);
     free(topics->subscriptions);
+    free(topics->seats);
     free(topics->names.cells);
     free(topics->pairs.cells);
     free(topics);
@@ -373,8 +380,35 @@ static void topic_end(struct rw_topics *topics, uint32_t id) {
     topics->ended++;
 }
 
+/* ------------------------------------------------------------------ seats */
+static uint32_t seat_of(const struct rw_topics *topics, uint32_t number) {
+    return number < topics->seats_capacity ? topics->seats[number] : 0;
+}
+
+/* Room for the seat of subscription `number`. */
+static int32_t seats_reserve(struct rw_topics *topics, uint32_t number) {
+    if (number < topics->seats_capacity) return RW_OK;
+    uint32_t capacity = topics->subscriptions_capacity;
+    uint32_t *moved = realloc(topics->seats, capacity * sizeof *moved);
+    if (moved == NULL) return -ENOMEM;
+    memset(moved + topics->seats_capacity, 0, (capacity - topics->seats_capacity) * sizeof *moved);
+    topics->seats = moved;
+    topics->seats_capacity = capacity;
+    return RW_OK;
+}
+
+static void seat_end(struct rw_topics *topics, uint32_t number, int closed) {
+    uint32_t seat = seat_of(topics, number);
+    if (seat == 0) return;
+    topics->seats[number] = 0;
+    const struct subscription *subscription = &topics->subscriptions[number];
+    const struct topic *topic = &topics->topics[subscription->topic];
+    topics->absent(topics->absent_context, subscription->slot, topic->name, topic->name_bytes, seat, closed);
+}
+
 /* Take a subscription out of everything but its slot's list. */
-static void subscription_end(struct rw_topics *topics, uint32_t number) {
+static void subscription_end(struct rw_topics *topics, uint32_t number, int closed) {
+    seat_end(topics, number, closed);
     struct subscription *subscription = &topics->subscriptions[number];
     uint32_t id = subscription->topic;
     index_remove_at(&topics->pairs, index_cell_of(&topics->pairs, pair_hash(id, subscription->slot), number));
@@ -432,7 +466,7 @@ int32_t rw_topics_unsubscribe(struct rw_topics *topics, uint32_t slot, uint32_t 
     if (subscription->next != 0) topics->subscriptions[subscription->next].prev = subscription->prev;
     if (subscription->prev != 0) topics->subscriptions[subscription->prev].next = subscription->next;
     else *list = subscription->next;
-    subscription_end(topics, number);
+    subscription_end(topics, number, 0);
     return 1;
 }
 
@@ -447,9 +481,34 @@ void rw_topics_drop(struct rw_topics *topics, uint32_t slot, uint32_t *list) {
     while (number != 0) {
         uint32_t next = topics->subscriptions[number].next;
         assert(topics->subscriptions[number].slot == slot && "the list is another slot's");
-        subscription_end(topics, number);
+        subscription_end(topics, number, 1);
         number = next;
     }
+}
+
+void rw_topics_note_absent(struct rw_topics *topics, rw_topics_absent_fn *absent, void *context) {
+    topics->absent = absent;
+    topics->absent_context = context;
+}
+
+int32_t rw_topics_set_seat(struct rw_topics *topics, uint32_t slot, const uint8_t *name, uint32_t name_bytes,
+                           uint32_t seat) {
+    assert(topics->absent != NULL);
+    uint32_t id = topic_find(topics, name, name_bytes, rw_topics_hash(name, name_bytes));
+    uint32_t number = id == 0 ? 0 : subscription_find(topics, id, slot);
+    if (number == 0) return RW_ERR_STALE;
+    if (seats_reserve(topics, number) != RW_OK) return -ENOMEM;
+    topics->seats[number] = seat;
+    return RW_OK;
+}
+
+int32_t rw_topics_seat(const struct rw_topics *topics, uint32_t slot, const uint8_t *name, uint32_t name_bytes,
+                       uint32_t *seat) {
+    uint32_t id = topic_find(topics, name, name_bytes, rw_topics_hash(name, name_bytes));
+    uint32_t number = id == 0 ? 0 : subscription_find(topics, id, slot);
+    if (number == 0) return RW_ERR_STALE;
+    *seat = seat_of(topics, number);
+    return RW_OK;
 }
 
 const uint32_t *rw_topics_members(const struct rw_topics *topics, uint32_t topic, uint32_t *count) {

@@ -11,6 +11,9 @@
  * subscribe, unsubscribe and is_subscribed are O(1); dropping a slot is O(its subscriptions).
  * A topic exists while it has subscribers; ids are reused.
  *
+ * Seats: a subscription may have a seat (state/presence.h), a number that means nothing here. Whatever ends the
+ * subscription, whoever keeps the seats is told.
+ *
  * Changes: who wants to hear, in its own time, which topics have got a first subscriber or lost the last one asks for
  * the changes. They are the topics that differ from what it was told last; what changes back meanwhile is no change.
  * Noting one takes no memory, so none is ever lost: a topic that has no subscribers any more keeps its name until that
@@ -52,6 +55,20 @@ void rw_topics_drop(struct rw_topics *topics, uint32_t slot, uint32_t *list);
 
 /* ret: topic id, 0 when nobody is subscribed */
 uint32_t rw_topics_find(const struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash);
+/* Called when a subscription ends that has a seat. Name borrowed for the call, which must not change topics.
+ * closed: 1: because its connection ends, 0: it was unsubscribed */
+typedef void rw_topics_absent_fn(void *context, uint32_t slot, const uint8_t *name, uint32_t name_bytes, uint32_t seat,
+                                 int closed);
+/* Before the first seat. */
+void rw_topics_note_absent(struct rw_topics *topics, rw_topics_absent_fn *absent, void *context);
+/* A subscription has this seat from now on; 0: none, and nobody is told of its end.
+ * ret: RW_OK, RW_ERR_STALE: it is not subscribed, -ENOMEM */
+int32_t rw_topics_set_seat(struct rw_topics *topics, uint32_t slot, const uint8_t *name, uint32_t name_bytes,
+                           uint32_t seat);
+/* out: *seat, 0: none. ret: RW_OK, RW_ERR_STALE: it is not subscribed */
+int32_t rw_topics_seat(const struct rw_topics *topics, uint32_t slot, const uint8_t *name, uint32_t name_bytes,
+                       uint32_t *seat);
+
 /* The dense member array; valid until the next subscribe, unsubscribe or drop. */
 const uint32_t *rw_topics_members(const struct rw_topics *topics, uint32_t topic, uint32_t *count);
 /* Walk a slot's topics: start with *cursor = *list; ret: 1 and a name (borrowed until the next change), 0 at the end */
