@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { parsePattern, patternShape } from '../../../../src/config/route-pattern.ts';
+import { patternShape } from '../../../../src/config/pattern.ts';
+import { parsePattern } from '../../../../src/config/route-pattern.ts';
 import { Router } from '../../../../src/frontend/websocket/router.ts';
 
 function router(...patterns: string[]): Router<string> {
