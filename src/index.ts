@@ -27,6 +27,15 @@ export { defineGateway, route } from './api/define.ts';
 export { onOneWorker, type Worker, worker } from './api/lifecycle.ts';
 export { publish, publishJson } from './api/publish.ts';
 export type {
+  SseOptions,
+  TopicClient,
+  TopicHistoryOptions,
+  TopicMember,
+  TopicPolicies,
+  TopicPolicy,
+  TopicPresenceOptions,
+} from './api/topic-policy.ts';
+export type {
   DisconnectTarget,
   History,
   HistoryMessage,
@@ -41,6 +50,7 @@ export type {
   SubscribeOptions,
   SubscribeRefusal,
   SubscribeResult,
+  TopicAction,
   TopicConnection,
   TopicListener,
   TopicMessageInfo,

@@ -7,6 +7,7 @@
 
 import type { RingwayBindings } from './bindings.ts';
 import type { Worker } from './lifecycle.ts';
+import type { SseOptions, TopicPolicies } from './topic-policy.ts';
 import type { RouteParams, WebSocketHandler } from './websocket.ts';
 
 /** What a `fetch` handler is given beside the request; Hono hands it on as `c.env`. */
@@ -167,6 +168,12 @@ export interface LimitOptions {
   maxTopicsPerSocket?: number | undefined;
   /** Topics that one worker has subscribers for; a `subscribe` to another one returns false, and is counted. @default 1048576 */
   maxTopics?: number | undefined;
+  /**
+   * Bytes of memory that the workers of this node share for what topics remember and who is on them; past it those that were not used for the longest time
+   * are forgotten first. Taken at the start of the gateway, and touched as it is used. 'auto': an eighth of the memory that the machine, or its cgroup,
+   * gives, at least 64 MiB and at most 1 GiB. @default 'auto'
+   */
+  maxTopicMemoryBytes?: 'auto' | number | undefined;
 }
 
 /** Proxies in front of the gateway that are believed about their clients' addresses. */
@@ -306,10 +313,10 @@ export type WebSocketRoutes<Datas> = { readonly [Path in keyof Datas]: WebSocket
 
 /**
  * What the default export of gateway.config.ts may hold. At least one of `fetch` and `websocket` is needed. `Datas`: the type of `socket.data`
- * for each path of `websocket`; `defineGateway` finds it.
+ * for each path of `websocket`, `Patterns`: those of `topics`; `defineGateway` finds both.
  */
 // biome-ignore lint/suspicious/noExplicitAny: each route has its own data type
-export interface GatewayConfig<Datas = Record<string, any>> {
+export interface GatewayConfig<Datas = Record<string, any>, Patterns extends string = string> {
   /** Where to accept connections: a port, an address, or several. @default the port in the environment variable PORT, else 8080, on every address */
   listen?: number | ListenOptions | readonly (number | ListenOptions)[] | undefined;
   /** Health, readiness and metrics over HTTP; false: none. @default port ADMIN_PORT, else 9100, on 127.0.0.1 */
@@ -326,6 +333,13 @@ export interface GatewayConfig<Datas = Record<string, any>> {
    * @default {}
    */
   websocket?: WebSocketRoutes<Datas> | undefined;
+  /**
+   * What topics do, by pattern: 'chat/:room' (in `client.params.room`), 'news/*' (any rest), '*' (any topic); the most specific one wins.
+   * @default topics keep nothing
+   */
+  topics?: TopicPolicies<Patterns> | undefined;
+  /** Topics as streams of server-sent events, by path. @default {} */
+  sse?: Readonly<Record<string, SseOptions>> | undefined;
   /** Limits and deadlines of HTTP. */
   http?: HttpOptions | undefined;
   limits?: LimitOptions | undefined;
@@ -365,7 +379,9 @@ export interface GatewayConfig<Datas = Record<string, any>> {
 }
 
 /** Gives the config its types; returns it unchanged. */
-export function defineGateway<Datas>(config: GatewayConfig<Datas>): GatewayConfig<Datas> {
+export function defineGateway<Datas, Patterns extends string = string>(
+  config: GatewayConfig<Datas, Patterns>,
+): GatewayConfig<Datas, Patterns> {
   return config;
 }
 

@@ -29,7 +29,11 @@ async function judge(configPath: string, needsCore: boolean): Promise<ProbeMessa
   try {
     const config = await loadConfig(configPath, provideModules);
     if (needsCore || config.listen.some(({ tls }) => tls !== undefined)) (await loadJudge()).checkCertificates(config, configPath);
-    const answers = [...(config.fetch ? ['HTTP'] : []), ...config.websocket.map((route) => `WebSocket ${route.pattern}`)];
+    const answers = [
+      ...(config.fetch ? ['HTTP'] : []),
+      ...config.websocket.map((route) => `WebSocket ${route.pattern}`),
+      ...config.sse.map(({ path }) => `events ${path}`),
+    ];
     return { type: 'config', settings: nodeSettings(config), answers, release: ownRelease };
   } catch (error) {
     if (error instanceof ConfigError) return { type: 'mistakes', where: configPath, mistakes: error.mistakes };

@@ -29,7 +29,11 @@ export const defaults = {
     maxInflateBytes: 'auto',
     maxTopicsPerSocket: 1000,
     maxTopics: 2 ** 20,
+    maxTopicMemoryBytes: 'auto',
   },
+  topics: { history: false, presence: false, token: false },
+  topicPresence: { grace: 3, maxInfoBytes: 1024, maxMembers: 10_000 },
+  sse: { heartbeat: 15, origins: 'same-host', maxTopics: 32 },
   trustedProxies: { header: 'x-forwarded-for' },
   redis: {
     port: 6379,
@@ -80,6 +84,16 @@ export const ranges = {
   unfinishedBytes: [1_048_576, 2 ** 41],
   inflateBytes: [65_536, 2 ** 41],
   topics: [1, 2 ** 28],
+  /** Chunks of 64 KiB for each of 64 shards, and room to move. */
+  topicMemoryBytes: [2 ** 23, 2 ** 40],
+  historySize: [1, 100_000],
+  /** Thirty days. */
+  historySeconds: [1, 2_592_000],
+  presenceGrace: [0, 300],
+  presenceInfoBytes: [0, 65_536],
+  presenceMembers: [1, 1_000_000],
+  heartbeat: [0, 3600],
+  sseTopics: [1, 1000],
   linger: [0, 3600],
   /** Of 16384 hash slots. */
   partitions: [1, 16384],
@@ -114,6 +128,10 @@ export const groupSocketMode = 0o660;
 export const groupIdMax = 0xffff_fffe;
 /** Routes of WebSockets: the core numbers them in 8 bits, and one number is Hono's. */
 export const websocketRoutesMax = 255;
+/** Policies of topics: a topic that is not known yet is compared with each. */
+export const topicPoliciesMax = 256;
+/** Paths at which topics are streamed. */
+export const ssePathsMax = 256;
 /** Characters of a server name (RFC 1035 §2.3.4). */
 export const serverNameLengthMax = 253;
 /** Server names of one address: the core numbers them in 16 bits, and 0 is the address's own certificate. */

@@ -28,6 +28,7 @@ import { parsePattern } from './route-pattern.ts';
 import { gatewaySchema, websocketMembers } from './schema.ts';
 import { show } from './show.ts';
 import { resolveTls, type TlsSettings } from './tls.ts';
+import { resolveSse, resolveTopics, type SseSettings, type TopicPolicySettings } from './topics.ts';
 import { unknownKey } from './values.ts';
 import { resolveWebSocketOptions, type WebSocketSettings } from './websocket-options.ts';
 
@@ -86,6 +87,9 @@ export interface ResolvedConfig {
   readonly app: FetchApp | undefined;
   /** In the order of the config. */
   readonly websocket: readonly WebSocketRoute[];
+  /** In the order of the config. */
+  readonly topics: readonly TopicPolicySettings[];
+  readonly sse: readonly SseSettings[];
   /** Times in seconds. */
   readonly http: HttpSettings;
   readonly limits: Readonly<Required<Defined<LimitOptions>>>;
@@ -133,11 +137,14 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
   const http = resolveHttp(config.http, mistakes);
   const io = resolveIo(config.io, mistakes);
   const complain = mistakes.add.bind(mistakes);
+  const topics = mistakes.concern('topics') ? [] : resolveTopics(config.topics ?? {}, complain);
+  const sse = mistakes.concern('sse') ? [] : resolveSse(config.sse ?? {}, complain);
   const trustedProxies = config.trustedProxies === undefined ? undefined : resolveTrustedProxies(config.trustedProxies, complain);
   const link = mistakes.concern('link') ? false : resolveLink(config, complain);
   const redisUrl = link === false ? environment.text('REDIS_URL') : undefined;
   const redis = mistakes.concern('redis') ? false : resolveRedis(config.redis, redisUrl, folder, complain);
-  if (!('fetch' in value && value.fetch !== undefined) && !('websocket' in value && value.websocket !== undefined)) {
+  const has = (name: 'fetch' | 'websocket' | 'sse') => (value as GatewayConfig)[name] !== undefined;
+  if (!has('fetch') && !has('websocket') && !has('sse')) {
     mistakes.add([], 'the config answers nothing: it has neither fetch nor websocket; write at least one of them');
   }
   if (mistakes.count > 0) throw new ConfigError(where, mistakes.lines());
@@ -149,6 +156,8 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     fetch: resolveFetch(config.fetch),
     app: typeof config.fetch === 'object' ? config.fetch : undefined,
     websocket,
+    topics,
+    sse,
     http,
     limits: { ...defaults.limits, ...definedOf(config.limits) },
     trustedProxies,

@@ -20,6 +20,7 @@ import {
   unixPathBytesMax,
 } from './defaults.ts';
 import { show } from './show.ts';
+import { sseSchema, topicsSchema } from './topic-schema.ts';
 import {
   autoOr,
   autoOrSeconds,
@@ -283,6 +284,8 @@ export const gatewaySchema = options({
       error: sayInstead("an object from paths to handlers, such as { '/chat': { message(socket, message) { ... } } }"),
     })
     .optional(),
+  topics: topicsSchema.optional(),
+  sse: sseSchema.optional(),
   http: options({
     headTimeout: seconds(ranges.timeout).optional(),
     bodyTimeout: seconds(ranges.timeout).optional(),
@@ -305,6 +308,7 @@ export const gatewaySchema = options({
     maxInflateBytes: autoOr(ranges.inflateBytes).optional(),
     maxTopicsPerSocket: integer(ranges.topics).optional(),
     maxTopics: integer(ranges.topics).optional(),
+    maxTopicMemoryBytes: autoOr(ranges.topicMemoryBytes).optional(),
   }).optional(),
   trustedProxies: trustedProxies.optional(),
   redis: redis.optional(),

@@ -64,14 +64,13 @@ const option = <Schema extends z.ZodType, Settled = z.output<Schema>>(
   record?: (value: NoInfer<Settled>) => BehaviorOptions,
 ) => ({ schema: schema.optional(), fallback, record });
 
+export const origins = z.union([oneOf(['any', 'same-host']), z.array(origin).readonly()], {
+  error: sayInstead("'any', 'same-host' or a list such as ['https://example.com']"),
+});
+
 export const websocketOptions = {
   protocols: option(z.array(protocol, { error: sayInstead("a list such as ['graphql-transport-ws']") }).readonly(), []),
-  origins: option(
-    z.union([oneOf(['any', 'same-host']), z.array(origin).readonly()], {
-      error: sayInstead("'any', 'same-host' or a list such as ['https://example.com']"),
-    }),
-    'any',
-  ),
+  origins: option(origins, 'any'),
   maxPayloadBytes: option(integer([1, 2 ** 30]), 2 ** 20, (maxPayloadBytes) => ({ maxPayloadBytes })),
   maxBackpressureBytes: option(integer([1024, 2 ** 30]), 2 ** 20, (maxBackpressureBytes) => ({ maxBackpressureBytes })),
   onBackpressure: option(oneOf(['drop', 'close']), 'close', (value) => ({ closeOnBackpressure: value === 'close' })),

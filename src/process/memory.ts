@@ -28,6 +28,8 @@ interface Budget {
 }
 const unfinished: Budget = { share: 1 / 4, least: 16 * 2 ** 20 };
 const inflate: Budget = { share: 1 / 8, least: 4 * 2 ** 20 };
+/** Of a node. */
+const topicMemory = { share: 1 / 8, least: 64 * 2 ** 20, most: 2 ** 30 } as const;
 
 /** Bytes that one of so many workers may hold of what clients have begun. `wanted`: for all of them, or what is left to us. */
 export function unfinishedBytesOf(wanted: 'auto' | number, workers: number, read: ReadText = readText): number {
@@ -42,4 +44,12 @@ export function inflateBytesOf(wanted: 'auto' | number, workers: number, read: R
 function bytesOf({ share, least }: Budget, wanted: 'auto' | number, workers: number, read: ReadText): number {
   if (wanted !== 'auto') return Math.max(1024, Math.floor(wanted / workers));
   return Math.max(least, Math.floor((availableMemory(read) * share) / workers));
+}
+
+/** Bytes that the workers of a node share for what topics remember. */
+export function topicMemoryBytesOf(wanted: 'auto' | number, read: ReadText = readText): number {
+  const { share, least, most } = topicMemory;
+  const bytes = wanted === 'auto' ? Math.min(most, Math.max(least, availableMemory(read) * share)) : wanted;
+  // Whole pages: it is mapped.
+  return Math.floor(bytes / 4096) * 4096;
 }

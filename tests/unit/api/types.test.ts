@@ -28,8 +28,9 @@ test('what the compiler takes and what it refuses is as types.ts says', async ()
     'all.ts': `import '../../../tests/unit/api/types.ts';`,
     'wrong.ts': `import { defineGateway } from 'ringway';\ndefineGateway({ htp: {} });`,
     'spelt.ts': `import { defineGateway } from 'ringway';\ndefineGateway({ websocket: { '/a/:b': { open: (socket) => socket.params.c } } });`,
+    'topic.ts': `import { defineGateway } from 'ringway';\ndefineGateway({ topics: { 'a/:b': { authorize: (client) => client.params.c === '' } } });`,
   });
-  expect(told.map((line) => line.replace(/\(.*/, ''))).toEqual(['spelt.ts', 'wrong.ts']);
+  expect(told.map((line) => line.replace(/\(.*/, '')).toSorted()).toEqual(['spelt.ts', 'topic.ts', 'wrong.ts']);
   expect(told.join('\n')).toContain("'htp'");
 }, 90_000);
 

@@ -1,5 +1,13 @@
 /** What the compiler takes in a config, and what it refuses: compiled by types.test.ts, never run. */
-import { defineGateway, type RouteParams, route, type Socket, type WebSocketHandler } from '../../../src/index.ts';
+import {
+  defineGateway,
+  type RouteParams,
+  route,
+  type Socket,
+  type TopicPolicies,
+  type TopicPolicy,
+  type WebSocketHandler,
+} from '../../../src/index.ts';
 
 /** Compiles only where both are the same type. */
 function same<A>() {
@@ -97,6 +105,63 @@ const chat: WebSocketHandler<User> = {
 defineGateway({ websocket: { '/chat/:room': chat, '/again': chat } });
 // @ts-expect-error
 const wrong: WebSocketHandler<User> = { upgrade: () => ({ nmae: 'a' }) };
+
+// ---------------------------------------------------------------- policies of topics
+
+defineGateway({
+  topics: {
+    'chat/:room': {
+      history: { size: 100, seconds: 300 },
+      authorize(client, topic, action) {
+        same<RouteParams<'chat/:room'>>()<typeof client.params>();
+        same<string>()<typeof topic>();
+        // @ts-expect-error
+        if (action === 'subcribe') return false;
+        // @ts-expect-error
+        client.params.rom;
+        return action === 'publish' ? client.user !== undefined : client.params.room !== 'secret';
+      },
+      presence: {
+        member(client) {
+          same<RouteParams<'chat/:room'>>()<typeof client.params>();
+          return { id: client.user?.id ?? client.id, info: { room: client.params.room } };
+        },
+      },
+    },
+    'user/:id/of/:place/*': {
+      presence: { member: (client) => client.params.id + client.params.place },
+      authorize: async (client) => client.user?.id === client.params.id,
+    },
+    // @ts-expect-error
+    plain: { authorize: (client) => client.params.room === 'a' },
+    '*': { presence: true, recover: false },
+  },
+});
+/** Policies that stand by themselves. */
+const policies: TopicPolicies = { 'a/:b': { authorize: (client) => client.params.b === 'c', presence: { grace: 1 } } };
+const policy: TopicPolicy = { history: { size: 1, seconds: 1 } };
+defineGateway({ topics: policies, websocket: { '/a': { open: (socket) => same<unknown>()<typeof socket.data>() } } });
+defineGateway({
+  topics: { ':a': policy, 'b/:c': { token: true } },
+  websocket: { ...route('/d', { upgrade: () => ({ e: 1 }), open: (socket) => same<{ e: number }>()<typeof socket.data>() }) },
+});
+// @ts-expect-error
+defineGateway({ topics: { a: { histroy: false } } });
+// @ts-expect-error
+defineGateway({ topics: { a: { history: { size: 1 } } } });
+// @ts-expect-error
+defineGateway({ topics: { a: { history: true } } });
+// @ts-expect-error
+defineGateway({ topics: { a: { presence: { grase: 1 } } } });
+// @ts-expect-error
+defineGateway({ topics: { a: { presence: { member: () => 5 } } } });
+// @ts-expect-error
+defineGateway({ topics: { a: { authorize: () => 'yes' } } });
+defineGateway({ sse: { '/events': { topics: ['a/*'], origins: ['https://example.com'], heartbeat: 5 } } });
+// @ts-expect-error
+defineGateway({ sse: { '/events': { topics: 'a/*' } } });
+// @ts-expect-error
+defineGateway({ sse: { '/events': { topics: ['a'], heartbeet: 5 } } });
 
 // ---------------------------------------------------------------- socket.params
 

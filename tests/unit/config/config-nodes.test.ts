@@ -205,6 +205,7 @@ describe('limits, rates and logs', () => {
       maxInflateBytes: 'auto',
       maxTopicsPerSocket: 1000,
       maxTopics: 1048576,
+      maxTopicMemoryBytes: 'auto',
     });
     const [route] = resolved({ websocket: { '/': {} } }).websocket;
     expect(route?.settings).toMatchObject({

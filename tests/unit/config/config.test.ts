@@ -46,9 +46,14 @@ describe('types', () => {
       Names<Pick<Input, 'http' | 'limits' | 'trustedProxies' | 'io' | 'drain' | 'log'>>,
       Names<Pick<GatewayConfig, 'http' | 'limits' | 'trustedProxies' | 'io' | 'drain' | 'log'>>
     > = true;
+    type Entry<T> = Exclude<NonNullable<T>[keyof NonNullable<T>], undefined>;
+    type Presence<T extends { presence?: unknown }> = Names<Exclude<T['presence'], boolean | undefined>>;
+    const samePolicy: Mutual<Names<Entry<Input['topics']>>, Names<Entry<GatewayConfig['topics']>>> = true;
+    const samePresence: Mutual<Presence<Entry<Input['topics']>>, Presence<Entry<GatewayConfig['topics']>>> = true;
+    const sameStream: Mutual<Names<Entry<Input['sse']>>, Names<Entry<GatewayConfig['sse']>>> = true;
     type Handler = NonNullable<GatewayConfig['websocket']>[string];
     const sameHandler: Mutual<keyof NonNullable<Input['websocket']>[string], keyof Handler> = true;
-    expect([sameOptions, sameValues, sameNames, sameHandler]).toEqual([true, true, true, true]);
+    expect([sameOptions, sameValues, sameNames, sameHandler, samePolicy, samePresence, sameStream]).toEqual(Array(7).fill(true));
   });
 
   test('defineGateway returns its argument itself', () => {
@@ -104,10 +109,12 @@ describe('defaults', () => {
       websocketDefaults,
       compressionDefaults,
       defaults.redis,
+      defaults.topicPresence,
+      defaults.sse,
     ])
       for (const [name, value] of Object.entries(group)) flat.set(name, [...(flat.get(name) ?? []), value]);
     let compared = 0;
-    for (const file of ['api/define.ts', 'api/websocket.ts']) {
+    for (const file of ['api/define.ts', 'api/websocket.ts', 'api/topic-policy.ts']) {
       const source = readFileSync(new URL(`../../../src/${file}`, import.meta.url), 'utf8');
       for (const [, value, name = ''] of source.matchAll(/@default (\d+)(?:, or [^*]*)?[\s*]*\/\s*(\w+)\?:/g)) {
         expect([name, flat.get(name)?.includes(Number(value))]).toEqual([name, true]);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { availableMemory, inflateBytesOf, unfinishedBytesOf } from '../../../src/process/memory.ts';
+import { availableMemory, inflateBytesOf, topicMemoryBytesOf, unfinishedBytesOf } from '../../../src/process/memory.ts';
 
 const gibi = 2 ** 30;
 const files = (all: Record<string, string>) => (path: string) => all[path];
@@ -37,4 +37,12 @@ test('what a worker may hold of windows of clients: an eighth of the memory, or 
   expect(inflateBytesOf('auto', 2, read)).toBe(gibi / 16);
   expect(inflateBytesOf('auto', 64, read)).toBe(4 * 2 ** 20);
   expect(inflateBytesOf(2 ** 20, 4)).toBe(2 ** 18);
+});
+
+test('what a node keeps of topics: an eighth of the memory within bounds, or as it is written, in whole pages', () => {
+  const read = (bytes: number) => files({ ...grouped, '/sys/fs/cgroup/app/memory.max': `${bytes}\n` });
+  expect(topicMemoryBytesOf('auto', read(2 * gibi))).toBe(gibi / 4);
+  expect(topicMemoryBytesOf('auto', read(gibi / 4))).toBe(64 * 2 ** 20);
+  expect(topicMemoryBytesOf('auto', files({ '/proc/meminfo': 'MemTotal: 99999999 kB\n' }))).toBe(gibi);
+  expect(topicMemoryBytesOf(10_000_000)).toBe(2441 * 4096);
 });

@@ -389,6 +389,7 @@ describe('docs/abi.md', () => {
 describe('docs/configuration.md', () => {
   const define = source('src/api/define.ts');
   const websocket = source('src/api/websocket.ts');
+  const policy = source('src/api/topic-policy.ts');
 
   /** Names of the members of an interface: options, or with `functions` its methods. */
   function members(text: string, name: string, functions = false): string[] {
@@ -413,6 +414,16 @@ describe('docs/configuration.md', () => {
         ...members(define, 'RedisTlsOptions').map((name) => `tls.${name}`),
       ],
     ],
+    [
+      'topics',
+      [
+        ...members(policy, 'TopicPolicy'),
+        ...members(policy, 'TopicPolicy', true),
+        ...members(policy, 'TopicHistoryOptions').map((name) => `history.${name}`),
+        ...[...members(policy, 'TopicPresenceOptions'), ...members(policy, 'TopicPresenceOptions', true)].map((name) => `presence.${name}`),
+      ],
+    ],
+    ['sse', members(policy, 'SseOptions')],
     ['drain', members(define, 'DrainOptions')],
     ['log', members(define, 'LogOptions')],
     ['compression', members(websocket, 'CompressionOptions')],
@@ -424,12 +435,30 @@ describe('docs/configuration.md', () => {
 
   test('defaults are those of defaults.ts', () => {
     const wrong: string[] = [];
-    const headings = ['listen', 'tls', 'admin', 'http', 'limits', 'trustedProxies', 'redis', 'io', 'drain', 'log'] as const;
+    const { topicPresence } = defaults;
+    const topics = {
+      ...defaults.topics,
+      ...Object.fromEntries(Object.entries(topicPresence).map(([name, value]) => [`presence.${name}`, value])),
+    };
+    const headings = [
+      'listen',
+      'tls',
+      'admin',
+      'topics',
+      'sse',
+      'http',
+      'limits',
+      'trustedProxies',
+      'redis',
+      'io',
+      'drain',
+      'log',
+    ] as const;
     for (const heading of headings) {
       const shown = new Map(
         rows(section('docs/configuration.md', heading)).map(([name = '', value = '']) => [name.replaceAll('`', ''), value]),
       );
-      for (const [name, value] of Object.entries(defaults[heading])) {
+      for (const [name, value] of Object.entries(heading === 'topics' ? topics : defaults[heading])) {
         const text = Array.isArray(value) ? '[]' : String(value);
         // Ports that a URL leaves out.
         if (heading === 'redis' && (name === 'port' || name === 'sentinelPort')) continue;
