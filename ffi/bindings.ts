@@ -82,7 +82,7 @@ const { symbols } = dlopen(libraryPath, {
   rw_core_subscribers: { args: [pointer, pointer, u32], returns: u32 },
   rw_core_connections: { args: [pointer], returns: u32 },
   rw_core_is_subscribed: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
-  rw_shm_create: { args: [u32, u32, u32], returns: i32 },
+  rw_shm_create: { args: [u32, u32, u32, u64], returns: i32 },
   rw_shm_map: { args: [i32, u32], returns: u64 },
   rw_shm_unmap: { args: [u64], returns: FFIType.void },
   rw_shm_stats: { args: [u64, u32], returns: u64 },
@@ -167,9 +167,12 @@ const unixPort = 0xffffffff;
 
 /** What the supervisor needs of the core: shared memory, sockets, eventfds, CPUs. */
 export const native = {
-  /** A memfd for `workers`; `ringBytes` per ordered pair, 0 for the default; `hostLayout`: stands for what TypeScript counts in it. */
-  shmCreate: (workers: number, ringBytes: number, hostLayout: number): number =>
-    check('cannot create shared memory', symbols.rw_shm_create(workers, ringBytes, hostLayout)),
+  /**
+   * A memfd for `workers`; `ringBytes` per ordered pair, 0 for the default; `hostLayout`: stands for what TypeScript counts in it;
+   * `stateBytes`: for what topics remember, 16 MiB to 64 GiB, 0 for topics that remember nothing.
+   */
+  shmCreate: (workers: number, ringBytes: number, hostLayout: number, stateBytes = 0): number =>
+    check('cannot create shared memory', symbols.rw_shm_create(workers, ringBytes, hostLayout, stateBytes)),
   shmMap: mapShared,
   /** A listening socket; without `port`, `host` is the path of a Unix socket. */
   listenSocket: (host: string, port: number | undefined, backlog: number, flags: number): number =>

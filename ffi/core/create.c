@@ -76,6 +76,8 @@ static int32_t open_shared(struct rw_core *core, const struct rw_core_config *co
     core->stats = (struct rw_stats *)(uintptr_t)rw_shm_stats(core->shm_address, config->worker_index);
     rw_topics_seed(core->shm->topic_seed);
     rw_stats_reset_gauges(core->stats);
+    core->state = rw_state_open(core->shm);
+    if (!core->state && core->shm->state_bytes != 0) return -ENOMEM;
     int32_t inbox_fds[RW_WORKERS_MAX];
     for (uint32_t i = 0; i < core->shm->worker_count; i++)
         inbox_fds[i] = config->inbox_fd_first < 0 ? -1 : config->inbox_fd_first + (int32_t)i;
@@ -138,6 +140,7 @@ static void free_core(struct rw_core *core) {
     if (core->pool.slots) rw_slot_pool_destroy(&core->pool);
     rw_trusted_clear(&core->trusted);
     rw_ip_limit_close(&core->ip_limit);
+    rw_state_close(core->state);
     if (core->shm_address) rw_shm_unmap(core->shm_address);
     free(core->dirty.items);
     free(core->ready.items);

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RW_ABI_VERSION 7u
+#define RW_ABI_VERSION 8u
 
 #if defined(__GNUC__)
 #define RW_EXPORT __attribute__((visibility("default")))
@@ -694,12 +694,14 @@ RW_EXPORT uint32_t rw_core_connections(const struct rw_core *core);
 
 /* ------------------------------------------------------------------ for the supervisor */
 
-/* Create the shared memory of a node: counters, interest, and one message ring per ordered pair of workers.
+/* Create the shared memory of a node: counters, interest, one message ring per ordered pair of workers, and what topics
+ * remember.
  * in:  worker_count 1..512, places of workers: of two generations when a node is to replace its workers without a gap;
  * ring_bytes per pair, a power of two >= 65536 (0: default); host_layout: a number of the host's for what it keeps in
- * rw_stats.host_counters and host_gauges: who comes with another one is not let in
+ * rw_stats.host_counters and host_gauges: who comes with another one is not let in; state_bytes: of logs and members,
+ * 16 MiB to 64 GiB, which cost nothing until used; 0: topics of this node remember nothing
  * ret: a memfd (without FD_CLOEXEC), or a negated errno */
-RW_EXPORT int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_layout);
+RW_EXPORT int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_layout, uint64_t state_bytes);
 
 /* Map the shared memory `fd`. ret: address, or 0: it is none, or was made by another version or for another host_layout */
 RW_EXPORT uint64_t rw_shm_map(int32_t fd, uint32_t host_layout);

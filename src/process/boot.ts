@@ -156,7 +156,7 @@ export function gatewayWorkers(configPath: string, program: string): WorkerKind 
 
 /** What the supervisor needs of the core; core/native.ts has it as `native`. */
 export interface SupervisorNative extends PairNative {
-  shmCreate(workers: number, ringBytes: number, hostLayout: number): number;
+  shmCreate(workers: number, ringBytes: number, hostLayout: number, stateBytes: number): number;
   shmMap(fd: number, hostLayout: number): SharedStats;
   listenSocket(host: string, port: number | undefined, backlog: number, flags: number): number;
   /** Begin to listen, or change how many connections may wait. */

@@ -298,7 +298,7 @@ static void the_topics_of_a_connection_are_listed_as_far_as_there_is_room(void *
 static void a_topic_is_wanted_when_somebody_of_the_node_subscribes(void **state) {
     (void)state;
     static const uint8_t name[] = "room";
-    int32_t node = rw_shm_create(2, 65536, 0);
+    int32_t node = rw_shm_create(2, 65536, 0, 0);
     assert_true(node >= 0);
     struct rw_core *cores[2];
     for (uint32_t worker = 0; worker < 2; worker++) {

@@ -45,7 +45,7 @@ static void start(uint32_t index, uint32_t flags) {
 
 static int set_up(void **state) {
     (void)state;
-    node = rw_shm_create(WORKERS, RING_BYTES, 0);
+    node = rw_shm_create(WORKERS, RING_BYTES, 0, 0);
     if (node < 0) return -1;
     for (uint32_t i = 0; i < WORKERS; i++) {
         wake_fds[i] = rw_eventfd_create();

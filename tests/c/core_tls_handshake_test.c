@@ -129,7 +129,7 @@ static struct host *shared_host(int32_t shm_fd, uint32_t worker) {
 
 static void a_session_of_one_worker_is_resumed_by_another_and_by_no_other_node(void **state) {
     (void)state;
-    int32_t node = rw_shm_create(2, 65536, 0), other_node = rw_shm_create(2, 65536, 0);
+    int32_t node = rw_shm_create(2, 65536, 0, 0), other_node = rw_shm_create(2, 65536, 0, 0);
     assert_true(node >= 0 && other_node >= 0);
     struct host *first = shared_host(node, 0), *second = shared_host(node, 1), *stranger = shared_host(other_node, 0);
     SSL_CTX *contexts[] = {client12, client13};

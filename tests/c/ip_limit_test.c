@@ -29,7 +29,7 @@ struct node {
 };
 
 static struct node node_open(uint32_t places) {
-    struct node node = {.fd = rw_shm_create(places, 65536, 0)};
+    struct node node = {.fd = rw_shm_create(places, 65536, 0, 0)};
     assert_true(node.fd >= 0);
     node.address = rw_shm_map(node.fd, 0);
     node.shm = rw_shm_at(node.address);

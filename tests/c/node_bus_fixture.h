@@ -24,7 +24,7 @@ struct node {
 };
 
 static inline int node_open(struct node *node) {
-    const int32_t fd = rw_shm_create(FIXTURE_WORKERS, FIXTURE_RING_BYTES, 0);
+    const int32_t fd = rw_shm_create(FIXTURE_WORKERS, FIXTURE_RING_BYTES, 0, 0);
     if (fd < 0) return -1;
     node->address = rw_shm_map(fd, 0);
     node->shm = rw_shm_at(node->address);

@@ -16,7 +16,7 @@ static uint8_t payload[400000];
 
 static int set_up(void **state) {
     (void)state;
-    fd = rw_shm_create(PLACES, 0, 0);
+    fd = rw_shm_create(PLACES, 0, 0, 0);
     if (fd < 0) return -1;
     address = rw_shm_map(fd, 0);
     shm = rw_shm_at(address);

@@ -23,7 +23,7 @@ static struct rw_shm_header *map(int32_t fd, uint64_t *address) {
 static void test_every_region_is_apart_from_every_other(void **state) {
     (void)state;
     const uint32_t workers = 5;
-    const int32_t fd = rw_shm_create(workers, 65536, 0);
+    const int32_t fd = rw_shm_create(workers, 65536, 0, 0);
     assert_true(fd >= 0);
     uint64_t address;
     struct rw_shm_header *shm = map(fd, &address);
@@ -57,7 +57,7 @@ static void test_every_region_is_apart_from_every_other(void **state) {
 
 static void test_a_full_sized_node_costs_nothing_until_touched(void **state) {
     (void)state;
-    const int32_t fd = rw_shm_create(RW_WORKERS_MAX, 0, 0);
+    const int32_t fd = rw_shm_create(RW_WORKERS_MAX, 0, 0, 0);
     assert_true(fd >= 0);
     uint64_t address;
     struct rw_shm_header *shm = map(fd, &address);
@@ -73,17 +73,17 @@ static void test_a_full_sized_node_costs_nothing_until_touched(void **state) {
 
 static void test_sizes_out_of_range_are_refused(void **state) {
     (void)state;
-    assert_int_equal(rw_shm_create(0, 0, 0), -EINVAL);
-    assert_int_equal(rw_shm_create(RW_WORKERS_MAX + 1, 0, 0), -EINVAL);
-    assert_int_equal(rw_shm_create(2, 65535, 0), -EINVAL);
-    assert_int_equal(rw_shm_create(2, 32768, 0), -EINVAL);
-    assert_int_equal(rw_shm_create(2, 65536 * 3, 0), -EINVAL);
-    assert_int_equal(rw_shm_create(2, 0x80000000u, 0), -EINVAL);
+    assert_int_equal(rw_shm_create(0, 0, 0, 0), -EINVAL);
+    assert_int_equal(rw_shm_create(RW_WORKERS_MAX + 1, 0, 0, 0), -EINVAL);
+    assert_int_equal(rw_shm_create(2, 65535, 0, 0), -EINVAL);
+    assert_int_equal(rw_shm_create(2, 32768, 0, 0), -EINVAL);
+    assert_int_equal(rw_shm_create(2, 65536 * 3, 0, 0), -EINVAL);
+    assert_int_equal(rw_shm_create(2, 0x80000000u, 0, 0), -EINVAL);
 }
 
 static void test_the_descriptor_survives_exec_and_cannot_be_resized(void **state) {
     (void)state;
-    const int32_t fd = rw_shm_create(2, 0, 0);
+    const int32_t fd = rw_shm_create(2, 0, 0, 0);
     assert_true(fd >= 0);
     assert_int_equal(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0);
     assert_int_equal(ftruncate(fd, 0), -1);
@@ -102,7 +102,7 @@ static void test_memory_of_another_layout_is_not_mapped(void **state) {
     assert_int_equal(rw_shm_map(empty, 0), 0);
     close(empty);
 
-    const int32_t fd = rw_shm_create(3, 0, 0);
+    const int32_t fd = rw_shm_create(3, 0, 0, 0);
     uint64_t address;
     struct rw_shm_header *shm = map(fd, &address);
     const struct rw_shm_header good = *shm;
@@ -128,7 +128,7 @@ static void test_memory_of_another_layout_is_not_mapped(void **state) {
 
 static void test_two_processes_see_the_same_counters(void **state) {
     (void)state;
-    const int32_t fd = rw_shm_create(2, 0, 0);
+    const int32_t fd = rw_shm_create(2, 0, 0, 0);
     const pid_t child = fork();
     if (child == 0) {
         const uint64_t theirs = rw_shm_map(fd, 0);
@@ -165,7 +165,7 @@ static void test_reset_zeroes_gauges_and_keeps_counters(void **state) {
 
 static void test_a_gone_worker_leaves_its_counters_only(void **state) {
     (void)state;
-    const int32_t fd = rw_shm_create(3, 0, 0);
+    const int32_t fd = rw_shm_create(3, 0, 0, 0);
     uint64_t address;
     struct rw_shm_header *shm = map(fd, &address);
     struct rw_stats *stats = (struct rw_stats *)(uintptr_t)rw_shm_stats(address, 1);

@@ -27,6 +27,7 @@
 #include "node/node_bus.h"
 #include "ring/ring.h"
 #include "ringway.h"
+#include "state/arena.h"
 #include "topics/topics.h"
 
 #define RW_COMPLETIONS_PER_REAP 1024u
@@ -132,6 +133,7 @@ struct rw_core {
     struct rw_stats *private_stats; /* when there is no shared memory */
     struct rw_shm_header *shm;
     uint64_t shm_address;
+    struct rw_state *state; /* what topics remember; NULL: nothing */
     struct rw_node_bus *bus;
     int32_t inbox_fd;
     uint32_t flags;            /* enum rw_core_flag */

@@ -2,8 +2,8 @@
  *
  * Role: turns worker indexes into addresses. Up: node_bus, core, the supervisor. Down: memfd_create(2), mmap(2),
  * madvise(2).
- * Invariants: the layout follows from worker_count and ring_bytes alone, so a mapping is accepted only when every
- * offset in its header is what those two give; the memfd is sealed against resizing, so no access within total_bytes
+ * Invariants: the layout follows from worker_count, ring_bytes and state_bytes alone, so a mapping is accepted only when
+ * every offset in its header is what those give; the memfd is sealed against resizing, so no access within total_bytes
  * can raise SIGBUS. */
 #include "node/shm.h"
 
@@ -24,6 +24,7 @@
 #define RW_IP_BYTES ((uint64_t)RW_IP_ROWS * RW_IP_CELLS * sizeof(uint16_t))
 #define RW_NODE_RING_BYTES_MIN 65536u
 #define RW_NODE_RING_BYTES_MAX (1u << 30)
+#define RW_SHM_STATE_BYTES_MAX ((uint64_t)1 << 40) /* what there may be of it is for state/arena.h to say */
 
 static_assert(RW_WORKERS_MAX % 64 == 0 && RW_NODE_WORDS * sizeof(uint64_t) == RW_CACHE_LINE_BYTES,
               "a set of workers is a cache line");
@@ -45,27 +46,30 @@ static uint64_t page_up(uint64_t bytes) { return (bytes + RW_SHM_PAGE_BYTES - 1)
 
 static uint64_t ring_stride(uint32_t ring_bytes) { return page_up(sizeof(struct rw_shm_ring) + (uint64_t)ring_bytes); }
 
-static int sizes_valid(uint32_t worker_count, uint32_t ring_bytes) {
-    return worker_count >= 1 && worker_count <= RW_WORKERS_MAX && ring_bytes >= RW_NODE_RING_BYTES_MIN &&
+static int sizes_valid(uint32_t worker_count, uint32_t ring_bytes, uint64_t state_bytes) {
+    return state_bytes <= RW_SHM_STATE_BYTES_MAX && state_bytes % RW_SHM_PAGE_BYTES == 0 && worker_count >= 1 &&
+           worker_count <= RW_WORKERS_MAX && ring_bytes >= RW_NODE_RING_BYTES_MIN &&
            ring_bytes <= RW_NODE_RING_BYTES_MAX && (ring_bytes & (ring_bytes - 1)) == 0;
 }
 
-/* At most 2^18 rings of 2^30 bytes and a page: total_bytes stays below 2^49. With rings of the default size it is 257
+/* At most 2^18 rings of 2^30 bytes and a page: total_bytes stays below 2^50. With rings of the default size it is 257
  * GiB, and addresses have 47 bits or more. */
-static struct rw_shm_header layout(uint32_t worker_count, uint32_t ring_bytes) {
+static struct rw_shm_header layout(uint32_t worker_count, uint32_t ring_bytes, uint64_t state_bytes) {
     struct rw_shm_header header = {
         .magic = RW_SHM_MAGIC,
         .abi_version = RW_ABI_VERSION,
         .worker_count = worker_count,
         .ring_bytes = ring_bytes,
         .stats_bytes = sizeof(struct rw_stats),
+        .state_bytes = state_bytes,
         .workers_offset = sizeof(struct rw_shm_header),
     };
     header.stats_offset = header.workers_offset + worker_count * sizeof(struct rw_shm_worker);
     header.interest_offset = page_up(header.stats_offset + worker_count * sizeof(struct rw_stats));
     header.ip_offset = header.interest_offset + worker_count * (uint64_t)RW_INTEREST_CELLS * sizeof(uint16_t);
     header.rings_offset = header.ip_offset + worker_count * RW_IP_BYTES;
-    header.total_bytes = header.rings_offset + (uint64_t)worker_count * worker_count * ring_stride(ring_bytes);
+    header.state_offset = header.rings_offset + (uint64_t)worker_count * worker_count * ring_stride(ring_bytes);
+    header.total_bytes = header.state_offset + state_bytes;
     return header;
 }
 
@@ -75,13 +79,13 @@ struct rw_shm_header *rw_shm_at(uint64_t address) {
     struct rw_shm_header *shm = (struct rw_shm_header *)(uintptr_t)address;
     if (shm == NULL || address % _Alignof(struct rw_shm_header) != 0) return NULL;
     if (shm->magic != RW_SHM_MAGIC || shm->abi_version != RW_ABI_VERSION ||
-        !sizes_valid(shm->worker_count, shm->ring_bytes))
+        !sizes_valid(shm->worker_count, shm->ring_bytes, shm->state_bytes))
         return NULL;
-    const struct rw_shm_header expected = layout(shm->worker_count, shm->ring_bytes);
+    const struct rw_shm_header expected = layout(shm->worker_count, shm->ring_bytes, shm->state_bytes);
     if (shm->stats_bytes != expected.stats_bytes || shm->workers_offset != expected.workers_offset ||
         shm->stats_offset != expected.stats_offset || shm->interest_offset != expected.interest_offset ||
         shm->ip_offset != expected.ip_offset || shm->rings_offset != expected.rings_offset ||
-        shm->total_bytes != expected.total_bytes)
+        shm->state_offset != expected.state_offset || shm->total_bytes != expected.total_bytes)
         return NULL;
     return shm;
 }
@@ -187,13 +191,14 @@ void rw_stats_reset_gauges(struct rw_stats *stats) {
     for (uint32_t i = 0; i < RW_HOST_GAUGES; i++) __atomic_store_n(&stats->host_gauges[i], 0, __ATOMIC_RELAXED);
 }
 
-int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_layout) {
+int32_t rw_shm_make(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_layout, uint64_t state_bytes) {
     if (ring_bytes == 0) ring_bytes = RW_NODE_RING_BYTES_DEFAULT;
-    if (!sizes_valid(worker_count, ring_bytes)) return -EINVAL;
+    if (state_bytes <= RW_SHM_STATE_BYTES_MAX) state_bytes = page_up(state_bytes);
+    if (!sizes_valid(worker_count, ring_bytes, state_bytes)) return -EINVAL;
     int fd = memfd_create("ringway", MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL) fd = memfd_create("ringway", MFD_ALLOW_SEALING);
     if (fd < 0) return -errno;
-    struct rw_shm_header header = layout(worker_count, ring_bytes);
+    struct rw_shm_header header = layout(worker_count, ring_bytes, state_bytes);
     header.host_layout = host_layout;
     if (getrandom(&header.topic_seed, sizeof header.topic_seed, 0) != (ssize_t)sizeof header.topic_seed) goto failed;
     if (getrandom(header.ip_secret, sizeof header.ip_secret, 0) != (ssize_t)sizeof header.ip_secret) goto failed;

@@ -4,7 +4,7 @@
  * Role: layout and mapping. Up: node_bus, core, supervisor (rw_shm_* in ringway.h). Down: memfd_create(2), mmap(2).
  *
  *   header | worker blocks [n] | rw_stats [n] | interest [n][RW_INTEREST_CELLS] u16
- *   | addresses [n][RW_IP_ROWS][RW_IP_CELLS] u16 | rings [from][to]
+ *   | addresses [n][RW_IP_ROWS][RW_IP_CELLS] u16 | rings [from][to] | state
  *
  * n counts places: at most of them a worker lives at a time, and those of a generation that has left are empty until
  * the next but one.
@@ -14,6 +14,8 @@
  * (rw_shm_worker_gone). So a worker killed at any instruction leaves nothing half-written that another reads: a ring
  * record counts only once its write position is stored. Only `live` has several writers, and each changes its own bit
  * by one atomic operation.
+ *
+ * The state is what topics remember, and has many writers: see state/arena.h, which alone knows what is in it.
  *
  * Pages cost nothing until touched, and reading a hole touches it. So nobody looks at what belongs to an empty place:
  * `live` says who is there, `opened` which rings have ever been used. 512 places with rings of 1 MiB span 257 GiB of
@@ -47,6 +49,8 @@ struct rw_shm_header {
     uint64_t ip_offset;        /* uint16_t[worker_count][RW_IP_ROWS][RW_IP_CELLS] */
     uint32_t host_layout;      /* what the host's words of rw_stats mean, by a number of its own */
     uint32_t reserved;
+    uint64_t state_offset;
+    uint64_t state_bytes;  /* whole pages; 0: none */
     _Atomic uint64_t view; /* which workers own topics, see rw_shm_view_set(); by the supervisor */
     /* a bit per place where a worker lives; set and cleared by it, cleared for it when it is gone */
     _Atomic uint64_t live[RW_NODE_WORDS] __attribute__((aligned(64)));
@@ -72,6 +76,10 @@ struct rw_shm_ring {
     uint8_t bytes[] __attribute__((aligned(64)));       /* ring_bytes */
 };
 
+/* rw_shm_create() without what lies in the state, which is zero.
+ * in:  state_bytes: any; rounded up to whole pages
+ * ret: a memfd, or a negated errno */
+int32_t rw_shm_make(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_layout, uint64_t state_bytes);
 struct rw_shm_header *rw_shm_at(uint64_t address); /* checks magic and version; NULL when they differ */
 struct rw_shm_worker *rw_shm_worker(struct rw_shm_header *shm, uint32_t worker);
 _Atomic uint16_t *rw_shm_interest(struct rw_shm_header *shm, uint32_t worker);
