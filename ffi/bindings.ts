@@ -169,7 +169,7 @@ const unixPort = 0xffffffff;
 export const native = {
   /**
    * A memfd for `workers`; `ringBytes` per ordered pair, 0 for the default; `hostLayout`: stands for what TypeScript counts in it;
-   * `stateBytes`: for what topics remember, 16 MiB to 64 GiB, 0 for topics that remember nothing.
+   * `stateBytes`: for what topics remember, 8 MiB to 256 GiB, 0 for topics that remember nothing.
    */
   shmCreate: (workers: number, ringBytes: number, hostLayout: number, stateBytes = 0): number =>
     check('cannot create shared memory', symbols.rw_shm_create(workers, ringBytes, hostLayout, stateBytes)),

@@ -699,7 +699,7 @@ RW_EXPORT uint32_t rw_core_connections(const struct rw_core *core);
  * in:  worker_count 1..512, places of workers: of two generations when a node is to replace its workers without a gap;
  * ring_bytes per pair, a power of two >= 65536 (0: default); host_layout: a number of the host's for what it keeps in
  * rw_stats.host_counters and host_gauges: who comes with another one is not let in; state_bytes: of logs and members,
- * 16 MiB to 64 GiB, which cost nothing until used; 0: topics of this node remember nothing
+ * 8 MiB to 256 GiB, which cost nothing until used; 0: topics of this node remember nothing
  * ret: a memfd (without FD_CLOEXEC), or a negated errno */
 RW_EXPORT int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_layout, uint64_t state_bytes);
 

@@ -22,11 +22,11 @@ export class SharedResources {
     this.#shared = shared;
   }
 
-  /** For so many places of workers. Throws OperatingError, with nothing left open. */
-  static create(native: SupervisorNative, places: number): SharedResources {
+  /** For so many places of workers, and `stateBytes` of what topics remember, 0: nothing. Throws OperatingError, with nothing left open. */
+  static create(native: SupervisorNative, places: number, stateBytes = 0): SharedResources {
     const fds: number[] = [];
     try {
-      const shmFd = native.shmCreate(places, 0, hostLayout);
+      const shmFd = native.shmCreate(places, 0, hostLayout, stateBytes);
       fds.push(shmFd);
       for (let place = 0; place < places; place++) fds.push(native.eventfdCreate());
       return new SharedResources(native, shmFd, native.shmMap(shmFd, hostLayout), fds.slice(1));

@@ -264,7 +264,8 @@ export class Supervisor {
     const listeners = Listeners.open(native, config.listen, cpus.workers, before === undefined ? {} : { before, later: true });
     this.#listeners = listeners;
     const count = kind.isProgram ? cpus.workers : placesFor(cpus.workers, native.affinityGet().length);
-    const resources = SharedResources.create(native, count);
+    // Also without a policy of topics: a reload may bring one, and what is not used costs nothing.
+    const resources = SharedResources.create(native, count, kind.isProgram ? 0 : 2 ** 26);
     this.#resources = resources;
     const places = new Places(count);
     const nodeId = randomBytes(8).toString('hex');

@@ -35,8 +35,8 @@
 #include "node/shm.h"
 
 #define RW_STATE_SHARDS 64u
-#define RW_STATE_BYTES_MIN ((uint64_t)16 << 20)
-#define RW_STATE_BYTES_MAX ((uint64_t)64 << 30)
+#define RW_STATE_BYTES_MIN ((uint64_t)8 << 20)
+#define RW_STATE_BYTES_MAX ((uint64_t)256 << 30)
 #define RW_BLOCK_BYTES 128u
 #define RW_BLOCK_DATA_BYTES 124u
 #define RW_TX_WORDS_MAX 510u /* of 8 bytes, that one transaction may change between two commits */

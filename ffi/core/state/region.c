@@ -24,7 +24,7 @@
 static_assert(sizeof(struct rw_block_at) == RW_BLOCK_BYTES, "a block is two cache lines");
 static_assert(sizeof(struct rw_shard) % 64 == 0, "shards share no cache line");
 static_assert(sizeof(struct rw_record) == 24, "records leave 104 bytes of a block to their kinds");
-static_assert(RW_STATE_BYTES_MAX / RW_BLOCK_BYTES <= UINT32_MAX / 2, "blocks are numbered in 32 bits");
+static_assert(RW_STATE_BYTES_MAX / RW_BLOCK_BYTES <= (uint64_t)1 << 31, "blocks are numbered in 32 bits");
 
 static uint64_t page_up(uint64_t bytes) { return (bytes + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1); }
 
@@ -44,6 +44,7 @@ void rw_state_lay_out(struct rw_state *state, uint8_t *region, uint64_t region_b
     const uint64_t owners_at = buckets_at + page_up(sizeof(rw_block) * buckets * (uint64_t)RW_STATE_SHARDS);
     const uint64_t blocks_at = owners_at + page_up(region_bytes / RW_CHUNK_BYTES);
     const uint32_t chunks = (uint32_t)((region_bytes - blocks_at) / RW_CHUNK_BYTES);
+    assert(chunks >= RW_STATE_SHARDS);
     *state = (struct rw_state){
         .region = region,
         .region_bytes = region_bytes,
@@ -55,7 +56,7 @@ void rw_state_lay_out(struct rw_state *state, uint8_t *region, uint64_t region_b
         .blocks = region + blocks_at,
         .bucket_count = buckets,
         .chunk_count = chunks,
-        .own_chunks = chunks / 2 / RW_STATE_SHARDS,
+        .own_chunks = chunks < 4 * RW_STATE_SHARDS ? 1 : chunks / 2 / RW_STATE_SHARDS,
         .block_count = chunks * RW_CHUNK_BLOCKS,
     };
 }
