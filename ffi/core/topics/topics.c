@@ -36,6 +36,8 @@
 #define ENTRIES_MIN 64u        /* of an array of topics or subscriptions */
 #define ENTRIES_MAX (1u << 30) /* so that an index can hold them all */
 #define MEMBERS_MIN 4u
+#define SLOT_MASK 0xFFFFFFu
+static_assert(RW_CONNECTIONS_MAX <= SLOT_MASK + 1u, "a slot fits its bits");
 #define SEED_UNSET 0x52696e6777617931ull /* until rw_topics_seed(); any value does */
 
 /* ------------------------------------------------------------------ hashing
@@ -136,18 +138,28 @@ struct topic {
     uint32_t name_bytes;
     uint32_t count;
     uint32_t capacity;
-    uint32_t next_free;   /* id */
-    uint32_t next_change; /* id, 0: the last */
-    uint32_t prev_change; /* id, 0: the first */
-    uint32_t told;        /* 1: whoever asks for changes knows of its subscribers */
+    uint32_t next_free;       /* id */
+    uint32_t next_change;     /* id, 0: the last */
+    uint32_t prev_change;     /* id, 0: the first */
+    uint32_t others;          /* members that hear it in another dialect than raw */
+    uint8_t told;             /* 1: whoever asks for changes knows of its subscribers */
+    uint8_t held;             /* 1: the host hears it, like a subscriber that is no slot */
+    struct rw_topic_log *log; /* NULL: a direct topic */
 };
 
 struct subscription {
-    uint32_t topic; /* id */
-    uint32_t slot;
-    uint32_t position; /* among the topic's members */
-    uint32_t next;     /* of the slot: number in subscriptions[], 0: end. Also links the free ones */
-    uint32_t prev;     /* of the slot, 0: the head */
+    uint32_t topic;     /* id */
+    uint32_t slot : 24; /* RW_CONNECTIONS_MAX */
+    uint32_t other : 1; /* in topic.others */
+    uint32_t position;  /* among the topic's members */
+    uint32_t next;      /* of the slot: number in subscriptions[], 0: end. Also links the free ones */
+    uint32_t prev;      /* of the slot, 0: the head */
+};
+
+struct lag {
+    struct rw_topic_cursor cursor;
+    uint32_t topic;
+    uint32_t slot; /* of a free one: the next free one */
 };
 
 struct rw_topics {
@@ -157,17 +169,23 @@ struct rw_topics {
     void *absent_context;
     struct index names;
     struct index pairs;
+    struct index lagging;               /* hash(topic, slot) → lags[n] */
     struct topic *topics;               /* [topics_capacity]; 0 is not used */
     struct subscription *subscriptions; /* [subscriptions_capacity]; 0 is not used */
     uint32_t *seats;                    /* [seats_capacity]: by subscription, 0: none; NULL until there is one */
     uint32_t seats_capacity;            /* subscriptions from it on have none */
+    struct lag *lags;                   /* [lags_capacity]; 0 is not used */
     uint32_t topics_capacity;
     uint32_t topics_carved; /* ids below it have been used */
     uint32_t topics_free;
     uint32_t subscriptions_capacity;
     uint32_t subscriptions_carved;
     uint32_t subscriptions_free;
-    uint32_t ended; /* topics without subscribers, whose end is still to be told */
+    uint32_t lags_capacity;
+    uint32_t lags_carved;
+    uint32_t lags_free;
+    uint32_t logged; /* topics with a log */
+    uint32_t ended;  /* topics without subscribers, whose end is still to be told */
     uint32_t notes_changes;
     uint32_t changes;      /* how many */
     uint32_t first_change; /* id, 0: none */
@@ -183,6 +201,7 @@ struct rw_topics *rw_topics_create(rw_topics_interest_fn *interest, void *contex
     topics->context = context;
     topics->topics_carved = 1;
     topics->subscriptions_carved = 1;
+    topics->lags_carved = 1;
     return topics;
 }
 
@@ -191,12 +210,15 @@ void rw_topics_destroy(struct rw_topics *topics) {
     for (uint32_t id = 1; id < topics->topics_carved; id++) {
         free(topics->topics[id].name);
         free(topics->topics[id].members);
+        free(topics->topics[id].log);
     }
     free(topics->topics);
     free(topics->subscriptions);
     free(topics->seats);
+    free(topics->lags);
     free(topics->names.cells);
     free(topics->pairs.cells);
+    free(topics->lagging.cells);
     free(topics);
 }
 
@@ -244,9 +266,11 @@ static inline uint32_t topic_find(const struct rw_topics *topics, const uint8_t 
     return 0;
 }
 
+static int is_wanted(const struct topic *topic) { return topic->count != 0 || topic->held; }
+
 uint32_t rw_topics_find(const struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash) {
     uint32_t id = topic_find(topics, name, name_bytes, hash);
-    return id != 0 && topics->topics[id].count != 0 ? id : 0;
+    return id != 0 && is_wanted(&topics->topics[id]) ? id : 0;
 }
 
 /* ret: the subscription's number, 0 when there is none */
@@ -327,6 +351,7 @@ static void topic_free(struct rw_topics *topics, uint32_t id) {
     index_remove_at(&topics->names, index_cell_of(&topics->names, name_hash(topic->hash), id));
     free(topic->name);
     free(topic->members);
+    assert(topic->log == NULL && "it ended with the last subscriber");
     *topic = (struct topic){.next_free = topics->topics_free};
     topics->topics_free = id;
 }
@@ -354,20 +379,24 @@ static void change_remove(struct rw_topics *topics, uint32_t id) {
 /* It has got its first subscriber or lost its last one: now there is something to tell, or nothing any more. */
 static void change_note(struct rw_topics *topics, uint32_t id) {
     struct topic *topic = &topics->topics[id];
-    if (topic->told != (topic->count != 0)) change_add(topics, id);
+    if (topic->told != is_wanted(topic)) change_add(topics, id);
     else change_remove(topics, id);
 }
 
-/* The first member has come. */
+/* The first that hears it has come, a member or the host. */
 static void topic_begin(struct rw_topics *topics, uint32_t id) {
     struct topic *topic = &topics->topics[id];
+    if (topic->told) topics->ended--;
     if (topics->notes_changes) change_note(topics, id);
     if (topics->interest != NULL) topics->interest(topics->context, topic->name, topic->name_bytes, topic->hash, 1);
 }
 
-/* The last member has left. */
+/* The last that heard it has left. */
 static void topic_end(struct rw_topics *topics, uint32_t id) {
     struct topic *topic = &topics->topics[id];
+    if (topic->log != NULL) topics->logged--;
+    free(topic->log);
+    topic->log = NULL;
     if (topics->interest != NULL) topics->interest(topics->context, topic->name, topic->name_bytes, topic->hash, 0);
     if (topics->notes_changes) change_note(topics, id);
     if (!topic->told) {
@@ -412,10 +441,12 @@ static void subscription_end(struct rw_topics *topics, uint32_t number, int clos
     struct subscription *subscription = &topics->subscriptions[number];
     uint32_t id = subscription->topic;
     index_remove_at(&topics->pairs, index_cell_of(&topics->pairs, pair_hash(id, subscription->slot), number));
+    if (topics->lagging.count != 0) rw_topics_lag_end(topics, id, subscription->slot);
+    topics->topics[id].others -= subscription->other;
     members_remove(topics, &topics->topics[id], subscription->position);
     *subscription = (struct subscription){.next = topics->subscriptions_free};
     topics->subscriptions_free = number;
-    if (topics->topics[id].count == 0) topic_end(topics, id);
+    if (!is_wanted(&topics->topics[id])) topic_end(topics, id);
 }
 
 static void subscription_add(struct rw_topics *topics, uint32_t id, uint32_t slot, uint32_t *list) {
@@ -427,7 +458,7 @@ static void subscription_add(struct rw_topics *topics, uint32_t id, uint32_t slo
     topic->members[position] = slot;
     topic->members[topic->capacity + position] = number;
     topics->subscriptions[number] =
-        (struct subscription){.topic = id, .slot = slot, .position = position, .next = *list};
+        (struct subscription){.topic = id, .slot = slot & SLOT_MASK, .position = position, .next = *list};
     if (*list != 0) topics->subscriptions[*list].prev = number;
     *list = number;
     index_place(&topics->pairs, (struct cell){pair_hash(id, slot), number});
@@ -435,6 +466,15 @@ static void subscription_add(struct rw_topics *topics, uint32_t id, uint32_t slo
 }
 
 /* ------------------------------------------------------------------ the interface */
+
+/* The topic of this name, with room for one member more; made when *id is 0, and then whoever hears it must follow. ret: RW_OK, or -ENOMEM and nothing changed */
+static int32_t topic_open(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash,
+                          uint32_t *id) {
+    if (*id != 0) return members_reserve(&topics->topics[*id]);
+    if (topics_reserve(topics) != RW_OK || index_reserve(&topics->names) != RW_OK) return -ENOMEM;
+    return topic_carve(topics, name, name_bytes, hash, id);
+}
+
 int32_t rw_topics_subscribe(struct rw_topics *topics, uint32_t slot, uint32_t *list, const uint8_t *name,
                             uint32_t name_bytes) {
     if (name_bytes == 0 || name_bytes > RW_TOPIC_BYTES_MAX) return RW_ERR_INVALID;
@@ -443,16 +483,10 @@ int32_t rw_topics_subscribe(struct rw_topics *topics, uint32_t slot, uint32_t *l
     if (id != 0 && subscription_find(topics, id, slot) != 0) return 0;
     /* Everything that can fail comes first, so that a failure changes nothing. */
     if (subscriptions_reserve(topics) != RW_OK || index_reserve(&topics->pairs) != RW_OK) return -ENOMEM;
-    if (id == 0) {
-        if (topics_reserve(topics) != RW_OK || index_reserve(&topics->names) != RW_OK) return -ENOMEM;
-        if (topic_carve(topics, name, name_bytes, hash, &id) != RW_OK) return -ENOMEM;
-    } else if (members_reserve(&topics->topics[id]) != RW_OK) {
-        return -ENOMEM;
-    }
+    if (topic_open(topics, name, name_bytes, hash, &id) != RW_OK) return -ENOMEM;
+    int begins = !is_wanted(&topics->topics[id]);
     subscription_add(topics, id, slot, list);
-    if (topics->topics[id].count > 1) return 1;
-    if (topics->topics[id].told) topics->ended--;
-    topic_begin(topics, id);
+    if (begins) topic_begin(topics, id);
     return 1;
 }
 
@@ -469,6 +503,28 @@ int32_t rw_topics_unsubscribe(struct rw_topics *topics, uint32_t slot, uint32_t 
     subscription_end(topics, number, 0);
     return 1;
 }
+
+int32_t rw_topics_hold(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes) {
+    if (name_bytes == 0 || name_bytes > RW_TOPIC_BYTES_MAX) return RW_ERR_INVALID;
+    uint64_t hash = rw_topics_hash(name, name_bytes);
+    uint32_t id = topic_find(topics, name, name_bytes, hash);
+    if (id != 0 && topics->topics[id].held) return 0;
+    if (topic_open(topics, name, name_bytes, hash, &id) != RW_OK) return -ENOMEM;
+    int begins = !is_wanted(&topics->topics[id]);
+    topics->topics[id].held = 1;
+    if (begins) topic_begin(topics, id);
+    return 1;
+}
+
+int32_t rw_topics_release(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes) {
+    uint32_t id = topic_find(topics, name, name_bytes, rw_topics_hash(name, name_bytes));
+    if (id == 0 || !topics->topics[id].held) return 0;
+    topics->topics[id].held = 0;
+    if (!is_wanted(&topics->topics[id])) topic_end(topics, id);
+    return 1;
+}
+
+int rw_topics_is_held(const struct rw_topics *topics, uint32_t topic) { return topics->topics[topic].held; }
 
 int rw_topics_is_subscribed(const struct rw_topics *topics, uint32_t slot, const uint8_t *name, uint32_t name_bytes) {
     uint32_t id = rw_topics_find(topics, name, name_bytes, rw_topics_hash(name, name_bytes));
@@ -512,7 +568,7 @@ int32_t rw_topics_seat(const struct rw_topics *topics, uint32_t slot, const uint
 }
 
 const uint32_t *rw_topics_members(const struct rw_topics *topics, uint32_t topic, uint32_t *count) {
-    assert(topic > 0 && topic < topics->topics_carved && topics->topics[topic].count > 0 && "not a topic");
+    assert(topic > 0 && topic < topics->topics_carved && is_wanted(&topics->topics[topic]) && "not a topic");
     *count = topics->topics[topic].count;
     return topics->topics[topic].members;
 }
@@ -528,6 +584,112 @@ int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, con
     return 1;
 }
 
+int rw_topics_next_id_of_slot(const struct rw_topics *topics, uint32_t *cursor, uint32_t *topic) {
+    if (*cursor == 0) return 0;
+    *topic = topics->subscriptions[*cursor].topic;
+    *cursor = topics->subscriptions[*cursor].next;
+    return 1;
+}
+
+const uint8_t *rw_topics_name(const struct rw_topics *topics, uint32_t topic, uint32_t *name_bytes, uint64_t *hash) {
+    if (topic == 0 || topic >= topics->topics_carved || topics->topics[topic].name == NULL) return NULL;
+    *name_bytes = topics->topics[topic].name_bytes;
+    *hash = topics->topics[topic].hash;
+    return topics->topics[topic].name;
+}
+
+int rw_topics_next_with_prefix(const struct rw_topics *topics, uint32_t *cursor, const uint8_t *prefix,
+                               uint32_t prefix_bytes, const uint8_t **name, uint32_t *name_bytes) {
+    while (++*cursor < topics->topics_carved) {
+        const struct topic *topic = &topics->topics[*cursor];
+        if (topic->count == 0 || topic->name_bytes < prefix_bytes) continue;
+        if (prefix_bytes != 0 && memcmp(topic->name, prefix, prefix_bytes) != 0) continue;
+        *name = topic->name;
+        *name_bytes = topic->name_bytes;
+        return 1;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ dialects */
+
+void rw_topics_note_other(struct rw_topics *topics, uint32_t topic, uint32_t slot) {
+    struct subscription *subscription = &topics->subscriptions[subscription_find(topics, topic, slot)];
+    assert(subscription->topic == topic && "it is subscribed");
+    topics->topics[topic].others += !subscription->other;
+    subscription->other = 1;
+}
+
+uint32_t rw_topics_others(const struct rw_topics *topics, uint32_t topic) {
+    const struct topic *entry = &topics->topics[topic];
+    return entry->others + entry->held;
+}
+
+/* ------------------------------------------------------------------ logs and who lags */
+
+struct rw_topic_log *rw_topics_log(const struct rw_topics *topics, uint32_t topic) {
+    return topic < topics->topics_carved ? topics->topics[topic].log : NULL;
+}
+
+struct rw_topic_log *rw_topics_log_begin(struct rw_topics *topics, uint32_t topic) {
+    struct topic *entry = &topics->topics[topic];
+    assert(is_wanted(entry) && entry->log == NULL);
+    entry->log = calloc(1, sizeof *entry->log);
+    if (entry->log != NULL) topics->logged++;
+    return entry->log;
+}
+
+uint32_t rw_topics_logged(const struct rw_topics *topics) { return topics->logged; }
+
+uint32_t rw_topics_ids(const struct rw_topics *topics) { return topics->topics_carved; }
+
+/* ret: its number in lags[], 0 when there is none */
+static uint32_t lag_find(const struct rw_topics *topics, uint32_t topic, uint32_t slot) {
+    const struct index *lagging = &topics->lagging;
+    if (lagging->count == 0) return 0;
+    uint32_t hash = pair_hash(topic, slot);
+    uint32_t mask = lagging->capacity - 1u;
+    for (uint32_t at = hash & mask; lagging->cells[at].value != 0; at = (at + 1u) & mask) {
+        const struct lag *lag = &topics->lags[lagging->cells[at].value];
+        if (lag->topic == topic && lag->slot == slot) return lagging->cells[at].value;
+    }
+    return 0;
+}
+
+struct rw_topic_cursor *rw_topics_lag(const struct rw_topics *topics, uint32_t topic, uint32_t slot) {
+    uint32_t number = lag_find(topics, topic, slot);
+    return number == 0 ? NULL : &topics->lags[number].cursor;
+}
+
+int32_t rw_topics_lag_begin(struct rw_topics *topics, uint32_t topic, uint32_t slot, struct rw_topic_cursor cursor) {
+    assert(subscription_find(topics, topic, slot) != 0 && lag_find(topics, topic, slot) == 0);
+    void *entries = topics->lags;
+    uint32_t number = topics->lags_free;
+    if (number == 0 &&
+        entries_reserve(&entries, &topics->lags_capacity, topics->lags_carved, sizeof *topics->lags) != RW_OK)
+        return -ENOMEM;
+    topics->lags = entries;
+    if (index_reserve(&topics->lagging) != RW_OK) return -ENOMEM;
+    if (number != 0) topics->lags_free = topics->lags[number].slot;
+    else number = topics->lags_carved++;
+    topics->lags[number] = (struct lag){.cursor = cursor, .topic = topic, .slot = slot};
+    index_place(&topics->lagging, (struct cell){pair_hash(topic, slot), number});
+    topics->lagging.count++;
+    return RW_OK;
+}
+
+void rw_topics_lag_end(struct rw_topics *topics, uint32_t topic, uint32_t slot) {
+    uint32_t number = lag_find(topics, topic, slot);
+    if (number == 0) return;
+    index_remove_at(&topics->lagging, index_cell_of(&topics->lagging, pair_hash(topic, slot), number));
+    topics->lags[number] = (struct lag){.slot = topics->lags_free};
+    topics->lags_free = number;
+}
+
+uint32_t rw_topics_lags(const struct rw_topics *topics) { return topics->lagging.count; }
+
+/* ------------------------------------------------------------------ changes */
+
 void rw_topics_note_changes(struct rw_topics *topics) {
     assert(topics->names.count == 0 && "topics that are there already would not be told");
     topics->notes_changes = 1;
@@ -540,7 +702,7 @@ int rw_topics_change(const struct rw_topics *topics, const uint8_t **name, uint3
     const struct topic *topic = &topics->topics[topics->first_change];
     *name = topic->name;
     *name_bytes = topic->name_bytes;
-    *interested = topic->count != 0;
+    *interested = is_wanted(topic);
     return 1;
 }
 
@@ -549,7 +711,7 @@ void rw_topics_change_told(struct rw_topics *topics) {
     struct topic *topic = &topics->topics[id];
     assert(id != 0);
     change_remove(topics, id);
-    topic->told = topic->count != 0;
+    topic->told = is_wanted(topic) ? 1 : 0;
     if (topic->told) return;
     topics->ended--;
     topic_free(topics, id);

@@ -14,6 +14,11 @@
  * Seats: a subscription may have a seat (state/presence.h), a number that means nothing here. Whatever ends the
  * subscription, whoever keeps the seats is told.
  *
+ * The host may hear a topic too (hold): it counts as a subscriber, and is no member.
+ *
+ * Logged topics: whoever delivers a topic from a log keeps its cursor here, and cursors of members that lag behind it.
+ * Neither costs a topic without a log anything.
+ *
  * Changes: who wants to hear, in its own time, which topics have got a first subscriber or lost the last one asks for
  * the changes. They are the topics that differ from what it was told last; what changes back meanwhile is no change.
  * Noting one takes no memory, so none is ever lost: a topic that has no subscribers any more keeps its name until that
@@ -53,7 +58,7 @@ int rw_topics_is_subscribed(const struct rw_topics *topics, uint32_t slot, const
 /* Drop all subscriptions of a slot; *list becomes 0. */
 void rw_topics_drop(struct rw_topics *topics, uint32_t slot, uint32_t *list);
 
-/* ret: topic id, 0 when nobody is subscribed */
+/* ret: topic id, 0 when nobody is subscribed, nor the host */
 uint32_t rw_topics_find(const struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes, uint64_t hash);
 /* Called when a subscription ends that has a seat. Name borrowed for the call, which must not change topics.
  * closed: 1: because its connection ends, 0: it was unsubscribed */
@@ -69,11 +74,65 @@ int32_t rw_topics_set_seat(struct rw_topics *topics, uint32_t slot, const uint8_
 int32_t rw_topics_seat(const struct rw_topics *topics, uint32_t slot, const uint8_t *name, uint32_t name_bytes,
                        uint32_t *seat);
 
-/* The dense member array; valid until the next subscribe, unsubscribe or drop. */
+/* The dense member array (count 0: only the host hears it); valid until the next subscribe, unsubscribe or drop. */
 const uint32_t *rw_topics_members(const struct rw_topics *topics, uint32_t topic, uint32_t *count);
 /* Walk a slot's topics: start with *cursor = *list; ret: 1 and a name (borrowed until the next change), 0 at the end */
 int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, const uint8_t **name,
                            uint32_t *name_bytes);
+
+/* The same, by topic id. */
+int rw_topics_next_id_of_slot(const struct rw_topics *topics, uint32_t *cursor, uint32_t *topic);
+/* ret: the name of a topic id, borrowed until the next change; NULL: it is none (any more) */
+const uint8_t *rw_topics_name(const struct rw_topics *topics, uint32_t topic, uint32_t *name_bytes, uint64_t *hash);
+/* Walk the topics with members whose name begins with prefix[0..prefix_bytes): start with *cursor = 0. ret: 1 and a
+ * name (borrowed until the next change), 0 at the end */
+int rw_topics_next_with_prefix(const struct rw_topics *topics, uint32_t *cursor, const uint8_t *prefix,
+                               uint32_t prefix_bytes, const uint8_t **name, uint32_t *name_bytes);
+
+/* The host hears the topic, or does not any more.
+ * ret: hold: 1 from now on, 0 it did already, RW_ERR_INVALID as above, -ENOMEM; release: 1 it did, 0 it did not */
+int32_t rw_topics_hold(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes);
+int32_t rw_topics_release(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes);
+int rw_topics_is_held(const struct rw_topics *topics, uint32_t topic);
+
+/* A member hears the topic in another dialect than raw (delivery/publication.h). */
+void rw_topics_note_other(struct rw_topics *topics, uint32_t topic, uint32_t slot);
+/* ret: how many of these there are, and the host if it hears it; 0: every member gets the same frame */
+uint32_t rw_topics_others(const struct rw_topics *topics, uint32_t topic);
+
+/* ------------------------------------------------------------------ logged topics */
+
+/* A place in a log; epoch 0: before whatever the log begins with. */
+struct rw_topic_cursor {
+    uint64_t epoch, offset;
+};
+
+/* What is known here of a topic's log. Its address stays until the last that hears the topic leaves. */
+struct rw_topic_log {
+    struct rw_topic_cursor cursor; /* delivered to all members up to here, but for those that lag */
+    struct rw_topic_cursor host;   /* and to the host, if it hears the topic */
+    uint8_t due;                   /* more is to be delivered in the next turn */
+    uint8_t host_due;              /* and to the host */
+};
+
+/* ret: NULL: a direct topic */
+struct rw_topic_log *rw_topics_log(const struct rw_topics *topics, uint32_t topic);
+/* A direct topic becomes a logged one, with a cursor of zeros. ret: NULL: out of memory */
+struct rw_topic_log *rw_topics_log_begin(struct rw_topics *topics, uint32_t topic);
+/* ret: how many there are */
+uint32_t rw_topics_logged(const struct rw_topics *topics);
+/* ret: topic ids are below it */
+uint32_t rw_topics_ids(const struct rw_topics *topics);
+
+/* A member lags behind its topic's cursor: what comes is not for it before it has caught up. It ends by itself when the
+ * member leaves. ret: begin: RW_OK, -ENOMEM; rw_topics_lag: its cursor, valid until the next change; NULL: it does not
+ * lag */
+int32_t rw_topics_lag_begin(struct rw_topics *topics, uint32_t topic, uint32_t slot, struct rw_topic_cursor cursor);
+struct rw_topic_cursor *rw_topics_lag(const struct rw_topics *topics, uint32_t topic, uint32_t slot);
+void rw_topics_lag_end(struct rw_topics *topics, uint32_t topic, uint32_t slot);
+uint32_t rw_topics_lags(const struct rw_topics *topics);
+
+/* ------------------------------------------------------------------ changes of interest */
 
 /* Note changes from now on; before the first topic. */
 void rw_topics_note_changes(struct rw_topics *topics);
