@@ -84,8 +84,8 @@ export const ranges = {
   unfinishedBytes: [1_048_576, 2 ** 41],
   inflateBytes: [65_536, 2 ** 41],
   topics: [1, 2 ** 28],
-  /** Chunks of 64 KiB for each of 64 shards, and room to move. */
-  topicMemoryBytes: [2 ** 23, 2 ** 40],
+  /** RW_STATE_BYTES_MIN, RW_STATE_BYTES_MAX of ffi/core/state/arena.h. */
+  topicMemoryBytes: [2 ** 23, 2 ** 38],
   historySize: [1, 100_000],
   /** Thirty days. */
   historySeconds: [1, 2_592_000],

@@ -11,9 +11,22 @@ export type NodeSettings = Pick<ResolvedConfig, 'listen' | 'admin' | 'workers' |
   readonly logLevel?: string;
   /** Whether the node is ready only while it reaches Redis, or what the config has in its place. */
   readonly needsRedis?: boolean;
+  /** Bytes that the workers share for what topics remember, from the start on; undefined: as 'auto'. */
+  readonly topicMemoryBytes?: 'auto' | number;
 };
 
-export function nodeSettings({ listen, admin, workers, affinity, drain, hangTimeout, log, redis, link }: ResolvedConfig): NodeSettings {
+export function nodeSettings({
+  listen,
+  admin,
+  workers,
+  affinity,
+  drain,
+  hangTimeout,
+  limits,
+  log,
+  redis,
+  link,
+}: ResolvedConfig): NodeSettings {
   return {
     listen,
     admin,
@@ -23,5 +36,6 @@ export function nodeSettings({ listen, admin, workers, affinity, drain, hangTime
     hangTimeout,
     logLevel: log.level,
     needsRedis: (redis !== false && redis.required) || (link !== false && link.required),
+    topicMemoryBytes: limits.maxTopicMemoryBytes,
   };
 }

@@ -10,9 +10,11 @@
  * Up: cli/start.ts, cli/run.ts. Down: reload.ts, reload-queue.ts, handover.ts, generation.ts, listeners.ts, admin-listener.ts, shared-resources.ts.
  */
 import { randomBytes } from 'node:crypto';
+import { defaults } from '../config/defaults.ts';
 import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
 import type { StopSignal, SupervisorNative, WorkerKind } from '../process/boot.ts';
+import { topicMemoryBytesOf } from '../process/memory.ts';
 import type { ReloadAnswer } from './admin.ts';
 import { AdminListener } from './admin-listener.ts';
 import type { CertificateJudge } from './certificates.ts';
@@ -265,7 +267,8 @@ export class Supervisor {
     this.#listeners = listeners;
     const count = kind.isProgram ? cpus.workers : placesFor(cpus.workers, native.affinityGet().length);
     // Also without a policy of topics: a reload may bring one, and what is not used costs nothing.
-    const resources = SharedResources.create(native, count, kind.isProgram ? 0 : 2 ** 26);
+    const stateBytes = kind.isProgram ? 0 : topicMemoryBytesOf(config.topicMemoryBytes ?? defaults.limits.maxTopicMemoryBytes);
+    const resources = SharedResources.create(native, count, stateBytes);
     this.#resources = resources;
     const places = new Places(count);
     const nodeId = randomBytes(8).toString('hex');
@@ -354,6 +357,8 @@ export class Supervisor {
     present.certificates.stop();
     admin.commit();
     if (settings.logLevel !== undefined) this.#options.log.level = settings.logLevel;
+    if (settings.topicMemoryBytes !== present.settings.topicMemoryBytes)
+      this.#options.log.warn('limits.maxTopicMemoryBytes is another one now: it will be used when the gateway is started again');
     const [before, after] = [present.listeners.open, listeners.open];
     present.listeners.closeAllBut(after);
     if (this.#phase === 'starting') this.#running();

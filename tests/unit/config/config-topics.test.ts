@@ -147,7 +147,7 @@ describe('topics', () => {
       `topics: is "chat"; write an object from patterns to policies, such as { 'chat/:room': { history: { size: 100, seconds: 300 } } }`,
     ]);
     expect(mistakes({ limits: { maxTopicMemoryBytes: 1024 } })).toEqual([
-      'limits.maxTopicMemoryBytes: is 1024; write an integer from 8388608 to 1099511627776',
+      'limits.maxTopicMemoryBytes: is 1024; write an integer from 8388608 to 274877906944',
     ]);
   });
 

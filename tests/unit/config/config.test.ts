@@ -158,6 +158,12 @@ describe('defaults', () => {
     ]).toEqual(['CONNECTIONS', 'HEAD_BYTES', 'HEADER_COUNT', 'WORKERS', 'LISTENERS', 'BEHAVIORS'].map((name) => limit(`${name}_MAX`)));
   });
 
+  test('memory of topics is within what the core can lay out', () => {
+    const header = readFileSync(new URL('../../../ffi/core/state/arena.h', import.meta.url), 'utf8');
+    const bytes = [...header.matchAll(/RW_STATE_BYTES_(?:MIN|MAX) \(\(uint64_t\)(\d+) << (\d+)\)/g)];
+    expect(bytes.map(([, mantissa, shift]) => Number(mantissa) * 2 ** Number(shift))).toEqual([...ranges.topicMemoryBytes]);
+  });
+
   test('pings come often enough for a short idle timeout', () => {
     const [route] = resolveConfig({ websocket: { '/': { idleTimeout: 10 } } }, {}).websocket;
     expect(route?.settings).toMatchObject({ idleTimeout: 10, pingInterval: 5, maxPayloadBytes: 1048576, origins: 'any', protocols: [] });

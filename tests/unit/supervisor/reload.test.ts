@@ -247,6 +247,24 @@ describe('a reload', () => {
   });
 });
 
+describe('the memory of topics', () => {
+  const told = () => lines.filter((line) => String(line).startsWith('limits.maxTopicMemoryBytes'));
+
+  test('is as the config says at the start; a reload leaves it, and says so', async () => {
+    config = { limits: { maxTopicMemoryBytes: 2 ** 24 } };
+    await start();
+    expect(native.stateBytes).toBe(2 ** 24);
+    expect((await supervisor.reload()).kind).toBe('reloaded');
+    expect(told()).toEqual([]);
+    config = { limits: { maxTopicMemoryBytes: 2 ** 25 } };
+    expect((await supervisor.reload()).kind).toBe('reloaded');
+    expect([told(), native.stateBytes]).toEqual([
+      ['limits.maxTopicMemoryBytes is another one now: it will be used when the gateway is started again'],
+      2 ** 24,
+    ]);
+  });
+});
+
 describe('a reload that cannot be', () => {
   test('for a wrong config changes nothing, and says what is wrong', async () => {
     await start();
