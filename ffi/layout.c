@@ -57,7 +57,7 @@
 
 #define ABORT_CAUSES(X)                                                                                        \
     X(RW_ABORT_PEER_GONE) X(RW_ABORT_REFUSED) X(RW_ABORT_WRITE_TIMEOUT) X(RW_ABORT_BY_HOST) X(RW_ABORT_LENGTH)   \
-    X(RW_ABORT_NO_MEMORY)
+    X(RW_ABORT_NO_MEMORY) X(RW_ABORT_DRAINED)
 
 #define CLOSE_CAUSES(X)                                                                                        \
     X(RW_CLOSE_BY_HOST) X(RW_CLOSE_BY_PEER) X(RW_CLOSE_PEER_GONE) X(RW_CLOSE_PROTOCOL_ERROR)                   \

@@ -39,8 +39,7 @@ void rw_core_drain(struct rw_core *core, uint32_t code, uint32_t over_ms, uint32
         struct rw_slot *slot = rw_core_slot(core, i);
         if (slot->state.phase != RW_PHASE_OPEN) continue;
         const struct rw_protocol *protocol = rw_protocol_of(core, slot);
-        if (protocol->drain) protocol->drain(core, slot);
-        else core->drain.total++;
+        if (!protocol->drain || protocol->drain(core, slot)) core->drain.total++;
     }
     uint64_t enough = (uint64_t)core->drain.total * DRAIN_MS_PER_SOCKET;
     if (enough < over_ms) core->drain.over_ms = (uint32_t)enough;

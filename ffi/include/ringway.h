@@ -64,6 +64,7 @@ enum rw_backend {
       refused_proxy) /* connections refused: PROXY header missing, broken, or of a peer that is not trusted */         \
     X(GAUGE, connections_http)      /* open connections that speak HTTP */                                             \
     X(GAUGE, connections_websocket) /* open connections that speak WebSocket */                                        \
+    X(GAUGE, event_streams)         /* responses under way that are streams of events */                               \
     X(COUNTER, requests)            /* HTTP requests whose head was complete and valid */                              \
     X(COUNTER, tls_handshakes)      /* TLS handshakes completed */                                                     \
     X(COUNTER, tls_resumptions)     /* of them, resumed from a session ticket */                                       \
@@ -263,6 +264,7 @@ enum rw_abort_cause {
     RW_ABORT_BY_HOST = 3,       /* RESPOND_ABORT or TERMINATE */
     RW_ABORT_LENGTH = 4,        /* the body that the host gave did not have the length that it had announced */
     RW_ABORT_NO_MEMORY = 5,
+    RW_ABORT_DRAINED = 6, /* a drain has ended a stream of events, in order: its client comes back elsewhere */
 };
 
 /* Why a WebSocket has ended. */
@@ -387,6 +389,9 @@ enum rw_command_flag {
     RW_RESPOND_STATUS_TEXT = 1u << 2,
     /* RESPOND without a body: no Content-Length either (a HEAD or 304 of unknown length) */
     RW_RESPOND_NO_LENGTH = 1u << 3,
+    /* BEGIN, without SIZED: a stream of events (text/event-stream), which may be subscribed to topics. arg1: after so
+     * many ms without output a comment keeps the way awake; 0: none. A drain ends it in its turn (RW_ABORT_DRAINED). */
+    RW_RESPOND_EVENTS = 1u << 4,
     RW_BODY_KEPT = 1u << 0,     /* BODY_ACK: not let go of */
     RW_UPGRADE_QUIET = 1u << 0, /* UPGRADE: no OPEN event, the host has opened it by itself */
 };

@@ -20,6 +20,7 @@ const buffersBySize = (what: 'used' | 'total'): readonly Source<StatName>[] =>
 /** What the core counts. */
 const coreFamilies: readonly Family<StatName>[] = [
   gauge('connections', 'Open connections.', by('protocol', { http: 'connections_http', websocket: 'connections_websocket' })),
+  gauge('sse_streams', 'Streams of server-sent events of topics that are open.', one('event_streams')),
   counter('connections_accepted', 'Connections accepted and given a slot.', one('accepts')),
   counter('connections_closed', 'Connections whose slot was given back.', one('closes')),
   counter(

@@ -210,6 +210,7 @@ void host_assert_empty(struct host *host) {
     assert_int_equal(core->stats->accepts, core->stats->closes);
     assert_int_equal(core->stats->connections_http, 0);
     assert_int_equal(core->stats->connections_websocket, 0);
+    assert_int_equal(core->stats->event_streams, 0);
     assert_int_equal(core->stats->backpressure_connections, 0);
     assert_int_equal(core->outbox.used, 0);
     assert_int_equal(core->outbox.bytes, 0);

@@ -61,7 +61,10 @@ static void resumed(struct rw_core *core, struct rw_slot *slot) { (void)core, (v
 static void timer(struct rw_core *core, struct rw_slot *slot) { (void)core, (void)slot, seen.timers++; }
 static void peer_closed(struct rw_core *core, struct rw_slot *slot) { rw_connection_finish(core, slot); }
 
-static void drain(struct rw_core *core, struct rw_slot *slot) { rw_connection_finish(core, slot); }
+static int drain(struct rw_core *core, struct rw_slot *slot) {
+    rw_connection_finish(core, slot);
+    return 0;
+}
 
 static void note_end(struct rw_slot *slot, enum rw_end_cause cause) { (void)slot, seen.ended[cause]++; }
 static int tell_closed(struct rw_core *core, struct rw_slot *slot) { return (void)core, (void)slot, 1; }

@@ -198,7 +198,7 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
             record = about(fuzz, slot, RW_COMMAND_RESPOND_BEGIN);
             record.arg0 = 200;
             record.arg1 = (uint32_t)bytes;
-            record.flags = what & 0x40 ? RW_RESPOND_SIZED : 0;
+            record.flags = what & 0x40 ? RW_RESPOND_SIZED : what & 0x20 ? RW_RESPOND_EVENTS : 0;
             command(fuzz, record, NULL, 0);
             break;
         case 3: command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_CHUNK), large, bytes); break;
@@ -501,8 +501,8 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     }
     CHECK(core->pool.used == 0);
     CHECK(core->stats->accepts == core->stats->closes);
-    CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 &&
-          core->stats->backpressure_connections == 0);
+    CHECK(core->stats->connections_http == 0 && core->stats->event_streams == 0 &&
+          core->stats->connections_websocket == 0 && core->stats->backpressure_connections == 0);
     CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved.count == 0 && core->wheel.count == 0);
     CHECK(core->dirty.count + core->ready.count + core->ending.count == 0);
     CHECK(core->unfinished_bytes == 0);

@@ -267,8 +267,8 @@ static void expect_nothing_left(struct fuzz *fuzz) {
         turn(fuzz);
     }
     CHECK(core->pool.used == 0 && core->stats->accepts == core->stats->closes);
-    CHECK(core->stats->connections_http == 0 && core->stats->connections_websocket == 0 &&
-          core->stats->backpressure_connections == 0);
+    CHECK(core->stats->connections_http == 0 && core->stats->event_streams == 0 &&
+          core->stats->connections_websocket == 0 && core->stats->backpressure_connections == 0);
     CHECK(core->outbox.used == 0 && core->outbox.bytes == 0 && core->starved.count == 0 && core->wheel.count == 0);
     CHECK(core->listeners[0].tls->refs == 1);
     uint64_t used = 0;

@@ -55,8 +55,8 @@ struct rw_protocol {
     void (*timer)(struct rw_core *core, struct rw_slot *slot);
     /* The peer sends no more, and all it has sent was served as far as possible. */
     void (*peer_closed)(struct rw_core *core, struct rw_slot *slot);
-    /* A drain begins. NULL: the connection has its turn in it */
-    void (*drain)(struct rw_core *core, struct rw_slot *slot);
+    /* A drain begins. ret: 1 the connection has its turn in it. NULL: as all others of the protocol have */
+    int (*drain)(struct rw_core *core, struct rw_slot *slot);
     /* Its turn has come. NULL: it has none. ret: 1 it was told to close, 0 it is closing already */
     int (*drain_now)(struct rw_core *core, struct rw_slot *slot);
     /* The first cause counts. Called before what ends the connection. */

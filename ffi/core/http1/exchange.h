@@ -31,6 +31,7 @@ enum rw_http_exchange_flag {
     RW_X_ABORT_TOLD = 1u << 14,
     RW_X_ANSWERED_BY_CORE = 1u << 15, /* the core has refused the request: the host's response is not wanted */
     RW_X_CONNECT = 1u << 16,          /* method CONNECT: a success has no framing, and the connection ends with it */
+    RW_X_EVENTS = 1u << 17,           /* the response is a stream of events, see http_events.c */
 };
 
 enum rw_http_phase {
@@ -47,6 +48,7 @@ struct rw_exchange {
     uint64_t response_remaining;   /* bytes still owed to a sized streamed response */
     uint32_t body_unacked;         /* handed over and not acknowledged */
     uint32_t flags;                /* enum rw_http_exchange_flag */
+    uint32_t quiet_ms;             /* of a stream of events: after so long without output it says something; 0: never */
     uint16_t request;              /* its number on its stream; wraps */
     uint16_t abort_status;         /* what the core has refused it with; 0: nothing */
     uint8_t phase;                 /* enum rw_http_phase */
@@ -56,6 +58,11 @@ struct rw_exchange {
     uint8_t forwarded_address[16]; /* the client, as a header of a trusted proxy told it */
     uint8_t ws_accept_key[24];     /* of a handshake that waits for the host's answer */
 };
+
+/* A stream of events that goes on: messages of topics may be put on it. */
+static inline int rw_exchange_is_events(const struct rw_exchange *exchange) {
+    return (exchange->flags & (RW_X_EVENTS | RW_X_COMPLETE)) == RW_X_EVENTS;
+}
 
 /* Why there will be no response, for the host; the first cause counts. A host that gives up a half-closed client says
  * that it has left. */

@@ -56,6 +56,7 @@ void rw_http_next_request(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_http_response_complete(struct rw_core *core, struct rw_slot *slot) {
     struct rw_exchange *exchange = rw_exchange_of(slot);
+    rw_http_events_end(core, slot);
     exchange->flags |= RW_X_COMPLETE;
     rw_http_let_go(core, slot);
     /* A refused handshake is no connection of its client's, however long this one lingers. */
@@ -243,17 +244,19 @@ static void peer_closed(struct rw_core *core, struct rw_slot *slot) {
     }
 }
 
-static void drain(struct rw_core *core, struct rw_slot *slot) {
+static int drain(struct rw_core *core, struct rw_slot *slot) {
     struct rw_exchange *exchange = rw_exchange_of(slot);
     int at_once = core->drain.idle_ms == 0;
+    if (rw_exchange_is_events(exchange)) return 1;
     /* A response that has begun without the word `close` does not end the connection, unless that is to end at once. */
     if (at_once || !(exchange->flags & RW_X_BEGUN)) exchange->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
     /* Whoever has said the first words of TLS has a request to make. */
     int comes = slot->input_bytes || (slot->tls && rw_tls_is_shaking_hands(slot->tls));
-    if (exchange->phase != RW_HTTP_IDLE || comes) return;
+    if (exchange->phase != RW_HTTP_IDLE || comes) return 0;
     if (at_once) rw_connection_finish(core, slot);
     /* also when it is due: what has come by then is read first */
     else rw_connection_arm_timer(core, slot, rw_http_due_ms(core, slot));
+    return 0;
 }
 
 /* ------------------------------------------------------------------ the table */
@@ -285,6 +288,7 @@ static void note_end(struct rw_slot *slot, enum rw_end_cause cause) {
 }
 
 static void release(struct rw_core *core, struct rw_slot *slot) {
+    rw_http_events_end(core, slot);
     rw_http_let_go(core, slot);
     RW_GAUGE(core, connections_http, core->stats->connections_http - 1);
 }
@@ -305,6 +309,7 @@ const struct rw_protocol rw_http_protocol = {.alpn = alpn_names,
                                              .timer = rw_http_timer,
                                              .peer_closed = peer_closed,
                                              .drain = drain,
+                                             .drain_now = rw_http_events_drain_now,
                                              .note_end = note_end,
                                              .tell_closed = rw_http_tell_closed,
                                              .release = release};

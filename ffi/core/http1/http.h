@@ -5,7 +5,8 @@
  *
  * A pipelined request waits in the input buffer until the response before it is complete; past PIPELINE_HOLD_BYTES of
  * such input receive is paused, so that the queue is bounded and order is kept by construction. Split: http.c goes from request
- * to request, http_head.c and http_body.c receive, http_response.c sends, http_clock.c has the deadlines. */
+ * to request, http_head.c and http_body.c receive, http_response.c sends, http_events.c has streams of events, http_clock.c
+ * the deadlines. */
 #ifndef RW_HTTP_H
 #define RW_HTTP_H
 
@@ -81,7 +82,21 @@ uint32_t rw_http_due_ms(const struct rw_core *core, const struct rw_slot *slot);
 /* rw_protocol.timer */
 void rw_http_timer(struct rw_core *core, struct rw_slot *slot);
 
+/* ------------------------------------------------------------------ http_events.c */
+
+/* The response that has just begun is one, see RW_RESPOND_EVENTS. */
+void rw_http_events_begin(struct rw_core *core, struct rw_slot *slot, uint32_t quiet_ms);
+/* It is complete, or breaks off. */
+void rw_http_events_end(struct rw_core *core, struct rw_slot *slot);
+/* The clock of one: says something when nothing was said for too long. */
+void rw_http_events_timer(struct rw_core *core, struct rw_slot *slot);
+/* rw_protocol.drain_now */
+int rw_http_events_drain_now(struct rw_core *core, struct rw_slot *slot);
+
 /* ------------------------------------------------------------------ http_response.c: commands */
+
+/* The end of a streamed response that has all of its body. */
+void rw_http_end_response(struct rw_core *core, struct rw_slot *slot);
 
 /* rw_protocol.command */
 int32_t rw_http_command(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command,

@@ -15,6 +15,7 @@ static void body_received(struct rw_core *core, struct rw_slot *slot) {
     exchange->phase = RW_HTTP_RECEIVED;
     exchange->flags &= ~(uint32_t)RW_X_CONTINUE;
     if (exchange->flags & RW_X_COMPLETE) rw_http_next_request(core, slot);
+    else rw_http_events_timer(core, slot);
 }
 
 /* The host is to be given `bytes` of the body. One that comes whole in one piece has never been unfinished.

@@ -166,6 +166,7 @@ void rw_http_timer(struct rw_core *core, struct rw_slot *slot) {
         } else if (slot->state.paused_by_core) {
             rw_connection_arm_timer(core, slot, core->now_ms + core->limits.body_timeout_ms);
         }
+        rw_http_events_timer(core, slot);
         return;
     }
     uint32_t due = rw_http_due_ms(core, slot);

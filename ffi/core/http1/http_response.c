@@ -290,6 +290,8 @@ static void respond_begin(struct rw_core *core, struct rw_slot *slot, const stru
     exchange->flags |= RW_X_BEGUN;
     exchange->flags &= ~(uint32_t)RW_X_CONTINUE;
     count_status(core, status.number);
+    if (command->flags & RW_RESPOND_EVENTS && !sized && !(exchange->flags & RW_X_HEAD))
+        rw_http_events_begin(core, slot, command->arg1);
 }
 
 static int chunk_is_welcome(const struct rw_exchange *exchange) {
@@ -367,7 +369,7 @@ static int32_t respond_try(struct rw_core *core, struct rw_slot *slot, const uin
     return (int32_t)accepted;
 }
 
-static void respond_end(struct rw_core *core, struct rw_slot *slot) {
+void rw_http_end_response(struct rw_core *core, struct rw_slot *slot) {
     struct rw_exchange *exchange = rw_exchange_of(slot);
     if (!chunk_is_welcome(exchange)) return;
     if (exchange->flags & RW_X_SIZED_OUT && exchange->response_remaining > 0) {
@@ -480,7 +482,7 @@ int32_t rw_http_command(struct rw_core *core, struct rw_slot *slot, const struct
         case RW_COMMAND_RESPOND_END:
             if (command->flags & RW_RESPOND_CLOSE && rw_exchange_awaits_response(rw_exchange_of(slot)))
                 rw_exchange_of(slot)->flags &= ~(uint32_t)RW_X_KEEP_ALIVE;
-            respond_end(core, slot);
+            rw_http_end_response(core, slot);
             return RW_OK;
         case RW_COMMAND_RESPOND_ABORT: respond_abort(core, slot); return RW_OK;
         case RW_COMMAND_BODY_ACK:
