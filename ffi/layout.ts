@@ -129,6 +129,7 @@ export const behaviorFlag = {
   wantsDroppedPayload: 32,
   limitBefore: 64,
   pauseOnRate: 128,
+  positions: 256,
 } as const;
 
 /** enum rw_listen_flag */

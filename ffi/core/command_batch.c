@@ -3,6 +3,7 @@
 
 #include "connection/connection.h"
 #include "connection/tls.h"
+#include "delivery/delivery.h"
 #include "ws/ws.h"
 
 static int32_t apply_publish(struct rw_core *core, const struct rw_command *command, const uint8_t *data,
@@ -55,11 +56,14 @@ int32_t rw_command_apply(struct rw_core *core, const struct rw_command *command,
             rw_protocol_of(core, slot)->note_end(slot, RW_END_BY_HOST);
             rw_connection_terminate(core, slot);
             return RW_OK;
+        case RW_COMMAND_SUBSCRIBE:
+            return bytes > RW_TOPIC_BYTES_MAX ? RW_ERR_INVALID
+                                              : rw_delivery_subscribe(core, slot, data, (uint32_t)bytes);
+        case RW_COMMAND_UNSUBSCRIBE:
+            return bytes > RW_TOPIC_BYTES_MAX ? 0 : rw_delivery_unsubscribe(core, slot, data, (uint32_t)bytes);
         case RW_COMMAND_SEND:
         case RW_COMMAND_WS_CLOSE:
-        case RW_COMMAND_PING:
-        case RW_COMMAND_SUBSCRIBE:
-        case RW_COMMAND_UNSUBSCRIBE: return rw_ws_command(core, slot, command, data, bytes);
+        case RW_COMMAND_PING: return rw_ws_command(core, slot, command, data, bytes);
         default: return apply_to_request(core, slot, command, data, bytes);
     }
 }

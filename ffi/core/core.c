@@ -209,7 +209,7 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     if (core->accept_retry_ms && !rw_before(core->now_ms, core->accept_retry_ms)) rw_listener_retry(core);
     rw_connection_flush_dirty(core);
     if (core->bus) (void)rw_node_bus_flush(core->bus);
-    rw_publish_end_tick(core);
+    rw_publications_end_tick(core);
     rw_ws_end_tick(core);
     rw_dropped_tell(core);
     serve_input(core, wait_us);

@@ -128,6 +128,7 @@ static void free_core(struct rw_core *core) {
     if (core->topics) rw_topics_destroy(core->topics);
     for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) rw_tls_listener_release(core->listeners[i].tls);
     rw_tls_shared_destroy(core->tls);
+    rw_delivery_destroy(core);
     rw_ws_destroy(core);
     rw_http_destroy(core);
     if (core->buffers) {
@@ -184,6 +185,7 @@ struct rw_core *rw_core_create_on(const struct rw_core_config *config, struct rw
         result = rw_ip_limit_open(&core->ip_limit, config->max_connections_per_ip, core->shm, config->worker_index);
     if (result == RW_OK) result = rw_http_create(core);
     if (result == RW_OK) result = rw_ws_create(core);
+    if (result == RW_OK) result = rw_delivery_create(core);
     if (result == RW_OK) result = open_memory(core, config);
     if (result < 0) {
         snprintf(error, error_bytes,

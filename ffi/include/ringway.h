@@ -434,6 +434,9 @@ enum rw_behavior_flag {
     RW_BEHAVIOR_LIMIT_BEFORE = 1u << 6,
     /* past a rate: receive no more until the peer is within it again, so that TCP pushes back */
     RW_BEHAVIOR_PAUSE_ON_RATE = 1u << 7,
+    /* Messages of topics come as JSON objects that say which topic, and where in its log (topics/dialect.h), as text. Not
+     * to be changed while connections have this behavior. */
+    RW_BEHAVIOR_POSITIONS = 1u << 8,
 };
 
 struct rw_core_config {

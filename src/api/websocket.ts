@@ -162,6 +162,12 @@ export interface WebSocketOptions {
   /** So many of a socket's `message`, `ping` and `pong` callbacks may be at work at a time; they begin in order. @default 1 */
   concurrency?: number;
   /**
+   * Messages of topics come to clients as JSON objects, so that they know which topic each is of, and where in its history:
+   * `{"topic":"chat/1","epoch":"00c0ffee00c0ffee","offset":7,"data":"text"}`, with `"base64"` in the place of `"data"` when it is bytes. What `send`
+   * sends is as it is. @default false
+   */
+  positions?: boolean;
+  /**
    * Seconds that a message may take from its first byte to its last, however it is cut into frames; then the connection closes with 1008. 0: for
    * ever. @default 120
    */

@@ -82,6 +82,7 @@ export const websocketOptions = {
   maxBytesPerSecond: option(integer([0, 2 ** 30], ' (0: no limit)'), 0, (bytesPerSecond) => ({ bytesPerSecond })),
   onRateLimit: option(oneOf(['close', 'pause']), 'close', (value) => ({ pauseOnRate: value === 'pause' })),
   concurrency: option(integer([1, 1024]), 1),
+  positions: option(boolean(), false, (positions) => ({ positions })),
   messageTimeout: option(seconds(lifetime, ' (0: never)'), 120, (value) => ({ messageTimeoutMs: milliseconds(value) })),
 } satisfies { readonly [Name in keyof WebSocketSettings]: Declared<WebSocketOptions[Name], WebSocketSettings[Name]> };
 

@@ -222,8 +222,7 @@ void host_assert_empty(struct host *host) {
     assert_int_equal(core->dirty.count + core->ready.count + core->ending.count, 0);
     assert_int_equal(rw_topics_count(core->topics), 0);
     assert_int_equal(rw_topics_subscriptions(core->topics), 0);
-    assert_int_equal(host_buffers_used(host), (core->ws->publish_log ? 1 : 0) + (core->ws->deflated_log ? 1 : 0) +
-                                                  (core->ws->ping_frame ? 1 : 0));
+    assert_int_equal(host_buffers_used(host), rw_publications_buffers(core) + (core->ws->ping_frame ? 1 : 0));
     for (uint32_t i = 0; core->ip_limit.most && i < RW_IP_ROWS * RW_IP_CELLS; i++)
         assert_int_equal(core->ip_limit.cells[i], 0);
     if (host_is_sim(host)) assert_int_equal(rw_sim_borrowed(core->ring), 0);

@@ -284,8 +284,70 @@ static void past_its_limits_a_subscription_is_refused_and_counted(void **state) 
     host_close(host);
 }
 
+static void a_socket_that_asks_for_positions_hears_which_topic_and_others_the_message_alone(void **state) {
+    struct host *host = ws_host(state, PLAIN);
+    host_behavior(host, 8, (struct rw_behavior){.flags = RW_BEHAVIOR_POSITIONS});
+    struct rw_event raw, json;
+    struct peer *in_raw = peer_open_ws(host, 7, &raw), *in_json = peer_open_ws(host, 8, &json);
+    host_topic(host, &raw, RW_COMMAND_SUBSCRIBE, "room");
+    host_topic(host, &json, RW_COMMAND_SUBSCRIBE, "room");
+    host_publish(host, NULL, "room", RW_SEND_TEXT, "say \"hi\"", 8);
+    host_publish(host, NULL, "room", 0, "\0\1", 2);
+    host_send(host, &json, RW_SEND_TEXT, "as it is", 8); /* what is sent to it alone is no message of a topic */
+    host_publish(host, &raw, "room", RW_SEND_TEXT, "not raw", 7);
+    host_publish(host, &json, "room", RW_SEND_TEXT, "not json", 8);
+    host_turn(host);
+    peer_expect_frame(host, in_raw, FIN_TEXT, "say \"hi\"", 8);
+    peer_expect_frame(host, in_raw, FIN_BINARY, "\0\1", 2);
+    peer_expect_frame(host, in_raw, FIN_TEXT, "not json", 8);
+    static const char *const lines[] = {"{\"topic\":\"room\",\"data\":\"say \\\"hi\\\"\"}",
+                                        "{\"topic\":\"room\",\"base64\":\"AAE=\"}", "as it is",
+                                        "{\"topic\":\"room\",\"data\":\"not raw\"}"};
+    for (uint32_t i = 0; i < 4; i++) peer_expect_frame(host, in_json, FIN_TEXT, lines[i], strlen(lines[i]));
+    assert_int_equal(host->core->stats->deliveries, 6);
+    assert_int_equal(host->core->stats->ws_messages_out, 7);
+
+    /* Among those who hear the message alone there is nothing to tell apart any more. */
+    uint32_t id =
+        rw_topics_find(host->core->topics, (const uint8_t *)"room", 4, rw_topics_hash((const uint8_t *)"room", 4));
+    assert_int_equal(rw_topics_others(host->core->topics, id), 1);
+    host_topic(host, &json, RW_COMMAND_UNSUBSCRIBE, "room");
+    host_publish(host, NULL, "room", RW_SEND_TEXT, "last", 4);
+    host_turn(host);
+    assert_int_equal(rw_topics_others(host->core->topics, id), 0);
+    peer_expect_frame(host, in_raw, FIN_TEXT, "last", 4);
+    peer_expect_silence(host, in_json);
+    host_close(host);
+}
+
+static void a_slow_socket_with_positions_meets_its_policy_on_a_direct_topic(void **state) {
+    struct host *host = ws_host(state, PLAIN);
+    host_behavior(host, 8,
+                  (struct rw_behavior){.flags = RW_BEHAVIOR_POSITIONS | RW_BEHAVIOR_WANTS_DROPPED_PAYLOAD,
+                                       .max_backpressure_bytes = 4096});
+    struct rw_event json;
+    struct peer *peer = peer_open_ws(host, 8, &json);
+    host_topic(host, &json, RW_COMMAND_SUBSCRIBE, "room");
+    static char payload[1000];
+    memset(payload, 'x', sizeof payload);
+    uint64_t dropped = 0;
+    for (uint32_t i = 0; i < 100000 && !dropped; i++) {
+        host_publish(host, NULL, "room", RW_SEND_TEXT, payload, sizeof payload);
+        if (i % 16 == 15) host_flush(host);
+        dropped = host->core->stats->drops_backpressure;
+    }
+    assert_true(dropped > 0);
+    struct record *told = host_expect(host, RW_EVENT_DROPPED);
+    assert_true(told->event.flags & RW_DROPPED_PAYLOAD);
+    assert_memory_equal(told->payload, "{\"topic\":\"room\",\"data\":\"xxx", 27);
+    peer_close(host, peer);
+    host_close(host);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        ON_EVERY_RING(a_socket_that_asks_for_positions_hears_which_topic_and_others_the_message_alone),
+        ON_EVERY_RING(a_slow_socket_with_positions_meets_its_policy_on_a_direct_topic),
         ON_EVERY_RING(a_publish_reaches_subscribers_in_order_with_what_is_sent_to_them),
         ON_EVERY_RING(merged_segments_of_the_publish_log_are_each_subscribers_own_stream),
         ON_EVERY_RING(past_its_limits_a_subscription_is_refused_and_counted),

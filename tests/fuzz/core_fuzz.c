@@ -515,8 +515,7 @@ static void expect_nothing_left(struct fuzz *fuzz) {
           rw_sim_borrowed(core->ring) == 0);
     uint64_t used = 0;
     for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
-    CHECK(used ==
-          (core->ws->publish_log ? 1u : 0u) + (core->ws->deflated_log ? 1u : 0u) + (core->ws->ping_frame ? 1u : 0u));
+    CHECK(used == rw_publications_buffers(core) + (core->ws->ping_frame ? 1u : 0u));
     for (uint32_t i = 0; i < SLOTS; i++) expect_told(fuzz, i);
     CHECK(core->listeners[0].connections == 0);
 }

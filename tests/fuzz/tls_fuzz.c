@@ -273,7 +273,7 @@ static void expect_nothing_left(struct fuzz *fuzz) {
     CHECK(core->listeners[0].tls->refs == 1);
     uint64_t used = 0;
     for (uint32_t i = 0; i < RW_BUFFER_CLASSES; i++) used += rw_buffers_stats(core->buffers, i).used;
-    CHECK(used == (core->ws->publish_log ? 1u : 0u) + (core->ws->ping_frame ? 1u : 0u));
+    CHECK(used == rw_publications_buffers(core) + (core->ws->ping_frame ? 1u : 0u));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -119,6 +119,7 @@ struct rw_core {
     struct rw_protocol_list spoken;                        /* by listeners, unless they say otherwise */
     struct rw_http_shared *http;                           /* of all connections, see http1/http.h */
     struct rw_ws_shared *ws;                               /* see ws/ws.h */
+    struct rw_delivery *delivery;                          /* see delivery/delivery.h */
     struct rw_slot_pool pool;
     struct rw_buffers *buffers;
     struct rw_outbox outbox;

@@ -15,6 +15,7 @@
 enum rw_end_cause { RW_END_PEER_GONE, RW_END_BY_HOST, RW_END_NO_MEMORY, RW_END_WRITE_TIMEOUT };
 
 struct rw_age_span;
+struct rw_publication; /* delivery/publication.h */
 
 struct rw_protocol {
     /* Names for ALPN (RFC 7301 §6), the best first, up to NULL. NULL: it is never chosen so. */
@@ -49,6 +50,17 @@ struct rw_protocol {
     void (*resumed)(struct rw_core *core, struct rw_slot *slot);
     /* The client's address, as the latest head has told it. out: 16 bytes. NULL: heads tell none. ret: 0, 4 or 16 */
     uint32_t (*client_address)(const struct rw_slot *slot, uint8_t *out);
+
+    /* -------------------------------------------------------------- topics */
+    /* Queue a message of a topic, in the form of the connection's dialect. NULL: connections of this protocol hear no
+     * topics, and what follows is not asked. ret: enum rw_delivered */
+    uint32_t (*deliver)(struct rw_core *core, struct rw_slot *slot, struct rw_publication *publication);
+    /* ret: 1 it may subscribe, and be sent messages */
+    int (*hears)(const struct rw_slot *slot);
+    /* ret: 1 it hears the payload alone, in a WebSocket's frame that is the same for all such; as long as it lives */
+    int (*hears_raw)(const struct rw_core *core, const struct rw_slot *slot);
+    /* ret: where the connection counts its topics */
+    uint32_t *(*topics)(struct rw_slot *slot);
 
     /* -------------------------------------------------------------- clock and end */
     /* A deadline may have come: look at what is due. */

@@ -526,6 +526,10 @@ int32_t rw_topics_release(struct rw_topics *topics, const uint8_t *name, uint32_
 
 int rw_topics_is_held(const struct rw_topics *topics, uint32_t topic) { return topics->topics[topic].held; }
 
+int rw_topics_is_heard(const struct rw_topics *topics, uint32_t topic) {
+    return topic < topics->topics_carved && is_wanted(&topics->topics[topic]);
+}
+
 int rw_topics_is_subscribed(const struct rw_topics *topics, uint32_t slot, const uint8_t *name, uint32_t name_bytes) {
     uint32_t id = rw_topics_find(topics, name, name_bytes, rw_topics_hash(name, name_bytes));
     return id != 0 && subscription_find(topics, id, slot) != 0;

@@ -94,6 +94,8 @@ int rw_topics_next_with_prefix(const struct rw_topics *topics, uint32_t *cursor,
 int32_t rw_topics_hold(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes);
 int32_t rw_topics_release(struct rw_topics *topics, const uint8_t *name, uint32_t name_bytes);
 int rw_topics_is_held(const struct rw_topics *topics, uint32_t topic);
+/* ret: 1 the topic with this id, as it was found a while ago, has a member or the host still */
+int rw_topics_is_heard(const struct rw_topics *topics, uint32_t topic);
 
 /* A member hears the topic in another dialect than raw (delivery/publication.h). */
 void rw_topics_note_other(struct rw_topics *topics, uint32_t topic, uint32_t slot);

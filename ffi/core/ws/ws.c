@@ -330,6 +330,12 @@ static int pause(struct rw_slot *slot, int resume, uint32_t window) {
 
 static void resumed(struct rw_core *core, struct rw_slot *slot) { rw_ws_of(slot)->message_began_ms = core->now_ms; }
 
+static int hears_raw(const struct rw_core *core, const struct rw_slot *slot) {
+    return !(rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_POSITIONS);
+}
+
+static uint32_t *topics(struct rw_slot *slot) { return &rw_ws_of(slot)->topics; }
+
 static int drain_now(struct rw_core *core, struct rw_slot *slot) {
     if (!rw_ws_can_send(slot)) return 0;
     rw_ws_note_cause(slot, RW_CLOSE_DRAIN);
@@ -362,6 +368,10 @@ const struct rw_protocol rw_ws_protocol = {.input = input,
                                            .refuse_input = refuse_input,
                                            .pause = pause,
                                            .resumed = resumed,
+                                           .deliver = rw_ws_deliver,
+                                           .hears = rw_ws_can_send,
+                                           .hears_raw = hears_raw,
+                                           .topics = topics,
                                            .timer = rw_ws_timer,
                                            .peer_closed = peer_closed,
                                            .drain_now = drain_now,
@@ -377,10 +387,7 @@ int32_t rw_ws_create(struct rw_core *core) {
 
 void rw_ws_destroy(struct rw_core *core) {
     if (!core->ws) return;
-    const rw_buffer buffers[] = {core->ws->publish_log, core->ws->deflated_log, core->ws->ping_frame};
-    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
-        if (buffers[i]) rw_buffers_release(core->buffers, buffers[i]);
-    }
+    if (core->ws->ping_frame) rw_buffers_release(core->buffers, core->ws->ping_frame);
     rw_dropped_destroy(core);
     rw_deflate_destroy(core);
     free(core->ws);

@@ -9,7 +9,7 @@
 #ifndef RW_WS_H
 #define RW_WS_H
 
-#include "connection/protocol.h"
+#include "delivery/delivery.h"
 #include "ws/ws_frame.h"
 
 enum rw_ws_flag {
@@ -80,10 +80,6 @@ extern const struct rw_protocol rw_ws_protocol;
 
 /* Of all sockets of a core. */
 struct rw_ws_shared {
-    rw_buffer publish_log; /* frames of this tick's publishes, one after the other */
-    uint32_t publish_log_used;
-    uint32_t deflated_log_used;
-    rw_buffer deflated_log;     /* the same for compressed ones, so that each kind lies in one piece */
     rw_buffer ping_frame;       /* the empty ping that sockets share while pings of ours are queued, else none */
     struct rw_deflate *deflate; /* streams, see deflate.h; NULL: not needed yet */
     struct rw_dropped *dropped; /* see dropped.h; NULL: not needed yet */
@@ -175,6 +171,8 @@ static inline uint8_t rw_ws_opcode_of(const struct rw_ws_message *message) {
  * ret: 1 send it, 0 dropped or closed */
 int rw_ws_admit_message(struct rw_core *core, struct rw_slot *slot, struct rw_ws_message *message,
                         uint64_t frame_bytes);
+/* The same without a policy. ret: 1 there is room */
+int rw_ws_has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes);
 /* Keep a whole frame until the message being sent in fragments is complete. ret: 1, or 0: out of memory, the connection
  * is terminated */
 int rw_ws_hold(struct rw_core *core, struct rw_slot *slot, const uint8_t *frame, uint32_t frame_bytes);
@@ -227,7 +225,7 @@ static inline int rw_ws_is_rated(const struct rw_behavior *behavior) {
 
 /* ------------------------------------------------------------------ ws_command.c */
 
-/* Apply a command for sockets (ringway.h: SEND, WS_CLOSE, PING, SUBSCRIBE, UNSUBSCRIBE). ret: >= 0, or enum
+/* Apply a command for sockets (ringway.h: SEND, WS_CLOSE, PING). ret: >= 0, or enum
  * rw_result */
 int32_t rw_ws_command(struct rw_core *core, struct rw_slot *slot, const struct rw_command *command, const uint8_t *data,
                       uint64_t bytes);
@@ -241,7 +239,7 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
 /* The same, and to the other workers of the node. */
 void rw_publish(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint32_t flags,
                 const uint8_t *payload, uint64_t bytes, uint32_t except);
-/* The tick is over: later publishes begin a new log when the present one is nearly full. */
-void rw_publish_end_tick(struct rw_core *core);
+/* rw_protocol.deliver */
+uint32_t rw_ws_deliver(struct rw_core *core, struct rw_slot *slot, struct rw_publication *publication);
 
 #endif

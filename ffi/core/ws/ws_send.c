@@ -34,7 +34,7 @@ static inline int fits(const struct rw_core *core, const struct rw_slot *slot, u
     return queued_bytes(slot) + frame_bytes <= behavior->max_backpressure_bytes;
 }
 
-static int has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
+int rw_ws_has_room(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
     if (fits(core, slot, frame_bytes)) return 1;
     /* What this tick has queued has not met the kernel yet: only what it refuses is backpressure. */
     rw_connection_flush_now(core, slot);
@@ -55,7 +55,7 @@ static void close_for_backpressure(struct rw_core *core, struct rw_slot *slot) {
 
 /* ret: 1 there is room; 0 drop it: counted in the statistics, the host not told yet; -1 the connection is closed */
 static int admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_bytes) {
-    if (has_room(core, slot, frame_bytes)) return 1;
+    if (rw_ws_has_room(core, slot, frame_bytes)) return 1;
     if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE) {
         close_for_backpressure(core, slot);
         return -1;
@@ -214,7 +214,7 @@ RARE static void send_formed(struct rw_core *core, struct rw_slot *slot, struct 
     struct frame frame = {
         .payload = message->payload, .bytes = message->bytes, .opcode = rw_ws_opcode_of(message), .fin = 1};
     /* A message that the queue has no room for whatever comes out is not worth compressing. */
-    if (rw_deflate_wanted(core, slot, message->flags, message->bytes) && has_room(core, slot, 3))
+    if (rw_deflate_wanted(core, slot, message->flags, message->bytes) && rw_ws_has_room(core, slot, 3))
         deflate_whole(core, slot, &frame);
     if (rw_ws_admit_message(core, slot, message, size_of(&frame))) {
         int queued = rw_ws_must_hold(slot) ? hold_frame(core, slot, &frame) : queue_frame(core, slot, &frame);
@@ -247,7 +247,7 @@ static int admit_fragment(struct rw_core *core, struct rw_slot *slot, struct rw_
         if (frame->rsv1) ws->deflate_flags |= RW_WS_DEFLATE_HISTORY_LOST;
         return 0;
     }
-    if (has_room(core, slot, size_of(frame))) return 1;
+    if (rw_ws_has_room(core, slot, size_of(frame))) return 1;
     close_for_backpressure(core, slot);
     return 0;
 }

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { Glob } from 'bun';
 
 /** From the ground up: a folder includes from itself and from those before it. `.` is ffi/core/ itself: the turn, and what makes a core. */
-const order = ['base', 'ring', 'topics', 'node', 'state', 'connection', 'ws', 'http1', '.'];
+const order = ['base', 'ring', 'topics', 'node', 'state', 'connection', 'delivery', 'ws', 'http1', '.'];
 /** The ABI, which every file may know. */
 const abi = 'ringway.h';
 
