@@ -70,6 +70,17 @@ export const hostCounters = [
   ),
   counter('redis_gaps', 'Subscriptions that were interrupted: messages may have been missed.', one('redis_gaps')),
   counter('redis_reconnects', 'Connections to Redis made again after one was lost.', one('redis_reconnects')),
+  counter(
+    'redis_log_steps',
+    'Steps of logs of topics that Redis has answered: messages appended, and reads.',
+    by('kind', { append: 'redis_log_appends', read: 'redis_log_reads' }),
+  ),
+  counter(
+    'redis_log_failures',
+    'Steps of logs of topics that were given up: Redis was away for too long or refused them, or too much waited.',
+    one('redis_log_failures'),
+  ),
+  counter('redis_log_damaged', 'Of those: a key in Redis held something else.', one('redis_log_damaged')),
   counter('redis_errors', 'Error answers of Redis.', one('redis_errors')),
   gauge('redis_topics', 'Topics that the worker holds a subscription for.', one('redis_topics')),
   gauge('redis_outbox_messages', 'Messages that wait for Redis.', one('redis_outbox_messages')),

@@ -17,6 +17,8 @@
  * Interest: a message goes only to workers, and to nodes, that have subscribers of its topic. A subscription counts on other nodes a round trip of the
  * link later, and stays there for a while after its last subscriber has left.
  */
+import type { ConnectionName } from '../core/connection.ts';
+import type { Appended, LogLimits, Position } from '../core/log-commands.ts';
 import type { PublishResult } from '../core/node.ts';
 
 /** 'up': what is published leaves, and every subscription that is wanted is in place. 'lost': others cannot be reached; this node goes on. */
@@ -48,6 +50,82 @@ export interface LinkEvents {
   onGap(topics: number): void;
   /** `state` has changed. */
   onState(state: LinkState): void;
+  /** Of a link with `logs`: entries were appended, and come in the order of their offsets, each once or not at all. Good until the handler returns. */
+  onEntries?(topic: Uint8Array, range: StoredRange): void;
+  /** Of a link with `logs`: the subscription of a topic was interrupted and is in place again. Told for each, beside `onGap`. */
+  onRestored?(topic: Uint8Array): void;
+}
+
+/** What an entry of a presence log is: above the flags of messages. */
+export const entryFlag = { join: 1 << 16, leave: 2 << 16 } as const;
+
+/** An entry of a log that lies at the other side of a link. */
+export interface StoredEntry {
+  readonly offset: number;
+  /** When it was appended, in milliseconds since 1970, by the other side's clock. */
+  readonly timeMs: number;
+  readonly publisher: Publisher;
+  /** Of the publisher: the connection that does not get it. */
+  readonly except: ConnectionName | undefined;
+  /** RW_SEND_*, and what it is in a presence log. */
+  readonly flags: number;
+  readonly payload: Uint8Array;
+}
+
+/** Entries of one epoch, by offset. Where one is missing in between, it is not to be had: it was not signed, or makes no sense. */
+export interface StoredRange {
+  readonly epoch: string;
+  readonly entries: readonly StoredEntry[];
+}
+
+/** What a log is asked. */
+export interface StoredQuery {
+  /** 'after', 'before': an offset, by `from`. 'last': the newest. Else than 'after' the newest come first. */
+  readonly mode: 'after' | 'before' | 'last';
+  readonly from: number;
+  /** Entries, and bytes of them with what they cost beside their payload; one is read in any case. */
+  readonly limit: number;
+  readonly bytes: number;
+  /** An entry that this side has seen. When it is not there, or not the same, the log gets a new epoch. `timeMs` 0: its time does not matter. */
+  readonly seen?: (Position & { readonly timeMs: number }) | undefined;
+  /** A log that is not there is begun. */
+  readonly begins?: boolean;
+}
+
+export interface StoredPage extends StoredRange {
+  /** Of the last entry of the log, in `epoch`. Where there is no log: 0, and an epoch of zeros. */
+  readonly offset: number;
+}
+
+export interface NewStoredEntry {
+  readonly flags: number;
+  /** Borrowed for the call. */
+  readonly payload: Uint8Array;
+  readonly except?: ConnectionName | undefined;
+  /** What it is repeated by: within two minutes another one with this key adds nothing. At most 1024 bytes. */
+  readonly key?: Uint8Array | undefined;
+}
+
+/** What is thrown by whatever must wait for the other side of a link, and what that says. */
+export class LinkUnavailableError extends Error {
+  /** `why`: a part of a sentence. */
+  constructor(why: string) {
+    super(why);
+    this.name = 'LinkUnavailableError';
+  }
+}
+
+/**
+ * Logs that lie at the other side of a link, and are the same for all nodes. Everything rejects with LinkUnavailableError.
+ *
+ * Guarantee: what `append` has answered is in the log at that position, until its limits take it, or the epoch has changed. An append that rejects was not
+ * stored, as far as can be known: its answer may have been lost. Asked again on the way, it is stored once.
+ * Order: what one link appends to one topic is stored in that order.
+ */
+export interface LinkLogs {
+  /** Waits for a bounded time while the other side is away, and within bounds of memory. */
+  append(topic: Uint8Array, entry: NewStoredEntry, limits: LogLimits): Promise<Appended>;
+  read(topic: Uint8Array, query: StoredQuery, limits: LogLimits): Promise<StoredPage>;
 }
 
 export interface LinkHealth {
@@ -70,6 +148,8 @@ export interface LinkHealth {
  */
 export interface NodeLink {
   readonly state: LinkState;
+  /** Where logs of topics lie, if this link can keep them. Without, there are no topics with history where nodes are joined by it. */
+  readonly logs?: LinkLogs;
   /** Connect, and stay connected until `close`. Called once, before all else. */
   start(events: LinkEvents): void;
   /**
@@ -96,11 +176,13 @@ export interface NodeLink {
 /**
  * What a link counts by itself; the metrics `ringway_redis_*` show it. 'publishes': envelopes that have gone out, with so many messages and bytes. 'malformed',
  * 'unsigned': came, and are no envelopes of ours, or have not the signature that is asked for. 'drops': messages that were to go out and never
- * will. 'errors': refusals of the other side.
+ * will. 'errors': refusals of the other side. 'log_appends', 'log_reads': steps of logs that the other side has answered. 'log_failures': that were given up;
+ * 'log_damaged': of those, for what lay in the other side's keys.
  */
 export type LinkCounter =
   | ('publishes' | 'messages_out' | 'bytes_out' | 'bytes_in')
-  | ('malformed' | 'unsigned' | 'drops' | 'reconnects' | 'errors');
+  | ('malformed' | 'unsigned' | 'drops' | 'reconnects' | 'errors')
+  | ('log_appends' | 'log_reads' | 'log_failures' | 'log_damaged');
 
 /** Lines for the worker's log; writing one never throws and never waits. */
 export type LinkLogger = Readonly<Record<'info' | 'warn' | 'error', (fields: object, text: string) => void>>;

@@ -268,7 +268,7 @@ export interface RedisCluster {
   readonly urls: readonly string[];
   /** The server that has a hash slot now, as `asked` sees it. */
   ownerOf(slot: number, asked?: RedisServer): Promise<RedisServer>;
-  /** Give a slot without keys to another primary, as redis-cli's resharding does. */
+  /** Give a slot and its keys to another primary, as redis-cli's resharding does. Names of keys must be text of one line. */
   migrate(slot: number, to: RedisServer): Promise<void>;
   /** The server that has a slot lets go of it and takes it back in one moment: its subscribers lose their channels, and nobody sees it go. */
   flicker(slot: number): Promise<void>;
@@ -351,6 +351,11 @@ export async function startCluster(
       if (from === to) return;
       await to.command('CLUSTER', 'SETSLOT', String(slot), 'IMPORTING', ids.get(from) ?? '');
       await from.command('CLUSTER', 'SETSLOT', String(slot), 'MIGRATING', ids.get(to) ?? '');
+      for (;;) {
+        const keys = (await from.command('CLUSTER', 'GETKEYSINSLOT', String(slot), '100')).split('\n').filter((key) => key !== '');
+        if (keys.length === 0) break;
+        await from.command('MIGRATE', to.host, String(to.port), '', '0', '5000', 'KEYS', ...keys);
+      }
       await to.command('CLUSTER', 'SETSLOT', String(slot), 'NODE', ids.get(to) ?? '');
       await from.command('CLUSTER', 'SETSLOT', String(slot), 'NODE', ids.get(to) ?? '');
     },

@@ -1,5 +1,5 @@
 /**
- * What a link carries: some messages of one publisher for one topic, or a probe, as bytes.
+ * What a link carries: some messages of one publisher for one topic, an entry of a log, or a probe, as bytes.
  *
  * Role: up: outbox.ts seals messages, links open what comes. Down: seal.ts. Nodes of several releases share a link's other side during an
  * upgrade: an envelope of another version, or one that makes no sense, is opened as nothing, whole or not at all. So is one with text that is not UTF-8:
@@ -7,19 +7,23 @@
  *
  *   version u8 | kind u8 | prefix bytes u8 | node 8 bytes | worker u32 | sequence u48 | count u16      numbers in big endian
  *   then `count` times:  flags u8 | length u32 | payload
+ *   an entry:            slot u32 | generation u32 | flags u8 | payload        count is 1; the connection that is left out, 0xffffffff: nobody
  *
  * Version 2 is signed: 32 bytes of signature follow (seal.ts). Version 1 has none.
  * Messages have the sequences sequence, sequence + 1, … A probe has no messages; its sequence is its number. The length of the prefix tells
  * channels apart that look alike: topic 'b:c' under prefix 'a', and topic 'c' under prefix 'a:b'.
  */
 import { isUtf8 } from 'node:buffer';
-import { commandFlag } from '../../core/abi.ts';
-import type { ArrivedMessage, LinkContext, Publisher } from '../link.ts';
+import { commandFlag, noSlot } from '../../core/abi.ts';
+import type { ConnectionName } from '../../core/connection.ts';
+import { type ArrivedMessage, entryFlag, type LinkContext, type Publisher, type StoredEntry } from '../link.ts';
 import { Seal, signatureBytes } from './seal.ts';
 
 const versions = { plain: 1, signed: 2 } as const;
-const kinds = { messages: 0, probe: 1 } as const;
+const kinds = { messages: 0, probe: 1, entry: 2 } as const;
 const headBytes = 23;
+/** Of an entry, behind the head. */
+const entryHeadBytes = 9;
 /** Of each message, beside its payload. */
 export const messageHeadBytes = 5;
 /** Counted in 16 bits. */
@@ -30,6 +34,9 @@ export const sequenceMax = 2 ** 48 - 1;
 /** Not those of the core, which may change from release to release. */
 const wireFlags = { text: 1, compress: 2 } as const;
 const wireFlagsAll = wireFlags.text | wireFlags.compress;
+/** Of entries too: of presence logs. */
+const entryFlags = { ...wireFlags, join: 4, leave: 8 } as const;
+const entryFlagsAll = wireFlagsAll | entryFlags.join | entryFlags.leave;
 
 /** Who publishes, under which prefix, and how it signs: the same in every envelope of a link. */
 export class Sender {
@@ -73,6 +80,16 @@ export class Sender {
     return this.#signed(out, topic);
   }
 
+  /** @internal What a log keeps: one message, and which connection of the publisher does not get it. `topic`: one character for each byte. */
+  entry(topic: string, sequence: number, { flags, payload, except }: NewEntry): Buffer {
+    const out = this.#begin(kinds.entry, sequence, 1, headBytes + entryHeadBytes + payload.byteLength);
+    out.writeUInt32BE(except?.slot ?? noSlot, headBytes);
+    out.writeUInt32BE(except?.generation ?? 0, headBytes + 4);
+    out[headBytes + 8] = toWire(flags);
+    out.set(payload, headBytes + entryHeadBytes);
+    return this.#signed(out, topic);
+  }
+
   #signed(envelope: Buffer, topic: string): Buffer {
     return this.#seal === undefined ? envelope : Buffer.concat([envelope, this.#seal.sign(envelope, topic)]);
   }
@@ -87,11 +104,36 @@ export class Sender {
   }
 }
 
+/** `flags`: RW_SEND_*, and of presence logs RW_ENTRY_*. */
+interface NewEntry {
+  readonly flags: number;
+  readonly payload: Uint8Array;
+  readonly except?: ConnectionName | undefined;
+}
+
+function toWire(flags: number): number {
+  return (
+    (flags & commandFlag.sendText ? entryFlags.text : 0) |
+    (flags & commandFlag.sendCompress ? entryFlags.compress : 0) |
+    (flags & entryFlag.join ? entryFlags.join : 0) |
+    (flags & entryFlag.leave ? entryFlags.leave : 0)
+  );
+}
+
+function fromWire(wire: number): number {
+  return (
+    (wire & entryFlags.text ? commandFlag.sendText : 0) |
+    (wire & entryFlags.compress ? commandFlag.sendCompress : 0) |
+    (wire & entryFlags.join ? entryFlag.join : 0) |
+    (wire & entryFlags.leave ? entryFlag.leave : 0)
+  );
+}
+
 /** Probes have channels of their own. No topic is empty. */
 const probeTopic = '';
 
 export interface Envelope {
-  readonly kind: 'messages' | 'probe';
+  readonly kind: keyof typeof kinds;
   /** Of the publisher's prefix. */
   readonly prefixBytes: number;
   readonly publisher: Publisher;
@@ -126,13 +168,15 @@ export class Opener {
     const count = bytes.readUInt16BE(21);
     if (kind === kinds.probe) {
       if (count !== 0 || bytes.byteLength !== headBytes) return undefined;
+    } else if (kind === kinds.entry) {
+      if (count !== 1 || !holdsEntry(bytes)) return undefined;
     } else if (kind === kinds.messages) {
       if (count === 0 || sequence + count - 1 > sequenceMax || !holdsMessages(bytes, count)) return undefined;
     } else {
       return undefined;
     }
     return {
-      kind: kind === kinds.probe ? 'probe' : 'messages',
+      kind: kind === kinds.probe ? 'probe' : kind === kinds.entry ? 'entry' : 'messages',
       prefixBytes: bytes[2] as number,
       publisher: this.#publisherIn(bytes),
       sequence,
@@ -163,6 +207,24 @@ function holdsMessages(bytes: Buffer, count: number): boolean {
     if (at > bytes.byteLength || ((flags & wireFlags.text) !== 0 && !isUtf8(bytes.subarray(payloadAt, at)))) return false;
   }
   return at === bytes.byteLength;
+}
+
+function holdsEntry(bytes: Buffer): boolean {
+  const payloadAt = headBytes + entryHeadBytes;
+  if (bytes.byteLength < payloadAt) return false;
+  const flags = bytes[headBytes + 8] as number;
+  return (flags & ~entryFlagsAll) === 0 && ((flags & entryFlags.text) === 0 || isUtf8(bytes.subarray(payloadAt)));
+}
+
+/** What an envelope of an entry holds. `payload` is a part of it. */
+function readEntry({ bytes, publisher }: Envelope): Pick<StoredEntry, 'publisher' | 'except' | 'flags' | 'payload'> {
+  const slot = bytes.readUInt32BE(headBytes);
+  return {
+    publisher,
+    except: slot === noSlot ? undefined : { slot, generation: bytes.readUInt32BE(headBytes + 4) },
+    flags: fromWire(bytes[headBytes + 8] as number),
+    payload: bytes.subarray(headBytes + entryHeadBytes),
+  };
 }
 
 /** Each message of an envelope that came for `topic`, in order. `payload` is a part of it. */
@@ -204,6 +266,13 @@ export class Envelopes {
       context.count(why, 1);
       onDiscard?.(why);
     };
+  }
+
+  /** @internal An entry of a log. `topic`: the one of the log. ret: undefined: it is thrown away */
+  openEntry(bytes: Buffer, topic: string): Pick<StoredEntry, 'publisher' | 'except' | 'flags' | 'payload'> | undefined {
+    const envelope = this.open(bytes, topic);
+    if (envelope === undefined) return undefined;
+    return envelope.kind === 'entry' ? readEntry(envelope) : this.#discard('malformed');
   }
 
   /** `topic`: the one it came for, one character for each byte. ret: undefined: it is thrown away */

@@ -4,8 +4,11 @@
  *   standalone, Sentinel   <prefix>:<topic>                 one partition
  *   Cluster                <prefix>:{<partition>}:<topic>   as many partitions as configured; what is in braces makes the hash slot
  *
- * Role: pure. Up: redis-link.ts, shard.ts. A topic's partition is the same on every node and in every release.
+ *   keys                   <prefix>:{<partition>}:<kind>:<topic>    everywhere; a prefix has no braces, so none of another prefix looks alike
+ *
+ * Role: pure. Up: redis-link.ts, redis-logs.ts, shard.ts. A topic's partition is the same on every node and in every release.
  */
+import { presenceTopic } from '../../core/presence-commands.ts';
 import type { Publisher } from '../link.ts';
 import { topicHash } from '../nodes/owners.ts';
 
@@ -20,6 +23,11 @@ export function slotOf(tag: string): number {
   }
   return crc % slotCount;
 }
+
+/** Of a log: log, meta, once (log-scripts.ts). Of members: users, nodes, held, leases, sweep. */
+export type KeyKind = 'log' | 'meta' | 'once' | 'users' | 'nodes' | 'held' | 'leases' | 'sweep';
+
+const presencePrefix = presenceTopic('');
 
 /** A channel's name, taken apart. `topicAt`: where its topic begins. */
 export interface ChannelName {
@@ -45,7 +53,9 @@ export class Channels {
 
   /** `key`: the topic, one character for each byte. */
   partitionOf(key: string): number {
-    return this.partitions === 1 ? 0 : topicHash(key) % this.partitions;
+    if (this.partitions === 1) return 0;
+    // The log of who joins and leaves a topic lies with the topic.
+    return topicHash(key.startsWith(presencePrefix) ? key.slice(presencePrefix.length) : key) % this.partitions;
   }
 
   nameOf(key: string, partition: number): Buffer {
@@ -55,6 +65,17 @@ export class Channels {
     this.#head.copy(name);
     name.latin1Write(middle, at, middle.length);
     name.latin1Write(key, at + middle.length, key.length);
+    return name;
+  }
+
+  /** The key of what Redis keeps of a topic. */
+  keyOf(kind: KeyKind, key: string, partition: number): Buffer {
+    const head = `{${partition}}:${kind}:`;
+    const at = this.#head.byteLength;
+    const name = Buffer.allocUnsafe(at + head.length + key.length);
+    this.#head.copy(name);
+    name.latin1Write(head, at, head.length);
+    name.latin1Write(key, at + head.length, key.length);
     return name;
   }
 

@@ -32,7 +32,9 @@ export class LinkError extends Error {
 }
 
 const movedCodes = new Set(['MOVED', 'ASK', 'TRYAGAIN', 'CROSSSLOT']);
-const laterCodes = new Set(['CLUSTERDOWN', 'LOADING', 'BUSY', 'MASTERDOWN', 'NOREPLICAS', 'UNKILLABLE', 'IDONTKNOW']);
+const laterCodes = new Set(['CLUSTERDOWN', 'LOADING', 'BUSY', 'MASTERDOWN', 'NOREPLICAS', 'UNKILLABLE', 'IDONTKNOW', 'READONLY']);
+/** Redis before 7 puts words of its own before the error of a command in a script. */
+const inScript = /^ERR Error running script .*?: @user_script:\s*\d+: (?=[A-Z]+ )/;
 
 /** Of Redis, and of services and proxies that speak its protocol. */
 const noCommand =
@@ -52,7 +54,7 @@ export class Failures {
   of(error: unknown): Failure {
     if (error instanceof LinkError) return error.failure;
     if (!(error instanceof Error)) return { kind: 'gone', text: typeof error === 'string' ? this.#clean(error) : 'the connection broke' };
-    const said = this.#clean(error.message);
+    const said = this.#clean(error.message.replace(inScript, ''));
     if (error.name === 'ReplyError') return { ...this.#ofReply(said), isAnswer: true };
     const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
     return { kind: 'gone', text: said || code || 'the connection broke', ...ofTls(code, said) };

@@ -8,6 +8,8 @@ import type { Failure } from './failure.ts';
 /** So many lines at once, and one more every so often. */
 const burst = 10;
 const everyMs = 15_000;
+/** Texts about keys; they hold names of topics. */
+const damagesMax = 100;
 /** While it stays lost. */
 const reminderMs = 60_000;
 
@@ -26,6 +28,7 @@ export class LinkLog {
   #lostAt: number | undefined;
   #saidAt = 0;
   #said = '';
+  readonly #damages = new Set<string>();
   readonly #discards = new Set<keyof typeof discards>();
 
   constructor(log: LinkLogger, now: () => number) {
@@ -78,6 +81,13 @@ export class LinkLog {
     if (this.#discards.has(why)) return;
     this.#discards.add(why);
     this.#write('warn', {}, discards[why]);
+  }
+
+  /** Something in a key of Redis is not ours. Said once for each text, of a few. */
+  damaged(text: string): void {
+    if (this.#damages.has(text) || this.#damages.size === damagesMax) return;
+    this.#damages.add(text);
+    this.#write('error', {}, `a log of a topic cannot be used: ${text}`);
   }
 
   #write(level: 'info' | 'warn' | 'error', fields: Record<string, unknown>, text: string): void {

@@ -14,13 +14,15 @@ import type { RedisAddress, RedisSettings } from '../../config/redis.ts';
 import type { PublishResult } from '../../core/node.ts';
 import type { LinkContext, LinkCounter, LinkEvents, LinkHealth, LinkState, NodeLink } from '../link.ts';
 import { Envelopes, readMessages, type Sender } from '../nodes/envelope.ts';
-import { topicKey } from '../nodes/mail.ts';
+import { topicBytes, topicKey } from '../nodes/mail.ts';
 import { Lane, Outbox } from '../nodes/outbox.ts';
 import { Channels, slotOf } from './channels.ts';
 import { addressText, type Connection, type ConnectionFactory, connectionFactory } from './connection.ts';
 import type { Address } from './connector.ts';
 import { type Failure, Failures } from './failure.ts';
 import { LinkLog } from './link-log.ts';
+import { isNotice, RedisLogs } from './redis-logs.ts';
+import { ScriptCalls } from './script-calls.ts';
 import { Sentinels } from './sentinel.ts';
 import { Shard, type ShardHost } from './shard.ts';
 import { type Partition, Subscriptions } from './subscriptions.ts';
@@ -31,6 +33,8 @@ export function createRedisLink(settings: RedisSettings, context: LinkContext, r
   return new RedisLink(settings, context, random);
 }
 
+/** What is held of calls of scripts, beside the appends, which count by themselves. */
+const callBytesMax = 16 * 1024 * 1024;
 /** A bulk of Redis is this long at most, as it comes (proto-max-bulk-len). */
 const messageBytesMax = 512 * 1024 * 1024 - 1024;
 
@@ -42,6 +46,8 @@ class RedisLink implements NodeLink, ShardHost {
   readonly failures: Failures;
   readonly connect: ConnectionFactory;
   readonly outbox: Outbox;
+  readonly calls: ScriptCalls;
+  readonly logs: RedisLogs;
   readonly lanes: readonly Lane[];
   readonly subscriptions: Subscriptions;
   readonly random: () => number;
@@ -79,6 +85,19 @@ class RedisLink implements NodeLink, ShardHost {
     this.connect = connectionFactory(settings, this.failures, `ringway:${context.publisher.node}:${context.publisher.worker}`);
     this.outbox = new Outbox({ bytesMax: outboxBytes, whenFull: onOutboxFull }, this.sender, (counter, by) => this.#count(counter, by));
     const { partitions } = this.channels;
+    this.calls = new ScriptCalls(partitions, callBytesMax, this.now, (partition) => this.#shardOf[partition]?.callSoon());
+    this.logs = new RedisLogs({
+      channels: this.channels,
+      envelopes: this.#envelopes,
+      calls: this.calls,
+      isSharded: servers.kind === 'cluster',
+      prefixBytes: Buffer.byteLength(prefix),
+      bytesMax: outboxBytes,
+      now: this.now,
+      tenureOf: (partition) => this.#shardOf[partition]?.tenure ?? 0,
+      count: (counter, by) => this.#context.count(counter, by),
+      onDamage: (text) => this.#say.damaged(text),
+    });
     this.subscriptions = new Subscriptions(partitions);
     this.lanes = Array.from({ length: partitions }, (_, index) => new Lane(index, () => this.#shardOf[index]?.flushSoon()));
     this.#slots = Array.from({ length: partitions }, (_, index) => slotOf(String(index)));
@@ -145,14 +164,16 @@ class RedisLink implements NodeLink, ShardHost {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.outbox.isOpen = false;
+    this.logs.close();
     for (const shard of this.#shards.values()) shard.hurry();
-    if (this.outbox.messages > 0 && this.#events !== undefined) await this.#emptied(deadlineMs);
+    if (!this.#isEmpty && this.#events !== undefined) await this.#emptied(deadlineMs);
     clearInterval(this.#tickTimer);
     this.#topology?.stop();
     for (const shard of this.#shards.values()) shard.close();
     this.#shards.clear();
     this.#shardOf.length = 0;
     this.outbox.clear();
+    this.calls.close();
     this.subscriptions.releaseAll();
   }
 
@@ -177,8 +198,12 @@ class RedisLink implements NodeLink, ShardHost {
     if (name === undefined) return;
     const topic = channel.subarray(name.topicAt);
     const key = topicKey(topic);
+    if (isNotice(bytes)) {
+      this.#onNotice(name.partition, topic, key, bytes);
+      return;
+    }
     const envelope = this.#envelopes.open(bytes, key);
-    if (envelope === undefined) return;
+    if (envelope === undefined || envelope.kind === 'entry') return;
     const { publisher } = envelope;
     if (envelope.kind === 'probe') {
       const own = this.sender.publisher;
@@ -190,8 +215,24 @@ class RedisLink implements NodeLink, ShardHost {
     readMessages(envelope, topic, (message) => this.#events?.onMessage(message));
   }
 
+  #onNotice(partition: number, topic: Buffer, key: string, bytes: Buffer): void {
+    if (!this.subscriptions.isHeard(partition, key)) return;
+    const range = this.logs.openNotice(bytes, key);
+    if (range === undefined) return;
+    this.#context.count('bytes_in', bytes.byteLength);
+    this.#events?.onEntries?.(topic, range);
+  }
+
   onPublished(): void {
-    if (this.outbox.messages === 0) this.#onEmpty?.();
+    if (this.#isEmpty) this.#onEmpty?.();
+  }
+
+  get #isEmpty(): boolean {
+    return this.outbox.messages === 0 && this.logs.isIdle;
+  }
+
+  onRestored(key: string): void {
+    this.#events?.onRestored?.(topicBytes(key));
   }
 
   onUp(again: boolean): void {
@@ -226,6 +267,9 @@ class RedisLink implements NodeLink, ShardHost {
     const ms = Math.min(now - this.#tickedAt, this.#tickMs * 2);
     this.#tickedAt = now;
     for (const shard of [...this.#shards.values()]) shard.tick(ms);
+    this.logs.tick();
+    this.calls.tick();
+    if (this.#isClosed && this.#isEmpty) this.#onEmpty?.();
     this.#parkedMs = this.#parked.size > 0 ? this.#parkedMs + ms : 0;
     this.#judge();
     if (this.#untoldDrops > 0) this.#say.dropped(this.#untoldDrops);

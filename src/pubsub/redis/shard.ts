@@ -24,6 +24,7 @@ import { type Address, silent } from './connector.ts';
 import { type Failure, type Failures, LinkError } from './failure.ts';
 import { Pipelines } from './pipelines.ts';
 import { Retry } from './retry.ts';
+import { ScriptCaller, type ScriptCalls } from './script-calls.ts';
 import { type Ask, Holder, type Partition, type Subscriptions } from './subscriptions.ts';
 
 /**
@@ -48,6 +49,7 @@ export interface ShardHost {
   readonly failures: Failures;
   readonly connect: ConnectionFactory;
   readonly outbox: Outbox;
+  readonly calls: ScriptCalls;
   /** By partition. */
   readonly lanes: readonly Lane[];
   readonly subscriptions: Subscriptions;
@@ -63,6 +65,8 @@ export interface ShardHost {
   /** Not up any more, or not up again. */
   onLost(shard: Shard, failure: Failure): void;
   onGap(topics: number): void;
+  /** A topic's subscription was interrupted and stands again. */
+  onRestored(key: string): void;
   /** One command failed; what follows is done. */
   onError(failure: Failure): void;
   /** Another server has this partition; undefined: one of them. */
@@ -96,6 +100,7 @@ export class Shard {
   readonly #locate: () => Promise<Address>;
   readonly #partitions = new Set<Partition>();
   readonly #pipelines: Pipelines;
+  readonly #caller: ScriptCaller;
   readonly #retry: Retry;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   /** Counts what is begun anew; what an earlier attempt asked is answered to nobody. */
@@ -136,6 +141,16 @@ export class Shard {
       onMoved: (failure, partition) => this.#moved(failure, partition),
       onFailure: (failure) => this.#giveUp(failure),
     });
+    this.#caller = new ScriptCaller(host.calls, {
+      isParked: (partition) => host.isParked(partition),
+      onMoved: (failure, partition) => this.#moved(failure, partition),
+      onFailure: (failure) => this.#giveUp(failure),
+    });
+  }
+
+  /** Counts the times that this server was connected to. */
+  get tenure(): number {
+    return this.#attempt;
   }
 
   get partitionCount(): number {
@@ -170,6 +185,7 @@ export class Shard {
       this.#host.subscriptions.give(partition, this.#holder);
     }
     this.#pipelines.setLanes(Array.from(this.#partitions, ({ index }) => this.#host.lanes[index] as Lane));
+    this.#caller.setPartitions(Array.from(this.#partitions, ({ index }) => index));
     this.wake();
   }
 
@@ -182,6 +198,12 @@ export class Shard {
   /** There is something to send. */
   flushSoon(): void {
     this.#pipelines.flushSoon();
+    this.#caller.flushSoon();
+  }
+
+  /** There is something to ask. */
+  callSoon(): void {
+    this.#caller.flushSoon();
   }
 
   /** `ms`: time in which this process could do its work. */
@@ -295,6 +317,7 @@ export class Shard {
     this.#mismatches = 0;
     this.#upMs = 0;
     this.#pipelines.end(isBroken);
+    this.#caller.end(isBroken);
     const holder = this.#holder;
     this.#holder = undefined;
     if (holder === undefined) return;
@@ -310,7 +333,10 @@ export class Shard {
   #restore(): void {
     this.phase = 'restoring';
     this.#patienceMs = undefined;
-    const holder = new Holder(() => this.#pumpSoon());
+    const holder = new Holder(
+      () => this.#pumpSoon(),
+      (key) => this.#host.onRestored(key),
+    );
     this.#holder = holder;
     for (const partition of this.#partitions) this.#host.subscriptions.give(partition, holder);
     this.#pump();
@@ -502,6 +528,7 @@ export class Shard {
     this.phase = 'up';
     this.#upMs = 0;
     this.#pipelines.begin(this.#publisher as Connection, Math.max(this.#retry.othersMs, this.#takesOver ? takeOverMs : 0));
+    this.#caller.begin(this.#publisher as Connection);
     if (this.#holder !== undefined) this.#tellGaps(this.#holder);
     this.#host.onUp(this.#wasUp || this.#takesOver);
     this.#wasUp = true;

@@ -135,6 +135,7 @@ export class Holder {
   readonly #changed = new Set<Partition>();
   readonly #walks = new Map<Partition, Iterator<Subscription>>();
   readonly #onChange: () => void;
+  readonly #onRestored: (key: string) => void;
   /** Commands under way. */
   #asked = 0;
   /** Topics that Redis has confirmed for this connection. */
@@ -142,9 +143,10 @@ export class Holder {
   /** Topics that stood before, were interrupted, and stand again; to be told and set to 0. */
   gaps = 0;
 
-  /** `onChange`: there is something to ask. */
-  constructor(onChange: () => void) {
+  /** `onChange`: there is something to ask. `onRestored`: a topic that stood before, and was interrupted, stands again. */
+  constructor(onChange: () => void, onRestored: (key: string) => void = () => {}) {
     this.#onChange = onChange;
+    this.#onRestored = onRestored;
   }
 
   get partitions(): ReadonlySet<Partition> {
@@ -241,7 +243,10 @@ export class Holder {
     const { partition } = subscription;
     const stood = partition.isStanding(subscription);
     if (isSubscribed && !stood) {
-      if (subscription.tenure !== 0) this.gaps += 1;
+      if (subscription.tenure !== 0) {
+        this.gaps += 1;
+        this.#onRestored(subscription.key);
+      }
       subscription.tenure = partition.tenure;
       partition.standing += 1;
       this.standing += 1;
