@@ -87,3 +87,27 @@ export interface PresenceCommands {
 export function presenceTopic(topic: string): string {
   return `\0p${topic}`;
 }
+
+/** What an entry of a presence log says, of the kind `entryJoin` or `entryLeave`. */
+export interface PresenceEntry {
+  readonly user: string;
+  /** JSON, or empty. */
+  readonly info: Uint8Array;
+}
+
+/** The payload of such an entry: a u16 (little-endian) with the bytes of the id, the id, the info. */
+export function encodePresenceEntry({ user, info }: PresenceEntry): Uint8Array {
+  const id = Buffer.from(user);
+  const payload = Buffer.allocUnsafe(2 + id.byteLength + info.byteLength);
+  payload.writeUInt16LE(id.byteLength, 0);
+  payload.set(id, 2);
+  payload.set(info, 2 + id.byteLength);
+  return payload;
+}
+
+/** ret: undefined: it is none. `info` is borrowed from the payload */
+export function decodePresenceEntry(payload: Uint8Array): PresenceEntry | undefined {
+  const end = 2 + ((payload[0] ?? 0) | ((payload[1] ?? 0) << 8));
+  if (end === 2 || end > payload.byteLength) return undefined;
+  return { user: Buffer.from(payload.subarray(2, end)).toString(), info: payload.subarray(end) };
+}

@@ -163,7 +163,8 @@ enum rw_record_kind {
     RW_RECORD_KEY = 2,
     RW_RECORD_TOPIC = 3,  /* of presence: a topic with members */
     RW_RECORD_USER = 4,   /* a user on a topic; owner: the topic's */
-    RW_RECORD_MEMBER = 5, /* a connection on a topic */
+    RW_RECORD_MEMBER = 5, /* another connection of a user; owner: the user */
+    RW_RECORD_WORKER = 6, /* a process that has members */
 };
 
 /* How whatever can be found by name begins. Its name is kept at byte `name_at` of the block, which is the same for all of
