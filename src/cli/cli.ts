@@ -94,14 +94,16 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
         data: { type: 'positional', description: 'The message. Default, and -: standard input', required: false, valueHint: 'DATA' },
         file: { type: 'string', description: 'Read the message from a file', valueHint: 'FILE' },
         binary: { type: 'boolean', description: 'Publish a binary message instead of text', default: false },
+        key: { type: 'string', description: 'Names the message: published again with the same key, it is there once', valueHint: 'KEY' },
         json: jsonArg,
         ...adminArgs,
       },
       async run({ args }) {
         const { publish } = await import('./publish.ts');
-        const { topic = '', data, file, binary, json } = args;
-        const published = await publish(adminClient(args), { topic, data, file, isBinary: binary });
-        to.out(json ? JSON.stringify(published) : `published to ${topic}`);
+        const { topic = '', data, file, binary, key, json } = args;
+        const published = await publish(adminClient(args), { topic, data, file, isBinary: binary, key });
+        const { epoch, offset } = published;
+        to.out(json ? JSON.stringify(published) : `published to ${topic}${epoch === undefined ? '' : ` at ${epoch}:${offset}`}`);
       },
     }),
     top: defineCommand({

@@ -11,6 +11,8 @@ export interface PublishOptions {
   readonly data: string | undefined;
   readonly file: string | undefined;
   readonly isBinary: boolean;
+  /** Idempotency key. */
+  readonly key: string | undefined;
 }
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -19,6 +21,9 @@ export interface Published {
   readonly topic: string;
   /** Of the message. */
   readonly bytes: number;
+  /** Where it lies, when the topic has history. */
+  readonly epoch?: string;
+  readonly offset?: number;
 }
 
 /** `input`: standard input, in parts. Throws UsageError and OperatingError. */
@@ -27,7 +32,7 @@ export async function publish(
   options: PublishOptions,
   input: () => AsyncIterable<Uint8Array> = () => Bun.stdin.stream(),
 ): Promise<Published> {
-  const { topic, data, file, isBinary } = options;
+  const { topic, data, file, isBinary, key } = options;
   if (file !== undefined && data !== undefined) throw new UsageError('a message is given by words or by --file; leave one of them out');
   if (topic === '.' || topic === '..')
     throw new UsageError(`the topic '${topic}' cannot stand in a URL; send it as JSON to POST /publish of the admin listener`);
@@ -35,13 +40,24 @@ export async function publish(
   const type = isBinary ? 'application/octet-stream' : 'text/plain; charset=utf-8';
   const response = await client.request(`/publish/${encodeURIComponent(topic)}`, {
     method: 'POST',
-    headers: { 'content-type': type },
+    headers: { 'content-type': type, ...(key === undefined ? {} : { 'idempotency-key': quoted(key) }) },
     body,
   });
-  const answer = (await response.json().catch(() => ({}))) as { readonly error?: unknown };
+  const answer = (await response.json().catch(() => ({}))) as {
+    readonly error?: unknown;
+    readonly epoch?: string;
+    readonly offset?: number;
+  };
   if (!response.ok)
     throw new OperatingError(`${client.label} refuses (${response.status}): ${reasonOf(response.status, answer.error, client)}`);
-  return { topic, bytes: Buffer.byteLength(body) };
+  const { epoch, offset } = answer;
+  return { topic, bytes: Buffer.byteLength(body), ...(epoch === undefined || offset === undefined ? {} : { epoch, offset }) };
+}
+
+/** RFC 8941 §3.3.3. Throws UsageError for what such a string cannot say. */
+function quoted(key: string): string {
+  if (!/^[\x20-\x7e]{1,128}$/.test(key)) throw new UsageError(`--key is '${key}'; write 1 to 128 letters, digits and signs of ASCII`);
+  return `"${key.replaceAll(/["\\]/g, '\\$&')}"`;
 }
 
 function reasonOf(status: number, error: unknown, client: AdminClient): string {

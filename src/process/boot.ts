@@ -6,6 +6,7 @@ import { isatty } from 'node:tty';
 import type { SharedStats } from '../core/native.ts';
 import type { BackendName } from '../core/options.ts';
 import type { PairNative } from './child-output.ts';
+import type { Operation, OperationResult } from './operations.ts';
 
 /** A listening socket as the worker finds it. */
 export interface WorkerListener {
@@ -77,8 +78,8 @@ export type WorkerMessage =
   | { readonly type: 'drained' }
   /** It was `chosen`, drains, and has cleaned up what it did for all. */
   | { readonly type: 'released' }
-  /** The answer to `publish`. `problem`: why the messages were not published. */
-  | { readonly type: 'published'; readonly id: number; readonly problem?: string }
+  /** The answer to `perform`: a result for each operation. */
+  | { readonly type: 'performed'; readonly id: number; readonly results: readonly OperationResult[] }
   /** It cannot start and is about to exit with `exitCode`; 78 on the first start stops the node, all else is tried again. */
   | { readonly type: 'failed'; readonly message: string; readonly exitCode: number };
 
@@ -98,14 +99,6 @@ export interface DrainMessage {
   readonly deadlineMs: number;
 }
 
-/** A message that came to the admin listener. */
-export interface PublishedMessage {
-  readonly topic: string;
-  /** Text as it is; bytes as base64. */
-  readonly data: string;
-  readonly isBinary: boolean;
-}
-
 export type SupervisorMessage =
   | DrainMessage
   /** Accept connections from now on; only to workers that hold back. */
@@ -114,8 +107,8 @@ export type SupervisorMessage =
   | { readonly type: 'chosen' }
   /** The process at this place has ended; `epoch`: which of those that have lived there, as the shared memory counts them. */
   | { readonly type: 'worker-gone'; readonly worker: number; readonly epoch: number }
-  /** Publish these, in this order, and answer with `published`. */
-  | { readonly type: 'publish'; readonly id: number; readonly messages: readonly PublishedMessage[] }
+  /** Do these, begun in this order, and answer with `performed`. */
+  | { readonly type: 'perform'; readonly id: number; readonly operations: readonly Operation[] }
   /** Load the certificates of these listeners again, or, in a program, those of all. */
   | { readonly type: 'certificates'; readonly listeners: readonly number[] };
 

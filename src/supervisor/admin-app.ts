@@ -34,15 +34,15 @@ export function adminApp(view: AdminView, token: string | undefined, onDefect: (
   app.get('/openapi.json', (context) => context.json(describeAdmin(view.health().version)));
   for (const path of readPaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'GET, HEAD' }));
 
-  const { publish, reload } = view;
+  const { perform, reload } = view;
   // Before the token: programs have none.
   const absent = (error: string) => (context: Context) => context.json({ error }, 404);
-  if (publish === undefined) app.post('/publish/*', absent('what runs here takes no messages from outside: it is a program'));
+  if (perform === undefined) app.post('/publish/*', absent('what runs here takes no messages from outside: it is a program'));
   if (reload === undefined) app.post('/reload', absent('there is no config here to be loaded again'));
   for (const path of writePaths) app.post(path, requireToken(token));
-  if (publish !== undefined) {
+  if (perform !== undefined) {
     app.post('/publish/*', readBody());
-    addPublishRoutes(app, publish);
+    addPublishRoutes(app, perform);
   }
   if (reload !== undefined) addReloadRoute(app, reload);
   for (const path of writePaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'POST' }));

@@ -37,8 +37,18 @@ const publishAnswers = {
   ...refusals,
   '404': problem('What runs here takes no messages from outside: a program.'),
   '413': problem('The body is too large. Nothing was published.'),
-  '503': problem('No worker is ready, or too much is being published at once. Nothing was published; try again after Retry-After seconds.'),
+  '500': problem('The gateway has failed; its log says why.'),
+  '503': problem(
+    'No worker is ready, too much is being published at once, or a log cannot be reached. Nothing was published unless it says so; try again after Retry-After seconds.',
+  ),
   '504': problem('A worker did not answer: the messages may or may not have gone out.'),
+};
+const idempotencyKey = {
+  name: 'Idempotency-Key',
+  in: 'header',
+  required: false,
+  description: 'Names the one message of the request; as "idempotencyKey" in JSON.',
+  schema: { type: 'string', minLength: 1 },
 };
 const security = [{ token: [] }];
 
@@ -59,6 +69,7 @@ export function describeAdmin(version: string): object {
           operationId: 'publish',
           summary: 'Publish one message, or several in order, to the subscribers of their topics on every node.',
           security,
+          parameters: [idempotencyKey],
           requestBody: {
             required: true,
             content: { 'application/json': { schema: { oneOf: [reference('Message'), reference('Messages')] } } },
@@ -73,6 +84,7 @@ export function describeAdmin(version: string): object {
           security,
           parameters: [
             { name: 'topic', in: 'path', required: true, description: 'Percent-encoded.', schema: { type: 'string', minLength: 1 } },
+            idempotencyKey,
           ],
           requestBody: { required: false, content: { 'text/plain': { schema: { type: 'string' } }, 'application/octet-stream': {} } },
           responses: publishAnswers,

@@ -17,6 +17,20 @@ export const topicSchema = z
   .refine((topic) => topic.isWellFormed(), { error: 'is not well-formed Unicode' })
   .describe(`The topic, 1 to ${topicBytesMax} bytes of UTF-8.`);
 
+/** Bytes of UTF-8; as in PublishOptions. */
+const idempotencyKeyBytesMax = 128;
+
+export const idempotencyKeySchema = z
+  .string({ error: 'is not a string; write a text of your own that names this message' })
+  .min(1, { error: 'is empty; write a text of your own that names this message, or leave it out' })
+  .refine((key) => key.isWellFormed(), { error: 'is not well-formed Unicode' })
+  .refine((key) => Buffer.byteLength(key) <= idempotencyKeyBytesMax, {
+    error: `is longer than ${idempotencyKeyBytesMax} bytes of UTF-8; write a shorter one`,
+  })
+  .describe(
+    `Names this message, 1 to ${idempotencyKeyBytesMax} bytes of UTF-8: to a topic with history, a repeated publish with the same one within two minutes adds nothing, and answers the position of the first.`,
+  );
+
 const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 export const messageSchema = z
@@ -31,11 +45,12 @@ export const messageSchema = z
         .enum(['text', 'base64'], { error: 'is not an encoding; write "text" or "base64", or leave it out' })
         .optional()
         .describe('"text" (default): subscribers get a text message. "base64": they get these bytes as a binary message.'),
+      idempotencyKey: idempotencyKeySchema.optional(),
     },
     {
       error: (issue) =>
         issue.code === 'unrecognized_keys'
-          ? `has unknown members (${issue.keys.join(', ')}); write topic, data, encoding`
+          ? `has unknown members (${issue.keys.join(', ')}); write topic, data, encoding, idempotencyKey`
           : 'is not an object; write { "topic": ..., "data": ... }',
     },
   )
@@ -43,6 +58,8 @@ export const messageSchema = z
     path: ['data'],
     error: 'is not base64 (RFC 4648 §4, with padding)',
   });
+
+export type Message = z.output<typeof messageSchema>;
 
 export const messagesSchema = z.strictObject(
   {
@@ -57,11 +74,31 @@ export const messagesSchema = z.strictObject(
   },
 );
 
-export const publishedSchema = z.strictObject({ published: z.int().min(1).describe('How many messages were published.') });
+export const epochSchema = z
+  .string()
+  .regex(/^[0-9a-f]{16}$/)
+  .describe("Of the log's life: another one whenever its past is gone.");
+export const offsetSchema = z.int().min(0).describe('In its epoch: 1, 2, 3 …; 0: before the first.');
+export const positionSchema = z.strictObject({ epoch: epochSchema, offset: offsetSchema });
+
+export const publishedSchema = z.strictObject({
+  published: z.int().min(1).describe('How many messages were published.'),
+  epoch: epochSchema.optional().describe('Of one message to a topic with history: where it lies.'),
+  offset: offsetSchema.optional(),
+  positions: z
+    .array(positionSchema.nullable())
+    .optional()
+    .describe('Of several messages, when any of their topics has history: where each lies, in their order; null: its topic has none.'),
+});
 
 export const problemSchema = z.strictObject({
   error: z.string().describe('What is wrong, and what to do.'),
   mistakes: z.array(z.string()).optional().describe('Each mistake in what was sent, with its place.'),
+  published: z.int().optional().describe('Of several messages: how many were published all the same.'),
+  results: z
+    .array(z.strictObject({ epoch: epochSchema.optional(), offset: offsetSchema.optional(), error: z.string().optional() }))
+    .optional()
+    .describe('Of several messages, when some were published: what became of each.'),
 });
 
 export const reloadedSchema = z.strictObject({ generation: z.int().min(0).describe('Counts the configurations that have served.') });

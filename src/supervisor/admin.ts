@@ -10,8 +10,8 @@ import { listenFlag } from '../core/abi.ts';
 import { native } from '../core/native.ts';
 import type { Log } from '../log.ts';
 import { listenProblem } from '../operating-error.ts';
+import type { Perform } from './admin-answers.ts';
 import { serveHttp } from './admin-http.ts';
-import type { Publish } from './admin-publish.ts';
 import { type AdminPlace, type KeptToken, keepToken } from './admin-token.ts';
 import type { NodeHealth } from './health.ts';
 import { hostText } from './listeners.ts';
@@ -24,8 +24,8 @@ export interface AdminView {
   notReady(): string | undefined;
   /** Made at the first call. */
   metrics(): Promise<Registry>;
-  /** undefined: what runs here takes no messages from outside. */
-  readonly publish: Publish | undefined;
+  /** undefined: what runs here takes no messages from outside, and tells of no topics. */
+  readonly perform: Perform | undefined;
   /** undefined: what runs here cannot be reloaded. */
   readonly reload: (() => Promise<ReloadAnswer>) | undefined;
 }
@@ -60,7 +60,7 @@ export async function serveAdmin(view: AdminView, address: AdminSettings, log: L
   };
   let end = () => {};
   const begin = (place: AdminPlace, token: string | undefined) => {
-    const needsToken = token === undefined && (view.publish !== undefined || view.reload !== undefined);
+    const needsToken = token === undefined && (view.perform !== undefined || view.reload !== undefined);
     const kept = needsToken ? tryKeepToken(place, log) : undefined;
     const timer = setInterval(() => kept?.refresh(), refreshMs);
     timer.unref();

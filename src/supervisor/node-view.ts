@@ -41,7 +41,7 @@ export function absentWorkers({ generation, isProgram }: Pick<NodeState, 'genera
   return (generation?.workers ?? []).filter(({ state }) => state !== 'ready' && !(isProgram && state === 'stopped'));
 }
 
-export function viewOf(state: NodeState, actions: Pick<AdminView, 'publish' | 'reload'>): AdminView {
+export function viewOf(state: NodeState, actions: Pick<AdminView, 'perform' | 'reload'>): AdminView {
   let registry: ReturnType<AdminView['metrics']> | undefined;
   return {
     ...actions,

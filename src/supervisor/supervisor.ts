@@ -15,6 +15,7 @@ import { exitCodes } from '../exit-codes.ts';
 import type { Log } from '../log.ts';
 import type { StopSignal, SupervisorNative, WorkerKind } from '../process/boot.ts';
 import { topicMemoryBytesOf } from '../process/memory.ts';
+import type { OperationResult } from '../process/operations.ts';
 import type { ReloadAnswer } from './admin.ts';
 import { AdminListener } from './admin-listener.ts';
 import type { CertificateJudge } from './certificates.ts';
@@ -25,9 +26,9 @@ import type { Predecessor, Successor } from './handover.ts';
 import { keepsAll, Listeners, type OpenListener } from './listeners.ts';
 import { logBanner, logListeners, logOutcome } from './node-log.ts';
 import { absentWorkers, type NodeState, type Phase, viewOf } from './node-view.ts';
+import { Operations } from './operations.ts';
 import { Places, placesFor } from './places.ts';
 import type { ConfigReader } from './probe.ts';
-import { Publisher } from './publisher.ts';
 import { isSameRelease, ownRelease, type Release, releaseText } from './release.ts';
 import { cpuPlan, type Node, prepareReplacement, type Replacement, readyPatienceMs, type Setup, setUp } from './reload.ts';
 import { type ReloadOutcome, ReloadQueue } from './reload-queue.ts';
@@ -84,7 +85,7 @@ export class Supervisor {
   readonly #reloads: ReloadQueue;
   readonly #admin: AdminListener;
   readonly #state: NodeState = this.#readState();
-  readonly #publisher = new Publisher(() => this.#workers.filter(({ serves }) => serves));
+  readonly #operations = new Operations(() => this.#workers.filter(({ serves }) => serves));
   readonly #chosen = new ChosenWorker(() => (this.#mayChoose ? this.#workers : []));
   readonly #service: ServiceManager | undefined;
   readonly #watchdog: Watchdog;
@@ -107,7 +108,7 @@ export class Supervisor {
     this.finished = promise;
     this.#finish = resolve;
     const view = viewOf(this.#state, {
-      publish: options.kind.isProgram ? undefined : (messages) => this.#publisher.publish(messages),
+      perform: options.kind.isProgram ? undefined : (operations) => this.#operations.perform(operations),
       reload: options.readConfig === undefined ? undefined : () => this.#answerReload(),
     });
     const notReady = () => {
@@ -297,11 +298,11 @@ export class Supervisor {
     },
     onExit: (worker: WorkerProcess) => {
       this.#chosen.gone(worker);
-      this.#publisher.workerGone(worker.index);
+      this.#operations.workerGone(worker.index);
       const epoch = this.#resources?.workerGone(worker.index) ?? 0;
       for (const other of this.#node?.workers ?? []) if (other !== worker) other.tell({ type: 'worker-gone', worker: worker.index, epoch });
     },
-    onPublished: (id: number, problem: string | undefined) => this.#publisher.answered(id, problem),
+    onPerformed: (id: number, results: readonly OperationResult[]) => this.#operations.answered(id, results),
     onConfigRefused: () => void this.kill(exitCodes.config),
     onCrashLoop: (worker: WorkerProcess, exitCode: number) => {
       const now = performance.now();

@@ -26,6 +26,7 @@ import {
   type WorkerMessage,
 } from '../process/boot.ts';
 import { type ChildOutput, openChildOutput, type PairNative } from '../process/child-output.ts';
+import type { OperationResult } from '../process/operations.ts';
 import { healthyMs, loopCrashes, RestartBackoff } from './backoff.ts';
 
 export type WorkerState = 'starting' | 'ready' | 'waiting' | 'draining' | 'stopped';
@@ -42,8 +43,8 @@ export interface WorkerHooks {
   onCrashLoop(worker: WorkerProcess, exitCode: number): void;
   /** It does not do any more what must be done once a node. */
   onReleased?(worker: WorkerProcess): void;
-  /** It has answered a `publish`. */
-  onPublished?(id: number, problem: string | undefined): void;
+  /** It has answered a `perform`. */
+  onPerformed?(id: number, results: readonly OperationResult[]): void;
   /** A program has ended by itself and with success; no other is started. */
   onFinished(worker: WorkerProcess): void;
 }
@@ -260,8 +261,8 @@ export class WorkerProcess {
       case 'released':
         this.#hooks.onReleased?.(this);
         return;
-      case 'published':
-        this.#hooks.onPublished?.(message.id, message.problem);
+      case 'performed':
+        this.#hooks.onPerformed?.(message.id, message.results);
         return;
       case 'failed':
         this.#lastWords = message.message;

@@ -32,11 +32,13 @@ import { countLogLosses, measureLag } from '../host/stats.ts';
 import { tellTopicsFull } from '../host/topics-full.ts';
 import { createLog, type Log } from '../log.ts';
 import { provideModules } from '../own-modules.ts';
-import { type PublishedMessage, readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
+import { readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
 import { busNeeds, createBus } from '../pubsub/create.ts';
 import type { Bus } from '../pubsub/nodes/bus.ts';
+import { Policies } from '../topics/policies.ts';
 import { RawTopics } from '../topics/raw-topics.ts';
 import { WorkerListeners } from './listeners.ts';
+import { Operations } from './operations.ts';
 import { warmUp } from './warm-up.ts';
 
 function tell(message: WorkerMessage): void {
@@ -78,7 +80,7 @@ async function stopped(config: ResolvedConfig, log: Log): Promise<void> {
 
 function listenToSupervisor(
   core: Core,
-  topics: Topics,
+  operations: Operations,
   bus: Bus | undefined,
   listeners: WorkerListeners,
   frontends: Frontends,
@@ -116,10 +118,10 @@ function listenToSupervisor(
       case 'certificates':
         listeners.reloadCertificates(message.listeners, log);
         return;
-      case 'publish': {
-        const answer = { type: 'published', id: message.id, ...publishAll(topics, message.messages) } as const;
+      case 'perform': {
+        const { id } = message;
         // Behind the turn that sends them: what is answered has gone out, even if this worker ends right after.
-        setImmediate(() => tell(answer));
+        void operations.perform(message.operations).then((results) => setImmediate(() => tell({ type: 'performed', id, results })));
         return;
       }
       case 'worker-gone':
@@ -137,16 +139,6 @@ function listenToSupervisor(
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => {});
   process.on('SIGHUP', () => {});
-}
-
-/** ret: the problem, when there is one */
-function publishAll(topics: Topics, messages: readonly PublishedMessage[]): { problem?: string } {
-  try {
-    for (const { topic, data, isBinary } of messages) topics.publish(topic, isBinary ? Buffer.from(data, 'base64') : data);
-    return {};
-  } catch (error) {
-    return { problem: error instanceof Error ? error.message : String(error) };
-  }
 }
 
 function reportUncaught(core: Core, log: Log): void {
@@ -181,7 +173,8 @@ async function main(): Promise<void> {
   setPublisher(topics);
   const frontends = createFrontends(core, topics, config, log);
   const listeners = new WorkerListeners(core, boot, config);
-  listenToSupervisor(core, topics, bus, listeners, frontends, config, log);
+  const operations = new Operations(topics, new Policies(config.topics));
+  listenToSupervisor(core, operations, bus, listeners, frontends, config, log);
   reportUncaught(core, log);
   bindLifecycle(boot.index, (error) => log.error({ err: error }, 'what onOneWorker was given failed'));
   await config.onStart?.(worker);

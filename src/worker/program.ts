@@ -99,7 +99,7 @@ function listenToSupervisor(): void {
       case 'serve':
       case 'chosen':
       case 'worker-gone':
-      case 'publish':
+      case 'perform':
         return;
       default:
         message satisfies never;

@@ -17,9 +17,9 @@ const view = {
   metrics: async () => new Registry(),
   notReady: () => undefined,
   health: () => health(),
-  publish: async () => {
+  perform: async () => {
     published += 1;
-    return { kind: 'published' };
+    return [{ answer: {} }];
   },
   reload: async () => {
     await Bun.sleep(50);

@@ -13,7 +13,7 @@ const view = {
   metrics: async () => new Registry(),
   notReady: () => undefined,
   health: () => ({ status: 'ok' }),
-  publish: async () => ({ kind: 'published' }),
+  perform: async () => [{ answer: {} }],
 } as unknown as AdminView;
 
 let folder: string;

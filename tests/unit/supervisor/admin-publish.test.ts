@@ -3,18 +3,18 @@ import { Validator } from '@seriousme/openapi-schema-validator';
 import fc from 'fast-check';
 import { Hono } from 'hono';
 import { Registry } from 'prom-client';
-import type { PublishedMessage, SupervisorMessage } from '../../../src/process/boot.ts';
+import type { Operation, OperationProblem, OperationResult } from '../../../src/process/operations.ts';
 import type { AdminView, ReloadAnswer } from '../../../src/supervisor/admin.ts';
 import { adminApp } from '../../../src/supervisor/admin-app.ts';
 import { type AdminEnv, readBody } from '../../../src/supervisor/admin-body.ts';
 import { describeAdmin } from '../../../src/supervisor/admin-openapi.ts';
 import { healthSchema } from '../../../src/supervisor/admin-schemas.ts';
-import { Publisher, type PublishOutcome } from '../../../src/supervisor/publisher.ts';
 
 const token = 'a token of the tests'.replaceAll(' ', '-');
 
-let published: PublishedMessage[];
-let outcome: PublishOutcome;
+let performed: Operation[];
+/** Of each operation. */
+let resultOf: (operation: Operation, place: number) => OperationResult;
 let reloaded: ReloadAnswer;
 let app: ReturnType<typeof adminApp>;
 
@@ -31,9 +31,9 @@ function view(more: Partial<AdminView> = {}): AdminView {
     }),
     notReady: () => undefined,
     metrics: async () => new Registry(),
-    publish: async (messages) => {
-      published.push(...messages);
-      return outcome;
+    perform: async (operations) => {
+      performed.push(...operations);
+      return operations.map(resultOf);
     },
     reload: async () => reloaded,
     ...more,
@@ -45,8 +45,8 @@ const appOf = (shown: AdminView) => adminApp(shown, token, (error) => defects.pu
 
 beforeEach(() => {
   defects = [];
-  published = [];
-  outcome = { kind: 'published' };
+  performed = [];
+  resultOf = () => ({ answer: {} });
   reloaded = { kind: 'reloaded', generation: 3 };
   app = appOf(view());
 });
@@ -70,6 +70,7 @@ async function post(
   const response = await app.request(path, { method: 'POST', headers, ...(body === undefined ? {} : { body }) });
   return { status: response.status, body: await response.json(), headers: response.headers };
 }
+const published = () => performed.flatMap((each) => (each.kind === 'publish' ? [each] : []));
 const postJson = (value: unknown) => post('/publish', JSON.stringify(value), 'application/json; charset=utf-8');
 
 describe('the token', () => {
@@ -80,7 +81,7 @@ describe('the token', () => {
       expect(none.body.error).toBe('no token was sent; send Authorization: Bearer <admin.token>');
       expect((await post(path, 'x', 'text/plain', `${token}x`)).body.error).toContain('the token is wrong');
     }
-    expect(published).toEqual([]);
+    expect(performed).toEqual([]);
     for (const path of ['/healthz', '/readyz', '/metrics', '/openapi.json']) expect((await app.request(path)).status).toBe(200);
   });
 
@@ -113,17 +114,15 @@ describe('POST /publish', () => {
     expect((await postJson({ topic: 'room/ä', data: 'hello' })).body).toEqual({ published: 1 });
     expect((await postJson({ topic: 't', data: 'AP8=', encoding: 'base64' })).status).toBe(200);
     expect((await postJson({ topic: 't', data: '', encoding: 'text' })).status).toBe(200);
-    expect(published).toEqual([
-      { topic: 'room/ä', data: 'hello', isBinary: false },
-      { topic: 't', data: 'AP8=', isBinary: true },
-      { topic: 't', data: '', isBinary: false },
-    ]);
+    const message = (topic: string, data: string, isBinary: boolean) =>
+      ({ kind: 'publish', topic, data, isBinary, idempotencyKey: undefined }) as const;
+    expect(performed).toEqual([message('room/ä', 'hello', false), message('t', 'AP8=', true), message('t', '', false)]);
   });
 
   test('takes many, in order', async () => {
     const messages = Array.from({ length: 1000 }, (_, at) => ({ topic: `t${at % 3}`, data: String(at) }));
     expect((await postJson({ messages })).body).toEqual({ published: 1000 });
-    expect(published.map(({ data }) => data)).toEqual(messages.map(({ data }) => data));
+    expect(published().map(({ data }) => data)).toEqual(messages.map(({ data }) => data));
   });
 
   test('names every mistake and publishes nothing', async () => {
@@ -142,7 +141,7 @@ describe('POST /publish', () => {
       'messages[1].topic: is longer than 1024 bytes of UTF-8; write a shorter name',
       'messages[2].data: is not base64 (RFC 4648 §4, with padding)',
       'messages[3].data: is missing, or not a string; write the message as text, or in base64 with "encoding": "base64"',
-      'messages[3].extra: has unknown members (extra); write topic, data, encoding',
+      'messages[3].extra: has unknown members (extra); write topic, data, encoding, idempotencyKey',
     ]);
     expect((await postJson({ messages: [] })).body.mistakes).toEqual(['messages: is empty; write at least one message']);
     expect((await postJson([])).body.mistakes).toEqual(['the body: is not an object; write { "topic": ..., "data": ... }']);
@@ -150,7 +149,7 @@ describe('POST /publish', () => {
       'messages: has too many messages; write at most 1000',
     ]);
     expect((await postJson({ topic: 't', data: '\ud800' })).status).toBe(400);
-    expect(published).toEqual([]);
+    expect(performed).toEqual([]);
   });
 
   test('a body that is no JSON', async () => {
@@ -166,20 +165,118 @@ describe('POST /publish', () => {
   test('a body that is too large is refused with 413', async () => {
     const answer = await post('/publish/t', 'x'.repeat(8 * 1024 * 1024 + 1), 'text/plain');
     expect([answer.status, answer.body.error]).toEqual([413, 'the body is larger than 8388608 bytes; send several requests']);
-    expect(published).toEqual([]);
+    expect(performed).toEqual([]);
   });
 
   test('answers tell what became of it', async () => {
-    outcome = { kind: 'busy' };
+    const problem = (kind: OperationProblem['kind'], error: string) => (resultOf = () => ({ problem: { kind, error } }));
+    problem('busy', 'too much');
     expect(await postJson({ topic: 't', data: '' })).toMatchObject({ status: 503 });
-    outcome = { kind: 'no worker' };
+    problem('unavailable', 'no worker is ready; try again');
     const answer = await postJson({ topic: 't', data: '' });
-    expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1']);
-    outcome = { kind: 'unknown', reason: 'the worker that was to publish has ended' };
+    expect([answer.status, answer.headers.get('retry-after'), answer.body]).toEqual([503, '1', { error: 'no worker is ready; try again' }]);
+    problem('unknown', 'the worker that was asked has ended');
     expect(await postJson({ topic: 't', data: '' })).toMatchObject({
       status: 504,
-      body: { error: 'the worker that was to publish has ended: the messages may or may not have gone out' },
+      body: { error: 'the worker that was asked has ended: it may or may not have been done' },
     });
+    problem('failed', 'a defect');
+    expect((await postJson({ messages: [{ topic: 't', data: '' }] })).body).toEqual({ error: 'a defect' });
+    problem('wrong', 'no topic');
+    expect((await post('/publish/t', 'x', 'text/plain')).status).toBe(400);
+  });
+});
+
+describe('positions', () => {
+  const epoch = '00000000000000ab';
+  beforeEach(() => {
+    resultOf = (operation, place) => ({ answer: 'topic' in operation && operation.topic === 'direct' ? {} : { epoch, offset: place + 1 } });
+  });
+
+  test('of one message stand beside the count, of several in a list, and nowhere when no topic has history', async () => {
+    const [logged, direct] = [
+      { topic: 'logged', data: '' },
+      { topic: 'direct', data: '' },
+    ];
+    expect((await postJson(logged)).body).toEqual({ published: 1, epoch, offset: 1 });
+    expect((await post('/publish/logged', '', 'text/plain')).body).toEqual({ published: 1, epoch, offset: 1 });
+    expect((await postJson(direct)).body).toEqual({ published: 1 });
+    expect((await postJson({ messages: [logged, direct, logged] })).body).toEqual({
+      published: 3,
+      positions: [{ epoch, offset: 1 }, null, { epoch, offset: 3 }],
+    });
+    expect((await postJson({ messages: [logged] })).body).toEqual({ published: 1, positions: [{ epoch, offset: 1 }] });
+    expect((await postJson({ messages: [direct, direct] })).body).toEqual({ published: 2 });
+  });
+
+  test('of messages that were published stand beside what became of the others', async () => {
+    const problems: readonly OperationProblem[] = [
+      { kind: 'unavailable', error: 'the log cannot be reached' },
+      { kind: 'unknown', error: 'a worker has ended' },
+    ];
+    resultOf = (_, place) => (problems[place] === undefined ? { answer: { epoch, offset: 7 } } : { problem: problems[place] });
+    const answer = await postJson({ messages: Array(3).fill({ topic: 't', data: '' }) });
+    expect([answer.status, answer.body]).toEqual([
+      504,
+      {
+        error: 'a worker has ended: it may or may not have been done',
+        published: 1,
+        results: [
+          { error: 'the log cannot be reached' },
+          { error: 'a worker has ended: it may or may not have been done' },
+          { epoch, offset: 7 },
+        ],
+      },
+    ]);
+  });
+});
+
+describe('idempotency keys', () => {
+  const keys = () => published().map(({ idempotencyKey }) => idempotencyKey);
+  const postWith = (key: string, path: string, body: string, type: string) =>
+    app.request(path, {
+      method: 'POST',
+      body,
+      headers: { authorization: `Bearer ${token}`, 'content-type': type, 'idempotency-key': key },
+    });
+
+  test('are taken from the field, as it is or as a string of RFC 8941, or from the body', async () => {
+    await postWith('a-1', '/publish/t', 'x', 'text/plain');
+    await postWith('"8e03978e \\"q\\""', '/publish/t', 'x', 'text/plain');
+    await postWith('b', '/publish', JSON.stringify({ topic: 't', data: '' }), 'application/json');
+    await postWith('c', '/publish', JSON.stringify({ topic: 't', data: '', idempotencyKey: 'c' }), 'application/json');
+    await postJson({ messages: ['d', undefined, 'e'].map((idempotencyKey) => ({ topic: 't', data: '', idempotencyKey })) });
+    expect(keys()).toEqual(['a-1', '8e03978e "q"', 'b', 'c', 'd', undefined, 'e']);
+  });
+
+  test('that are none, too long or two are refused', async () => {
+    const told = async (response: Response | Promise<Response>) => {
+      const answer = await response;
+      return [answer.status, ((await answer.json()) as { error: string }).error];
+    };
+    const long = 'k'.repeat(129);
+    expect(await told(postWith(long, '/publish/t', 'x', 'text/plain'))).toEqual([
+      400,
+      'the field Idempotency-Key is longer than 128 bytes of UTF-8; write a shorter one',
+    ]);
+    expect(await told(postWith('""', '/publish/t', 'x', 'text/plain'))).toEqual([
+      400,
+      'the field Idempotency-Key is empty; write a text of your own that names this message, or leave it out',
+    ]);
+    expect(
+      await told(postWith('a', '/publish', JSON.stringify({ topic: 't', data: '', idempotencyKey: 'b' }), 'application/json')),
+    ).toEqual([400, 'the field Idempotency-Key and "idempotencyKey" in the body differ; write one of them']);
+    expect(await told(postWith('a', '/publish', JSON.stringify({ messages: [{ topic: 't', data: '' }] }), 'application/json'))).toEqual([
+      400,
+      'the field Idempotency-Key is for one message; write "idempotencyKey" in each of several',
+    ]);
+    expect((await postJson({ topic: 't', data: '', idempotencyKey: long })).body.mistakes).toEqual([
+      'idempotencyKey: is longer than 128 bytes of UTF-8; write a shorter one',
+    ]);
+    expect((await postJson({ topic: 't', data: '', idempotencyKey: 5 })).body.mistakes).toEqual([
+      'idempotencyKey: is not a string; write a text of your own that names this message',
+    ]);
+    expect(performed).toEqual([]);
   });
 });
 
@@ -190,7 +287,7 @@ describe('POST /publish/<topic>', () => {
     await post('/publish/t', '{}', 'application/cloudevents+json');
     await post('/publish/t', new Uint8Array([0, 255]), 'application/octet-stream');
     await post('/publish/t', undefined, undefined);
-    expect(published.map(({ data, isBinary }) => [data, isBinary])).toEqual([
+    expect(published().map(({ data, isBinary }) => [data, isBinary])).toEqual([
       ['é', false],
       ['{}', false],
       ['{}', false],
@@ -203,20 +300,20 @@ describe('POST /publish/<topic>', () => {
   test('any topic can be written in the path', async () => {
     await fc.assert(
       fc.asyncProperty(fc.string({ unit: 'grapheme', minLength: 1, maxLength: 40 }), async (topic) => {
-        published = [];
+        performed = [];
         const { status } = await post(`/publish/${encodeURIComponent(topic)}`, '', 'text/plain');
         // What URLs take out of a path, whoever writes it.
         if (/^\.{1,2}$/.test(topic)) return;
-        expect([status, published[0]?.topic]).toEqual([200, topic]);
+        expect([status, published()[0]?.topic]).toEqual([200, topic]);
       }),
       { numRuns: 200 },
     );
-    published = [];
+    performed = [];
     await post('/publish/%EF%BF%BD%20', '', 'text/plain');
-    expect(published[0]?.topic).toBe('\ufffd ');
-    published = [];
+    expect(published()[0]?.topic).toBe('\ufffd ');
+    performed = [];
     await post('/publish/room/a%2Fb', '', 'text/plain');
-    expect(published[0]?.topic).toBe('room/a/b');
+    expect(published()[0]?.topic).toBe('room/a/b');
   });
 
   test('a path that is no UTF-8, empty, or too long', async () => {
@@ -312,7 +409,7 @@ describe('bodies', () => {
 describe('what goes wrong in the gateway itself', () => {
   test('is told to the log, and not when the client has left', async () => {
     const failing = () => Promise.reject(new Error('a defect'));
-    app = appOf(view({ publish: failing }));
+    app = appOf(view({ perform: failing }));
     const answer = await post('/publish/t', 'x', 'text/plain');
     expect([answer.status, answer.body.error]).toEqual([500, 'the gateway has failed to answer; its log says why']);
     expect(defects).toEqual([new Error('a defect')]);
@@ -331,7 +428,7 @@ describe('POST /reload', () => {
     expect(await post('/reload', undefined, undefined)).toMatchObject({ status: 422, body: { mistakes: ['listen: is 5'] } });
     reloaded = { kind: 'failed', reason: 'a worker did not start' };
     expect(await post('/reload', undefined, undefined)).toMatchObject({ status: 409, body: { error: 'a worker did not start' } });
-    app = appOf(view({ reload: undefined, publish: undefined }));
+    app = appOf(view({ reload: undefined, perform: undefined }));
     expect((await post('/reload', undefined, undefined)).status).toBe(404);
     expect((await post('/publish/t', 'x', 'text/plain')).status).toBe(404);
     expect((await postJson({ topic: 't', data: '' })).status).toBe(404);
@@ -370,104 +467,5 @@ describe('GET /openapi.json', () => {
       ['/reload', await post('/reload', undefined, undefined)],
     ];
     for (const [path, { status }] of requests) expect(Object.keys(paths[path].post.responses)).toContain(String(status));
-  });
-});
-
-describe('Publisher', () => {
-  class FakeWorker {
-    readonly told: Extract<SupervisorMessage, { type: 'publish' }>[] = [];
-    readonly index: number;
-    constructor(index: number) {
-      this.index = index;
-    }
-    tell(message: SupervisorMessage): void {
-      if (message.type === 'publish') this.told.push(message);
-    }
-  }
-  const message = (topic: string, data = ''): PublishedMessage => ({ topic, data, isBinary: false });
-
-  test('messages of one topic go through one worker, in order', async () => {
-    const workers = [new FakeWorker(1), new FakeWorker(0), new FakeWorker(2)];
-    const publisher = new Publisher(() => workers);
-    const messages = Array.from({ length: 300 }, (_, at) => message(`t${at % 20}`, String(at)));
-    const done = publisher.publish(messages);
-    expect(workers.every(({ told }) => told.length === 1)).toBe(true);
-    for (let topic = 0; topic < 20; topic++) {
-      const through = workers.filter(({ told }) => told[0]?.messages.some((each) => each.topic === `t${topic}`));
-      expect(through.length).toBe(1);
-      const numbers = through[0]?.told[0]?.messages.filter((each) => each.topic === `t${topic}`).map(({ data }) => Number(data)) ?? [];
-      expect(numbers).toEqual(numbers.toSorted((a, b) => a - b));
-    }
-    for (const { told } of workers) publisher.answered(told[0]?.id ?? 0, undefined);
-    expect(await done).toEqual({ kind: 'published' });
-  });
-
-  test('without a worker nothing is published', async () => {
-    expect(await new Publisher(() => []).publish([message('t')])).toEqual({ kind: 'no worker' });
-  });
-
-  test('a worker that ends, or says no, leaves it open', async () => {
-    const worker = new FakeWorker(4);
-    const publisher = new Publisher(() => [worker]);
-    const first = publisher.publish([message('t')]);
-    publisher.workerGone(3);
-    publisher.workerGone(4);
-    expect(await first).toEqual({ kind: 'unknown', reason: 'the worker that was to publish has ended' });
-    const second = publisher.publish([message('t')]);
-    publisher.answered(worker.told[1]?.id ?? 0, 'no topic');
-    publisher.answered(worker.told[1]?.id ?? 0, undefined);
-    expect(await second).toEqual({ kind: 'unknown', reason: 'no topic' });
-  });
-
-  test('what waits for a worker is bounded; others take theirs', async () => {
-    const workers = [new FakeWorker(0), new FakeWorker(1)];
-    const publisher = new Publisher(() => workers);
-    const topics = Array.from({ length: 20 }, (_, at) => `t${at}`);
-    for (const topic of topics) void publisher.publish([message(topic)]);
-    const through = (worker: FakeWorker) => worker.told.map(({ messages }) => messages[0]?.topic ?? '');
-    const [mine = ''] = through(workers[0] as FakeWorker);
-    const [other = ''] = through(workers[1] as FakeWorker);
-    publisher.workerGone(0);
-    const waiting = Array.from({ length: 1024 }, () => publisher.publish([message(mine)]));
-    expect(await publisher.publish([message(mine)])).toEqual({ kind: 'busy' });
-    // All or nothing.
-    const toldOther = workers[1]?.told.length ?? 0;
-    expect(await publisher.publish([message(other), message(mine)])).toEqual({ kind: 'busy' });
-    expect(workers[1]?.told.length).toBe(toldOther);
-    const fine = publisher.publish([message(other)]);
-    publisher.answered(workers[1]?.told.at(-1)?.id ?? 0, undefined);
-    expect(await fine).toEqual({ kind: 'published' });
-    publisher.answered(workers[0]?.told.at(-1)?.id ?? 0, undefined);
-    const next = publisher.publish([message(mine)]);
-    publisher.workerGone(0);
-    expect((await Promise.all([...waiting, next])).filter(({ kind }) => kind === 'published').length).toBe(1);
-  });
-
-  test('bytes are bounded too, but a large request is not refused for good', async () => {
-    const worker = new FakeWorker(0);
-    const publisher = new Publisher(() => [worker]);
-    const large = message('t', 'x'.repeat(33 * 1024 * 1024));
-    const first = publisher.publish([large]);
-    expect(await publisher.publish([message('t')])).toEqual({ kind: 'busy' });
-    publisher.answered(worker.told[0]?.id ?? 0, undefined);
-    expect(await first).toEqual({ kind: 'published' });
-    const waiting = Array.from({ length: 100 }, () => publisher.publish([message('t', 'x'.repeat(1024 * 1024))]));
-    publisher.workerGone(0);
-    const kinds = (await Promise.all(waiting)).map(({ kind }) => kind);
-    expect([kinds.filter((kind) => kind === 'unknown').length, kinds.filter((kind) => kind === 'busy').length]).toEqual([31, 69]);
-  });
-
-  test('a worker that hangs is not given more and more, and is used again when it answers', async () => {
-    const worker = new FakeWorker(0);
-    const publisher = new Publisher(() => [worker], 1);
-    const outcomes = await Promise.all(Array.from({ length: 1024 }, () => publisher.publish([message('t')])));
-    expect(new Set(outcomes.map((outcome) => (outcome.kind === 'unknown' ? outcome.reason : outcome.kind)))).toEqual(
-      new Set(['a worker has not answered within 0.001 s']),
-    );
-    expect([await publisher.publish([message('t')]), worker.told.length]).toEqual([{ kind: 'busy' }, 1024]);
-    for (const { id } of worker.told) publisher.answered(id, undefined);
-    const after = publisher.publish([message('t')]);
-    publisher.answered(worker.told.at(-1)?.id ?? 0, undefined);
-    expect(await after).toEqual({ kind: 'published' });
   });
 });
