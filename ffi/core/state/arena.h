@@ -145,7 +145,7 @@ int32_t rw_blocks_reserve(struct rw_tx *tx, uint64_t count);
 /* ret: the first block of a chain of so many; *tail its last, if wanted; 0: there are not so many free, or damage. Their
  * contents (apart from `next`) are anything; write them without a note. */
 rw_block rw_blocks_take(struct rw_tx *tx, uint32_t count, rw_block *tail);
-/* Give a chain back, from its first block to its last, so many. */
+/* Give a chain back, from its first block to its last, so many. Free once it is committed: not to be taken before. */
 void rw_blocks_give(struct rw_tx *tx, rw_block first, rw_block last, uint32_t count);
 /* The same when only its first block is known: walks it. */
 void rw_blocks_give_chain(struct rw_tx *tx, rw_block first);

@@ -34,12 +34,18 @@ struct rw_shard {
     _Atomic uint64_t changes;
     rw_block free;
     uint32_t free_count;
+    rw_block given; /* in the present change: a chain that is free once that is committed */
+    rw_block given_last;
+    uint32_t given_count;
     uint32_t owned;      /* blocks, free or not */
     uint32_t own_chunks; /* of those kept for this shard, taken so far */
     uint32_t claiming;   /* chunk + 1 that is being taken from the common ones; 0: none */
     rw_block log_oldest; /* logs in the order in which they were last used */
     rw_block log_newest;
+    rw_block log_sweep; /* where the next sweep goes on; 0: at the oldest */
+    rw_block orphans;   /* keys of logs that are gone */
     uint32_t logs;
+    uint32_t gives_back; /* chunks of it in `owners` wait to be given back */
     uint64_t evicted;
     uint64_t recovered;
     uint64_t damaged;
@@ -67,6 +73,20 @@ struct rw_state {
     uint32_t own_chunks;  /* kept for each shard: chunk s + RW_STATE_SHARDS * i is of shard s */
     uint32_t block_count; /* numbers go from 1 to this */
 };
+
+/* A place in the bytes of a chain. */
+struct rw_cursor {
+    rw_block block;
+    uint32_t at; /* 4..128 */
+};
+/* The next bytes of a chain that lie together, at most so many; the cursor moves past them. ret: 0: it has ended */
+uint32_t rw_state_stretch(const struct rw_state *state, struct rw_cursor *cursor, uint64_t most, uint8_t **at);
+/* rw_bytes_write() into blocks that are lent, without the shard. ret: 1, or 0: the chain has ended */
+int rw_state_write(const struct rw_state *state, rw_block block, uint32_t at, const void *from, uint64_t count);
+/* rw_bytes_read() that moves a cursor. */
+int rw_cursor_read(struct rw_tx *tx, struct rw_cursor *cursor, void *to, uint64_t count);
+/* Give the memory of a shard in which nothing is in use back to the kernel, some at a time. Outside a change. */
+void rw_shard_give_back(struct rw_tx *tx);
 
 /* Where everything lies, which follows from the size alone. */
 void rw_state_lay_out(struct rw_state *state, uint8_t *region, uint64_t region_bytes);
