@@ -80,7 +80,7 @@ export class GatewaySocket implements Socket, TopicConnection {
 
   get id(): string {
     const extras = this.#more();
-    extras.id ??= crypto.randomUUID();
+    extras.id ??= this.#route.core.ids.of(this);
     return extras.id;
   }
 
@@ -187,7 +187,7 @@ export class GatewaySocket implements Socket, TopicConnection {
   }
 
   publish(topic: string, message: Sendable): PublishResult {
-    return this.#route.topics.publishBy(this, topic, message);
+    return this.#route.topics.publish(topic, message, this);
   }
 
   pause(): void {

@@ -8,6 +8,7 @@
 import { coreCalls, SystemError, type TlsFiles } from '../../ffi/bindings.ts';
 import { commandType, listenerFlag, noSlot, result } from '../../ffi/layout.ts';
 import type { ConnectionEvents, ServerName } from './connection.ts';
+import { ConnectionIds } from './connection-ids.ts';
 import type { WebSocketEvents } from './event-batch.ts';
 import { type Handle, handleFor } from './handles.ts';
 import type { HttpEvents } from './http.ts';
@@ -26,6 +27,7 @@ export type { Outcome } from './socket-commands.ts';
 export class Core extends TopicCommandQueue {
   /** Stands for this core in what handlers are given. */
   readonly handle: Handle<Core> = handleFor<Core>(this);
+  readonly ids = new ConnectionIds();
   readonly #statWords = new Uint32Array(this.stats.buffer);
   #viewSeen = 0n;
   #view: NodeView | undefined;
