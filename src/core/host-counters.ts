@@ -91,6 +91,37 @@ export const hostCounters = [
     'Handlers that threw or rejected, answered 500, or gave a body that did not fit its Content-Length.',
     one('handler_errors'),
   ),
+  counter(
+    'topic_subscriptions_refused',
+    'Subscriptions to topics with a policy that were refused, by what the client lacked or the gateway could not give.',
+    by('reason', {
+      forbidden: 'topic_refused_forbidden',
+      token: 'topic_refused_token',
+      full: 'topic_refused_full',
+      unavailable: 'topic_refused_unavailable',
+    }),
+  ),
+  counter(
+    'topic_recoveries',
+    'Subscriptions that asked for what they had missed, by what came of it: all of it, not all of it, or what was asked from is no position.',
+    by('result', { recovered: 'topic_recovered', lost: 'topic_recovery_lost', malformed: 'topic_recovery_malformed' }),
+  ),
+  counter(
+    'topic_publishes_failed',
+    'Messages to topics with history that nobody got, since their log could not be reached, or the memory for it is full.',
+    by('reason', { full: 'topic_publishes_full', unavailable: 'topic_publishes_unavailable' }),
+  ),
+  counter(
+    'topic_members_refused',
+    'Connections that are subscribed to a topic with presence and not seen there, by why.',
+    by('reason', { full: 'topic_members_full', invalid: 'topic_member_invalid' }),
+  ),
+  counter('topic_tokens_ended', 'Subscriptions that ended because the token for the topic did.', one('topic_tokens_ended')),
+  counter(
+    'topic_control_failures',
+    'Questions to all workers that not all answered in time, and letters between workers that made no sense.',
+    by('reason', { incomplete: 'topic_control_incomplete', malformed: 'topic_control_malformed' }),
+  ),
   counter('heartbeats', 'Signs that the event loop goes on, about one a second.', one('heartbeats')),
   counter('log_lines_lost', 'Lines of its log that the worker could not write.', one('log_losses')),
   gauge('event_loop_lag_seconds', 'Latest delay of the event loop.', one('loop_lag_us'), { scale: 1e-6, node: 'max' }),
