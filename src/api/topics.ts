@@ -31,16 +31,18 @@ export interface SubscribeOptions {
   readonly since?: Position | string | undefined;
   /** Where the policy asks for one: the token for this topic. */
   readonly token?: string | undefined;
-  /** Tell this client of joins and leaves too; for topics with presence. @default false */
+  /**
+   * Tell this client of joins and leaves too, and say in the answer who is there now; for topics with presence, and routes with `positions`. @default false
+   */
   readonly presence?: boolean | undefined;
 }
 
 /**
  * Why it is not subscribed. 'closed': the connection has ended. 'limit': it, or the worker, has as many topics as may be. 'forbidden': `authorize` said
- * no, or failed. 'token': the token is missing, wrong or over. 'member': what the policy's `member` gave is none, or its info too long. 'full': as many
- * members, or as much memory of topics, as may be. 'unavailable': the log cannot be reached now; try again.
+ * no, or failed. 'token': the token is missing, wrong or over. 'full': of topics that remember: as 'limit', or the node's memory for them is used up.
+ * 'unavailable': the log cannot be reached now; try again. 'unsubscribed': `unsubscribe` was called meanwhile.
  */
-export type SubscribeRefusal = 'closed' | 'limit' | 'forbidden' | 'token' | 'member' | 'full' | 'unavailable';
+export type SubscribeRefusal = 'closed' | 'limit' | 'forbidden' | 'token' | 'full' | 'unavailable' | 'unsubscribed';
 
 export interface SubscribeResult {
   readonly subscribed: boolean;
@@ -51,6 +53,10 @@ export interface SubscribeResult {
   /** Where the stream goes on, of topics with history: the next message has offset + 1. */
   readonly epoch?: string;
   readonly offset?: number;
+  /** Of topics with presence: whether the connection is seen there. */
+  readonly isMember?: boolean;
+  /** Where `presence` asked for it: who is there. */
+  readonly presence?: Presence;
 }
 
 export interface PublishOptions {
@@ -77,6 +83,14 @@ export interface TopicMessageInfo {
 
 /** Text as a string, bytes as bytes that may be kept. */
 export type TopicListener = (message: string | Uint8Array, info: TopicMessageInfo) => unknown;
+
+/** How this worker itself subscribes. */
+export interface ListenOptions {
+  /** The last position that was heard: what came after it is heard first. */
+  readonly since?: Position | string | undefined;
+  /** Messages were lost: told at once, where `lost` of the next message may be a while off. */
+  readonly onLost?: ((info: TopicMessageInfo) => unknown) | undefined;
+}
 
 /** That of this worker itself to a topic. */
 export interface TopicSubscription {
@@ -121,7 +135,11 @@ export interface PresenceUser {
   readonly info?: unknown;
 }
 
+/** `epoch` and `offset`: of the events of joins and leaves; those after it are not in here. */
 export interface Presence {
+  readonly epoch: string;
+  readonly offset: number;
+  /** Of users. */
   readonly count: number;
   readonly users: readonly PresenceUser[];
 }
@@ -140,7 +158,7 @@ export type PresenceEvent =
 export type DisconnectTarget = { readonly socket: string } | { readonly user: string } | { readonly topic: string };
 
 export interface TopicsOptions {
-  /** At most so many names, 1 to 10000. @default 1000 */
+  /** At most so many names, 1 to 10000; which ones, where there are more, is not said. @default 1000 */
   readonly limit?: number | undefined;
 }
 
@@ -159,15 +177,13 @@ export interface Topics {
   publish(topic: string, message: Sendable, except?: ConnectionName): PublishResult;
   /** As `publish`, and says where the message lies. Rejects with StoreUnavailableError when it was not stored, and then nobody gets it. */
   publishWith(topic: string, message: Sendable, options: PublishOptions, except?: ConnectionName): Promise<Published>;
-  /** As `publish`, by a client: the policy is asked whether it may. 'dropped': it may not. */
-  publishBy(socket: TopicConnection, topic: string, message: Sendable): PublishResult;
-  /** What the policy of the topic says; true for topics without one. */
+  /** What the policy of the topic says of what a client asks by a protocol of its own; true for topics without one. Never rejects. */
   authorize(socket: TopicConnection, topic: string, action: TopicAction): boolean | Promise<boolean>;
 }
 
 /** What the functions of the package ask, from any handler of a worker. */
 export interface ServerTopics extends Pick<Topics, 'publish' | 'publishWith'> {
-  listen(topic: string, listener: TopicListener, options: { readonly since?: Position | string | undefined }): Promise<TopicSubscription>;
+  listen(topic: string, listener: TopicListener, options: ListenOptions): Promise<TopicSubscription>;
   history(topic: string, options: HistoryOptions): Promise<History>;
   presence(topic: string): Promise<Presence>;
   presenceCount(topic: string): Promise<PresenceCount>;

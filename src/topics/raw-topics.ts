@@ -3,7 +3,7 @@
  * Role: between sockets and the core's subscriptions. Up: api/socket.ts and api/publish.ts, through `Topics`. Down: core/topic-commands.ts.
  */
 import { bytesOf, ReceivedMessage, type Sendable, SocketArgumentError, sendBinary, sendText } from '../api/message.ts';
-import type { Published, SubscribeResult, TopicConnection, Topics } from '../api/topics.ts';
+import type { Published, SubscribeResult, Topics } from '../api/topics.ts';
 import type { ConnectionName } from '../core/connection.ts';
 import type { Core } from '../core/core.ts';
 import { type PublishResult, topicBytesMax } from '../core/node.ts';
@@ -38,24 +38,24 @@ export class RawTopics implements Topics {
 
   publish(topic: string, message: Sendable, except?: ConnectionName): PublishResult {
     checkTopic(topic);
-    const core = this.#core;
-    if (typeof message === 'string') return core.publish(topic, sendText, message, except?.slot, except?.generation);
-    if (message instanceof ReceivedMessage)
-      return core.publish(topic, message.isBinary ? sendBinary : sendText, message.borrow(), except?.slot, except?.generation);
-    return core.publish(topic, sendBinary, bytesOf(message), except?.slot, except?.generation);
+    return publishDirect(this.#core, topic, message, except);
   }
 
   async publishWith(topic: string, message: Sendable, _options: unknown, except?: ConnectionName): Promise<Published> {
     return { result: this.publish(topic, message, except) };
   }
 
-  publishBy(connection: TopicConnection, topic: string, message: Sendable): PublishResult {
-    return this.publish(topic, message, connection);
-  }
-
   authorize(): boolean {
     return true;
   }
+}
+
+/** To whoever is subscribed now. Reserved topics are topics here. */
+export function publishDirect(core: Pick<Core, 'publish'>, topic: string, message: Sendable, except?: ConnectionName): PublishResult {
+  if (typeof message === 'string') return core.publish(topic, sendText, message, except?.slot, except?.generation);
+  if (message instanceof ReceivedMessage)
+    return core.publish(topic, message.isBinary ? sendBinary : sendText, message.borrow(), except?.slot, except?.generation);
+  return core.publish(topic, sendBinary, bytesOf(message), except?.slot, except?.generation);
 }
 
 /** Throws SocketArgumentError. */
