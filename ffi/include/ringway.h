@@ -65,6 +65,7 @@ enum rw_backend {
     X(GAUGE, connections_http)      /* open connections that speak HTTP */                                             \
     X(GAUGE, connections_websocket) /* open connections that speak WebSocket */                                        \
     X(GAUGE, event_streams)         /* responses under way that are streams of events */                               \
+    X(COUNTER, event_messages_out)  /* messages of topics queued to them */                                            \
     X(COUNTER, requests)            /* HTTP requests whose head was complete and valid */                              \
     X(COUNTER, tls_handshakes)      /* TLS handshakes completed */                                                     \
     X(COUNTER, tls_resumptions)     /* of them, resumed from a session ticket */                                       \
@@ -354,6 +355,14 @@ enum rw_command_type {
      * ret: RW_OK; RW_ERR_STALE no such worker lives; RW_ERR_FULL its ring and the outbox are full: nothing was sent,
      * try again later */
     RW_COMMAND_MAIL = 19,
+    /* Of a stream of events (RW_RESPOND_EVENTS): one of the host's own. data: what stands behind its id, such as
+     * "event: name\ndata: …\n\n"; the core puts the id in front, which says where the stream is; "\n" is the id alone.
+     * Without a topic that has positions there is none. */
+    RW_COMMAND_RESPOND_EVENT = 20,
+    /* Of a stream of events, before it is subscribed to anything: its topics, in the order in which its ids name them,
+     * and where its client is. data, for each: u64 epoch (0: nowhere), u64 offset, u32 bytes of the name, the name.
+     * From then on each event says which topic it is of: its data is the JSON object. */
+    RW_COMMAND_RESPOND_PLACES = 21,
 };
 
 #define RW_NO_SLOT 0xFFFFFFFFu

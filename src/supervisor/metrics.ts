@@ -21,6 +21,7 @@ const buffersBySize = (what: 'used' | 'total'): readonly Source<StatName>[] =>
 const coreFamilies: readonly Family<StatName>[] = [
   gauge('connections', 'Open connections.', by('protocol', { http: 'connections_http', websocket: 'connections_websocket' })),
   gauge('sse_streams', 'Streams of server-sent events of topics that are open.', one('event_streams')),
+  counter('sse_messages_sent', 'Messages of topics queued to streams of server-sent events.', one('event_messages_out')),
   counter('connections_accepted', 'Connections accepted and given a slot.', one('accepts')),
   counter('connections_closed', 'Connections whose slot was given back.', one('closes')),
   counter(

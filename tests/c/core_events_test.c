@@ -187,6 +187,173 @@ static void one_that_begins_while_a_drain_ends_does_not_stay(void **state) {
     host_close(host);
 }
 
+/* ------------------------------------------------------------------ topics */
+
+static int32_t subscribe(struct host *host, const struct rw_event *stream, const char *topic) {
+    const struct rw_command command = {
+        .type = RW_COMMAND_SUBSCRIBE, .slot = stream->slot, .generation = stream->generation};
+    host_flush(host);
+    return rw_core_command(host->core, &command, (const uint8_t *)topic, strlen(topic));
+}
+
+static void publish(struct host *host, const char *topic, const char *text) {
+    host_publish(host, NULL, topic, RW_SEND_TEXT, text, strlen(text));
+}
+
+static void say_event(struct host *host, const struct rw_event *stream, const char *rest) {
+    host_answer(host, stream, (struct rw_command){.type = RW_COMMAND_RESPOND_EVENT}, rest, strlen(rest));
+}
+
+static size_t put_place(uint8_t *out, uint64_t epoch, uint64_t offset, const char *name) {
+    const uint32_t bytes = (uint32_t)strlen(name);
+    memcpy(out, &epoch, 8);
+    memcpy(out + 8, &offset, 8);
+    memcpy(out + 16, &bytes, 4);
+    memcpy(out + 20, name, bytes);
+    return 20 + bytes;
+}
+
+static void messages_of_a_topic_are_events_of_all_its_streams(void **state) {
+    struct host *host = ws_host(state, PLAIN);
+    struct peer *peer = peer_connect(host), *old = peer_connect(host);
+    const struct rw_event stream = begin_with(host, peer, GET("/"), 0);
+    const struct rw_event plain = begin_with(host, old, GET10("/"), 0);
+    struct rw_event open;
+    struct peer *socket = peer_open_ws(host, 7, &open);
+    assert_int_equal(subscribe(host, &stream, "news"), 1);
+    assert_int_equal(subscribe(host, &stream, "news"), 0);
+    assert_int_equal(subscribe(host, &plain, "news"), 1);
+    host_topic(host, &open, RW_COMMAND_SUBSCRIBE, "news");
+    publish(host, "news", "one\ntwo");
+    host_publish(host, NULL, "news", 0, "\x01\x02\x03", 3);
+    peer_expect_text(host, peer, "15\r\ndata: one\ndata: two\n\n\r\n");
+    peer_expect_text(host, peer, "1a\r\nevent: base64\ndata: AQID\n\n\r\n");
+    peer_expect_text(host, old, "data: one\ndata: two\n\nevent: base64\ndata: AQID\n\n");
+    peer_expect_frame(host, socket, FIN_TEXT, "one\ntwo", 7);
+    peer_expect_frame(host, socket, FIN_BINARY, "\x01\x02\x03", 3);
+    assert_int_equal(host->core->stats->event_messages_out, 4);
+    host_topic(host, &stream, RW_COMMAND_UNSUBSCRIBE, "news");
+    publish(host, "news", "three");
+    peer_expect_text(host, old, "data: three\n\n");
+    peer_expect_silence(host, peer);
+    host_close(host);
+}
+
+static void what_is_no_stream_hears_no_topics(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct peer *peer = peer_connect(host);
+    peer_send_text(host, peer, GET("/"));
+    const struct rw_event asked = host_expect(host, RW_EVENT_REQUEST)->event;
+    assert_int_equal(subscribe(host, &asked, "news"), RW_ERR_STALE);
+    host_answer(host, &asked, (struct rw_command){.type = RW_COMMAND_RESPOND_BEGIN, .arg0 = 200}, "", 0);
+    assert_int_equal(subscribe(host, &asked, "news"), RW_ERR_STALE);
+    say_event(host, &asked, "data: 1\n\n");
+    end(host, &asked);
+    peer_expect_head(host, peer, 200);
+    peer_expect_text(host, peer, "0\r\n\r\n");
+    host_close(host);
+}
+
+static void the_next_request_hears_nothing_of_a_stream_that_has_ended(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct peer *peer = peer_connect(host);
+    const struct rw_event stream = begin_with(host, peer, GET("/"), 0);
+    assert_int_equal(subscribe(host, &stream, "news"), 1);
+    publish(host, "news", "1");
+    end(host, &stream);
+    publish(host, "news", "2");
+    peer_expect_text(host, peer, "9\r\ndata: 1\n\n\r\n0\r\n\r\n");
+    assert_int_equal(host->core->stats->subscriptions, 0);
+    peer_send_text(host, peer, GET("/next"));
+    const struct rw_event next = host_expect(host, RW_EVENT_REQUEST)->event;
+    publish(host, "news", "3");
+    host_topic(host, &next, RW_COMMAND_UNSUBSCRIBE, "news");
+    host_respond(host, &next, 200, "", "next");
+    peer_expect_response(host, peer, 200, "next");
+    peer_expect_silence(host, peer);
+    host_close(host);
+}
+
+static void with_places_events_name_their_topic_and_ids_name_all_places(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct peer *peer = peer_connect(host), *old = peer_connect(host);
+    uint8_t places[256];
+    size_t bytes = put_place(places, 0xC0FFEE, 7, "a");
+    bytes += put_place(places + bytes, 0, 0, "b");
+    struct rw_event streams_of[2] = {begin_with(host, peer, GET("/"), 0), begin_with(host, old, GET10("/"), 0)};
+    for (int i = 0; i < 2; i++) {
+        host_answer(host, &streams_of[i], (struct rw_command){.type = RW_COMMAND_RESPOND_PLACES}, places, bytes);
+        assert_int_equal(subscribe(host, &streams_of[i], "a"), 1);
+        assert_int_equal(subscribe(host, &streams_of[i], "b"), 1);
+        /* once only, and before any subscription */
+        host_answer(host, &streams_of[i], (struct rw_command){.type = RW_COMMAND_RESPOND_PLACES}, places, 21);
+        say_event(host, &streams_of[i], "event: hello\ndata: x\n\n");
+        say_event(host, &streams_of[i], "\n");
+    }
+    publish(host, "b", "text");
+    peer_expect_text(host, peer, "2f\r\nid: 0000000000c0ffee:7,-\nevent: hello\ndata: x\n\n\r\n");
+    peer_expect_text(host, peer, "1a\r\nid: 0000000000c0ffee:7,-\n\n\r\n");
+    peer_expect_text(host, peer, "3c\r\nid: 0000000000c0ffee:7,-\ndata: {\"topic\":\"b\",\"data\":\"text\"}\n\n\r\n");
+    peer_expect_text(host, old,
+                     "id: 0000000000c0ffee:7,-\nevent: hello\ndata: x\n\nid: 0000000000c0ffee:7,-\n\n"
+                     "id: 0000000000c0ffee:7,-\ndata: {\"topic\":\"b\",\"data\":\"text\"}\n\n");
+    host_close(host);
+}
+
+static void without_positions_there_is_no_id(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct peer *peer = peer_connect(host);
+    const struct rw_event stream = begin_with(host, peer, GET("/"), 0);
+    assert_int_equal(subscribe(host, &stream, "a"), 1);
+    say_event(host, &stream, "\n");
+    say_event(host, &stream, "event: hello\ndata: x\n\n");
+    peer_expect_text(host, peer, "16\r\nevent: hello\ndata: x\n\n\r\n");
+    host_close(host);
+}
+
+static void places_that_are_none_change_nothing(void **state) {
+    struct host *host = host_open(state, DEFAULTS);
+    struct peer *peer = peer_connect(host);
+    const struct rw_event stream = begin_with(host, peer, GET("/"), 0);
+    uint8_t places[2048] = {0};
+    const size_t bytes = put_place(places, 1, 2, "a");
+    for (size_t i = 0; i < bytes; i++)
+        host_answer(host, &stream, (struct rw_command){.type = RW_COMMAND_RESPOND_PLACES}, places, i);
+    places[16] = 0;
+    host_answer(host, &stream, (struct rw_command){.type = RW_COMMAND_RESPOND_PLACES}, places, bytes);
+    const uint32_t too_long = RW_TOPIC_BYTES_MAX + 1;
+    memcpy(places + 16, &too_long, 4);
+    host_answer(host, &stream, (struct rw_command){.type = RW_COMMAND_RESPOND_PLACES}, places, sizeof places);
+    assert_int_equal(subscribe(host, &stream, "a"), 1);
+    publish(host, "a", "1");
+    peer_expect_text(host, peer, "9\r\ndata: 1\n\n\r\n");
+    host_close(host);
+}
+
+static void one_that_takes_no_more_of_a_direct_topic_is_ended(void **state) {
+    struct host *host = host_open(state, &(struct rw_core_config){.response_high_water_bytes = 20000});
+    struct peer *slow = peer_connect_to(host, 4096), *quick = peer_connect(host);
+    const struct rw_event one = begin_with(host, slow, GET("/"), 0);
+    const struct rw_event two = begin_with(host, quick, GET("/"), 0);
+    assert_int_equal(subscribe(host, &one, "a"), 1);
+    assert_int_equal(subscribe(host, &two, "a"), 1);
+    char text[10001];
+    memset(text, 't', sizeof text - 1);
+    text[sizeof text - 1] = 0;
+    uint32_t published = 0;
+    while (host->core->stats->closes_backpressure == 0 && published++ < 2000) {
+        publish(host, "a", text);
+        host_turn(host);
+        peer_expect_text(host, quick, "2718\r\ndata: ");
+        peer_expect(host, quick, text, sizeof text - 1);
+        peer_expect_text(host, quick, "\n\n\r\n");
+    }
+    assert_in_range(published, 2, 1999);
+    assert_int_equal(host_expect(host, RW_EVENT_ABORT)->event.slot, one.slot);
+    assert_int_equal(host->core->stats->subscriptions, 1);
+    host_close(host);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EVERY_RING(a_quiet_stream_says_something_from_time_to_time),
@@ -199,6 +366,13 @@ int main(void) {
         ON_REAL_RINGS(one_that_says_something_to_nobody_ends_by_the_write_timeout),
         ON_EVERY_RING(a_drain_ends_streams_one_after_the_other),
         ON_EVERY_RING(one_that_begins_while_a_drain_ends_does_not_stay),
+        ON_EVERY_RING(messages_of_a_topic_are_events_of_all_its_streams),
+        ON_EVERY_RING(what_is_no_stream_hears_no_topics),
+        ON_EVERY_RING(the_next_request_hears_nothing_of_a_stream_that_has_ended),
+        ON_EVERY_RING(with_places_events_name_their_topic_and_ids_name_all_places),
+        ON_EVERY_RING(without_positions_there_is_no_id),
+        ON_EVERY_RING(places_that_are_none_change_nothing),
+        ON_REAL_RINGS(one_that_takes_no_more_of_a_direct_topic_is_ended),
     };
     return cmocka_run_group_tests_name("core_events", tests, NULL, NULL);
 }

@@ -152,7 +152,7 @@ static struct rw_command about(const struct fuzz *fuzz, uint32_t slot, enum rw_c
 /* Any command at all. */
 static void random_command(struct fuzz *fuzz, struct input *input) {
     uint8_t flags = take(input);
-    struct rw_command record = about(fuzz, take(input) % SLOTS, take(input) % 20);
+    struct rw_command record = about(fuzz, take(input) % SLOTS, take(input) % 22);
     record.flags = (uint16_t)(flags & 0x1F);
     if (record.type == RW_COMMAND_SEND && flags & 1) record.flags |= RW_SEND_COMPRESS | RW_SEND_OWN;
     record.arg0 = take(input);
@@ -200,8 +200,14 @@ static void sensible_command(struct fuzz *fuzz, struct input *input) {
             record.arg1 = (uint32_t)bytes;
             record.flags = what & 0x40 ? RW_RESPOND_SIZED : what & 0x20 ? RW_RESPOND_EVENTS : 0;
             command(fuzz, record, NULL, 0);
+            if (what & 0x10)
+                command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_PLACES),
+                        (const uint8_t *)"\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\1\0\0\0a", 21);
             break;
-        case 3: command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_CHUNK), large, bytes); break;
+        case 3:
+            command(fuzz, about(fuzz, slot, what & 0x40 ? RW_COMMAND_RESPOND_EVENT : RW_COMMAND_RESPOND_CHUNK), large,
+                    bytes);
+            break;
         case 4: command(fuzz, about(fuzz, slot, RW_COMMAND_RESPOND_END), NULL, 0); break;
         case 5:
             record = about(fuzz, slot, RW_COMMAND_UPGRADE);

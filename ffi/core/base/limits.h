@@ -74,6 +74,7 @@
 #define RW_TIMER_TICK_MS 64u
 
 #define RW_TOPIC_BYTES_MAX 1024u
+#define RW_EVENT_PLACES_MAX 1000u /* topics of one stream of events whose events name them: an id of 37 KB */
 #define RW_TOPICS_PER_SOCKET_DEFAULT 1000u
 #define RW_TOPICS_DEFAULT (1u << 20) /* of a worker: 200 bytes each with names of 50, 1.2 KiB with the longest */
 #define RW_NODE_RING_BYTES_DEFAULT (1u << 20)

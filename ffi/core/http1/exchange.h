@@ -1,7 +1,7 @@
 /* An exchange: one request and its response, apart from the connection that carries it.
  *
  * Role: what the host asks about and answers. HTTP/1 has one at a time, in the slot, on stream 0 (http.h); a protocol with
- * several on a connection keeps one for each stream. Down: nothing.
+ * several on a connection keeps one for each stream. Down: buffers.
  *
  *   IDLE ──first byte──> HEAD ──head──> BODY ──end──> RECEIVED ──response complete──> IDLE
  */
@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 
+#include "base/buffers.h"
 #include "ringway.h"
 
 /* What is known of the request and its response. */
@@ -41,6 +42,13 @@ enum rw_http_phase {
     RW_HTTP_RECEIVED = 3, /* the whole request was handed over; its response is not complete */
 };
 
+/* Of a response that is a stream of events. */
+struct rw_exchange_events {
+    uint32_t quiet_ms; /* after so long without output it says something; 0: never */
+    uint32_t topics;   /* that it is subscribed to */
+    rw_buffer places;  /* of its topics, see http_events.c; RW_BUFFER_NONE: its events do not name their topics */
+};
+
 struct rw_exchange {
     uint64_t body_received;        /* body bytes so far, against the limit */
     uint64_t body_held;            /* body bytes that the host has been given and still holds, see unfinished.h */
@@ -48,7 +56,6 @@ struct rw_exchange {
     uint64_t response_remaining;   /* bytes still owed to a sized streamed response */
     uint32_t body_unacked;         /* handed over and not acknowledged */
     uint32_t flags;                /* enum rw_http_exchange_flag */
-    uint32_t quiet_ms;             /* of a stream of events: after so long without output it says something; 0: never */
     uint16_t request;              /* its number on its stream; wraps */
     uint16_t abort_status;         /* what the core has refused it with; 0: nothing */
     uint8_t phase;                 /* enum rw_http_phase */
@@ -56,7 +63,10 @@ struct rw_exchange {
     uint8_t abort_cause;           /* enum rw_abort_cause; the first counts */
     uint8_t forwarded_bytes;       /* 0: none, 4 or 16 */
     uint8_t forwarded_address[16]; /* the client, as a header of a trusted proxy told it */
-    uint8_t ws_accept_key[24];     /* of a handshake that waits for the host's answer */
+    union {
+        uint8_t ws_accept_key[24];        /* of a handshake that waits for the host's answer */
+        struct rw_exchange_events events; /* with RW_X_EVENTS */
+    };
 };
 
 /* A stream of events that goes on: messages of topics may be put on it. */

@@ -88,6 +88,15 @@ void rw_http_timer(struct rw_core *core, struct rw_slot *slot);
 void rw_http_events_begin(struct rw_core *core, struct rw_slot *slot, uint32_t quiet_ms);
 /* It is complete, or breaks off. */
 void rw_http_events_end(struct rw_core *core, struct rw_slot *slot);
+/* An event of the host's own, see RW_COMMAND_RESPOND_EVENT. ret: RW_OK or enum rw_result */
+int32_t rw_http_events_say(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes);
+/* See RW_COMMAND_RESPOND_PLACES. ret: RW_OK or enum rw_result */
+int32_t rw_http_events_places(struct rw_core *core, struct rw_slot *slot, const uint8_t *data, uint64_t bytes);
+/* rw_protocol.deliver, .hears, .hears_raw, .topics */
+uint32_t rw_http_events_deliver(struct rw_core *core, struct rw_slot *slot, struct rw_publication *publication);
+int rw_http_events_hears(const struct rw_slot *slot);
+int rw_http_events_hears_raw(const struct rw_core *core, const struct rw_slot *slot);
+uint32_t *rw_http_events_topics(struct rw_slot *slot);
 /* The clock of one: says something when nothing was said for too long. */
 void rw_http_events_timer(struct rw_core *core, struct rw_slot *slot);
 /* rw_protocol.drain_now */

@@ -490,6 +490,8 @@ int32_t rw_http_command(struct rw_core *core, struct rw_slot *slot, const struct
             return RW_OK;
         case RW_COMMAND_RESPOND_TRY: return respond_try(core, slot, data, bytes);
         case RW_COMMAND_UPGRADE: return upgrade(core, slot, command, data, bytes);
+        case RW_COMMAND_RESPOND_EVENT: return rw_http_events_say(core, slot, data, bytes);
+        case RW_COMMAND_RESPOND_PLACES: return rw_http_events_places(core, slot, data, bytes);
         default: return RW_ERR_INVALID;
     }
 }
