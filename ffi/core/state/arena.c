@@ -239,6 +239,8 @@ int32_t rw_tx_begin(struct rw_state *state, uint32_t shard, struct rw_tx *tx) {
     /* Not before: were it repaired by now, and we killed, the next one would find it whole. */
     if (result == EOWNERDEAD) pthread_mutex_consistent(&tx->shard->mutex);
     if (tx->shard->given != 0) free_given(tx);
+    /* Everything that walks ends after so many steps. */
+    if (tx->shard->owned > state->block_count || tx->shard->free_count > tx->shard->owned) rw_tx_damaged(tx);
     if (tx->shard->is_damaged == WHOLE || empty_shard(tx)) return RW_OK;
     pthread_mutex_unlock(&tx->shard->mutex);
     return RW_ERR_FULL;

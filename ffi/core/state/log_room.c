@@ -102,9 +102,11 @@ int32_t rw_logs_reserve(struct rw_tx *tx, uint64_t count, rw_block keep, uint64_
     for (uint32_t i = 0; i < LOGS_AT_ONCE && block != 0 && !has_room(tx, count); i++)
         block = expire_log(tx, block, now_ms);
     while (!has_room(tx, count)) {
+        const uint32_t before = tx->shard->free_count;
         const uint32_t dropped = rw_log_orphans_drop(tx);
         rw_tx_commit(tx);
-        if (dropped == 0 && !drop_something(tx, count - tx->shard->free_count, keep)) return RW_ERR_FULL;
+        if (dropped == 0 && !drop_something(tx, count - before, keep)) return RW_ERR_FULL;
+        if (tx->shard->free_count <= before) rw_tx_damaged(tx); /* whatever is dropped has blocks */
         if (rw_tx_is_damaged(tx)) return RW_ERR_FULL;
     }
     return RW_OK;

@@ -77,7 +77,7 @@ static int32_t add_entry(struct rw_tx *tx, rw_block block, const struct storing 
     if (log->seconds != storing->limits->seconds) RW_TX_SET(tx, log->seconds, storing->limits->seconds);
     if (storing->key != NULL) rw_log_key_add(tx, block, log, storing->key, log->last, storing->now_ms);
     rw_log_expire(tx, log, storing->now_ms);
-    if (log->last - log->first >= storing->limits->size) rw_log_trim(tx, log, log->last - storing->limits->size + 1);
+    if (log->last + 1 - log->first > storing->limits->size) rw_log_trim(tx, log, log->last - storing->limits->size + 1);
     rw_log_touch(tx, block, storing->now_ms);
     if (rw_tx_is_damaged(tx)) return RW_ERR_FULL;
     rw_state_changed(tx);
