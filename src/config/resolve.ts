@@ -28,7 +28,7 @@ import { parsePattern } from './route-pattern.ts';
 import { gatewaySchema, websocketMembers } from './schema.ts';
 import { show } from './show.ts';
 import { resolveTls, type TlsSettings } from './tls.ts';
-import { resolveSse, resolveTopics, type SseSettings, type TopicPolicySettings } from './topics.ts';
+import { keepsState, resolveSse, resolveTopics, type SseSettings, type TopicPolicySettings } from './topics.ts';
 import { unknownKey } from './values.ts';
 import { resolveWebSocketOptions, type WebSocketSettings } from './websocket-options.ts';
 
@@ -141,6 +141,11 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
   const sse = mistakes.concern('sse') ? [] : resolveSse(config.sse ?? {}, complain);
   const trustedProxies = config.trustedProxies === undefined ? undefined : resolveTrustedProxies(config.trustedProxies, complain);
   const link = mistakes.concern('link') ? false : resolveLink(config, complain);
+  if (link !== false && keepsState(topics))
+    complain(
+      ['link'],
+      'carries messages between nodes, and has no place for what topics remember, which would differ from node to node; write redis in its place, or remove history and presence from topics',
+    );
   const redisUrl = link === false ? environment.text('REDIS_URL') : undefined;
   const redis = mistakes.concern('redis') ? false : resolveRedis(config.redis, redisUrl, folder, complain);
   const has = (name: 'fetch' | 'websocket' | 'sse') => (value as GatewayConfig)[name] !== undefined;

@@ -279,6 +279,11 @@ describe('link', () => {
   test('goes before REDIS_URL, and not with redis', () => {
     expect(resolved({ link: new Maker() }, { REDIS_URL: 'redis://a' }).redis).toBe(false);
     expect(resolved({ link: new Maker(), redis: false }).link).not.toBe(false);
+    for (const policy of [{ history: { size: 1, seconds: 1 } }, { presence: true }])
+      expect(mistakes({ link: new Maker(), topics: { a: policy } })).toEqual([
+        expect.stringMatching(/^link: carries messages between nodes, and has no place for what topics remember/),
+      ]);
+    expect(resolved({ link: new Maker(), topics: { a: { authorize: () => true } } }).link).not.toBe(false);
     expect(mistakes({ link: new Maker(), redis: 'redis://a' })).toEqual([
       'link: does not go with redis, since one of them joins nodes; remove one of them',
     ]);
