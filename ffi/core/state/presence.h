@@ -102,15 +102,16 @@ int32_t rw_presence_is(struct rw_presence *presence, const struct rw_state_name 
 int32_t rw_presence_leave(struct rw_presence *presence, const struct rw_state_name *name, rw_block seat,
                           struct rw_presence_seat of, int closed, const struct rw_presence_clock *now);
 
-/* Called for each topic whose presence log has grown. `name` is borrowed for the call; no shard is taken meanwhile. */
-typedef void rw_presence_grown_fn(void *context, const uint8_t *name, uint32_t name_bytes);
+/* Called for each user that has left. `name` of the presence log is borrowed for the call; no shard is taken
+ * meanwhile. */
+typedef void rw_presence_left_fn(void *context, const uint8_t *name, uint32_t name_bytes);
 
 /* Graces that are over end, seats of processes that are gone begin theirs, what was taken and not acknowledged is dirty
  * again. Any worker, about once a second.
  * in:  budget: users to deal with, at most
  * ret: 1: there is more to do now, 0: not before the next tick */
 int rw_presence_tick(struct rw_presence *presence, const struct rw_presence_clock *now, uint32_t budget,
-                     rw_presence_grown_fn *grown, void *context);
+                     rw_presence_left_fn *left, void *context);
 
 struct rw_presence_count {
     uint32_t users;
