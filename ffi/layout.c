@@ -87,6 +87,7 @@
     X(RW_SEND_COMPRESS, "sendCompress") X(RW_SEND_OWN, "sendOwn")                                              \
     X(RW_RESPOND_SIZED, "respondSized") X(RW_RESPOND_CLOSE, "respondClose")                                    \
     X(RW_RESPOND_STATUS_TEXT, "respondStatusText") X(RW_RESPOND_NO_LENGTH, "respondNoLength")                  \
+    X(RW_RESPOND_EVENTS, "respondEvents")                                                                       \
     X(RW_UPGRADE_QUIET, "upgradeQuiet") X(RW_BODY_KEPT, "bodyKept") X(RW_PUBLISH_REMOTE, "publishRemote")
 
 #define EVENT_FIELDS(X, R) \

@@ -116,6 +116,7 @@ export const commandFlag = {
   respondClose: 2,
   respondStatusText: 4,
   respondNoLength: 8,
+  respondEvents: 16,
   upgradeQuiet: 1,
   bodyKept: 1,
   publishRemote: 64,

@@ -37,6 +37,22 @@ export interface SubscribeOptions {
   readonly presence?: boolean | undefined;
 }
 
+/** Given by `Topics.admit`, and taken by `subscribeWith`. */
+export interface Admitted {
+  /** Of the token for the topic, in milliseconds as of Date.now(); undefined: for good. */
+  readonly expiresAt?: number | undefined;
+}
+
+/** What protocols may ask beside it. */
+export interface ProtocolSubscribeOptions extends SubscribeOptions {
+  /** Nobody is asked again whether it may. */
+  readonly admitted?: Admitted | undefined;
+  /** Without `since`: so many of the last messages first. @default 0 */
+  readonly history?: number | undefined;
+  /** With `presence`: told who is there, before the first join or leave is queued for the connection; again when all of it begins anew. */
+  readonly onPresence?: ((presence: Presence) => void) | undefined;
+}
+
 /**
  * Why it is not subscribed. 'closed': the connection has ended. 'limit': it, or the worker, has as many topics as may be. 'forbidden': `authorize` said
  * no, or failed. 'token': the token is missing, wrong or over. 'full': of topics that remember: as 'limit', or the node's memory for them is used up.
@@ -170,7 +186,11 @@ export interface Topics {
    */
   subscribe(socket: TopicConnection, topic: string): boolean;
   /** As `subscribe`, waits for what must be waited for, and goes on from a position. */
-  subscribeWith(socket: TopicConnection, topic: string, options: SubscribeOptions): Promise<SubscribeResult>;
+  subscribeWith(socket: TopicConnection, topic: string, options: ProtocolSubscribeOptions): Promise<SubscribeResult>;
+  /** Whether it may subscribe, asked by a protocol that must know before it can. Never rejects. */
+  admit(socket: TopicConnection, topic: string, token: string | undefined): Promise<Admitted | 'forbidden' | 'token'>;
+  /** Whether it is kept who is on the topic. */
+  hasPresence(topic: string): boolean;
   unsubscribe(socket: ConnectionName, topic: string): void;
   isSubscribed(socket: ConnectionName, topic: string): boolean;
   /** To every subscriber on every worker and node, but for the socket that is `except`. The message is borrowed for the call. ret: as `publish` */

@@ -107,6 +107,26 @@ export const hostCounters = [
     by('result', { recovered: 'topic_recovered', lost: 'topic_recovery_lost', malformed: 'topic_recovery_malformed' }),
   ),
   counter(
+    'sse_refused',
+    'Streams of server-sent events that were refused: what was asked for is none (400, 404, 405, 406), by the page that asked, a token, or a policy.',
+    by('reason', {
+      request: 'sse_refused_request',
+      origin: 'sse_refused_origin',
+      token: 'sse_refused_token',
+      forbidden: 'sse_refused_forbidden',
+    }),
+  ),
+  counter(
+    'sse_lost',
+    'Streams that were told of messages lost when they began: they said where they were, and the log had not all of it.',
+    one('sse_lost'),
+  ),
+  counter(
+    'sse_given_up',
+    'Streams that were ended as they began, since a topic could not be had: as many as may be, or its log out of reach.',
+    one('sse_given_up'),
+  ),
+  counter(
     'topic_publishes_failed',
     'Messages to topics with history that nobody got, since their log could not be reached, or the memory for it is full.',
     by('reason', { full: 'topic_publishes_full', unavailable: 'topic_publishes_unavailable' }),

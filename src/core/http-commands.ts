@@ -10,6 +10,7 @@ import type { ConnectionName } from './connection.ts';
 import { CoreMemory, slotOutBytes, slotState, slotWords } from './core-memory.ts';
 import type { HttpCommands, RequestHead, RequestName } from './http.ts';
 import type { CoreOptions } from './options.ts';
+import type { Position } from './position.ts';
 import { type TlsInfo, tlsInfo } from './tls-info.ts';
 
 /** Of HTTP, in the lower half: the number of the latest request. */
@@ -76,6 +77,38 @@ export abstract class HttpCommandQueue extends CoreMemory implements HttpCommand
     const { slot, generation } = request;
     const head = withStatus(statusText, headers);
     this.commands.headers(commandType.respondBegin, allFlags, slot, generation, head, status | (high << 16), low, request.request);
+  }
+
+  /**
+   * Begin a stream of events (text/event-stream), which may subscribe to topics as a socket does. `quietMs`: after so long without output a comment is
+   * sent; 0: never.
+   */
+  respondBeginEvents(request: RequestName, headers: string, quietMs: number): void {
+    const { observers } = this.events;
+    if (observers !== undefined) for (const each of observers) each.responseBegan?.(request, 200);
+    const { slot, generation } = request;
+    this.commands.headers(commandType.respondBegin, commandFlag.respondEvents, slot, generation, headers, 200, quietMs, request.request);
+  }
+
+  /** An event of one's own on a stream. `rest`: what stands behind its id, '\n' for the id alone; the core puts the id in front. */
+  respondEvent(request: RequestName, rest: string): void {
+    this.commands.payload(commandType.respondEvent, 0, request.slot, request.generation, rest, request.request);
+  }
+
+  /** The topics of a stream, in the order in which its ids name them, and where its client is in each. Before it subscribes to any. */
+  respondPlaces(request: RequestName, places: readonly { readonly topic: string; readonly at: Position | undefined }[]): void {
+    const parts = places.map(({ topic, at }) => {
+      const name = Buffer.from(topic);
+      const place = Buffer.alloc(20);
+      if (at !== undefined) {
+        place.writeBigUInt64LE(BigInt(`0x${at.epoch}`), 0);
+        place.writeBigUInt64LE(BigInt(at.offset), 8);
+      }
+      place.writeUInt32LE(name.byteLength, 16);
+      return [place, name];
+    });
+    const { slot, generation } = request;
+    this.commands.direct(commandType.respondPlaces, 0, slot, generation, Buffer.concat(parts.flat()), 0, 0, request.request);
   }
 
   /** ret: bytes that wait for the client, these included */

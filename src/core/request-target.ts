@@ -82,6 +82,14 @@ export function requestMethod(head: RequestHead): string {
   return head.raw.slice(start, head.raw.indexOf('\n', start));
 }
 
+/** All values of a header field, in the order received. `name` in lower case. */
+export function headerValues(head: RequestHead, name: string): string[] {
+  const lines = head.raw.slice(head.hostBytes + head.targetBytes).split('\n');
+  const values: string[] = [];
+  for (let at = 0; at + 1 < lines.length; at += 2) if (lines[at] === name) values.push(lines[at + 1] as string);
+  return values;
+}
+
 /** The fields of a request as a real Headers object. */
 export function requestHeaders(head: RequestHead): Headers {
   const { raw } = head;

@@ -11,6 +11,7 @@ import type { RecordEvents, RequestEvents, RequestHead } from '../core/http.ts';
 import type { statIndex } from '../core/stat-index.ts';
 import type { RequestIds } from '../host/request-ids.ts';
 import type { SocketHandlers, SocketHost } from './sockets/socket-handlers.ts';
+import type { Streams } from './streams/streams.ts';
 
 /** The name of a counter or gauge. */
 export type Metric = Parameters<typeof statIndex>[0];
@@ -48,6 +49,8 @@ export interface FrontendHost extends SocketHost {
   readonly requestIds: RequestIds;
   /** Runs the handlers of WebSockets, each socket's in order; shared by all who accept through it. */
   readonly sockets: SocketHandlers;
+  /** Answers requests with streams of server-sent events of topics. */
+  readonly streams: Streams;
   /** Limits and wishes of one kind of WebSockets. ret: its index, for `core.acceptUpgrade`. err: Error when all are taken */
   addBehavior(options: BehaviorOptions): number;
   count(metric: Metric): void;

@@ -11,6 +11,7 @@ import { statIndex } from '../core/stat-index.ts';
 import type { RequestIds } from '../host/request-ids.ts';
 import type { Frontend, FrontendEntry, FrontendHost, Metric } from './frontend.ts';
 import { SocketHandlers } from './sockets/socket-handlers.ts';
+import { Streams } from './streams/streams.ts';
 
 const registered: FrontendEntry[] = [];
 
@@ -54,6 +55,7 @@ export class Frontends implements FrontendHost {
   readonly #onFailure: FrontendsOptions['onFailure'];
   readonly #all: Frontend[] = [];
   #sockets: SocketHandlers | undefined;
+  #streams: Streams | undefined;
   /** Indexes, by what the core was told: the same takes one. */
   readonly #behaviors = new Map<string, number>();
 
@@ -79,6 +81,11 @@ export class Frontends implements FrontendHost {
   get sockets(): SocketHandlers {
     this.#sockets ??= new SocketHandlers(this);
     return this.#sockets;
+  }
+
+  get streams(): Streams {
+    this.#streams ??= new Streams(this);
+    return this.#streams;
   }
 
   addBehavior(options: BehaviorOptions): number {

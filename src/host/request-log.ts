@@ -111,7 +111,8 @@ export class RequestLog implements Observer {
   }
 }
 
-function abortProblem(cause: number, status: number): string {
+/** ret: undefined: it is none */
+function abortProblem(cause: number, status: number): string | undefined {
   switch (cause) {
     case abortCause.refused:
       if (status === 408) return 'the body of the request did not come in time (http.bodyTimeout)';
@@ -125,6 +126,8 @@ function abortProblem(cause: number, status: number): string {
       return 'the body of the response did not have the length that it had announced';
     case abortCause.noMemory:
       return 'there was no memory for the response';
+    case abortCause.drained:
+      return undefined;
     default:
       return 'the client left';
   }

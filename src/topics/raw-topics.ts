@@ -3,7 +3,7 @@
  * Role: between sockets and the core's subscriptions. Up: api/socket.ts and api/publish.ts, through `Topics`. Down: core/topic-commands.ts.
  */
 import { bytesOf, ReceivedMessage, type Sendable, SocketArgumentError, sendBinary, sendText } from '../api/message.ts';
-import type { Published, SubscribeResult, Topics } from '../api/topics.ts';
+import type { Admitted, Published, SubscribeResult, TopicConnection, Topics } from '../api/topics.ts';
 import type { ConnectionName } from '../core/connection.ts';
 import type { Core } from '../core/core.ts';
 import { type PublishResult, topicBytesMax } from '../core/node.ts';
@@ -43,6 +43,15 @@ export class RawTopics implements Topics {
 
   async publishWith(topic: string, message: Sendable, _options: unknown, except?: ConnectionName): Promise<Published> {
     return { result: this.publish(topic, message, except) };
+  }
+
+  async admit(_connection: TopicConnection, topic: string): Promise<Admitted> {
+    checkTopic(topic);
+    return {};
+  }
+
+  hasPresence(_topic: string): boolean {
+    return false;
   }
 
   authorize(): boolean {

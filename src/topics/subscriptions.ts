@@ -8,9 +8,9 @@
  * Role: up: topics.ts. Down: admission.ts, members.ts, the store, and the core, where attaching is one step without a seam. Where nothing must be
  * waited for all of it is done before the call returns.
  */
-import type { SubscribeRefusal, SubscribeResult, TopicConnection } from '../api/topics.ts';
+import type { Admitted, Presence, SubscribeRefusal, SubscribeResult, TopicConnection } from '../api/topics.ts';
 import type { Core } from '../core/core.ts';
-import type { AttachOutcome, LogCommands, Position } from '../core/log-commands.ts';
+import type { AttachOutcome, LogCommands, LogLimits, Position } from '../core/log-commands.ts';
 import { parsePosition } from '../core/position.ts';
 import { presenceTopic } from '../core/presence-commands.ts';
 import type { Admission, Verdict } from './admission.ts';
@@ -47,10 +47,13 @@ interface Pending {
 
 interface Wishes {
   readonly since: Position | undefined;
+  /** Without `since`: so many of the last messages first. */
+  readonly history: number;
   readonly presence: boolean;
+  readonly onPresence: ((presence: Presence) => void) | undefined;
 }
 
-const noWishes: Wishes = { since: undefined, presence: false };
+const noWishes: Wishes = { since: undefined, history: 0, presence: false, onPresence: undefined };
 
 export class Subscriptions {
   readonly #ports: SubscriptionsPorts;
@@ -85,19 +88,18 @@ export class Subscriptions {
     connection: TopicConnection,
     topic: string,
     found: FoundPolicy,
-    wishes: { readonly since: Position | string | undefined; readonly token: string | undefined; readonly presence: boolean },
+    wishes: Omit<Wishes, 'since'> & {
+      readonly since: Position | string | undefined;
+      readonly token: string | undefined;
+      readonly admitted: Admitted | undefined;
+    },
   ): Promise<SubscribeResult> {
     const { core, admission } = this.#ports;
     if (!core.isOpen(connection.slot, connection.generation)) return refused('closed');
     const since = typeof wishes.since === 'string' ? parsePosition(wishes.since) : wishes.since;
     if (wishes.since !== undefined && since === undefined) this.#ports.count('recovery_malformed');
-    return this.#later(
-      connection,
-      topic,
-      found,
-      { since, presence: wishes.presence },
-      admission.admit(connection, topic, found, wishes.token),
-    );
+    const verdict = wishes.admitted ?? admission.admit(connection, topic, found, wishes.token);
+    return this.#later(connection, topic, found, { ...wishes, since }, verdict);
   }
 
   /** Whatever waits for this connection to be subscribed is called off. */
@@ -144,7 +146,7 @@ export class Subscriptions {
     let result: SubscribeResult;
     if (history === false) result = this.#enter(connection, topic, found);
     else {
-      let since = recover ? wishes.since : undefined;
+      let since = recover ? (wishes.since ?? (await this.#before(topic, history, wishes.history))) : undefined;
       for (;;) {
         const outcome = this.#attach(connection, topic, since);
         if (outcome.kind === 'unfollowed') await store.follow(topic, history);
@@ -157,7 +159,15 @@ export class Subscriptions {
       }
     }
     if (!result.subscribed || !wishes.presence || presence === false) return result;
-    return this.#watch(connection, topic, result, pending);
+    return this.#watch(connection, topic, result, wishes, pending);
+  }
+
+  /** The place before the last messages, so many. ret: undefined: there are none */
+  async #before(topic: string, limits: LogLimits, messages: number): Promise<Position | undefined> {
+    if (messages === 0) return undefined;
+    const page = await this.#ports.store.read(topic, { limit: messages, reverse: true }, limits);
+    const oldest = page.messages.at(-1);
+    return oldest && { epoch: page.position.epoch, offset: oldest.offset - 1 };
   }
 
   /** Send what came after `since` and this node has not any more. ret: up to where it was sent; undefined: some of it is gone */
@@ -228,13 +238,21 @@ export class Subscriptions {
   }
 
   /** The client is told of joins and leaves from now on; the answer says who is there by then. */
-  async #watch(connection: TopicConnection, topic: string, result: SubscribeResult, pending: Pending): Promise<SubscribeResult> {
+  async #watch(
+    connection: TopicConnection,
+    topic: string,
+    result: SubscribeResult,
+    wishes: Wishes,
+    pending: Pending,
+  ): Promise<SubscribeResult> {
     const { core, store } = this.#ports;
     for (;;) {
       const page = await store.presence(topic);
       if (pending.isCalledOff) return refused('unsubscribed');
+      const presence = presenceOf(page);
+      wishes.onPresence?.(presence);
       const outcome = core.attach(connection.slot, connection.generation, topic, { since: page.position, isPresence: true });
-      if (outcome.kind === 'attached' && outcome.recovered) return { ...result, presence: presenceOf(page) };
+      if (outcome.kind === 'attached' && outcome.recovered) return { ...result, presence };
       if (outcome.kind === 'closed') return refused('closed');
       if (outcome.kind === 'full') return this.#full(connection, topic);
       // The list is older than what this node has: it is asked for again once that has come.

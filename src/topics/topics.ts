@@ -5,7 +5,17 @@
  * frontends, api/publish.ts. Down: raw-topics.ts; subscriptions.ts, and the store, for topics with a policy.
  */
 import { bytesOf, ReceivedMessage, type Sendable, SocketArgumentError, sendBinary, sendText } from '../api/message.ts';
-import type { Published, PublishOptions, SubscribeOptions, SubscribeResult, TopicAction, TopicConnection, Topics } from '../api/topics.ts';
+import type {
+  Admitted,
+  ProtocolSubscribeOptions,
+  Published,
+  PublishOptions,
+  SubscribeOptions,
+  SubscribeResult,
+  TopicAction,
+  TopicConnection,
+  Topics,
+} from '../api/topics.ts';
 import type { ConnectionName } from '../core/connection.ts';
 import type { Core } from '../core/core.ts';
 import type { PublishResult } from '../core/node.ts';
@@ -49,12 +59,23 @@ export class PolicyTopics implements Topics {
       : this.#ports.subscriptions.subscribe(connection, topic, found);
   }
 
-  async subscribeWith(connection: TopicConnection, topic: string, options: SubscribeOptions): Promise<SubscribeResult> {
+  async subscribeWith(connection: TopicConnection, topic: string, options: ProtocolSubscribeOptions): Promise<SubscribeResult> {
     const { since, token, presence = false } = checkSubscribeOptions(options);
+    const { admitted, history = 0, onPresence } = options;
     const found = this.#find(topic);
     if (presence && (found === undefined || found.policy.presence === false)) throw withoutPresence(topic);
     if (found === undefined) return this.#ports.raw.subscribeWith(connection, topic);
-    return this.#ports.subscriptions.subscribeWith(connection, topic, found, { since, token, presence });
+    return this.#ports.subscriptions.subscribeWith(connection, topic, found, { since, token, presence, admitted, history, onPresence });
+  }
+
+  async admit(connection: TopicConnection, topic: string, token: string | undefined): Promise<Admitted | 'forbidden' | 'token'> {
+    const found = this.#find(topic);
+    return found === undefined ? {} : this.#ports.admission.admit(connection, topic, found, token);
+  }
+
+  hasPresence(topic: string): boolean {
+    const found = this.#find(topic);
+    return found !== undefined && found.policy.presence !== false;
   }
 
   unsubscribe(connection: ConnectionName, topic: string): void {

@@ -20,6 +20,7 @@ import type { FrontendEntry } from '../frontend/frontend.ts';
 import { honoFrontend } from '../frontend/hono/entry.ts';
 import { installLightGlobals } from '../frontend/hono/index.ts';
 import { Frontends, registeredFrontends } from '../frontend/registry.ts';
+import { sseFrontend } from '../frontend/sse/entry.ts';
 import { webSocketFrontend } from '../frontend/websocket/entry.ts';
 import { Drain } from '../host/drain.ts';
 import { startHeartbeat } from '../host/heartbeat.ts';
@@ -61,7 +62,7 @@ function createFrontends(core: Core, topics: Topics, config: ResolvedConfig, log
   const requestIds = new RequestIds(config.log.requestIdHeader);
   if (config.log.requests) core.observe(new RequestLog(requestIds, log, (head) => core.remoteAddress(head)?.address));
   const frontends = new Frontends({ core, topics, requestIds, onFailure: (context, sentence) => log.error(context, sentence) });
-  const entries: readonly FrontendEntry[] = [...registeredFrontends(), webSocketFrontend, honoFrontend];
+  const entries: readonly FrontendEntry[] = [...registeredFrontends(), webSocketFrontend, sseFrontend, honoFrontend];
   for (const entry of entries) frontends.add(entry, config);
   return frontends;
 }

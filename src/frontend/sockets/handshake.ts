@@ -4,14 +4,7 @@
  */
 import { eventFlag } from '../../core/abi.ts';
 import type { RequestHead } from '../../core/http.ts';
-
-/** All values of a header field, in the order received. `name` in lower case. */
-function valuesOf(head: RequestHead, name: string): string[] {
-  const lines = head.raw.slice(head.hostBytes + head.targetBytes).split('\n');
-  const values: string[] = [];
-  for (let at = 0; at + 1 < lines.length; at += 2) if (lines[at] === name) values.push(lines[at + 1] as string);
-  return values;
-}
+import { headerValues } from '../../core/request-target.ts';
 
 /**
  * May a page of this origin connect? Requests without Origin come from programs, not pages, and pass (RFC 6454 §7.3).
@@ -20,7 +13,7 @@ function valuesOf(head: RequestHead, name: string): string[] {
 export function checkOrigin(head: RequestHead, allowed: 'any' | 'same-host' | readonly string[]): string | undefined {
   if (allowed === 'any') return undefined;
   // More than one is against RFC 6454 §7.3; then each must be allowed, so that it does not matter which one the client means.
-  const origins = valuesOf(head, 'origin');
+  const origins = headerValues(head, 'origin');
   if (allowed === 'same-host') {
     const host = hostOf(addressedHost(head));
     const isSame = (origin: string) => host !== '' && hostOf(URL.parse(origin)?.host ?? '') === host;
@@ -36,7 +29,7 @@ export function checkOrigin(head: RequestHead, allowed: 'any' | 'same-host' | re
  */
 function addressedHost(head: RequestHead): string {
   const host = head.raw.slice(0, head.hostBytes);
-  if (head.flags & eventFlag.requestForwarded) return forwardedHost(valuesOf(head, 'forwarded').join(',')) || host;
+  if (head.flags & eventFlag.requestForwarded) return forwardedHost(headerValues(head, 'forwarded').join(',')) || host;
   if (!(head.flags & eventFlag.requestXForwarded)) return host;
   const told = firstOf(head, 'x-forwarded-host') || host;
   const port = firstOf(head, 'x-forwarded-port');
@@ -47,7 +40,7 @@ const hasPort = /:\d*$/;
 
 /** The first element of a field that is a list, or ''. */
 function firstOf(head: RequestHead, name: string): string {
-  return valuesOf(head, name).join(',').split(',', 1)[0]?.trim() ?? '';
+  return headerValues(head, name).join(',').split(',', 1)[0]?.trim() ?? '';
 }
 
 /** One `name=value` of Forwarded with what stands before it (RFC 7239 §4); a value with a port has a colon, and so is quoted. */
@@ -72,12 +65,12 @@ function hostOf(host: string): string {
 
 /** The extensions that the client offers, in one line (RFC 6455 §9.1), or ''. */
 export function extensionsOffered(head: RequestHead): string {
-  return valuesOf(head, 'sec-websocket-extensions').join(', ');
+  return headerValues(head, 'sec-websocket-extensions').join(', ');
 }
 
 /** The first of `spoken` that the client offers (RFC 6455 §4.2.2), or ''. */
 export function chooseProtocol(head: RequestHead, spoken: readonly string[]): string {
   if (spoken.length === 0) return '';
-  const offers = valuesOf(head, 'sec-websocket-protocol').flatMap((value) => value.split(',').map((name) => name.trim()));
+  const offers = headerValues(head, 'sec-websocket-protocol').flatMap((value) => value.split(',').map((name) => name.trim()));
   return spoken.find((name) => offers.includes(name)) ?? '';
 }

@@ -28,7 +28,7 @@ const order: readonly (readonly string[])[] = [
   ['src/topics/'],
   ['src/host/'],
   ['src/frontend/http/'],
-  ['src/frontend/sockets/'],
+  ['src/frontend/sockets/', 'src/frontend/streams/'],
   ['src/frontend/frontend.ts'],
   ['src/frontend/registry.ts'],
   ['src/frontend/*/'],
