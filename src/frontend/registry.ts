@@ -117,7 +117,7 @@ export class Frontends implements FrontendHost {
 
   /** See Frontend. */
   get pending(): number {
-    let sum = 0;
+    let sum = this.#streams?.pending ?? 0;
     for (const frontend of this.#all) sum += frontend.pending;
     return sum;
   }

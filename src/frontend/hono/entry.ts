@@ -11,7 +11,15 @@ import { FetchFrontend, honoWebSocketHandler, watchAppErrors } from './index.ts'
 
 export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> = {
   name: 'hono',
-  metrics: ['handler_errors', 'refused_origin'],
+  metrics: [
+    'handler_errors',
+    'refused_origin',
+    'sse_refused_request',
+    'sse_refused_token',
+    'sse_refused_forbidden',
+    'sse_lost',
+    'sse_given_up',
+  ],
   create(host, { app, fetch }): Frontend {
     const { core, requestIds, sockets } = host;
     const route = sockets.add({
@@ -23,6 +31,7 @@ export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> 
     const requests = new FetchFrontend({
       fetch: fetch ?? ((request) => answerWithoutFetch(request, (path) => host.speaksAt(path))),
       commands: core,
+      streams: host.streams,
       requestIds,
       sockets: {
         accept(head, headers, data) {

@@ -14,8 +14,9 @@ import type { HttpCommands, RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
 import type { TlsInfo } from '../../core/tls-info.ts';
 import type { RequestIds } from '../../host/request-ids.ts';
-import { encodeHeaders } from '../http/header-block.ts';
+import { encodeHeaders, type HeaderBlock } from '../http/header-block.ts';
 import { abortReason, type LightRequest } from '../http/request.ts';
+import type { PlannedStream } from './topic-events.ts';
 import type { HonoSocketData } from './upgrade-websocket.ts';
 
 /** What an exchange needs of the frontend that it belongs to. */
@@ -26,6 +27,8 @@ export interface ExchangeHost {
   readonly requestIds: RequestIds;
   /** Accept a handshake, of which Hono's events are told. */
   accept(head: RequestHead, headers: string, data: HonoSocketData): void;
+  /** Answer with a stream of events of topics. */
+  openStream(exchange: Exchange, block: HeaderBlock, planned: PlannedStream): void;
   report(error: unknown, exchange: Exchange, where: ErrorContext['where']): void;
   forget(exchange: Exchange): void;
 }

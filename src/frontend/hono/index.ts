@@ -15,18 +15,22 @@ import type { HeadEvents, HttpCommands, RequestHead } from '../../core/http.ts';
 import { requestUrl } from '../../core/request-target.ts';
 import { RequestIds } from '../../host/request-ids.ts';
 import type { RequestTaker } from '../frontend.ts';
+import { blockFlags, HeaderBlock, separateFraming, withoutField } from '../http/header-block.ts';
 import { abortReason, LightRequest } from '../http/request.ts';
 import { RequestBody } from '../http/request-body.ts';
 import { isThenable } from '../http/thenable.ts';
+import type { Streams } from '../streams/streams.ts';
 import { type ErrorContext, Exchange, type ExchangeHost, exchangeState } from './exchange.ts';
 import { isOfLeaving, reportFailure, sendFailure } from './failure.ts';
 import { sendResponse } from './response-sender.ts';
+import type { PlannedStream } from './topic-events.ts';
 import type { HonoSocketData } from './upgrade-websocket.ts';
 
 export { watchAppErrors } from './app-errors.ts';
 export { type ConnInfo, getConnInfo, getTlsInfo } from './connection-info.ts';
 export type { ErrorContext } from './exchange.ts';
 export { installLightGlobals } from './globals.ts';
+export { type TopicEventsOptions, topicEvents } from './topic-events.ts';
 export { type HonoSocketData, honoWebSocketHandler, type UpgradeOptions, upgradeWebSocket } from './upgrade-websocket.ts';
 
 /** A fetch handler. `env` is what Hono passes on as `c.env`. */
@@ -41,6 +45,8 @@ export interface FetchFrontendOptions {
     /** The client left before that came about. */
     forget(slot: number): void;
   };
+  /** Answers in the place of responses of `topicEvents`. Default: these fail. */
+  streams?: Pick<Streams, 'open' | 'onAbort'>;
   /** Told of every request that failed, once. It was, or is being, answered; the worker logs and counts. Must not throw. */
   onError(error: unknown, context: ErrorContext): void;
   /** Default: ids are made here, and no header carries them. */
@@ -63,6 +69,7 @@ export class FetchFrontend implements HeadEvents, RequestTaker, ExchangeHost {
   private readonly fetch: FetchHandler;
   private readonly onError: FetchFrontendOptions['onError'];
   private readonly sockets: FetchFrontendOptions['sockets'];
+  private readonly streams: FetchFrontendOptions['streams'];
   private readonly terminate: FetchFrontendOptions['terminate'];
   /** Exchanges that wait for something, by slot. */
   private readonly waiting = new Map<number, Exchange>();
@@ -73,6 +80,7 @@ export class FetchFrontend implements HeadEvents, RequestTaker, ExchangeHost {
     this.fetch = options.fetch;
     this.onError = options.onError;
     this.sockets = options.sockets;
+    this.streams = options.streams;
     this.terminate = options.terminate;
     this.requestIds = options.requestIds ?? new RequestIds(false);
   }
@@ -116,6 +124,7 @@ export class FetchFrontend implements HeadEvents, RequestTaker, ExchangeHost {
 
   onAbort(slot: number, request: number, cause: number, status: number): void {
     this.sockets?.forget(slot);
+    this.streams?.onAbort(slot, request);
     this.find(slot, request)?.abandon(abortReason(cause, status));
   }
 
@@ -130,6 +139,16 @@ export class FetchFrontend implements HeadEvents, RequestTaker, ExchangeHost {
   /** @internal */
   accept(head: RequestHead, headers: string, data: HonoSocketData): void {
     this.sockets?.accept(head, headers, data);
+  }
+
+  /** @internal */
+  openStream({ head }: Exchange, block: HeaderBlock, { wishes, client, quietMs }: PlannedStream): void {
+    if (this.streams === undefined) throw new TypeError('topicEvents() works in the config of a gateway alone');
+    const headers = block.flags & blockFlags.framing ? separateFraming(block).text : block.text;
+    this.streams.open(head, wishes, client, { headers, quietMs, isHead: false }, ({ status, sentence }) => {
+      const others = withoutField(withoutField(new HeaderBlock(headers, block.flags), 'content-type'), 'x-accel-buffering');
+      this.commands.respond(head, status, textHeaders + others.text, sentence);
+    });
   }
 
   /** @internal */

@@ -20,6 +20,7 @@ import { type Exchange, exchangeState, hostOf } from './exchange.ts';
 import { reportFailure, sendFailure } from './failure.ts';
 import { type Content, isLightResponse, LightResponse, textType } from './response.ts';
 import { ResponsePump } from './response-stream.ts';
+import { plannedStream } from './topic-events.ts';
 
 const textLine = `content-type: ${textType}\r\n`;
 const bytesLine = 'content-type: application/octet-stream\r\n';
@@ -186,6 +187,12 @@ function sendBlob(exchange: Exchange, status: number, block: HeaderBlock, blob: 
 }
 
 function stream(exchange: Exchange, status: number, block: HeaderBlock, body: ReadableStream, length: number): void {
+  const planned = plannedStream(body);
+  if (planned !== undefined) {
+    hostOf(exchange).openStream(exchange, block, planned);
+    exchange.finish();
+    return;
+  }
   const framing: Framing = block.flags & blockFlags.framing ? separateFraming(block) : { text: block.text, length: -1, close: false };
   if (length >= 0) framing.length = length;
   const pump = new ResponsePump(exchange, status, framing, body);

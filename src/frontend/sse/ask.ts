@@ -8,9 +8,9 @@
 import type { SseSettings } from '../../config/topics.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { topicBytesMax } from '../../core/node.ts';
-import { parsePosition } from '../../core/position.ts';
 import { headerValues } from '../../core/request-target.ts';
-import type { StreamWishes, TopicWish } from '../streams/streams.ts';
+import { type Place, placesOf, rememberedId } from '../streams/places.ts';
+import type { StreamWishes } from '../streams/streams.ts';
 
 /** `status`: of the answer, whose body is the sentence. */
 export interface Refusal {
@@ -25,7 +25,6 @@ export interface StreamLimits extends Pick<SseSettings, 'maxTopics'> {
 }
 
 const historyMax = 1000;
-const positionsBytesMax = 64 * 1024;
 
 export function readWishes(head: RequestHead, limits: StreamLimits): StreamWishes | Refusal {
   if (!acceptsEvents(headerValues(head, 'accept')))
@@ -40,7 +39,7 @@ export function readWishes(head: RequestHead, limits: StreamLimits): StreamWishe
   if (new Set(names).size < names.length) return bad('a topic is named twice: once is enough');
   const foreign = names.find((name) => !limits.has(name));
   if (foreign !== undefined) return { status: 404, sentence: 'Not Found: a topic that is not streamed here' };
-  const since = positionsOf(head, query, names.length);
+  const since = sinceOf(head, query, names.length);
   if (typeof since === 'string') return bad(since);
   const tokens = [...headerValues(head, 'topic-token').flatMap((value) => value.split(',')), ...query.getAll('topicToken')].map((text) =>
     text.trim(),
@@ -87,25 +86,15 @@ function topicProblem(topic: string): string | undefined {
   return undefined;
 }
 
-/**
- * Where the client was: the header that browsers send when they come back goes before what the page has written into the address.
- * ret: by topic; or what is wrong with `since`, which a person has written. What a client remembers is never wrong, only unknown: a browser that is
- * refused does not come back.
- */
-function positionsOf(head: RequestHead, query: URLSearchParams, topics: number): readonly TopicWish['since'][] | string {
-  const remembered = headerValues(head, 'last-event-id').join(',') || query.get('lastEventId') || '';
-  if (remembered !== '') {
-    const texts = remembered.length > positionsBytesMax ? [] : remembered.split(',');
-    if (texts.length !== topics) return Array.from({ length: topics }, () => 'unknown');
-    return texts.map((text) => (text.trim() === '-' ? undefined : (parsePosition(text.trim()) ?? 'unknown')));
-  }
+/** ret: by topic; or what is wrong with `since`, which a person has written */
+function sinceOf(head: RequestHead, query: URLSearchParams, topics: number): readonly Place[] | string {
+  const id = rememberedId(head, query.get('lastEventId'));
+  if (id !== '') return placesOf(id, topics);
   const written = query.getAll('since').flatMap((value) => value.split(','));
   if (written.length === 0) return [];
   if (written.length !== topics) return `since has ${written.length} positions for ${topics} topics: give one for each, in their order`;
-  const positions = written.map((text) => (text === '-' || text === '' ? undefined : (parsePosition(text) ?? 'unknown')));
-  const wrong = positions.indexOf('unknown');
-  if (wrong >= 0) return 'since is a position such as 00c0ffee00c0ffee:7, an epoch of 16 hex digits and an offset';
-  return positions;
+  const places = placesOf(written.join(','), topics);
+  return places.includes('unknown') ? 'since is a position such as 00c0ffee00c0ffee:7, an epoch of 16 hex digits and an offset' : places;
 }
 
 function countOf(text: string | null): number | undefined {

@@ -41,9 +41,8 @@ class SseFrontend implements Frontend, RequestTaker {
     );
   }
 
-  get pending(): number {
-    return this.#host.streams.pending;
-  }
+  /** Streams are counted where they are all known. */
+  readonly pending = 0;
 
   takes(head: RequestHead): boolean {
     const path = this.#paths.get(requestPath(head));

@@ -13,8 +13,8 @@ import type { User } from '../../api/user.ts';
 import type { Core } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
-import type { Position } from '../../core/position.ts';
 import type { statIndex } from '../../core/stat-index.ts';
+import type { Place } from './places.ts';
 
 type Metric = Parameters<typeof statIndex>[0];
 
@@ -28,8 +28,8 @@ export interface StreamHost {
 
 export interface TopicWish {
   readonly topic: string;
-  /** The last position that the client has; 'unknown': it has one that nobody knows. */
-  readonly since: Position | 'unknown' | undefined;
+  /** The last position that the client has. */
+  readonly since: Place;
   /** Its token, where it has one. */
   readonly token: string | undefined;
 }
