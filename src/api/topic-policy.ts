@@ -40,11 +40,11 @@ export interface TopicMember {
 /** Who is on a topic. */
 export interface TopicPresenceOptions<Params = RouteParams> {
   /**
-   * Who a client is on the topic: the id of its user, or that with `info`. Called once it may subscribe, and not awaited. One that throws keeps the
-   * client from being a member.
+   * Who a client is on the topic: the id of its user, or that with `info`; undefined: it is not shown, as one who only looks on. Called once it may
+   * subscribe, and not awaited. One that throws keeps the client from being a member.
    * @default the id of `client.user`, else `client.id`
    */
-  member?(client: TopicClient<Params>): string | TopicMember;
+  member?(client: TopicClient<Params>): string | TopicMember | undefined;
   /** Seconds after the end of a connection before its user has left; who is back by then has never been away. @default 3 */
   grace?: number | undefined;
   /** Longest `info` as JSON, in bytes; who has more is no member. @default 1024 */

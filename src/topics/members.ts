@@ -39,6 +39,7 @@ export class Members {
   /** A connection that is subscribed joins. ret: whether it is seen there */
   join(connection: TopicConnection, topic: string, found: FoundPolicy, presence: PresenceSettings): boolean {
     const member = this.#memberOf(connection, topic, found, presence);
+    if (member === 'unseen') return false;
     if (member === undefined) {
       this.#ports.count('member_invalid');
       return false;
@@ -50,10 +51,11 @@ export class Members {
     return outcome === 'joined' || outcome === 'again';
   }
 
-  #memberOf(connection: TopicConnection, topic: string, found: FoundPolicy, presence: PresenceSettings): Member | undefined {
+  #memberOf(connection: TopicConnection, topic: string, found: FoundPolicy, presence: PresenceSettings): Member | 'unseen' | undefined {
     try {
       if (presence.member === undefined) return { user: connection.user?.id ?? connection.id, info: noInfo };
-      return memberFrom(presence.member(new PolicyClient(connection, found.params)), presence.maxInfoBytes);
+      const value = presence.member(new PolicyClient(connection, found.params));
+      return value === undefined ? 'unseen' : memberFrom(value, presence.maxInfoBytes);
     } catch (err) {
       const { pattern } = found.policy;
       this.#ports.failed({ err, topic, policy: pattern }, `member of the topics ${pattern} failed: the client is subscribed, and not seen`);

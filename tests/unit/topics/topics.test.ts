@@ -349,7 +349,7 @@ describe('presence', () => {
   for (const [what, member] of [
     ['is nobody', () => ''],
     ['is no text', () => 7 as never],
-    ['is nothing', () => undefined as never],
+    ['is null', () => null as never],
     ['has a long name', () => 'é'.repeat(513)],
     ['has no id', () => ({ info: 1 }) as never],
     ['has an info over its limit', () => ({ id: 'ann', info: 'x'.repeat(31) })],
@@ -368,11 +368,48 @@ describe('presence', () => {
       expect([joinsOf(core), counted, failures.length]).toEqual([[], ['member_invalid'], 1]);
     });
 
+  test('one who only looks on is not shown, and nothing is wrong with that', async () => {
+    const { core, topics, counted, failures } = made({ topics: { a: { presence: { member: () => undefined } } } });
+    expect(await topics.subscribeWith(connection, 'a', {})).toEqual({ subscribed: true, recovered: false, isMember: false });
+    expect([joinsOf(core), counted, failures]).toEqual([[], [], []]);
+  });
+
   test('where no more members fit the client is subscribed, and not seen', async () => {
     const { core, topics, counted } = made({ topics: { a: { presence: true } } });
     core.joins = 'full';
     expect(await topics.subscribeWith(connection, 'a', {})).toEqual({ subscribed: true, recovered: false, isMember: false });
     expect(counted).toEqual(['members_full']);
+  });
+
+  test('a protocol is told who is there before the connection hears of the first join or leave', async () => {
+    const { core, topics } = made({ topics: { a: { presence: true } } });
+    const attached = () => core.calls.some(([name, ...rest]) => name === 'attach' && JSON.stringify(rest).includes('isPresence":true'));
+    const order: unknown[] = [];
+    await topics.subscribeWith(connection, 'a', { presence: true, onPresence: ({ count }) => order.push([count, attached()]) });
+    expect([order, attached()]).toEqual([[[expect.any(Number), false]], true]);
+  });
+
+  test('who was asked already whether it may is not asked again, and the last messages may come first', async () => {
+    let asked = 0;
+    const policy = { history: { size: 10, seconds: 60 }, authorize: () => asked++ < 1 };
+    const { core, topics } = made({ topics: { a: policy } });
+    for (let i = 1; i <= 5; i++) topics.publish('a', `m${i}`);
+    const admitted = await topics.admit(connection, 'a', undefined);
+    if (typeof admitted === 'string') throw new Error(admitted);
+    const before = core.calls.length;
+    expect(await topics.subscribeWith(connection, 'a', { admitted, history: 2 })).toMatchObject({
+      subscribed: true,
+      recovered: true,
+      offset: 5,
+    });
+    expect(core.calls.slice(before).find(([name]) => name === 'attach')).toMatchObject([
+      'attach',
+      7,
+      expect.anything(),
+      'a',
+      { since: { offset: 3 } },
+    ]);
+    expect([await topics.admit(connection, 'a', undefined), asked]).toEqual(['forbidden', 2]);
   });
 
   test('who is to be told of joins and leaves is told who is there, and attached behind that', async () => {
