@@ -80,6 +80,13 @@ export const hostCounters = [
     'Steps of logs of topics that were given up: Redis was away for too long or refused them, or too much waited.',
     one('redis_log_failures'),
   ),
+  counter(
+    'redis_log_repairs',
+    'Times a log that the node follows was read, since entries had not come or its subscription was interrupted.',
+    one('redis_log_repairs'),
+  ),
+  counter('redis_log_breaks', 'Times such a log went on without entries that were gone: subscribers are told.', one('redis_log_breaks')),
+  counter('redis_log_full', 'Entries of such logs that the memory of the node had no room for at first.', one('redis_log_full')),
   counter('redis_log_damaged', 'Of those: a key in Redis held something else.', one('redis_log_damaged')),
   counter('redis_errors', 'Error answers of Redis.', one('redis_errors')),
   gauge('redis_topics', 'Topics that the worker holds a subscription for.', one('redis_topics')),

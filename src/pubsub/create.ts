@@ -13,7 +13,7 @@ import { statIndex } from '../core/stat-index.ts';
 import type { Log } from '../log.ts';
 import type { NodePlace } from '../process/boot.ts';
 import type { LinkContext, NodeLink } from './link.ts';
-import { Bus, type BusCounter } from './nodes/bus.ts';
+import { Bus, type BusCounter, type BusLogs } from './nodes/bus.ts';
 import { memberOf } from './nodes/owned-topic.ts';
 
 /** Where the worker lives. */
@@ -28,8 +28,14 @@ export function busNeeds({ redis, link }: BusSettings): { readonly wantsInterest
   return { wantsInterest: joins, wantsMail: joins };
 }
 
-/** ret: undefined: the node stands alone. Rejects with ConfigError for a link of the config's that cannot be made, or is none. */
-export async function createBus(core: Core, place: BusPlace, { redis, link: own }: BusSettings, log: Log): Promise<Bus | undefined> {
+/** `logs`: where topics have logs. ret: undefined: the node stands alone. Rejects with ConfigError for a link of the config's that cannot be made, or is none. */
+export async function createBus(
+  core: Core,
+  place: BusPlace,
+  { redis, link: own }: BusSettings,
+  log: Log,
+  logs?: BusLogs,
+): Promise<Bus | undefined> {
   const settings = own === false ? redis : own;
   if (settings === false) return undefined;
   const { index, places, workers, nodeId } = place;
@@ -48,6 +54,7 @@ export async function createBus(core: Core, place: BusPlace, { redis, link: own 
     workers,
     linger: settings.linger,
     count,
+    logs,
     report(state, { topics, outboxMessages, outboxBytes, lagMs }) {
       gauge('state', redisStates[state]);
       gauge('topics', topics);

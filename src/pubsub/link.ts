@@ -125,6 +125,8 @@ export class LinkUnavailableError extends Error {
 export interface LinkLogs {
   /** Waits for a bounded time while the other side is away, and within bounds of memory. */
   append(topic: Uint8Array, entry: NewStoredEntry, limits: LogLimits): Promise<Appended>;
+  /** Whether an entry with so many bytes would be taken now. */
+  hasRoom(bytes: number): boolean;
   read(topic: Uint8Array, query: StoredQuery, limits: LogLimits): Promise<StoredPage>;
 }
 

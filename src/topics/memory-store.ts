@@ -63,6 +63,8 @@ export class MemoryStore implements TopicStore {
 
   async follow(): Promise<void> {}
 
+  async reach(): Promise<void> {}
+
   async presence(topic: string): Promise<PresencePage> {
     const { position, members } = this.#core.presenceList(topic);
     return { position, members };

@@ -71,6 +71,11 @@ export interface TopicStore {
    * that it does not follow. Rejects with StoreUnavailableError.
    */
   follow(topic: string, limits: LogLimits): Promise<void>;
+  /**
+   * Resolves when this node's core has the log up to a position that somebody has had of another node; at once when it has, or when the store itself does
+   * not know the position. Rejects with StoreUnavailableError.
+   */
+  reach(topic: string, position: Position, limits: LogLimits): Promise<void>;
   /** Who is there, over all nodes. */
   presence(topic: string): Promise<PresencePage>;
   presenceCount(topic: string): Promise<{ readonly users: number; readonly connections: number }>;

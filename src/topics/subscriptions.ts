@@ -147,6 +147,8 @@ export class Subscriptions {
     if (history === false) result = this.#enter(connection, topic, found);
     else {
       let since = recover ? (wishes.since ?? (await this.#before(topic, history, wishes.history))) : undefined;
+      // Another node may have told this client more than has come to this one.
+      if (since !== undefined) await store.reach(topic, since, history);
       for (;;) {
         const outcome = this.#attach(connection, topic, since);
         if (outcome.kind === 'unfollowed') await store.follow(topic, history);

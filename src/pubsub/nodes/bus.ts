@@ -11,9 +11,11 @@
 
 import { sendText } from '../../api/message.ts';
 import type { Payload, Topic } from '../../core/core.ts';
+import type { LogCommands, LogLimits } from '../../core/log-commands.ts';
 import { type BusEvents, type MailOutcome, type NodeView, type PublishResult, topicBytesMax } from '../../core/node.ts';
-import type { LinkCounter, LinkHealth, LinkState, NodeLink } from '../link.ts';
+import type { LinkCounter, LinkHealth, LinkLogs, LinkState, NodeLink, StoredRange } from '../link.ts';
 import { type Clock, systemClock } from './clock.ts';
+import { type FollowedCounter, FollowedLogs } from './followed-logs.ts';
 import { Interest } from './interest.ts';
 import { decodeLetter, type Letter, topicKey } from './mail.ts';
 import { haveSameOwners, isIn } from './owners.ts';
@@ -30,7 +32,7 @@ export interface BusCore {
   busEvents: BusEvents | undefined;
 }
 
-export type BusCounter = OwnerCounter | LinkCounter;
+export type BusCounter = OwnerCounter | LinkCounter | FollowedCounter;
 
 export interface BusOptions {
   readonly core: BusCore;
@@ -49,6 +51,21 @@ export interface BusOptions {
   /** Call when the core has had a turn. */
   afterTurn(call: () => void): void;
   readonly clock?: Clock;
+  /** Where topics have logs that lie at the other side of the link, which has `logs` then. */
+  readonly logs?: BusLogs | undefined;
+}
+
+export interface BusLogs {
+  readonly core: Pick<LogCommands, 'logPut' | 'logReset' | 'logEnd' | 'logRead'>;
+  /** What the log of a topic keeps; undefined: it has none. */
+  limitsOf(topic: string): LogLimits | undefined;
+}
+
+/** A topic that this worker wants for itself; see `want`. */
+interface Wanted {
+  count: number;
+  /** By subscribers, too. */
+  isWantedByCore: boolean;
 }
 
 /** How often time is looked at, and the view when nothing else has drawn attention to it. */
@@ -66,6 +83,8 @@ export class Bus {
   readonly #post: Post;
   readonly #interest: Interest;
   readonly #ownership: Ownership;
+  readonly #followed: FollowedLogs | undefined;
+  readonly #wanted = new Map<string, Wanted>();
   readonly #stopTicking: () => void;
   #view: NodeView;
   #isClosed = false;
@@ -78,6 +97,7 @@ export class Bus {
     this.#link = link;
     this.#clock = clock;
     this.#view = this.#readView();
+    this.#followed = this.#followLogs(options);
     this.#post = new Post((to, bytes) => core.mail(to, bytes), clock);
     this.#ownership = new Ownership(
       {
@@ -93,6 +113,7 @@ export class Bus {
         // Only the bits that mean something here, whoever has sent it.
         deliver: (topic, flags, payload) => core.publishRemote(topic, flags & sendText, payload),
         count: options.count,
+        logs: this.#followed,
       },
       this.#view,
     );
@@ -108,7 +129,10 @@ export class Bus {
     core.busEvents = {
       onInterest: (topic, wanted) => {
         this.#lookAtView();
-        this.#interest.set(topicKey(topic), wanted);
+        const key = topicKey(topic);
+        const own = this.#wanted.get(key);
+        if (own !== undefined) own.isWantedByCore = wanted;
+        else this.#interest.set(key, wanted);
       },
       onMail: (from, epoch, bytes) => this.#onMail(from, epoch, bytes),
     };
@@ -120,6 +144,11 @@ export class Bus {
       },
       onGap: (topics) => options.count('gaps', topics),
       onState: () => this.#report(),
+      onEntries: (topic, range) => {
+        this.#lookAtView();
+        this.#entriesCame(topic, range);
+      },
+      onRestored: (topic) => this.#followed?.restored(topicKey(topic)),
     });
     this.#report();
     this.#ownership.begin(this.#writeToAll({ kind: 'hello' }));
@@ -132,6 +161,34 @@ export class Bus {
 
   get state(): LinkState {
     return this.#link.state;
+  }
+
+  /** Logs that all nodes share, if the link has them and topics use them. */
+  get logs(): LinkLogs | undefined {
+    return this.#followed === undefined ? undefined : this.#link.logs;
+  }
+
+  /**
+   * The node is to have the topic, as if somebody here were subscribed, until as many `unwant` have been called: its log is followed then. `topic`: bytes.
+   */
+  want(topic: Uint8Array): void {
+    const key = topicKey(topic);
+    const own = this.#wanted.get(key);
+    if (own !== undefined) {
+      own.count += 1;
+      return;
+    }
+    this.#lookAtView();
+    this.#wanted.set(key, { count: 1, isWantedByCore: this.#interest.isWanted(key) });
+    this.#interest.set(key, true);
+  }
+
+  unwant(topic: Uint8Array): void {
+    const key = topicKey(topic);
+    const own = this.#wanted.get(key);
+    if (own === undefined || --own.count > 0) return;
+    this.#wanted.delete(key);
+    if (!this.#isClosed && !own.isWantedByCore) this.#interest.set(key, false);
   }
 
   /** The process at this place has ended; `epoch`: which. */
@@ -165,6 +222,26 @@ export class Bus {
 
   #report(): void {
     this.#options.report(this.#link.state, this.#link.health());
+  }
+
+  #followLogs({ logs, link, nodeId, count }: BusOptions): FollowedLogs | undefined {
+    if (logs === undefined || link.logs === undefined) return undefined;
+    return new FollowedLogs({
+      nodeId,
+      clock: this.#clock,
+      core: logs.core,
+      logs: link.logs,
+      limitsOf: (key) => logs.limitsOf(Buffer.from(key, 'latin1').toString()),
+      count,
+    });
+  }
+
+  /** Another node may know a log of a topic that has none here, while their configs differ: its messages come all the same. */
+  #entriesCame(topic: Uint8Array, range: StoredRange): void {
+    const key = topicKey(topic);
+    if (this.#followed?.arrived(key, range) === true || !this.#ownership.has(key)) return;
+    for (const { publisher, flags, payload } of range.entries)
+      if (publisher.node !== this.#options.nodeId) this.#core.publishRemote(topic, flags & sendText, payload);
   }
 
   // ---------------------------------------------------------------- to other nodes

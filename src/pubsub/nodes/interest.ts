@@ -60,6 +60,10 @@ export class Interest {
     return this.#entries.size;
   }
 
+  isWanted(topic: string): boolean {
+    return ((this.#entries.get(topic) ?? 0) & wantedBit) !== 0;
+  }
+
   set(topic: string, isWanted: boolean): void {
     const entry = this.#entries.get(topic);
     if (entry === undefined) {

@@ -11,6 +11,7 @@
 import type { NodeView } from '../../core/node.ts';
 import type { ArrivedMessage, NodeLink } from '../link.ts';
 import type { Clock } from './clock.ts';
+import type { FollowedLogs } from './followed-logs.ts';
 import { Giveaway } from './giveaway.ts';
 import { type Letter, type Mark, topicBytes, topicKey, type Want } from './mail.ts';
 import { type HeldMessage, memberOf, type OwnedTopic, workerOf } from './owned-topic.ts';
@@ -36,6 +37,8 @@ export interface OwnershipPorts {
   /** To every subscriber on this node. */
   deliver(topic: Uint8Array, flags: number, payload: Uint8Array): void;
   count(counter: OwnerCounter, by: number): void;
+  /** Of a link with logs: topics that this worker owns. */
+  readonly logs?: Pick<FollowedLogs, 'subscribed' | 'given' | 'ended'> | undefined;
 }
 
 /**
@@ -104,13 +107,20 @@ export class Ownership {
       leave: (topic, onLeft) => {
         void ports.link.unsubscribe(topicBytes(topic.key)).then(() => this.#afterTurn({ topic, onLeft }));
       },
-      remove: (topic) => this.#remove(topic),
+      remove: (topic) => {
+        this.#remove(topic);
+        this.#ports.logs?.given(topic.key);
+      },
     });
   }
 
   /** Topics with a subscription, or on the way to one. */
   get size(): number {
     return this.#topics.size;
+  }
+
+  has(key: string): boolean {
+    return this.#topics.has(key);
   }
 
   /** Whether other workers rely on topics that this one holds. */
@@ -220,7 +230,12 @@ export class Ownership {
     if (from.length > 0) this.#takeover.begin(topic, from);
     const confirmed = this.#ports.link.subscribe(topicBytes(key));
     if (topic.taking !== undefined) void confirmed.then(() => this.#takeover.ask(topic));
+    if (this.#ports.logs !== undefined) void confirmed.then(() => this.#subscribed(topic));
     return topic;
+  }
+
+  #subscribed(topic: OwnedTopic): void {
+    if (this.#topics.get(topic.key) === topic) this.#ports.logs?.subscribed(topic.key);
   }
 
   #isOwn(key: string): boolean {
@@ -249,6 +264,7 @@ export class Ownership {
       // One that is being given away goes its own way.
       if (topic === undefined || topic.giving !== undefined) continue;
       this.#remove(topic);
+      this.#ports.logs?.ended(key);
       void this.#ports.link.unsubscribe(topicBytes(key));
     }
   }
@@ -332,7 +348,9 @@ export class Ownership {
   async #renew(topic: OwnedTopic): Promise<void> {
     const { link } = this.#ports;
     await link.unsubscribe(topicBytes(topic.key));
-    if (this.#topics.get(topic.key) === topic) await link.subscribe(topicBytes(topic.key));
+    if (this.#topics.get(topic.key) !== topic) return;
+    await link.subscribe(topicBytes(topic.key));
+    this.#subscribed(topic);
   }
 
   #onReleased(topic: OwnedTopic, messages: readonly HeldMessage[], isWhole: boolean): void {

@@ -4,7 +4,7 @@
  * Role: below redis-logs.ts, which knows what goes in and comes out. Keys of a log, all in the hash slot of its topic's partition:
  *
  *   log     stream; an entry's ID is <offset>-<milliseconds since 1970>, its one field has the envelope (nodes/envelope.ts)
- *   meta    hash: e epoch, 8 bytes | o offset of the last entry | x when the oldest entry is too old, or before |
+ *   meta    hash: e epoch, 8 bytes | o offset of the last entry | t its time | x when the oldest entry is too old, or before |
  *                 p<publisher> its latest batch: sequence, epoch, offset before its first entry
  *   once    string for each idempotency key: epoch, offset, whose batch it came with
  *
@@ -35,15 +35,15 @@ local function open_log(log, meta, candidate, known_epoch, known_offset, known_t
   if is ~= 'stream' and is ~= 'none' then return nil, damaged(log) end
   if kind ~= 'hash' and kind ~= 'none' then return nil, damaged(meta) end
   if kind == 'none' then
-    if candidate == '' then return { epoch = '', last = 0, old_at = 0 } end
+    if candidate == '' then return { epoch = '', last = 0, old_at = 0, time = 0 } end
     if is ~= 'none' then redis.call('DEL', log) end
-    redis.call('HSET', meta, 'e', candidate, 'o', '0', 'x', '0')
-    return { epoch = candidate, last = 0, old_at = 0, is_new = true }
+    redis.call('HSET', meta, 'e', candidate, 'o', '0', 't', '0', 'x', '0')
+    return { epoch = candidate, last = 0, old_at = 0, time = 0, is_new = true }
   end
-  local m = redis.call('HMGET', meta, 'e', 'o', 'x')
-  local last, old_at = tonumber(m[2] or ''), tonumber(m[3] or '')
-  if not m[1] or #m[1] ~= 8 or not last or not old_at then return nil, damaged(meta) end
-  local at = { epoch = m[1], last = last, old_at = old_at }
+  local m = redis.call('HMGET', meta, 'e', 'o', 'x', 't')
+  local last, old_at, time = tonumber(m[2] or ''), tonumber(m[3] or ''), tonumber(m[4] or '')
+  if not m[1] or #m[1] ~= 8 or not last or not old_at or not time then return nil, damaged(meta) end
+  local at = { epoch = m[1], last = last, old_at = old_at, time = time }
   if known_epoch ~= at.epoch then return at end
   local lost = known_offset > last
   if not lost and known_time > 0 and is == 'stream' then
@@ -104,7 +104,7 @@ local function append(log, meta, at, now, size, seconds, entries, publish, chann
   at.last = at.last + #entries
   redis.call('XTRIM', log, 'MAXLEN', '~', whole(size))
   age(log, at, now, seconds)
-  redis.call('HSET', meta, 'o', whole(at.last), 'x', whole(at.old_at))
+  redis.call('HSET', meta, 'o', whole(at.last), 't', whole(now), 'x', whole(at.old_at))
   keep(log, meta, seconds)
   redis.call(publish, channel, table.concat(told))
 end
@@ -124,7 +124,8 @@ local channel, publish, prefix_bytes, publisher, sequence = ARGV[1], ARGV[2], to
 local size, seconds, once_seconds = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[12])
 local at, problem = open_log(log, meta, ARGV[6], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]))
 if problem then return problem end
-local now = now_ms()
+-- Times never fall, though clocks may: of another server, after a failover.
+local now = math.max(now_ms(), at.time)
 local answered = {}
 for i = 3, #KEYS do
   local kind = kind_of(KEYS[i])

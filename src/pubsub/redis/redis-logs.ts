@@ -129,8 +129,7 @@ export class RedisLogs implements LinkLogs {
     const { channels, envelopes } = this.#host;
     const key = topicKey(name);
     const partition = channels.partitionOf(key);
-    if (!this.#isOpen) return this.#refuse(ending);
-    if (this.#bytes + entry.payload.byteLength + messageOverheadBytes > this.#host.bytesMax) return this.#refuse(tooMuch);
+    if (!this.hasRoom(entry.payload.byteLength)) return this.#refuse(this.#isOpen ? tooMuch : ending);
     const envelope = envelopes.sender.entry(key, this.#nextSequence(), entry);
     const once = entry.key && channels.keyOf('once', onceName(key, entry.key), partition);
     return new Promise<Appended>((resolve, reject) => {
@@ -143,6 +142,10 @@ export class RedisLogs implements LinkLogs {
       topic.waiting.push({ envelope, once, limits, untilMs: this.#host.now() + waitMs, resolve, reject });
       if (!topic.isUnderWay) void this.#send(topic);
     });
+  }
+
+  hasRoom(bytes: number): boolean {
+    return this.#isOpen && this.#bytes + bytes + messageOverheadBytes <= this.#host.bytesMax;
   }
 
   #nextSequence(): number {

@@ -1,0 +1,180 @@
+/**
+ * Logs and members that all nodes share: they lie at the other side of the link that joins them.
+ *
+ * Role: TopicStore over the link's `logs` and `members`, and the bus, which has this node follow logs (pubsub/nodes/followed-logs.ts). What is appended goes out,
+ * and comes back to this node as to every other: the subscribers of all hear it in the order of its positions.
+ */
+import type { Appended, LogCommands, LogEntry, LogLimits, Position } from '../core/log-commands.ts';
+import type { PublishResult } from '../core/node.ts';
+import { type LinkLogs, type LinkState, LinkUnavailableError, type StoredPage, type StoredQuery } from '../pubsub/link.ts';
+import type { LogPage, LogQuery, NewMessage, PresencePage, TopicStore } from './store.ts';
+import { StoreUnavailableError } from './store.ts';
+
+export interface LinkedStorePorts {
+  readonly core: Pick<LogCommands, 'logEnd'>;
+  readonly logs: LinkLogs;
+  readonly bus: { readonly state: LinkState; want(topic: Uint8Array): void; unwant(topic: Uint8Array): void };
+}
+
+/** How long following waits for the other side. */
+const followMs = 10_000;
+/** How long the node keeps a topic for who is about to come to it. */
+const keepMs = 2000;
+/** How often it is looked whether a log is followed, and at how many topics at once. */
+const lookMs = 2;
+const looksMax = 500;
+/** Read at once. */
+const pageBytes = 1 << 20;
+
+/** Somebody waits for a log to get as far as this. */
+interface Waiting {
+  readonly topic: string;
+  readonly until: (end: ReturnType<LogCommands['logEnd']>) => boolean;
+  readonly deadline: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class LinkedStore implements TopicStore {
+  readonly #ports: LinkedStorePorts;
+  readonly #following = new Map<string, Promise<void>>();
+  readonly #waiting = new Set<Waiting>();
+  #looking: ReturnType<typeof setTimeout> | undefined;
+  readonly #keeping = new Set<ReturnType<typeof setTimeout>>();
+
+  constructor(ports: LinkedStorePorts) {
+    this.#ports = ports;
+  }
+
+  async append(topic: string, message: NewMessage, limits: LogLimits): Promise<Appended> {
+    return await told(this.#append(topic, message, limits));
+  }
+
+  submit(topic: string, message: NewMessage, limits: LogLimits): PublishResult {
+    const { logs, bus } = this.#ports;
+    // UTF-8 has three bytes at most for a character of a string.
+    if (!logs.hasRoom(message.payload.length * (typeof message.payload === 'string' ? 3 : 1))) return 'dropped';
+    // The link counts what fails.
+    this.#append(topic, message, limits).catch(() => {});
+    return bus.state === 'up' ? 'accepted' : 'queued';
+  }
+
+  #append(topic: string, { flags, payload, except, idempotencyKey }: NewMessage, limits: LogLimits): Promise<Appended> {
+    const bytes = typeof payload === 'string' ? Buffer.from(payload) : payload;
+    const key = idempotencyKey === undefined ? undefined : Buffer.from(idempotencyKey);
+    return this.#ports.logs.append(Buffer.from(topic), { flags, payload: bytes, except, key }, limits);
+  }
+
+  async read(topic: string, { since, limit, reverse = false }: LogQuery, limits: LogLimits): Promise<LogPage> {
+    const name = Buffer.from(topic);
+    const entries: LogEntry[] = [];
+    let query: Pick<StoredQuery, 'mode' | 'from'> = firstQuery(since, reverse);
+    // Whether the first one is there is seen by it.
+    const most = Math.max(limit, 1);
+    let page: StoredPage | undefined;
+    do {
+      const next = await told(this.#ports.logs.read(name, { ...query, limit: most - entries.length, bytes: pageBytes }, limits));
+      // Another epoch has begun between two pages: what was read is gone.
+      if (page !== undefined && next.epoch !== page.epoch) return this.read(topic, { since, limit, reverse }, limits);
+      page = next;
+      if (since !== undefined && page.epoch !== since.epoch) break;
+      for (const { offset, timeMs, flags, payload } of page.entries) entries.push({ offset, timeMs, flags, payload });
+      query = { mode: reverse ? 'before' : 'after', from: entries.at(-1)?.offset ?? 0 };
+    } while (entries.length < most && page.entries.length > 0 && !isAtEnd(query, page));
+    const { epoch, offset } = page;
+    const position = { epoch, offset };
+    if (since === undefined) return { position, recovered: true, messages: entries.slice(0, limit) };
+    if (since.epoch !== epoch || since.offset > offset) return { position, recovered: false, messages: [] };
+    const recovered = reverse || since.offset === offset || entries[0]?.offset === since.offset + 1;
+    return { position, recovered, messages: entries.slice(0, limit) };
+  }
+
+  follow(topic: string): Promise<void> {
+    if (this.#ports.core.logEnd(topic)?.isFollowed === true) return Promise.resolve();
+    const present = this.#following.get(topic);
+    if (present !== undefined) return present;
+    const { bus } = this.#ports;
+    const name = Buffer.from(topic);
+    bus.want(name);
+    const followed = this.#until(topic, (end) => end?.isFollowed === true).finally(() => {
+      this.#following.delete(topic);
+      const timer = setTimeout(() => {
+        this.#keeping.delete(timer);
+        bus.unwant(name);
+      }, keepMs);
+      this.#keeping.add(timer);
+    });
+    this.#following.set(topic, followed);
+    return followed;
+  }
+
+  async reach(topic: string, position: Position, limits: LogLimits): Promise<void> {
+    const isThere = (end: ReturnType<LogCommands['logEnd']>) =>
+      end !== undefined && (end.epoch !== position.epoch || end.offset >= position.offset);
+    const end = this.#ports.core.logEnd(topic);
+    if (end?.isFollowed !== true || isThere(end)) return;
+    const { epoch, offset } = await told(this.#ports.logs.read(Buffer.from(topic), { mode: 'last', from: 0, limit: 0, bytes: 0 }, limits));
+    // What is not there will not come.
+    if (epoch !== position.epoch || offset < position.offset) return;
+    await this.#until(topic, isThere);
+  }
+
+  async presence(): Promise<PresencePage> {
+    throw new StoreUnavailableError('members are not kept there');
+  }
+
+  async presenceCount(): Promise<{ readonly users: number; readonly connections: number }> {
+    throw new StoreUnavailableError('members are not kept there');
+  }
+
+  async close(): Promise<void> {
+    for (const timer of this.#keeping) clearTimeout(timer);
+    this.#keeping.clear();
+    clearTimeout(this.#looking);
+    for (const { reject } of this.#waiting) reject(new StoreUnavailableError('this worker is about to end'));
+    this.#waiting.clear();
+  }
+
+  // ---- waiting for the node's logs, which another worker may fill
+
+  #until(topic: string, until: Waiting['until']): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.add({ topic, until, deadline: performance.now() + followMs, resolve, reject });
+      this.#looking ??= setTimeout(() => this.#look(), lookMs);
+    });
+  }
+
+  #look(): void {
+    const now = performance.now();
+    let left = looksMax;
+    const some: Waiting[] = [];
+    for (const waiting of this.#waiting) if (left-- > 0) some.push(waiting);
+    for (const waiting of some) {
+      this.#waiting.delete(waiting);
+      if (waiting.until(this.#ports.core.logEnd(waiting.topic))) waiting.resolve();
+      else if (waiting.deadline <= now) waiting.reject(new StoreUnavailableError('Redis does not answer'));
+      // Behind all others.
+      else this.#waiting.add(waiting);
+    }
+    this.#looking = this.#waiting.size === 0 ? undefined : setTimeout(() => this.#look(), lookMs);
+  }
+}
+
+function firstQuery(since: Position | undefined, isReverse: boolean): Pick<StoredQuery, 'mode' | 'from'> {
+  if (since === undefined) return { mode: isReverse ? 'last' : 'after', from: 0 };
+  return { mode: isReverse ? 'before' : 'after', from: since.offset };
+}
+
+function isAtEnd({ mode, from }: Pick<StoredQuery, 'mode' | 'from'>, { offset }: StoredPage): boolean {
+  return mode === 'after' ? from >= offset : from <= 1;
+}
+
+/** What links say, as who asks a store is told. */
+async function told<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof LinkUnavailableError) throw new StoreUnavailableError(error.message);
+    throw error;
+  }
+}
