@@ -67,6 +67,12 @@ function fromEnvironment(env: Environment): string {
   return `http://${host.includes(':') ? `[${host}]` : host}:${text}`;
 }
 
+export interface AdminRequest {
+  readonly method?: string;
+  readonly headers?: Record<string, string>;
+  readonly body?: string | Uint8Array<ArrayBuffer>;
+}
+
 export class AdminClient {
   readonly #target: Target;
   readonly #token: string | undefined;
@@ -86,11 +92,19 @@ export class AdminClient {
     return this.#token !== undefined;
   }
 
+  /** What JSON says that a request was served with. Throws OperatingError when nobody answers, and when it is refused: with the reason. */
+  async answer<Answer extends object>(path: string, options: AdminRequest = {}): Promise<Answer> {
+    const response = await this.request(path, options);
+    const answer = (await response.json().catch(() => ({}))) as { readonly error?: unknown; readonly mistakes?: readonly string[] };
+    if (response.ok) return answer as Answer;
+    const mistakes = (Array.isArray(answer.mistakes) ? answer.mistakes : []).map((mistake) => `\n  ${mistake}`).join('');
+    throw new OperatingError(
+      `${this.label} refuses (${response.status}): ${reasonOf(response.status, answer.error, this.hasToken)}${mistakes}`,
+    );
+  }
+
   /** Throws OperatingError when nobody answers. A status that tells of a failure is an answer. */
-  async request(
-    path: string,
-    options: { method?: string; headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
-  ): Promise<Response> {
+  async request(path: string, options: AdminRequest = {}): Promise<Response> {
     const { origin, unix, label, isLocal } = this.#target;
     const headers = { ...options.headers, ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }) };
     try {
@@ -115,6 +129,13 @@ export class AdminClient {
       );
     }
   }
+}
+
+/** Why a request was refused, for people. */
+function reasonOf(status: number, error: unknown, hasToken: boolean): string {
+  if (status === 401 && !hasToken)
+    return 'it wants a token, and this user has none here for it; say its admin.token with --token or ADMIN_TOKEN';
+  return typeof error === 'string' ? error : 'it does not say why';
 }
 
 /** The gateway itself answers within 5 s, also that a worker has not. */

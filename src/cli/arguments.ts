@@ -70,7 +70,8 @@ export function connectionCount(text: string | undefined): number | undefined {
   return text === undefined ? undefined : integer('--connections', text, [1, ranges.workers[1] * ranges.connections[1]]);
 }
 
-function integer(name: string, text: string, [least, most]: readonly [number, number], also = ''): number {
+/** Throws UsageError. */
+export function integer(name: string, text: string, [least, most]: readonly [number, number], also = ''): number {
   const value = Number(text);
   if (!/^\d+$/.test(text) || value < least || value > most)
     throw new UsageError(`${name} is '${text}'; write ${also}an integer from ${least} to ${most}`);

@@ -16,6 +16,7 @@ import { connectionCount, judgeArguments, runArguments, startOptions, UsageError
 import { completion, shells } from './completion.ts';
 import { helpBelow } from './help.ts';
 import { platformNote, platformProblem } from './platform.ts';
+import type { Told } from './topics.ts';
 
 /** Where the command writes; replaced in tests. */
 export interface Terminal {
@@ -38,6 +39,7 @@ const jsonArg = { type: 'boolean', description: 'Print JSON', default: false } a
 
 /** The commands. Each leaves its exit code in `result`. `platform`: as in process.platform. */
 function commands(to: Terminal, result: { exitCode: number }, platform: string) {
+  const tell = ({ answer, text }: Told, json: boolean) => to.out(json ? JSON.stringify(answer) : text);
   return {
     start: defineCommand({
       meta: { name: 'start', description: 'Run the gateway' },
@@ -104,6 +106,84 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
         const published = await publish(adminClient(args), { topic, data, file, isBinary: binary, key });
         const { epoch, offset } = published;
         to.out(json ? JSON.stringify(published) : `published to ${topic}${epoch === undefined ? '' : ` at ${epoch}:${offset}`}`);
+      },
+    }),
+    history: defineCommand({
+      meta: { name: 'history', description: 'Show what was said on a topic with history' },
+      args: {
+        topic: { type: 'positional', description: 'The topic', valueHint: 'TOPIC' },
+        since: { type: 'string', description: 'Only what came after this position; with --reverse, before it', valueHint: 'EPOCH:OFFSET' },
+        limit: { type: 'string', description: 'Messages at most. Default: 100', valueHint: 'N' },
+        reverse: { type: 'boolean', description: 'The latest first', default: false },
+        json: jsonArg,
+        ...adminArgs,
+      },
+      async run({ args }) {
+        const { history } = await import('./topics.ts');
+        const { topic = '', since, limit, reverse, json } = args;
+        tell(await history(adminClient(args), { topic, since, limit, reverse }), json);
+      },
+    }),
+    presence: defineCommand({
+      meta: { name: 'presence', description: 'Show who is on a topic with presence' },
+      args: { topic: { type: 'positional', description: 'The topic', valueHint: 'TOPIC' }, json: jsonArg, ...adminArgs },
+      async run({ args }) {
+        const { presence } = await import('./topics.ts');
+        tell(await presence(adminClient(args), args.topic ?? ''), args.json);
+      },
+    }),
+    topics: defineCommand({
+      meta: { name: 'topics', description: 'List the topics that have subscribers' },
+      args: {
+        prefix: { type: 'positional', description: 'What they begin with. Default: all', required: false, valueHint: 'PREFIX' },
+        limit: { type: 'string', description: 'Topics at most. Default: 1000', valueHint: 'N' },
+        json: jsonArg,
+        ...adminArgs,
+      },
+      async run({ args }) {
+        const { topics } = await import('./topics.ts');
+        tell(await topics(adminClient(args), args.prefix, args.limit), args.json);
+      },
+    }),
+    subscribers: defineCommand({
+      meta: { name: 'subscribers', description: 'Count the connections that are subscribed to a topic' },
+      args: { topic: { type: 'positional', description: 'The topic', valueHint: 'TOPIC' }, json: jsonArg, ...adminArgs },
+      async run({ args }) {
+        const { subscribers } = await import('./topics.ts');
+        tell(await subscribers(adminClient(args), args.topic ?? ''), args.json);
+      },
+    }),
+    disconnect: defineCommand({
+      meta: { name: 'disconnect', description: 'End a connection, those of a user, or those of a topic' },
+      args: {
+        socket: { type: 'string', description: 'The connection with this socket.id', valueHint: 'ID' },
+        user: { type: 'string', description: 'All connections of this user', valueHint: 'ID' },
+        topic: { type: 'string', description: 'All subscribers of this topic', valueHint: 'TOPIC' },
+        code: { type: 'string', description: 'Close code of WebSockets. Default: 1000', valueHint: 'CODE' },
+        reason: { type: 'string', description: 'Why, for the clients', valueHint: 'TEXT' },
+        json: jsonArg,
+        ...adminArgs,
+      },
+      async run({ args }) {
+        const { disconnect } = await import('./topics.ts');
+        const { socket, user, topic, code, reason, json } = args;
+        tell(await disconnect(adminClient(args), { socket, user, topic, code, reason }), json);
+      },
+    }),
+    send: defineCommand({
+      meta: { name: 'send', description: 'Send a message to every connection of a user' },
+      args: {
+        user: { type: 'positional', description: 'The id of the user', valueHint: 'USER' },
+        data: { type: 'positional', description: 'The message. Default, and -: standard input', required: false, valueHint: 'DATA' },
+        file: { type: 'string', description: 'Read the message from a file', valueHint: 'FILE' },
+        binary: { type: 'boolean', description: 'Send a binary message instead of text', default: false },
+        json: jsonArg,
+        ...adminArgs,
+      },
+      async run({ args }) {
+        const { send } = await import('./topics.ts');
+        const { user = '', data, file, binary, json } = args;
+        tell(await send(adminClient(args), user, { data, file, isBinary: binary }), json);
       },
     }),
     top: defineCommand({

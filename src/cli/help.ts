@@ -45,8 +45,43 @@ export const commandHelp = {
       ["publish room/lobby 'hello'", 'to everybody in the room'],
       ['publish prices --file prices.json', 'the content of a file'],
       ['publish prices < prices.json', 'standard input'],
+      ["publish orders 'paid' --key order-17", 'once, however often it is run'],
     ],
     page: 'publishing.md',
+  },
+  history: {
+    examples: [
+      ['history room/lobby', 'the first 100 messages that are kept'],
+      ['history room/lobby --limit 10 --reverse', 'the last ten'],
+      ['history room/lobby --since 6fe02d1dbf0a13c9:42', 'what came after that position'],
+    ],
+    page: 'publishing.md#what-topics-remember-and-who-is-on-them',
+  },
+  presence: {
+    examples: [['presence room/lobby', 'who is there, over all nodes']],
+    page: 'publishing.md#what-topics-remember-and-who-is-on-them',
+  },
+  topics: {
+    examples: [
+      ['topics', 'all that have subscribers'],
+      ['topics room/', 'those that begin so'],
+    ],
+    page: 'publishing.md#what-topics-remember-and-who-is-on-them',
+  },
+  subscribers: {
+    examples: [['subscribers room/lobby', 'how many']],
+    page: 'publishing.md#what-topics-remember-and-who-is-on-them',
+  },
+  disconnect: {
+    examples: [
+      ["disconnect --user ann --code 4001 --reason 'signed out'", 'wherever ann is connected'],
+      ['disconnect --topic room/lobby', 'everybody in the room'],
+    ],
+    page: 'publishing.md#users-and-connections',
+  },
+  send: {
+    examples: [["send ann 'hello'", 'to every connection of ann']],
+    page: 'publishing.md#users-and-connections',
   },
   top: {
     examples: [

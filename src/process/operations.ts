@@ -12,10 +12,8 @@ export interface CarriedMessage {
 export interface PublishOperation extends CarriedMessage {
   readonly kind: 'publish';
   readonly topic: string;
-  /** 1 to 128 bytes of UTF-8. */
+  /** 1 to 128 bytes of UTF-8; refused for topics that do not know keys. */
   readonly idempotencyKey?: string | undefined;
-  /** Another worker was asked before and may have done it: only where the key keeps it from being done twice. */
-  readonly isRepeat?: boolean | undefined;
 }
 
 export interface HistoryOperation {

@@ -9,9 +9,19 @@ import type { AdminView, ReloadAnswer } from './admin.ts';
 import { type AdminEnv, readBody } from './admin-body.ts';
 import { describeAdmin } from './admin-openapi.ts';
 import { addPublishRoutes } from './admin-publish.ts';
+import { addTopicReads, addTopicWrites } from './admin-topics.ts';
 
 const readPaths = ['/healthz', '/readyz', '/metrics', '/openapi.json'];
-const writePaths = ['/publish/*', '/reload'];
+/** Of topics: what they show, as the others above do, to everybody. */
+const topicReadPaths = ['/topics', '/topics/*'];
+const topicWritePaths = ['/publish/*', '/disconnect', '/users/*', '/batch'];
+const writePaths = [...topicWritePaths, '/reload'];
+/** As people write them. */
+const paths = [
+  ...readPaths,
+  ...['/topics', '/topics/<topic>/history', '/topics/<topic>/presence', '/topics/<topic>/subscribers'],
+  ...['/publish', '/publish/<topic>', '/disconnect', '/users/<id>/send', '/batch', '/reload'],
+];
 
 /**
  * `token`: what requests that change something must show; undefined: nobody can. `onDefect`: told of what went wrong without being anybody's
@@ -32,22 +42,29 @@ export function adminApp(view: AdminView, token: string | undefined, onDefect: (
     return context.body(await registry.metrics(), 200, { 'content-type': registry.contentType });
   });
   app.get('/openapi.json', (context) => context.json(describeAdmin(view.health().version)));
-  for (const path of readPaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'GET, HEAD' }));
-
   const { perform, reload } = view;
-  // Before the token: programs have none.
   const absent = (error: string) => (context: Context) => context.json({ error }, 404);
-  if (perform === undefined) app.post('/publish/*', absent('what runs here takes no messages from outside: it is a program'));
+  if (perform !== undefined) addTopicReads(app, perform);
+  else for (const path of topicReadPaths) app.get(path, absent('what runs here does not tell of its topics: it is a program'));
+  for (const path of [...readPaths, ...topicReadPaths])
+    app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'GET, HEAD' }));
+
+  // Before the token: programs have none.
+  if (perform === undefined)
+    for (const path of topicWritePaths) app.post(path, absent('what runs here takes no messages from outside: it is a program'));
   if (reload === undefined) app.post('/reload', absent('there is no config here to be loaded again'));
   for (const path of writePaths) app.post(path, requireToken(token));
   if (perform !== undefined) {
-    app.post('/publish/*', readBody());
+    // One for all of them: what is held is counted together.
+    const body = readBody();
+    for (const path of topicWritePaths) app.post(path, body);
     addPublishRoutes(app, perform);
+    addTopicWrites(app, perform);
   }
   if (reload !== undefined) addReloadRoute(app, reload);
   for (const path of writePaths) app.all(path, (context) => context.json({ error: 'method not allowed' }, 405, { allow: 'POST' }));
 
-  app.notFound((context) => context.json({ error: 'not found', paths: [...readPaths, '/publish', '/publish/<topic>', '/reload'] }, 404));
+  app.notFound((context) => context.json({ error: 'not found', paths }, 404));
   app.onError((error, context) => {
     // Nobody reads the answer to a client that has left in the middle of its request.
     if (!context.req.raw.signal.aborted) onDefect(error);

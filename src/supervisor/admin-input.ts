@@ -44,13 +44,11 @@ export function readJson(context: Context, instead = ''): unknown {
   }
 }
 
-/** `what`: what is wrong when anything is, in a sentence. */
-export function judge<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.output<Schema> {
+/** `what`: what is wrong when anything is, in a sentence. `whole`: what the value is. */
+export function judge<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string, whole = 'the body'): z.output<Schema> {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const lines = mistakesOf(parsed.error.issues).map(
-    ({ path, message }) => `${path.length === 0 ? 'the body' : pathText(path)}: ${message}`,
-  );
+  const lines = mistakesOf(parsed.error.issues).map(({ path, message }) => `${path.length === 0 ? whole : pathText(path)}: ${message}`);
   throw new Refusal(400, what, lines);
 }
 

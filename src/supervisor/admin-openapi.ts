@@ -2,6 +2,7 @@
  * The OpenAPI description of the admin listener. Its schemas are those that requests are judged by.
  */
 import { z } from 'zod';
+import { describeTopics, topicComponents } from './admin-openapi-topics.ts';
 import {
   healthSchema,
   messageSchema,
@@ -16,6 +17,7 @@ const schemas = {
   Message: messageSchema,
   Messages: messagesSchema,
   Published: publishedSchema,
+  ...topicComponents,
   Problem: problemSchema,
   Reloaded: reloadedSchema,
   Ready: readySchema,
@@ -59,7 +61,7 @@ export function describeAdmin(version: string): object {
     info: {
       title: 'Ringway admin listener',
       version,
-      description: 'Health, metrics, publishing and reloading of one gateway node.',
+      description: 'Health, metrics, topics, publishing and reloading of one gateway node.',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],
@@ -90,6 +92,7 @@ export function describeAdmin(version: string): object {
           responses: publishAnswers,
         },
       },
+      ...describeTopics({ json, problem, reference, refusals, security }),
       '/reload': {
         post: {
           operationId: 'reload',

@@ -13,6 +13,9 @@ export const topicSchema = z
   .refine((topic) => Buffer.byteLength(topic) <= topicBytesMax, {
     error: `is longer than ${topicBytesMax} bytes of UTF-8; write a shorter name`,
   })
+  .refine((topic) => !topic.startsWith('\0'), {
+    error: 'begins with a NUL character, as topics of the gateway itself do; write another name',
+  })
   // Half of a surrogate pair: it has no UTF-8.
   .refine((topic) => topic.isWellFormed(), { error: 'is not well-formed Unicode' })
   .describe(`The topic, 1 to ${topicBytesMax} bytes of UTF-8.`);
@@ -33,31 +36,35 @@ export const idempotencyKeySchema = z
 
 const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
-export const messageSchema = z
-  .strictObject(
-    {
-      topic: topicSchema,
-      data: z
-        .string({ error: 'is missing, or not a string; write the message as text, or in base64 with "encoding": "base64"' })
-        .refine((data) => data.isWellFormed(), { error: 'is not well-formed Unicode' })
-        .describe('The message: text as it is, or bytes in base64.'),
-      encoding: z
-        .enum(['text', 'base64'], { error: 'is not an encoding; write "text" or "base64", or leave it out' })
-        .optional()
-        .describe('"text" (default): subscribers get a text message. "base64": they get these bytes as a binary message.'),
-      idempotencyKey: idempotencyKeySchema.optional(),
-    },
-    {
-      error: (issue) =>
-        issue.code === 'unrecognized_keys'
-          ? `has unknown members (${issue.keys.join(', ')}); write topic, data, encoding, idempotencyKey`
-          : 'is not an object; write { "topic": ..., "data": ... }',
-    },
-  )
-  .refine(({ data, encoding }) => encoding !== 'base64' || base64.test(data), {
-    path: ['data'],
-    error: 'is not base64 (RFC 4648 §4, with padding)',
+export const messageShape = {
+  topic: topicSchema,
+  data: z
+    .string({ error: 'is missing, or not a string; write the message as text, or in base64 with "encoding": "base64"' })
+    .refine((data) => data.isWellFormed(), { error: 'is not well-formed Unicode' })
+    .describe('The message: text as it is, or bytes in base64.'),
+  encoding: z
+    .enum(['text', 'base64'], { error: 'is not an encoding; write "text" or "base64", or leave it out' })
+    .optional()
+    .describe('"text" (default): subscribers get a text message. "base64": they get these bytes as a binary message.'),
+  idempotencyKey: idempotencyKeySchema.optional(),
+};
+
+/** An object without other members than these. */
+export function strictly<Shape extends z.ZodRawShape>(shape: Shape, example: string) {
+  return z.strictObject(shape, {
+    error: (issue) =>
+      issue.code === 'unrecognized_keys'
+        ? `has unknown members (${(issue.keys as string[]).join(', ')}); write ${Object.keys(shape).join(', ')}`
+        : `is not an object; write ${example}`,
   });
+}
+
+type Encoded = { readonly data: string; readonly encoding?: 'text' | 'base64' | undefined };
+/** Of objects with `data` and `encoding`: arguments of `refine`. */
+export const isEncoded = ({ data, encoding }: Encoded) => encoding !== 'base64' || base64.test(data);
+export const notEncoded = { path: ['data'], error: 'is not base64 (RFC 4648 §4, with padding)' };
+
+export const messageSchema = strictly(messageShape, '{ "topic": ..., "data": ... }').refine(isEncoded, notEncoded);
 
 export type Message = z.output<typeof messageSchema>;
 

@@ -31,8 +31,8 @@ interface Load {
 type Heard = ReadonlyMap<number, OperationResult> | string;
 
 const answerMs = 5000;
-/** Of the time for an answer, where another worker could give one as well. */
-const patienceShare = 0.4;
+/** Of the time for an answer, where another worker could give one as well. Questions to all workers take 2 s when one of them hangs. */
+const patienceShare = 0.5;
 /** Of one worker. A request that is larger than this by itself waits until nothing else does. */
 const loadMax: Readonly<Load> = { requests: 1024, bytes: 32 * 1024 * 1024 };
 /** Of an operation, beside what it holds. */
@@ -112,9 +112,7 @@ export class Operations {
       for (const [place, operation] of own)
         results[place] = typeof from === 'string' ? problemOf(operation, from) : (from.get(place) as OperationResult);
     };
-    const again = new Map(
-      [...parts].flatMap(([place, operation]) => (mayRepeat(operation) ? [[place, repeated(operation)] as const] : [])),
-    );
+    const again = new Map([...parts].flatMap(([place, operation]) => (mayRepeat(operation) ? [[place, operation] as const] : [])));
     const once = new Map([...parts].filter(([place]) => !again.has(place)));
     const firstOrOther = async (): Promise<Heard> => {
       const first = await this.#within(answer, this.#otherThan(worker) === undefined ? left() : this.#answerMs * patienceShare);
@@ -173,13 +171,9 @@ function isRead({ kind }: Operation): boolean {
   return kind === 'history' || kind === 'presence' || kind === 'topics' || kind === 'subscribers';
 }
 
-/** Whether a worker may do it that does not know whether another one has done it. */
+/** Whether a worker may do it that does not know whether another one has done it: topics that know no keys refuse a message that has one. */
 function mayRepeat(operation: Operation): boolean {
   return isRead(operation) || (operation.kind === 'publish' && operation.idempotencyKey !== undefined);
-}
-
-function repeated(operation: Operation): Operation {
-  return operation.kind === 'publish' ? { ...operation, isRepeat: true } : operation;
 }
 
 function problemOf(operation: Operation, reason: string): OperationResult {

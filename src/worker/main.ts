@@ -36,7 +36,6 @@ import { provideModules } from '../own-modules.ts';
 import { readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
 import { busNeeds, createBus } from '../pubsub/create.ts';
 import type { Bus } from '../pubsub/nodes/bus.ts';
-import { Policies } from '../topics/policies.ts';
 import { RawTopics } from '../topics/raw-topics.ts';
 import { WorkerListeners } from './listeners.ts';
 import { Operations } from './operations.ts';
@@ -174,7 +173,7 @@ async function main(): Promise<void> {
   setPublisher(topics);
   const frontends = createFrontends(core, topics, config, log);
   const listeners = new WorkerListeners(core, boot, config);
-  const operations = new Operations(topics, new Policies(config.topics));
+  const operations = new Operations(topics);
   listenToSupervisor(core, operations, bus, listeners, frontends, config, log);
   reportUncaught(core, log);
   bindLifecycle(boot.index, (error) => log.error({ err: error }, 'what onOneWorker was given failed'));

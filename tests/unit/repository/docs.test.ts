@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { result } from '../../../ffi/layout.ts';
+import { commandHelp } from '../../../src/cli/help.ts';
 import { ConfigError } from '../../../src/config/config-error.ts';
 import { defaults } from '../../../src/config/defaults.ts';
 import { resolveConfig } from '../../../src/config/resolve.ts';
@@ -246,7 +247,7 @@ describe('what pages name exists', () => {
   test('npm scripts, commands of ringway and targets of make', () => {
     // 'dev' is one of a project that `ringway init` makes.
     const scripts = [...Object.keys(JSON.parse(source('package.json')).scripts), 'dev'];
-    const commands = readdirSync(join(root, 'src/cli')).map((name) => name.replace(/\.ts$/, ''));
+    const commands = Object.keys(commandHelp);
     const targets = [...source('ffi/Makefile').matchAll(/^\.PHONY: (.+)$/gm)].flatMap(([, names = '']) => names.split(' '));
     const absent = pages.flatMap(({ file, text }) => [
       ...namesAfter(/npm run ([\w-]+)/g, text, scripts, file),

@@ -456,7 +456,7 @@ describe('GET /openapi.json', () => {
   test('describes every path there is, with its methods, and every status that is answered', async () => {
     const { paths } = await described();
     const listed = ((await (await app.request('/nothing')).json()) as { paths: string[] }).paths.map((path) =>
-      path.replace('<topic>', '{topic}'),
+      path.replaceAll(/<(\w+)>/g, '{$1}'),
     );
     expect(Object.keys(paths).toSorted()).toEqual(listed.toSorted());
     const requests: [path: string, answer: Answer][] = [
@@ -466,6 +466,19 @@ describe('GET /openapi.json', () => {
       ['/publish/{topic}', await post('/publish/t', '', 'text/plain', '')],
       ['/reload', await post('/reload', undefined, undefined)],
     ];
+    for (const path of ['/disconnect', '/users/{id}/send', '/batch']) {
+      const url = path.replace('{id}', 'ann');
+      requests.push([path, await post(url, '{', 'application/json')], [path, await post(url, 'x', 'text/plain', '')]);
+    }
+    for (const kind of ['wrong', 'absent', 'unavailable', 'busy', 'unknown', 'failed'] as const) {
+      resultOf = () => ({ problem: { kind, error: '' } });
+      requests.push(['/disconnect', await post('/disconnect', '{"user":"a"}', 'application/json')]);
+      if (kind !== 'unknown') {
+        const { status } = await app.request('/topics/a/history');
+        expect(Object.keys(paths['/topics/{topic}/history'].get.responses)).toContain(String(status));
+      }
+      requests.push(['/publish/{topic}', await post('/publish/t', '', 'text/plain')]);
+    }
     for (const [path, { status }] of requests) expect(Object.keys(paths[path].post.responses)).toContain(String(status));
   });
 });

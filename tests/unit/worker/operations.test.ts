@@ -1,15 +1,10 @@
 import { describe, expect, test } from 'bun:test';
 import { SocketArgumentError } from '../../../src/api/message.ts';
 import type { Published, ServerTopics } from '../../../src/api/topics.ts';
-import { resolveTopics } from '../../../src/config/topics.ts';
 import type { PublishOperation } from '../../../src/process/operations.ts';
-import { Policies } from '../../../src/topics/policies.ts';
 import { StoreUnavailableError } from '../../../src/topics/store.ts';
 import { Operations } from '../../../src/worker/operations.ts';
 
-const policies = new Policies(
-  resolveTopics({ 'room/:name': { history: { size: 1, seconds: 1 }, presence: true }, 'direct/*': { history: false } }, () => {}),
-);
 const epoch = '00000000000000ab';
 const message = (more: Partial<PublishOperation> = {}): PublishOperation => ({
   kind: 'publish',
@@ -20,7 +15,7 @@ const message = (more: Partial<PublishOperation> = {}): PublishOperation => ({
 });
 
 function operationsOf(topics: Partial<ServerTopics>): Operations {
-  return new Operations(topics as ServerTopics, policies);
+  return new Operations(topics as ServerTopics);
 }
 
 describe('publish', () => {
@@ -54,6 +49,8 @@ describe('publish', () => {
       new StoreUnavailableError('a test'),
       new Error('a defect'),
       'thrown',
+      Object.assign(new Error('no policy'), { code: 'RW_TOPIC_POLICY' }),
+      Object.assign(new Error('asked too often'), { code: 'RW_TOPICS_BUSY' }),
     ];
     const operations = operationsOf({
       publishWith: async (topic) => {
@@ -61,31 +58,16 @@ describe('publish', () => {
         return { result: 'accepted' };
       },
     });
-    const results = await operations.perform(['0', '1', '2', '3', 'fine'].map((topic) => message({ topic })));
+    const results = await operations.perform(['0', '1', '2', '3', '4', '5', 'fine'].map((topic) => message({ topic })));
     expect(results.map((result) => ('problem' in result ? [result.problem.kind, result.problem.error] : 'done'))).toEqual([
       ['wrong', 'a topic is a string that is not empty'],
       ['unavailable', expect.stringContaining('cannot be reached (a test)')],
       ['failed', 'a defect'],
       ['failed', 'thrown'],
+      // A key for a topic that knows none.
+      ['wrong', 'no policy'],
+      ['busy', 'asked too often'],
       'done',
     ]);
-  });
-
-  test('one that another worker may have published is published where its key is known, and nowhere else', async () => {
-    let published = 0;
-    const operations = operationsOf({
-      publishWith: async () => {
-        published += 1;
-        return { result: 'accepted', epoch, offset: 1 };
-      },
-    });
-    const repeat = { idempotencyKey: 'k', isRepeat: true };
-    const results = await operations.perform(['room/a', 'direct/a', 'other'].map((topic) => message({ topic, ...repeat })));
-    expect(results.map((result) => ('problem' in result ? result.problem.kind : result.answer))).toEqual([
-      { epoch, offset: 1 },
-      'unknown',
-      'unknown',
-    ]);
-    expect(published).toBe(1);
   });
 });
