@@ -70,4 +70,12 @@ export type {
 } from './api/websocket.ts';
 export type { PublishResult } from './core/node.ts';
 export type { TlsInfo } from './core/tls-info.ts';
-export { getConnInfo, getTlsInfo, type TopicEventsOptions, topicEvents, upgradeWebSocket } from './frontend/hono/index.ts';
+export {
+  authenticate,
+  getConnInfo,
+  getTlsInfo,
+  type TopicEventsOptions,
+  topicEvents,
+  type UserVariables,
+  upgradeWebSocket,
+} from './frontend/hono/index.ts';

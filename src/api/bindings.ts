@@ -4,6 +4,7 @@
  */
 import type { WSEvents } from 'hono/ws';
 import type { TlsInfo } from '../core/tls-info.ts';
+import type { User } from './user.ts';
 
 export interface PeerAddress {
   address: string;
@@ -29,6 +30,11 @@ export interface RingwayBindings {
   ip(): PeerAddress | undefined;
   /** The version of TLS, and the server name and certificate that the client has shown; undefined without TLS, or when it left. */
   tls(): TlsInfo | undefined;
+  /**
+   * Whose token the request has, from where `auth` of the config takes them; undefined: it has none that is believed, or the config has no `auth`.
+   * Verified once a request, when it is first asked for. Never rejects.
+   */
+  user(): Promise<User | undefined>;
   /** Index of the listener that the request came in on. */
   readonly listener: number;
   /** What this request is called in logs: as it came in its `log.requestIdHeader`, or made when first asked for. Sent with the response. */

@@ -8,6 +8,7 @@
 import type { RingwayBindings } from './bindings.ts';
 import type { Worker } from './lifecycle.ts';
 import type { SseOptions, TopicPolicies } from './topic-policy.ts';
+import type { TokenSource } from './user.ts';
 import type { RouteParams, WebSocketHandler } from './websocket.ts';
 
 /** What a `fetch` handler is given beside the request; Hono hands it on as `c.env`. */
@@ -256,6 +257,91 @@ export interface LinkOptions {
   required?: boolean | undefined;
 }
 
+/** How tokens may be signed (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2). */
+export type JwtAlgorithm =
+  | 'HS256'
+  | 'HS384'
+  | 'HS512'
+  | 'RS256'
+  | 'RS384'
+  | 'RS512'
+  | 'PS256'
+  | 'PS384'
+  | 'PS512'
+  | 'ES256'
+  | 'ES384'
+  | 'ES512'
+  | 'EdDSA'
+  | 'Ed25519';
+
+/** A public key: the path of a PEM file, relative to the config file; the text of one; or a JSON Web Key (RFC 7517). */
+export type JwtKey = string | Readonly<Record<string, unknown>>;
+
+/** Keys that an identity provider publishes (RFC 7517 §5). Times are in seconds. */
+export interface JwksOptions {
+  /** Such as 'https://login.example.com/.well-known/jwks.json'. */
+  url: string;
+  /** How old keys may be before they are fetched again, beside whatever they are used for. @default 600 */
+  maxAge?: number | undefined;
+  /** How long the last ones are believed while no others can be had; then nobody is let in. @default 86400 */
+  maxStale?: number | undefined;
+  /** Least time between two fetches that tokens with an unknown key ask for. @default 30 */
+  cooldown?: number | undefined;
+  /** For an answer. @default 5 */
+  timeout?: number | undefined;
+}
+
+/** Whose tokens are believed: exactly one of `secret`, `keys` and `jwks`. */
+export interface JwtOptions {
+  /**
+   * A secret that issuer and gateway share (HMAC), of 32 bytes or more. Of a list each is believed, so that secrets can be
+   * changed without a break.
+   */
+  secret?: string | readonly string[] | undefined;
+  /** Public keys of the issuer. */
+  keys?: JwtKey | readonly JwtKey[] | undefined;
+  /** Where the issuer publishes its keys. */
+  jwks?: string | JwksOptions | undefined;
+  /** What the claim `iss` must be, or one of several. @default any, or none */
+  issuer?: string | readonly string[] | undefined;
+  /** What the claim `aud` must have, or one of several. @default any, or none */
+  audience?: string | readonly string[] | undefined;
+  /** How tokens may be signed. @default ['HS256'] with `secret`, else whatever suits the kind of each key */
+  algorithms?: readonly JwtAlgorithm[] | undefined;
+  /** Seconds by which the clocks of issuer and gateway may differ. @default 5 */
+  clockTolerance?: number | undefined;
+  /** Refuse tokens without `exp`: they would be good for ever. @default true */
+  requireExpiry?: boolean | undefined;
+}
+
+/** Who may connect: whoever has a token of an issuer that is believed. Times are in seconds. */
+export interface AuthOptions {
+  jwt: JwtOptions;
+  /**
+   * Where tokens are taken from; the first that there is counts. Routes may say otherwise.
+   * @default ['header', 'subprotocol'], with 'cookie' where `cookie` is given, and 'query' where `query` is
+   */
+  from?: readonly TokenSource[] | undefined;
+  /** The name of a cookie with a token. @default none */
+  cookie?: string | undefined;
+  /**
+   * What stands before the token, and a dot, in a subprotocol: `new WebSocket(url, ['token', 'token.' + token])`. The name alone is what is agreed on
+   * where no other is; a token never is. @default 'token'
+   */
+  subprotocol?: string | undefined;
+  /**
+   * The name of a query parameter with a token. It is taken out of the URL before handlers, errors or the log see that; but proxies in front may write it
+   * to theirs. @default none
+   */
+  query?: string | undefined;
+  /** How long a client may take to send its token as the first message; then its WebSocket closes with 3008. @default 10 */
+  firstMessageTimeout?: number | undefined;
+  /** How long a WebSocket stays open after its token has ended, for a newer one to come; then it closes with 4401. @default 10 */
+  grace?: number | undefined;
+  /** Take newer tokens in messages `{"type":"token","token":"..."}`, which are not handed to `message`. Routes may say otherwise. @default false */
+  refresh?: boolean | undefined;
+}
+
 /** A kernel thread that submits for io_uring: lower latency for a CPU that is then always busy. */
 export interface SqpollOptions {
   /** CPU to pin that thread to. @default not pinned */
@@ -343,6 +429,8 @@ export interface GatewayConfig<Datas = Record<string, any>, Patterns extends str
   /** Limits and deadlines of HTTP. */
   http?: HttpOptions | undefined;
   limits?: LimitOptions | undefined;
+  /** Whose tokens are believed, and where they are taken from; WebSockets need one then, unless `auth` of their route says otherwise. @default none */
+  auth?: AuthOptions | undefined;
   /** Proxies that are believed about their clients. @default none */
   trustedProxies?: TrustedProxiesOptions | undefined;
   /**

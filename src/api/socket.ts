@@ -32,6 +32,11 @@ export interface HandlerOrder {
   resume(): void;
 }
 
+/** What a socket with a user, or one that waits for its token, has beside; see frontend/sockets/sessions.ts. */
+export interface SocketSession {
+  renew(token: string): Promise<Renewal>;
+}
+
 /** What most sockets do not need. */
 export class SocketExtras {
   readonly params: RouteParams;
@@ -39,6 +44,7 @@ export class SocketExtras {
   lane: HandlerOrder | undefined;
   /** Whose token it has; see `auth` of its route. */
   user: User | undefined;
+  session: SocketSession | undefined;
   /** Of `id`, once it was asked for. */
   id: string | undefined;
   /** By a handler. */
@@ -96,8 +102,9 @@ export class GatewaySocket implements Socket, TopicConnection {
     return this.#extras?.user;
   }
 
-  async renew(_token: string): Promise<Renewal> {
-    return { renewed: false, reason: this.isOpen ? 'anonymous' : 'closed' };
+  async renew(token: string): Promise<Renewal> {
+    const session = this.#extras?.session;
+    return session === undefined ? { renewed: false, reason: this.isOpen ? 'anonymous' : 'closed' } : session.renew(token);
   }
 
   #more(): SocketExtras {

@@ -13,6 +13,13 @@ export interface User {
   readonly expiresAt: number | undefined;
 }
 
+/**
+ * Where a token is taken from. 'header': Authorization, after `Bearer`; 'cookie': the cookie that `auth.cookie` names; 'subprotocol': the offered one
+ * that `auth.subprotocol` and a dot begin; 'message': the first message, `{"token":"..."}`; 'query': the parameter that `auth.query` names, which proxies on
+ * the way may write to their logs.
+ */
+export type TokenSource = 'header' | 'cookie' | 'subprotocol' | 'message' | 'query';
+
 /** Why a token is not believed; `ringway_auth_refusals_total` counts by these. docs/tokens.md explains each. */
 export type TokenRefusal =
   | 'missing'

@@ -5,7 +5,7 @@
 import type { PublishResult } from '../core/node.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
 import type { SubscribeOptions, SubscribeResult } from './topics.ts';
-import type { Renewal, User } from './user.ts';
+import type { Renewal, TokenSource, User } from './user.ts';
 
 /**
  * A received message. Nothing is decoded until it is asked for, and `socket.send(message)` forwards it without touching it.
@@ -124,6 +124,21 @@ export interface UpgradeClient<Params = RouteParams> {
 }
 
 /**
+ * Whether a route asks for a token. 'required': who has none, or a bad one, is refused; 'optional': who has none comes without a user, and a bad one
+ * is refused; false: nobody is asked. An object says more than that; what it leaves out is as in `auth` of the config.
+ */
+export type RouteAuth =
+  | 'required'
+  | 'optional'
+  | false
+  | {
+      /** @default 'required' */
+      readonly mode?: 'required' | 'optional' | undefined;
+      readonly from?: readonly TokenSource[] | undefined;
+      readonly refresh?: boolean | undefined;
+    };
+
+/**
  * How the WebSockets of a route act. What stands here is what editors and docs/configuration.md show; src/config/websocket-options.ts declares for each
  * option its default, how it is judged and what the core is told.
  */
@@ -172,6 +187,11 @@ export interface WebSocketOptions {
    * ever. @default 120
    */
   messageTimeout?: number;
+  /**
+   * Whether clients need a token, where the config has `auth`: 'required', 'optional' or false; or an object such as `{ from: ['cookie'], refresh: true }`,
+   * which says where this route takes tokens from, and whether it takes newer ones in messages. @default 'required'
+   */
+  auth?: RouteAuth;
 }
 
 /**

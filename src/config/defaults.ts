@@ -34,6 +34,15 @@ export const defaults = {
   topics: { history: false, presence: false, token: false },
   topicPresence: { grace: 3, maxInfoBytes: 1024, maxMembers: 10_000 },
   sse: { heartbeat: 15, origins: 'same-host', maxTopics: 32 },
+  auth: {
+    from: ['header', 'subprotocol'],
+    subprotocol: 'token',
+    firstMessageTimeout: 10,
+    grace: 10,
+    refresh: false,
+  },
+  jwt: { secretAlgorithms: ['HS256'], clockTolerance: 5, requireExpiry: true },
+  jwks: { maxAge: 600, maxStale: 86400, cooldown: 30, timeout: 5 },
   trustedProxies: { header: 'x-forwarded-for' },
   redis: {
     port: 6379,
@@ -94,6 +103,14 @@ export const ranges = {
   presenceMembers: [1, 1_000_000],
   heartbeat: [0, 3600],
   sseTopics: [1, 1000],
+  /** Seconds. */
+  clockTolerance: [0, 300],
+  firstMessageTimeout: [1, 300],
+  tokenGrace: [0, 3600],
+  jwksMaxAge: [1, 86400],
+  jwksMaxStale: [1, 2592000],
+  jwksCooldown: [0.1, 3600],
+  jwksTimeout: [0.1, 60],
   linger: [0, 3600],
   /** Of 16384 hash slots. */
   partitions: [1, 16384],
@@ -144,6 +161,8 @@ export const adminTokenLengthMin = 16;
 export const redisPrefixLengthMax = 64;
 /** As many characters as its hash has bytes (RFC 2104 §3). */
 export const signingKeyLengthMin = 32;
+/** Secrets, or keys, of a config: a token that names none is tried with each. */
+export const jwtKeysMax = 16;
 /** Ranges of trusted proxies. */
 export const trustedProxiesMax = 4096;
 

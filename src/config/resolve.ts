@@ -17,6 +17,7 @@ import type {
 } from '../api/define.ts';
 import type { WebSocketHandler } from '../api/websocket.ts';
 import { devVariable, portVariable } from '../process/boot.ts';
+import { type AuthSettings, judgeRoutes, resolveAuth } from './auth.ts';
 import { ConfigError } from './config-error.ts';
 import { adminTokenLengthMin, defaults, groupSocketMode, listenersMax, ranges, websocketRoutesMax } from './defaults.ts';
 import { type LinkSettings, resolveLink } from './link.ts';
@@ -93,6 +94,7 @@ export interface ResolvedConfig {
   /** Times in seconds. */
   readonly http: HttpSettings;
   readonly limits: Readonly<Required<Defined<LimitOptions>>>;
+  readonly auth: AuthSettings | undefined;
   readonly trustedProxies: TrustedProxiesSettings | undefined;
   readonly redis: false | RedisSettings;
   /** What joins nodes in its place; never with it. */
@@ -112,6 +114,8 @@ export interface ResolvedConfig {
   readonly onStart: GatewayConfig['onStart'];
   readonly onStop: GatewayConfig['onStop'];
   readonly log: LogSettings;
+  /** What is allowed, and ought to be otherwise: a line each. */
+  readonly warnings: readonly string[];
 }
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -139,6 +143,10 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
   const complain = mistakes.add.bind(mistakes);
   const topics = mistakes.concern('topics') ? [] : resolveTopics(config.topics ?? {}, complain);
   const sse = mistakes.concern('sse') ? [] : resolveSse(config.sse ?? {}, complain);
+  const warnings = new Mistakes([]);
+  const warn = warnings.add.bind(warnings);
+  const auth = mistakes.concern('auth') ? undefined : resolveAuth(config.auth, { folder, complain, warn });
+  if (!mistakes.concern('auth') && !mistakes.concern('websocket')) judgeRoutes(websocket, config.auth, { complain, warn });
   const trustedProxies = config.trustedProxies === undefined ? undefined : resolveTrustedProxies(config.trustedProxies, complain);
   const link = mistakes.concern('link') ? false : resolveLink(config, complain);
   if (link !== false && keepsState(topics))
@@ -165,6 +173,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     sse,
     http,
     limits: { ...defaults.limits, ...definedOf(config.limits) },
+    auth,
     trustedProxies,
     redis,
     link,
@@ -175,6 +184,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
     onStart: config.onStart?.bind(config),
     onStop: config.onStop?.bind(config),
     log: resolveLog(config.log, environment),
+    warnings: warnings.lines(),
   };
 }
 

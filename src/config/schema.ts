@@ -9,6 +9,7 @@ import { z } from 'zod';
 import type { FetchApp, FetchHandler, LinkOptions } from '../api/define.ts';
 import type { Worker } from '../api/lifecycle.ts';
 import type { WebSocketHandler } from '../api/websocket.ts';
+import { authSchema } from './auth.ts';
 import {
   adminTokenLengthMin,
   drainCloseCodeText,
@@ -310,6 +311,7 @@ export const gatewaySchema = options({
     maxTopics: integer(ranges.topics).optional(),
     maxTopicMemoryBytes: autoOr(ranges.topicMemoryBytes).optional(),
   }).optional(),
+  auth: authSchema.optional(),
   trustedProxies: trustedProxies.optional(),
   redis: redis.optional(),
   link: link.optional(),

@@ -5,8 +5,9 @@
  * settings, defaults and records of the core follow from it. Up: schema.ts, resolve.ts, core-records.ts, Hono's upgradeWebSocket.
  */
 import { z } from 'zod';
-import type { CompressionOptions, WebSocketOptions } from '../api/websocket.ts';
+import type { CompressionOptions, RouteAuth, WebSocketOptions } from '../api/websocket.ts';
 import type { BehaviorOptions } from '../core/core.ts';
+import { routeAuthSchema } from './auth.ts';
 import { type Mistake, mistakesOf } from './mistakes.ts';
 import { show } from './show.ts';
 import { boolean, integer, oneOf, options, type RawIssue, sayInstead, seconds, token } from './values.ts';
@@ -84,6 +85,8 @@ export const websocketOptions = {
   concurrency: option(integer([1, 1024]), 1),
   positions: option(boolean(), false, (positions) => ({ positions })),
   messageTimeout: option(seconds(lifetime, ' (0: never)'), 120, (value) => ({ messageTimeoutMs: milliseconds(value) })),
+  // Means nothing in a config without `auth`.
+  auth: option<typeof routeAuthSchema, RouteAuth>(routeAuthSchema, 'required'),
 } satisfies { readonly [Name in keyof WebSocketSettings]: Declared<WebSocketOptions[Name], WebSocketSettings[Name]> };
 
 const onlyOffered = 1 << 12;

@@ -5,6 +5,8 @@
  * straight from the core; what several serve is told apart by slot.
  */
 import type { Topics } from '../api/topics.ts';
+import type { Authentication } from '../auth/authentication.ts';
+import { withoutQueryToken } from '../auth/token-source.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../core/core.ts';
 import type { HeadEvents, HttpEvents, RequestHead } from '../core/http.ts';
 import { statIndex } from '../core/stat-index.ts';
@@ -44,6 +46,8 @@ export interface FrontendsOptions {
   readonly core: Core;
   readonly topics: Topics;
   readonly requestIds: RequestIds;
+  /** @default undefined: nobody is asked for a token */
+  readonly authentication?: Authentication | undefined;
   /** Says that a handler has failed; it was counted. Must not throw. */
   onFailure(context: object, sentence: string): void;
 }
@@ -52,6 +56,7 @@ export class Frontends implements FrontendHost {
   readonly core: Core;
   readonly topics: Topics;
   readonly requestIds: RequestIds;
+  readonly authentication: Authentication | undefined;
   readonly #onFailure: FrontendsOptions['onFailure'];
   readonly #all: Frontend[] = [];
   #sockets: SocketHandlers | undefined;
@@ -59,10 +64,11 @@ export class Frontends implements FrontendHost {
   /** Indexes, by what the core was told: the same takes one. */
   readonly #behaviors = new Map<string, number>();
 
-  constructor({ core, topics, requestIds, onFailure }: FrontendsOptions) {
+  constructor({ core, topics, requestIds, authentication, onFailure }: FrontendsOptions) {
     this.core = core;
     this.topics = topics;
     this.requestIds = requestIds;
+    this.authentication = authentication;
     this.#onFailure = onFailure;
   }
 
@@ -152,8 +158,10 @@ class Offers implements HeadEvents {
     this.#takers = all.filter(({ requests }) => requests !== undefined);
   }
 
-  onRequest(head: RequestHead): void {
+  onRequest(received: RequestHead): void {
     const { owners } = this;
+    const query = this.#host.authentication?.settings.query;
+    const head = query === undefined ? received : withoutQueryToken(received, query);
     try {
       for (const frontend of this.#takers) {
         owners[head.slot] = frontend;

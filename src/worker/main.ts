@@ -8,6 +8,7 @@
 import { bindLifecycle, chosen, released, worker } from '../api/lifecycle.ts';
 import { setPublisher } from '../api/publish.ts';
 import type { Topics } from '../api/topics.ts';
+import type { Authentication } from '../auth/authentication.ts';
 import { ConfigError } from '../config/config-error.ts';
 import { coreSettings } from '../config/core-records.ts';
 import { loadConfig } from '../config/load.ts';
@@ -57,10 +58,33 @@ function createCore(boot: WorkerBoot, config: ResolvedConfig, wakeFd: number): C
   });
 }
 
-function createFrontends(core: Core, topics: Topics, config: ResolvedConfig, log: Log): Frontends {
+/** Loads what verifies tokens, where the config says whose are believed. */
+async function createAuthentication(core: Core, { auth }: ResolvedConfig, log: Log): Promise<Authentication | undefined> {
+  if (auth === undefined) return undefined;
+  const { createTokens } = await import('../auth/tokens.ts');
+  return createTokens(auth, {
+    count: (counter) => core.addStat(statIndex(counter), 1),
+    warn: (sentence) => log.warn(sentence),
+    info: (sentence) => log.info(sentence),
+  });
+}
+
+function createFrontends(
+  core: Core,
+  topics: Topics,
+  authentication: Authentication | undefined,
+  config: ResolvedConfig,
+  log: Log,
+): Frontends {
   const requestIds = new RequestIds(config.log.requestIdHeader);
   if (config.log.requests) core.observe(new RequestLog(requestIds, log, (head) => core.remoteAddress(head)?.address));
-  const frontends = new Frontends({ core, topics, requestIds, onFailure: (context, sentence) => log.error(context, sentence) });
+  const frontends = new Frontends({
+    core,
+    topics,
+    requestIds,
+    authentication,
+    onFailure: (context, sentence) => log.error(context, sentence),
+  });
   const entries: readonly FrontendEntry[] = [...registeredFrontends(), webSocketFrontend, sseFrontend, honoFrontend];
   for (const entry of entries) frontends.add(entry, config);
   return frontends;
@@ -169,9 +193,10 @@ async function main(): Promise<void> {
   log.debug(await warmUp(), 'has served itself, to have its code compiled');
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
   const bus = await createBus(core, boot, config, log);
+  const authentication = await createAuthentication(core, config, log);
   const topics = new RawTopics(core);
   setPublisher(topics);
-  const frontends = createFrontends(core, topics, config, log);
+  const frontends = createFrontends(core, topics, authentication, config, log);
   const listeners = new WorkerListeners(core, boot, config);
   const operations = new Operations(topics);
   listenToSupervisor(core, operations, bus, listeners, frontends, config, log);

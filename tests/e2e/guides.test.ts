@@ -19,6 +19,7 @@ const authentication = readPage('docs/guides/authentication.md');
 const broadcasting = readPage('docs/guides/broadcasting.md');
 const slowClients = readPage('docs/guides/slow-clients.md');
 const smallApp = readPage('docs/guides/small-app.md');
+const tokens = readPage('docs/tokens.md');
 const testing = readPage('docs/guides/testing.md');
 const token = 'a-token-of-these-tests';
 
@@ -105,6 +106,56 @@ class Client {
     return eventually(`it hears ${pattern}`, () => this.heard.some((text) => pattern.test(text)));
   }
 }
+
+describe('tokens', () => {
+  const secret = 'a secret of thirty-two bytes, at least';
+  let project: string;
+  let gateway: Started;
+  beforeAll(async () => {
+    project = projectOf(tokens);
+    gateway = await new Started(project, { JWT_SECRET: secret }).ready();
+  });
+  afterAll(() => gateway?.stop());
+
+  /** What a program of the project prints. */
+  async function printed(...cmd: string[]): Promise<string> {
+    const child = Bun.spawn({ cmd, cwd: project, env: { ...process.env, JWT_SECRET: secret }, stdout: 'pipe', stderr: 'pipe' });
+    const [out, err, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    if (code !== 0) throw new Error(err);
+    return out.trim();
+  }
+  const ofBackend = (user: string, role: string) =>
+    printed(process.execPath, '-e', `import { tokenFor } from './token.ts'; console.log(await tokenFor('${user}', '${role}'))`);
+
+  test('compiles', async () => expect(await typeErrors(project)).toBe(''));
+
+  test('a token of the backend lets in whom it names', async () => {
+    const ann = await ofBackend('ann', 'admin');
+    const bob = await ofBackend('bob', 'guest');
+    const chat = new Client(gateway, '/chat', { protocols: ['token', `token.${ann}`] });
+    await chat.hears(/"hello":"ann","role":"admin"/);
+    expect(chat.socket.protocol).toBe('token');
+    const renewed = await ofBackend('ann', 'editor');
+    chat.say({ type: 'token', token: renewed });
+    await chat.hears(/"type":"token","expiresAt":\d+/);
+    const page = new Client(gateway, '/page');
+    await page.opened;
+    page.say({ token: renewed });
+    page.say('still in order');
+    await page.hears(/"hello":"ann"/);
+    await page.hears(/still in order/);
+    const guest = new Client(gateway, '/page');
+    await guest.opened;
+    guest.say({ token: bob });
+    expect(await guest.closed).toBe(3003);
+    const news = new Client(gateway, '/news');
+    await news.hears(/"hello":"stranger"/);
+    await new Client(gateway, '/status').hears(/"up":true/);
+    // A page does not see the 401.
+    expect(await new Client(gateway, '/chat').closed).toBe(1006);
+    for (const client of [chat, page, news]) client.socket.close();
+  });
+});
 
 describe('authentication', () => {
   const secret = 'a secret of thirty-two bytes, at least';

@@ -2,12 +2,16 @@
  * The frontend of a config's `fetch`: it takes every request that is left, and so stands last.
  * Role: FetchFrontend (index.ts) as an entry of the registry.
  */
+import { SocketExtras } from '../../api/socket.ts';
+import { refusalOf } from '../../auth/authentication.ts';
 import type { ResolvedConfig } from '../../config/resolve.ts';
 import { websocketDefaults } from '../../config/websocket-options.ts';
 import type { Frontend, FrontendEntry } from '../frontend.ts';
-import { checkOrigin } from '../sockets/handshake.ts';
+import { checkOrigin, withoutTokenProtocol } from '../sockets/handshake.ts';
 import type { RouteDefinition } from '../sockets/socket-handlers.ts';
 import { FetchFrontend, honoWebSocketHandler, watchAppErrors } from './index.ts';
+
+const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
 
 export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> = {
   name: 'hono',
@@ -21,7 +25,7 @@ export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> 
     'sse_given_up',
   ],
   create(host, { app, fetch }): Frontend {
-    const { core, requestIds, sockets } = host;
+    const { authentication, core, requestIds, sockets } = host;
     const route = sockets.add({
       name: 'upgradeWebSocket',
       handler: honoWebSocketHandler as RouteDefinition['handler'],
@@ -33,15 +37,31 @@ export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> 
       commands: core,
       streams: host.streams,
       requestIds,
+      authentication,
       sockets: {
-        accept(head, headers, data) {
+        accept(head, given, data, user) {
           const { settings } = data;
           const refusal = settings === undefined ? undefined : checkOrigin(head, settings.origins);
-          if (refusal === undefined) {
-            sockets.accept(head, headers, settings === undefined ? route : sockets.variantOf(route, settings), data);
-          } else {
+          if (refusal !== undefined) {
             host.count('refused_origin');
-            core.respond(head, 403, `content-type: text/plain;charset=utf-8\r\n${requestIds.line(head)}`, refusal);
+            core.respond(head, 403, textHeaders + requestIds.line(head), refusal);
+            return;
+          }
+          const chosen = settings === undefined ? route : sockets.variantOf(route, settings);
+          const headers = authentication === undefined ? given : withoutTokenProtocol(head, given, authentication);
+          if (user !== undefined) {
+            const extras = new SocketExtras();
+            extras.user = user;
+            sockets.accept(head, headers, chosen, data, extras);
+          } else if (chosen.auth === false || chosen.auth.mode === 'optional') {
+            sockets.accept(head, headers, chosen, data);
+          } else if (chosen.auth.from.includes('message')) {
+            sockets.acceptWaiting(head, headers, chosen, undefined, () => data);
+          } else {
+            // Accepted by `c.env.upgrade`, which cannot wait for a token to be verified.
+            authentication?.refused('missing');
+            const answer = refusalOf('missing');
+            core.respond(head, answer.status, textHeaders + answer.headers + requestIds.line(head), answer.text);
           }
         },
         forget: (slot) => sockets.forget(slot),

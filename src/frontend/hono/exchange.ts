@@ -8,6 +8,8 @@
  * Role: what `c.env` is in handlers, and the name under which frontend events find their request.
  */
 import type { PeerAddress, RingwayBindings, UpgradeRequest } from '../../api/bindings.ts';
+import type { User } from '../../api/user.ts';
+import type { Authentication } from '../../auth/authentication.ts';
 import { eventFlag } from '../../core/abi.ts';
 import { behind, type Handle } from '../../core/handles.ts';
 import type { HttpCommands, RequestHead } from '../../core/http.ts';
@@ -16,6 +18,7 @@ import type { TlsInfo } from '../../core/tls-info.ts';
 import type { RequestIds } from '../../host/request-ids.ts';
 import { encodeHeaders, type HeaderBlock } from '../http/header-block.ts';
 import { abortReason, type LightRequest } from '../http/request.ts';
+import { identify } from './identity.ts';
 import type { PlannedStream } from './topic-events.ts';
 import type { HonoSocketData } from './upgrade-websocket.ts';
 
@@ -25,8 +28,10 @@ export interface ExchangeHost {
   readonly handle: Handle<ExchangeHost>;
   readonly commands: HttpCommands;
   readonly requestIds: RequestIds;
+  /** undefined: nobody is asked for a token. */
+  readonly authentication: Authentication | undefined;
   /** Accept a handshake, of which Hono's events are told. */
-  accept(head: RequestHead, headers: string, data: HonoSocketData): void;
+  accept(exchange: Exchange, headers: string, data: HonoSocketData): void;
   /** Answer with a stream of events of topics. */
   openStream(exchange: Exchange, block: HeaderBlock, planned: PlannedStream): void;
   report(error: unknown, exchange: Exchange, where: ErrorContext['where']): void;
@@ -104,6 +109,13 @@ export class Exchange implements RingwayBindings {
     return hostOf(this).commands.tls(this.head);
   }
 
+  async user(): Promise<User | undefined> {
+    const { authentication } = hostOf(this);
+    if (authentication === undefined) return undefined;
+    const verified = await identify(this, authentication);
+    return verified.ok ? verified.user : undefined;
+  }
+
   requestIP(): { address: string; port: number; family: 'IPv4' | 'IPv6' } | null {
     const peer = this.ip();
     return peer === undefined ? null : { ...peer, family: peer.address.includes(':') ? 'IPv6' : 'IPv4' };
@@ -127,7 +139,7 @@ export class Exchange implements RingwayBindings {
 
   /** @internal Only while `upgradable`. */
   accept(headers: string, data: HonoSocketData): void {
-    hostOf(this).accept(this.head, headers, data);
+    hostOf(this).accept(this, headers, data);
     this.finish();
   }
 

@@ -9,6 +9,8 @@
  */
 
 import type { RingwayBindings } from '../../api/bindings.ts';
+import type { User } from '../../api/user.ts';
+import type { Authentication } from '../../auth/authentication.ts';
 import { eventFlag, method as methodNumber } from '../../core/abi.ts';
 import { type Handle, handleFor } from '../../core/handles.ts';
 import type { HeadEvents, HttpCommands, RequestHead } from '../../core/http.ts';
@@ -22,11 +24,13 @@ import { isThenable } from '../http/thenable.ts';
 import type { Streams } from '../streams/streams.ts';
 import { type ErrorContext, Exchange, type ExchangeHost, exchangeState } from './exchange.ts';
 import { isOfLeaving, reportFailure, sendFailure } from './failure.ts';
+import { knownUser } from './identity.ts';
 import { sendResponse } from './response-sender.ts';
 import type { PlannedStream } from './topic-events.ts';
 import type { HonoSocketData } from './upgrade-websocket.ts';
 
 export { watchAppErrors } from './app-errors.ts';
+export { authenticate, type UserVariables } from './authenticate.ts';
 export { type ConnInfo, getConnInfo, getTlsInfo } from './connection-info.ts';
 export type { ErrorContext } from './exchange.ts';
 export { installLightGlobals } from './globals.ts';
@@ -41,7 +45,7 @@ export interface FetchFrontendOptions {
   commands: HttpCommands;
   /** Accepts handshakes for `honoWebSocketHandler`. Default: none can be accepted. */
   sockets?: {
-    accept(head: RequestHead, headers: string, data: HonoSocketData): void;
+    accept(head: RequestHead, headers: string, data: HonoSocketData, user: User | undefined): void;
     /** The client left before that came about. */
     forget(slot: number): void;
   };
@@ -49,6 +53,8 @@ export interface FetchFrontendOptions {
   streams?: Pick<Streams, 'open' | 'onAbort'>;
   /** Told of every request that failed, once. It was, or is being, answered; the worker logs and counts. Must not throw. */
   onError(error: unknown, context: ErrorContext): void;
+  /** Default: nobody is asked for a token. */
+  authentication?: Authentication | undefined;
   /** Default: ids are made here, and no header carries them. */
   requestIds?: RequestIds;
   /**
@@ -66,6 +72,7 @@ export class FetchFrontend implements HeadEvents, RequestTaker, ExchangeHost {
   /** Stands for them in the bodies of requests. */
   private readonly commandsHandle: Handle<HttpCommands>;
   readonly requestIds: RequestIds;
+  readonly authentication: Authentication | undefined;
   private readonly fetch: FetchHandler;
   private readonly onError: FetchFrontendOptions['onError'];
   private readonly sockets: FetchFrontendOptions['sockets'];
@@ -82,6 +89,7 @@ export class FetchFrontend implements HeadEvents, RequestTaker, ExchangeHost {
     this.sockets = options.sockets;
     this.streams = options.streams;
     this.terminate = options.terminate;
+    this.authentication = options.authentication;
     this.requestIds = options.requestIds ?? new RequestIds(false);
   }
 
@@ -137,8 +145,8 @@ export class FetchFrontend implements HeadEvents, RequestTaker, ExchangeHost {
   }
 
   /** @internal */
-  accept(head: RequestHead, headers: string, data: HonoSocketData): void {
-    this.sockets?.accept(head, headers, data);
+  accept(exchange: Exchange, headers: string, data: HonoSocketData): void {
+    this.sockets?.accept(exchange.head, headers, data, knownUser(exchange));
   }
 
   /** @internal */

@@ -4,13 +4,18 @@
  *
  * Role: between Hono's WSEvents and our Socket. Upstream: routes; downstream: `Exchange.accept`, and then the events of the socket.
  */
+import type { Context, MiddlewareHandler, Next } from 'hono';
 import { defineWebSocketHelper, type UpgradeWebSocket, WSContext, type WSEvents, type WSReadyState } from 'hono/ws';
 import { SocketArgumentError } from '../../api/message.ts';
 import type { Message, Socket, WebSocketHandler, WebSocketOptions } from '../../api/websocket.ts';
+import type { Authentication } from '../../auth/authentication.ts';
+import { type RouteAuthSettings, routeAuthOf } from '../../config/auth.ts';
 import { pathText } from '../../config/mistakes.ts';
-import { judgeWebSocketOptions, kindOf, type WebSocketSettings } from '../../config/websocket-options.ts';
+import { judgeWebSocketOptions, kindOf, type WebSocketSettings, websocketDefaults } from '../../config/websocket-options.ts';
 import { encodeHeaders } from '../http/header-block.ts';
-import type { Exchange } from './exchange.ts';
+import { tokenProtocol } from '../sockets/handshake.ts';
+import { Exchange, hostOf } from './exchange.ts';
+import { admitHandshake, unauthorized } from './identity.ts';
 
 /** What the WebSockets of a route may be told, as those of a config's `websocket`. */
 export interface UpgradeOptions extends WebSocketOptions {
@@ -42,7 +47,10 @@ const helper = defineWebSocketHelper<HonoSocket, WebSocketSettings>((c, events, 
     throw new TypeError('upgradeWebSocket() needs the env that Ringway passes to fetch() as its second argument');
   }
   if (!exchange.upgradable) return;
-  const protocol = agree(c.req.header('sec-websocket-protocol'), settings?.protocols);
+  const { authentication } = hostOf(exchange as Exchange);
+  const protocol =
+    agree(c.req.header('sec-websocket-protocol'), settings?.protocols) ||
+    tokenProtocol((exchange as Exchange).head, asksOf(settings, authentication), authentication);
   const headers = protocol === '' ? '' : encodeHeaders({ 'Sec-WebSocket-Protocol': protocol }).text;
   exchange.accept(headers, { events, url: c.req.url, protocol, settings });
   // Middleware may change this as it likes: the exchange is over, so it is not sent.
@@ -56,8 +64,30 @@ const helper = defineWebSocketHelper<HonoSocket, WebSocketSettings>((c, events, 
 export const upgradeWebSocket: UpgradeWebSocket<HonoSocket, UpgradeOptions> = (...args: unknown[]) => {
   // Both forms end with the options: (createEvents, options) and (c, events, options).
   const at = typeof args[0] === 'function' ? 1 : 2;
-  return (helper as (...args: unknown[]) => never)(...args.slice(0, at), settingsOf(args[at]));
+  const settings = settingsOf(args[at]);
+  const upgrade = () => (helper as (...args: unknown[]) => unknown)(...args.slice(0, at), settings);
+  if (at === 2) return afterToken(args[0] as Context, settings, upgrade as () => Promise<Response>) as never;
+  const middleware = upgrade() as MiddlewareHandler;
+  return ((c: Context, next: Next) => afterToken(c, settings, () => middleware(c, next))) as never;
 };
+
+function asksOf(settings: WebSocketSettings | undefined, authentication: Authentication | undefined): RouteAuthSettings {
+  return authentication === undefined ? false : routeAuthOf((settings ?? websocketDefaults).auth, authentication.settings);
+}
+
+/** Go on once it is known whose handshake it is, where the route asks; else answer with a refusal. */
+async function afterToken<Result>(
+  c: Context,
+  settings: WebSocketSettings | undefined,
+  go: () => Promise<Result>,
+): Promise<Result | Response> {
+  const exchange: unknown = c.env;
+  const { authentication } = exchange instanceof Exchange && exchange.upgradable ? hostOf(exchange) : {};
+  const asks = asksOf(settings, authentication);
+  if (authentication === undefined || asks === false) return go();
+  const refused = await admitHandshake(exchange as Exchange, asks, authentication);
+  return refused === undefined ? go() : unauthorized(authentication, refused);
+}
 
 /** The core numbers kinds of WebSockets in 8 bits, and one number is that of routes without options. */
 const kindsMost = 255;

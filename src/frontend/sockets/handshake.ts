@@ -2,6 +2,8 @@
  * What a handshake asks for: its origin and its subprotocols.
  * Role: pure functions over a request head. Up: socket-handlers.ts, and frontends that decide on handshakes.
  */
+import type { Authentication } from '../../auth/authentication.ts';
+import type { RouteAuthSettings } from '../../config/auth.ts';
 import { eventFlag } from '../../core/abi.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { headerValues } from '../../core/request-target.ts';
@@ -73,4 +75,22 @@ export function chooseProtocol(head: RequestHead, spoken: readonly string[]): st
   if (spoken.length === 0) return '';
   const offers = headerValues(head, 'sec-websocket-protocol').flatMap((value) => value.split(',').map((name) => name.trim()));
   return spoken.find((name) => offers.includes(name)) ?? '';
+}
+
+/** Header lines of an answer as they may be sent: with no subprotocol that holds a token, which a client offers for the gateway alone. */
+export function withoutTokenProtocol(head: RequestHead, headers: string, authentication: Authentication): string {
+  const { subprotocol } = authentication.settings;
+  const line = new RegExp(`^sec-websocket-protocol: *${RegExp.escape(subprotocol)}\\..*\\r\\n`, 'im');
+  if (!line.test(headers)) return headers;
+  const name = chooseProtocol(head, [subprotocol]);
+  return headers.replace(line, name === '' ? '' : `Sec-WebSocket-Protocol: ${name}\r\n`);
+}
+
+/**
+ * What is agreed on with a client that brings its token as a subprotocol and speaks none of the route's: browsers close a connection of which they have
+ * offered subprotocols and got none. Never what holds a token. ret: '' for none
+ */
+export function tokenProtocol(head: RequestHead, asks: RouteAuthSettings, authentication: Authentication | undefined): string {
+  if (asks === false || authentication === undefined || !asks.from.includes('subprotocol')) return '';
+  return chooseProtocol(head, [authentication.settings.subprotocol]);
 }

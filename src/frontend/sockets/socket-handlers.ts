@@ -9,6 +9,8 @@ import { ReceivedMessage } from '../../api/message.ts';
 import { GatewaySocket, type Route, type SocketExtras } from '../../api/socket.ts';
 import type { Topics } from '../../api/topics.ts';
 import type { WebSocketHandler } from '../../api/websocket.ts';
+import { type Authentication, authCloseCodes, refusalTexts } from '../../auth/authentication.ts';
+import { type RouteAuthSettings, routeAuthOf } from '../../config/auth.ts';
 import { behaviorOf } from '../../config/core-records.ts';
 import type { WebSocketSettings } from '../../config/websocket-options.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
@@ -16,11 +18,14 @@ import type { RequestHead } from '../../core/http.ts';
 import { isThenable } from '../http/thenable.ts';
 import { extensionsOffered } from './handshake.ts';
 import { Lane, LaneTotals, type Waiting } from './lane.ts';
+import { type Admission, firstToken, newerToken, type Session, Sessions, tokenMessageBytesMost } from './sessions.ts';
 
 /** What is needed of the frontends' host (frontend.ts). */
 export interface SocketHost {
   readonly core: Core;
   readonly topics: Topics;
+  /** undefined: nobody is asked for a token. */
+  readonly authentication: Authentication | undefined;
   addBehavior(options: BehaviorOptions): number;
   failed(context: object, sentence: string): void;
 }
@@ -36,6 +41,8 @@ export interface RouteDefinition {
 export interface SettledRoute extends Route {
   readonly name: string;
   readonly settings: WebSocketSettings;
+  /** What it asks of clients. */
+  readonly auth: RouteAuthSettings;
   /** Tells it from a GatewaySocket. */
   readonly generation: undefined;
 }
@@ -54,17 +61,21 @@ export class SocketHandlers implements WebSocketEvents {
   readonly #variants = new WeakMap<WebSocketSettings, SettledRoute>();
   /** Of handlers, and of those that decide on handshakes. */
   readonly totals: LaneTotals;
+  readonly #sessions: Sessions | undefined;
 
   constructor(host: SocketHost) {
     this.#host = host;
     this.#core = host.core;
     this.totals = new LaneTotals(host.core);
+    this.#sessions = host.authentication === undefined ? undefined : new Sessions(host.authentication, host.core);
   }
 
   /** err: Error when there are too many */
   add({ name, handler, settings }: RouteDefinition): SettledRoute {
     const index = this.#host.addBehavior(behaviorOf(settings, handler));
-    return { core: this.#core, topics: this.#host.topics, index, name, handler, settings, generation: undefined };
+    const { authentication, topics } = this.#host;
+    const auth = authentication === undefined ? false : routeAuthOf(settings.auth, authentication.settings);
+    return { core: this.#core, topics, index, name, handler, settings, auth, generation: undefined };
   }
 
   /** The same route with other settings. err: as of add() */
@@ -81,12 +92,33 @@ export class SocketHandlers implements WebSocketEvents {
     return this.totals.pending;
   }
 
-  /** Accept a handshake. `headers`: of the answer; `data`: becomes `socket.data`. Nothing comes of it when the client has left. */
+  /**
+   * Accept a handshake. `headers`: of the answer; `data`: becomes `socket.data`; `extras` has its user, if it has one. Nothing comes of it when the
+   * client has left.
+   */
   accept(head: RequestHead, headers: string, route: SettledRoute, data?: unknown, extras?: SocketExtras): void {
     // The client may have left while a promise decided: its slot may be another's by now.
     if (!this.#core.isOpen(head.slot, head.generation)) return;
     const mayWait = data === undefined && extras === undefined && route.handler.open === undefined;
-    this.#sockets[head.slot] = mayWait ? route : new GatewaySocket(route, head.slot, head.generation, data, extras);
+    const socket = mayWait ? undefined : new GatewaySocket(route, head.slot, head.generation, data, extras);
+    if (socket?.user !== undefined && route.auth !== false) this.#sessions?.begin(socket, route.auth);
+    this.#answer(head, headers, route, socket);
+  }
+
+  /**
+   * Accept the handshake of a client whose token is to be its first message, on a route that waits for that. `admission`: asked then, before `open`:
+   * what it answers becomes `socket.data`, a Response refuses.
+   */
+  acceptWaiting(head: RequestHead, headers: string, route: SettledRoute, extras: SocketExtras | undefined, admission?: Admission): void {
+    if (!this.#core.isOpen(head.slot, head.generation) || route.auth === false) return;
+    const socket = new GatewaySocket(route, head.slot, head.generation, undefined, extras);
+    this.#sessions?.begin(socket, route.auth, admission);
+    this.#answer(head, headers, route, socket);
+  }
+
+  #answer(head: RequestHead, headers: string, route: SettledRoute, socket: GatewaySocket | undefined): void {
+    this.#leaveSlot(head.slot);
+    this.#sockets[head.slot] = socket ?? route;
     const offer = route.settings.compression === false ? '' : extensionsOffered(head);
     this.#core.acceptUpgrade(head, headers, route.index, offer);
   }
@@ -95,15 +127,28 @@ export class SocketHandlers implements WebSocketEvents {
   forget(slot: number): void {
     const entry = this.#sockets[slot];
     if (entry === undefined) return;
-    if (entry.generation === undefined || !this.#core.isOpen(slot, entry.generation)) this.#sockets[slot] = undefined;
+    if (entry.generation !== undefined && this.#core.isOpen(slot, entry.generation)) return;
+    this.#leaveSlot(slot);
+    this.#sockets[slot] = undefined;
+  }
+
+  /** What had this slot is over, maybe without a word. */
+  #leaveSlot(slot: number): void {
+    const entry = this.#sockets[slot];
+    if (entry === undefined || entry.generation === undefined) return;
+    const session = sessionOf(entry);
+    if (session !== undefined) this.#sessions?.end(session);
   }
 
   // ---------------------------------------------------------------- events
 
   onMessage(slot: number, generation: number, isBinary: boolean, offset: number, bytes: number, large: Uint8Array | undefined): void {
     const socket = this.#find(slot, generation);
-    if (socket === undefined || routeOf(socket).handler.message === undefined || this.#core.hasLeft(slot)) return;
+    if (socket === undefined || this.#core.hasLeft(slot)) return;
+    const session = sessionOf(socket);
+    if (session === undefined && routeOf(socket).handler.message === undefined) return;
     const message = new ReceivedMessage(this.#core, isBinary, offset, bytes, large);
+    if (session !== undefined && (this.#isOfSession(session, message) || routeOf(socket).handler.message === undefined)) return;
     const lane = laneOf(socket);
     if (lane === undefined || lane.admit()) {
       this.#callMessage(socket, message);
@@ -118,7 +163,8 @@ export class SocketHandlers implements WebSocketEvents {
     if (this.#isUnseen(slot)) return;
     const socket = this.#find(slot, generation);
     if (socket === undefined) this.#core.terminate(slot, generation);
-    else if (routeOf(socket).handler.open !== undefined) this.#run(socket, 'open', () => routeOf(socket).handler.open?.(socket));
+    else if (isAdmitted(socket) && routeOf(socket).handler.open !== undefined)
+      this.#run(socket, 'open', () => routeOf(socket).handler.open?.(socket));
   }
 
   onClose(slot: number, generation: number, code: number, reason: string): void {
@@ -126,6 +172,10 @@ export class SocketHandlers implements WebSocketEvents {
     if (socket === undefined) return;
     this.#sockets[slot] = undefined;
     extrasOf(socket)?.controller?.abort();
+    const session = sessionOf(socket);
+    if (session !== undefined) this.#sessions?.end(session);
+    // Handlers do not know of it.
+    if (!isAdmitted(socket)) return;
     const lane = laneOf(socket);
     if (lane === undefined) this.#callClose(socket, code, reason);
     else lane.closing = { code, reason };
@@ -153,14 +203,14 @@ export class SocketHandlers implements WebSocketEvents {
 
   #onControl(slot: number, generation: number, event: 'ping' | 'pong', borrowed: Uint8Array): void {
     const socket = this.#find(slot, generation);
-    if (socket === undefined || routeOf(socket).handler[event] === undefined || this.#core.hasLeft(slot)) return;
+    if (socket === undefined || routeOf(socket).handler[event] === undefined || this.#core.hasLeft(slot) || !isAdmitted(socket)) return;
     const data = borrowed.slice();
     const lane = laneOf(socket);
     if (lane === undefined || lane.admit()) this.#run(socket, event, () => routeOf(socket).handler[event]?.(socket, data));
     else lane.wait({ event, data, byteLength: data.byteLength });
   }
 
-  // ---------------------------------------------------------------- handlers
+  // ---------------------------------------------------------------- sockets
 
   #find(slot: number, generation: number): GatewaySocket | undefined {
     const entry = this.#sockets[slot];
@@ -177,6 +227,65 @@ export class SocketHandlers implements WebSocketEvents {
     return entry !== undefined && entry.generation === undefined;
   }
 
+  // ---------------------------------------------------------------- tokens
+
+  /** Whether a message is not for the handler, since it brings a token, or has to and does not. */
+  #isOfSession(session: Session, message: ReceivedMessage): boolean {
+    if (session.state === 'waiting') {
+      this.#takeFirst(session, message);
+      return true;
+    }
+    if (session.state !== 'admitted' || !session.route.refresh || message.isBinary || message.byteLength > tokenMessageBytesMost)
+      return false;
+    const token = newerToken(message.text());
+    if (token === undefined) return false;
+    void this.#sessions?.renewByMessage(session, token);
+    return true;
+  }
+
+  #takeFirst(session: Session, message: ReceivedMessage): void {
+    const { socket } = session;
+    const token = message.isBinary || message.byteLength > tokenMessageBytesMost ? undefined : firstToken(message.text());
+    this.#sessions?.verifying(session);
+    if (token === undefined) {
+      this.#host.authentication?.refused('malformed');
+      socket.close(authCloseCodes.refused, 'the first message must be {"token":"..."}');
+    } else {
+      // As `open` that takes its time: what comes behind waits for it, in order and bounded.
+      this.#goesOn(socket, 'open', this.#admit(session, token), undefined);
+    }
+  }
+
+  async #admit(session: Session, token: string): Promise<void> {
+    const { socket } = session;
+    const verified = await this.#host.authentication?.verify(token);
+    if (verified === undefined || !socket.isOpen) return;
+    if (!verified.ok) {
+      const { reason } = verified;
+      socket.close(reason === 'unavailable' ? authCloseCodes.unavailable : authCloseCodes.refused, refusalTexts[reason]);
+      return;
+    }
+    const { user } = verified;
+    try {
+      const data = await session.admission?.(user);
+      if (!socket.isOpen) return;
+      if (data instanceof Response) {
+        socket.close(authCloseCodes.forbidden, 'not allowed');
+        return;
+      }
+      socket.data = data;
+    } catch (error) {
+      this.#failed(socket, 'upgrade', error);
+      return;
+    } finally {
+      session.admission = undefined;
+    }
+    this.#sessions?.admitted(session, user);
+    await routeOf(socket).handler.open?.(socket);
+  }
+
+  // ---------------------------------------------------------------- handlers
+
   #callMessage(socket: GatewaySocket, message: ReceivedMessage): void {
     try {
       const result: unknown = routeOf(socket).handler.message?.(socket, message);
@@ -192,8 +301,12 @@ export class SocketHandlers implements WebSocketEvents {
   }
 
   #callWaiting(socket: GatewaySocket, item: Waiting): void {
-    if (item instanceof ReceivedMessage) this.#callMessage(socket, item);
-    else this.#run(socket, item.event, () => routeOf(socket).handler[item.event]?.(socket, item.data));
+    // Its token was not believed, or it left before that was known.
+    if (!isAdmitted(socket)) return;
+    if (item instanceof ReceivedMessage) {
+      const session = sessionOf(socket);
+      if (session === undefined || !this.#isOfSession(session, item)) this.#callMessage(socket, item);
+    } else this.#run(socket, item.event, () => routeOf(socket).handler[item.event]?.(socket, item.data));
   }
 
   #run(socket: GatewaySocket, event: string, call: () => unknown): void {
@@ -259,6 +372,17 @@ export class SocketHandlers implements WebSocketEvents {
 }
 
 function ignore(): void {}
+
+/** undefined: no token has to do with it. */
+function sessionOf(socket: GatewaySocket): Session | undefined {
+  return extrasOf(socket)?.session as Session | undefined;
+}
+
+/** Whether handlers may know of it: not while its token is yet to come. */
+function isAdmitted(socket: GatewaySocket): boolean {
+  const session = sessionOf(socket);
+  return session === undefined || session.state === 'admitted';
+}
 
 function laneOf(socket: GatewaySocket): Lane | undefined {
   return extrasOf(socket)?.lane as Lane | undefined;

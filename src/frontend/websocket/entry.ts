@@ -6,8 +6,10 @@
  */
 import { SocketArgumentError } from '../../api/message.ts';
 import { noParams, SocketExtras } from '../../api/socket.ts';
-import type { User } from '../../api/user.ts';
-import type { RouteParams, UpgradeClient, WebSocketHandler } from '../../api/websocket.ts';
+import type { TokenRefusal, User } from '../../api/user.ts';
+import type { RouteParams, UpgradeClient } from '../../api/websocket.ts';
+import { type Authentication, refusalOf } from '../../auth/authentication.ts';
+import type { RouteAuthSettings } from '../../config/auth.ts';
 import type { ResolvedConfig } from '../../config/resolve.ts';
 import { eventFlag } from '../../core/abi.ts';
 import type { Core } from '../../core/core.ts';
@@ -19,11 +21,21 @@ import type { Frontend, FrontendEntry, FrontendHost, RequestTaker } from '../fro
 import { encodeHeaders } from '../http/header-block.ts';
 import { abortReason, LightRequest } from '../http/request.ts';
 import { isThenable } from '../http/thenable.ts';
-import { checkOrigin, chooseProtocol } from '../sockets/handshake.ts';
+import { checkOrigin, chooseProtocol, tokenProtocol } from '../sockets/handshake.ts';
 import type { SettledRoute, SocketHandlers } from '../sockets/socket-handlers.ts';
 import { Router } from './router.ts';
 
 const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
+
+/** One that has a route, and whose page may connect. */
+interface Handshake {
+  readonly head: RequestHead;
+  readonly url: string;
+  /** Of the answer. */
+  readonly headers: string;
+  readonly route: SettledRoute;
+  readonly extras: SocketExtras | undefined;
+}
 
 export class WebSocketFrontend implements Frontend, RequestTaker {
   readonly requests: RequestTaker = this;
@@ -61,18 +73,21 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
     const url = found === undefined ? '' : requestUrl(head);
     // Of a host that a URL cannot have the answer is that of any other request.
     if (found === undefined || url === '') return false;
-    const { handler, settings } = found.target;
+    const { settings } = found.target;
     const refusal = checkOrigin(head, settings.origins);
     if (refusal !== undefined) {
       this.#host.count('refused_origin');
       this.#answer(head, 403, textHeaders, refusal);
       return true;
     }
-    const protocol = chooseProtocol(head, settings.protocols);
+    const { target: route, params } = found;
+    const protocol = chooseProtocol(head, settings.protocols) || tokenProtocol(head, route.auth, this.#host.authentication);
     const headers = protocol === '' ? '' : `Sec-WebSocket-Protocol: ${protocol}\r\n`;
-    const extras = found.params !== undefined || protocol !== '' ? new SocketExtras(found.params, protocol) : undefined;
-    if (handler.upgrade === undefined) this.sockets.accept(head, headers, found.target, undefined, extras);
-    else this.#decide(head, url, headers, found.target, extras, handler.upgrade);
+    const extras = params !== undefined || protocol !== '' ? new SocketExtras(params, protocol) : undefined;
+    const handshake = { head, url, headers, route, extras };
+    const { authentication } = this.#host;
+    if (authentication === undefined || route.auth === false) void this.#decide(handshake);
+    else this.#authenticate(handshake, route.auth, authentication);
     return true;
   }
 
@@ -89,35 +104,67 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
     if (this.#deciding.get(slot)?.hasSignal) this.#core.terminate(slot, generation);
   }
 
-  #decide(
-    head: RequestHead,
-    url: string,
-    headers: string,
-    route: SettledRoute,
-    extras: SocketExtras | undefined,
-    upgrade: NonNullable<WebSocketHandler<unknown>['upgrade']>,
-  ): void {
-    const request = new LightRequest(head, url, null);
+  /** Find out who it is, then decide. */
+  #authenticate(handshake: Handshake, asks: Exclude<RouteAuthSettings, false>, authentication: Authentication): void {
+    const { head, url, headers, route } = handshake;
+    const token = authentication.tokenOf(head, asks.from);
+    if (token !== undefined) {
+      const request = new LightRequest(head, url, null);
+      void this.#later(request, route, async () => {
+        const verified = await authentication.verify(token);
+        // Nobody is there any more to be told, and no handler need know.
+        if (!this.#core.isOpen(head.slot, head.generation)) return;
+        if (!verified.ok) return this.#unauthorized(head, verified.reason);
+        const extras = handshake.extras ?? new SocketExtras();
+        extras.user = verified.user;
+        await this.#decide({ ...handshake, extras }, request);
+      });
+    } else if (asks.mode === 'optional') {
+      void this.#decide(handshake);
+    } else if (asks.from.includes('message')) {
+      this.sockets.acceptWaiting(head, headers, route, handshake.extras, (user) => this.#decideOpen(handshake, user));
+    } else {
+      authentication.refused('missing');
+      this.#unauthorized(head, 'missing');
+    }
+  }
+
+  /** `request`: when there is one already, of a handshake that is being decided. ret: when it is decided, which is at once unless a promise */
+  #decide(handshake: Handshake, request?: LightRequest): undefined | Promise<void> {
+    const { head, url, headers, route, extras } = handshake;
+    const { upgrade } = route.handler;
+    if (upgrade === undefined) {
+      this.sockets.accept(head, headers, route, undefined, extras);
+      return undefined;
+    }
+    const asked = request ?? new LightRequest(head, url, null);
     try {
       const client = new Client(this.#core, head, extras);
-      const decision = upgrade.call(route.handler, request as unknown as Request, client);
+      const decision = upgrade.call(route.handler, asked as unknown as Request, client);
       const settle = (value: unknown) => {
         if (value instanceof Response) this.#refuse(head, value, route);
         else this.sockets.accept(head, headers + client.headerBlock(), route, value, extras);
       };
-      if (isThenable(decision)) void this.#decideLater(request, route, decision, settle);
-      else settle(decision);
+      if (!isThenable(decision)) settle(decision);
+      else if (request === undefined) void this.#later(asked, route, async () => settle(await decision));
+      else return Promise.resolve(decision).then(settle);
     } catch (error) {
       this.#failed(head, route, error);
     }
+    return undefined;
   }
 
-  async #decideLater(
-    request: LightRequest,
-    route: SettledRoute,
-    decision: PromiseLike<unknown>,
-    settle: (value: unknown) => void,
-  ): Promise<void> {
+  /** The handshake was accepted before it was known whose it is. ret: as of `upgrade` */
+  #decideOpen({ head, url, route, extras }: Handshake, user: User): unknown {
+    const { upgrade } = route.handler;
+    if (upgrade === undefined) return undefined;
+    const known = new SocketExtras(extras?.params, extras?.protocol);
+    known.user = user;
+    return upgrade.call(route.handler, new LightRequest(head, url, null) as unknown as Request, new Client(this.#core, head, known, true));
+  }
+
+  /** A handshake waits for `decide`, which answers it. */
+  async #later(request: LightRequest, route: SettledRoute, decide: () => Promise<void>): Promise<void> {
     const { head } = request;
     // One of the connection that had this slot before is over without a word.
     this.#deciding.get(head.slot)?.abort(abortReason(), true);
@@ -125,13 +172,18 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
     const { totals } = this.sockets;
     totals.addPending(1);
     try {
-      settle(await decision);
+      await decide();
     } catch (error) {
       this.#failed(head, route, error);
     } finally {
       totals.addPending(-1);
       if (this.#deciding.get(head.slot) === request) this.#deciding.delete(head.slot);
     }
+  }
+
+  #unauthorized(head: RequestHead, reason: TokenRefusal): void {
+    const { status, headers, text } = refusalOf(reason);
+    this.#answer(head, status, textHeaders + headers, text);
   }
 
   #refuse(head: RequestHead, response: Response, route: SettledRoute): void {
@@ -188,9 +240,12 @@ class Client implements UpgradeClient {
   readonly #head: RequestHead;
   readonly params: RouteParams;
   readonly user: User | undefined;
+  /** The handshake was, since the token was to come as the first message. */
+  readonly #isAnswered: boolean;
   #responseHeaders: Headers | undefined;
 
-  constructor(core: Core, head: RequestHead, extras: SocketExtras | undefined) {
+  constructor(core: Core, head: RequestHead, extras: SocketExtras | undefined, isAnswered = false) {
+    this.#isAnswered = isAnswered;
     this.#core = core;
     this.#head = head;
     this.params = extras?.params ?? noParams;
@@ -198,6 +253,10 @@ class Client implements UpgradeClient {
   }
 
   get responseHeaders(): Headers {
+    if (this.#isAnswered)
+      throw new SocketArgumentError(
+        "responseHeaders: the handshake was answered before the token came; leave 'message' out of what auth of this route takes tokens from",
+      );
     this.#responseHeaders ??= new Headers();
     return this.#responseHeaders;
   }
@@ -212,7 +271,8 @@ class Client implements UpgradeClient {
   }
 
   get remoteAddress(): string {
-    return this.#core.remoteAddress(this.#head)?.address ?? '';
+    const { slot, generation } = this.#head;
+    return (this.#isAnswered ? this.#core.addressOf(slot, generation) : this.#core.remoteAddress(this.#head))?.address ?? '';
   }
 
   get tls(): TlsInfo | undefined {
@@ -220,7 +280,7 @@ class Client implements UpgradeClient {
   }
 
   [inspection](): object {
-    return shown(this, View, { params: this.params, remoteAddress: this.remoteAddress });
+    return shown(this, View, { params: this.params, user: this.user, remoteAddress: this.remoteAddress });
   }
 }
 

@@ -111,6 +111,9 @@ describe('defaults', () => {
       defaults.redis,
       defaults.topicPresence,
       defaults.sse,
+      defaults.auth,
+      defaults.jwt,
+      defaults.jwks,
     ])
       for (const [name, value] of Object.entries(group)) flat.set(name, [...(flat.get(name) ?? []), value]);
     let compared = 0;

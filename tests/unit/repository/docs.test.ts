@@ -38,8 +38,12 @@ const programs = {
   'docs/guides/slow-clients.md': 'tests/e2e/guides.test.ts',
   'docs/guides/small-app.md': 'tests/e2e/guides.test.ts',
   'docs/guides/testing.md': 'tests/e2e/guides.test.ts',
+  'docs/tokens.md': 'tests/e2e/guides.test.ts',
   'docs/tutorial.md': 'tests/e2e/tutorial.test.ts',
 } as const;
+
+// Configs take it from there, as they should.
+process.env.JWT_SECRET ??= 'a secret that only these tests have';
 
 describe('code blocks', () => {
   test('are of a kind that is checked, or say why not, and few do', () => {
@@ -406,6 +410,14 @@ describe('docs/configuration.md', () => {
     ['http', members(define, 'HttpOptions')],
     ['limits', members(define, 'LimitOptions')],
     ['io', [...members(define, 'IoOptions'), ...members(define, 'SqpollOptions').map((name) => `sqpoll.${name}`)]],
+    [
+      'auth',
+      [
+        ...members(define, 'AuthOptions'),
+        ...members(define, 'JwtOptions').map((name) => `jwt.${name}`),
+        ...members(define, 'JwksOptions').map((name) => `jwks.${name}`),
+      ],
+    ],
     ['trustedProxies', members(define, 'TrustedProxiesOptions')],
     [
       'redis',

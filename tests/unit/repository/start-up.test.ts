@@ -26,13 +26,13 @@ async function packagesOf(entry: string): Promise<string[]> {
 }
 
 test.each([
-  // The client of Redis is loaded where the config names one.
-  ['a worker', 'src/worker/main.ts', ['pino', 'zod'], ['ioredis', 'prom-client', 'citty']],
+  // The client of Redis is loaded where the config names one, and what verifies tokens where it asks for them.
+  ['a worker', 'src/worker/main.ts', ['pino', 'zod'], ['ioredis', 'jose', 'prom-client', 'citty']],
   // What the admin listener answers with is loaded when it is asked, or the node serves.
-  ['a supervisor', 'src/supervisor/supervisor.ts', [], ['prom-client', '@opentelemetry/api', 'ioredis', 'citty']],
+  ['a supervisor', 'src/supervisor/supervisor.ts', [], ['prom-client', '@opentelemetry/api', 'ioredis', 'jose', 'citty']],
   // Before the process that reads the config has been started.
-  ['ringway start', 'src/cli/start.ts', [], ['pino', 'zod', 'prom-client', 'ioredis']],
-  ['the process that reads the config', 'src/cli/probe.ts', ['zod'], ['pino', 'citty', 'prom-client', 'ioredis']],
+  ['ringway start', 'src/cli/start.ts', [], ['pino', 'zod', 'prom-client', 'ioredis', 'jose']],
+  ['the process that reads the config', 'src/cli/probe.ts', ['zod'], ['pino', 'citty', 'prom-client', 'ioredis', 'jose']],
 ])('%s loads nothing that it can do without', async (_, entry, needed, absent) => {
   const packages = await packagesOf(entry);
   expect(packages).toEqual(expect.arrayContaining(needed));

@@ -1,0 +1,90 @@
+/** Where a token stands in a request. */
+import { describe, expect, test } from 'bun:test';
+import { findToken, withoutQueryToken } from '../../../src/auth/token-source.ts';
+import type { RequestHead } from '../../../src/core/http.ts';
+import { requestUrl } from '../../../src/core/request-target.ts';
+
+function headOf(target: string, ...fields: readonly (readonly [string, string])[]): RequestHead {
+  const host = 'example.com';
+  const lines = fields.map(([name, value]) => `${name}\n${value}\n`).join('');
+  const raw = host + target + lines;
+  return { slot: 1, generation: 2, request: 3, listener: 0, flags: 0, method: 1, raw, hostBytes: host.length, targetBytes: target.length };
+}
+
+const names = { cookie: 'session', subprotocol: 'token', query: 'token' };
+
+describe('a token', () => {
+  test.each([
+    ['Bearer abc', 'abc'],
+    ['bearer abc', 'abc'],
+    ['BEARER   abc  ', 'abc'],
+    ['Bearer', ''],
+    ['Basic abc', undefined],
+    ['Bearerabc', undefined],
+    ['', undefined],
+  ])('in Authorization: %j', (value, expected) => {
+    expect(findToken(headOf('/', ['authorization', value]), ['header'], names)).toBe(expected);
+  });
+
+  test('in two Authorization fields is none that verifies, but other schemes do not matter', () => {
+    expect(findToken(headOf('/', ['authorization', 'Bearer a'], ['authorization', 'Bearer b']), ['header'], names)).toBe('');
+    expect(findToken(headOf('/', ['authorization', 'Basic a'], ['authorization', 'Bearer b']), ['header'], names)).toBe('b');
+  });
+
+  test.each([
+    ['session=abc', 'abc'],
+    ['a=1; session=abc; b=2', 'abc'],
+    ['session="abc"', 'abc'],
+    ['session=a=b', 'a=b'],
+    ['SESSION=abc', undefined],
+    ['xsession=abc', undefined],
+    ['session', undefined],
+    ['', undefined],
+  ])('in a cookie: %j', (value, expected) => {
+    expect(findToken(headOf('/', ['cookie', value]), ['cookie'], names)).toBe(expected);
+  });
+
+  test.each([
+    ['token.a.b.c', 'a.b.c'],
+    ['chat, token.a.b.c', 'a.b.c'],
+    ['token, chat', undefined],
+    ['tokens.a', undefined],
+  ])('in the subprotocols: %j', (value, expected) => {
+    expect(findToken(headOf('/', ['sec-websocket-protocol', value]), ['subprotocol'], names)).toBe(expected);
+  });
+
+  test('is taken from the first source that has one, and only from those that are asked', () => {
+    const head = headOf('/', ['cookie', 'session=c'], ['authorization', 'Bearer h']);
+    expect(findToken(head, ['header', 'cookie'], names)).toBe('h');
+    expect(findToken(head, ['cookie', 'header'], names)).toBe('c');
+    expect(findToken(head, ['subprotocol', 'query', 'message'], names)).toBeUndefined();
+  });
+});
+
+describe('a token in the query', () => {
+  test.each([
+    ['/a?token=x', '/a', 'x'],
+    ['/a?token=x&b=1', '/a?b=1', 'x'],
+    ['/a?b=1&token=x&c=2', '/a?b=1&c=2', 'x'],
+    ['/a?t%6Fken=x%2Ey', '/a', 'x.y'],
+    ['/a?token=', '/a', ''],
+    ['/a?token', '/a', ''],
+    ['/a?token=x&token=y', '/a', ''],
+    ['/a?token=%zz', '/a', '%zz'],
+    ['/a?a=%zz&token=x', '/a?a=%zz', 'x'],
+  ])('%s leaves %s', (target, left, expected) => {
+    const head = headOf(target, ['x-other', 'stays']);
+    const clean = withoutQueryToken(head, 'token');
+    expect(requestUrl(clean)).toBe(`http://example.com${left}`);
+    expect(clean.raw.endsWith('x-other\nstays\n')).toBe(true);
+    expect(findToken(clean, ['query'], names)).toBe(expected);
+    expect(JSON.stringify(clean)).not.toContain('token');
+    // Nobody has asked for it there.
+    expect(findToken(head, ['query'], names)).toBeUndefined();
+  });
+
+  test.each(['/a', '/a?', '/a?b=1', '/a?tokens=1', '/token=x', '*'])('%s is left as it is', (target) => {
+    const head = headOf(target);
+    expect(withoutQueryToken(head, 'token')).toBe(head);
+  });
+});
