@@ -100,6 +100,7 @@ static struct rw_topic_message message_of(const char *payload, int is_text) {
 static struct rw_topic_message member_of(uint8_t event, const char *user, const char *info) {
     struct rw_topic_message message = message_of("", 0);
     message.event = event;
+    message.of_members = 1;
     message.user = (const uint8_t *)user;
     message.user_bytes = (uint32_t)strlen(user);
     message.info = (const uint8_t *)info;
@@ -170,6 +171,12 @@ static void members_and_what_is_lost_have_forms_of_their_own(void **state) {
     message = message_of("not shown", 1);
     message.event = RW_TOPIC_LOST;
     assert_text(json(&message), "{\"topic\":\"chat/1\",\"epoch\":\"00c0ffee00c0ffee\",\"offset\":7,\"lost\":true}");
+    message.of_members = 1;
+    assert_text(json(&message), "{\"topic\":\"chat/1\",\"epoch\":\"00c0ffee00c0ffee\",\"offset\":7,"
+                                "\"event\":\"presence\",\"lost\":true}");
+    uint32_t head_bytes;
+    const struct written written = event(&message, &head_bytes);
+    assert_memory_equal(written.bytes + head_bytes, "event: lost\ndata: ", 18);
 }
 
 static void a_line_end_within_info_does_not_end_the_line(void **state) {

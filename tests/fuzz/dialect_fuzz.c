@@ -53,7 +53,7 @@ static void check_event(const struct rw_topic_message *message) {
     } else {
         CHECK(event.name.len > 0 && memchr(event.data.bytes, '\n', event.data.len) == NULL);
     }
-    CHECK(event.has_id == (message->epoch != 0 && message->event != RW_TOPIC_JOIN && message->event != RW_TOPIC_LEAVE));
+    CHECK(event.has_id == (message->epoch != 0 && !message->of_members));
     free(event.data.bytes);
     free(event.name.bytes);
     free(event.id.bytes);
@@ -85,6 +85,8 @@ static void check_shared(const struct rw_topic_message *message) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct input input = {.at = data, .end = data + size};
     struct rw_topic_message message = {.event = take(&input) & 3, .is_text = take(&input) & 1};
+    message.of_members = message.event == RW_TOPIC_JOIN || message.event == RW_TOPIC_LEAVE ||
+                         (message.event == RW_TOPIC_LOST && take(&input) & 1);
     message.epoch = (uint64_t)take(&input) << 56 | take(&input);
     message.offset = (uint64_t)take(&input) << 40 | take(&input);
     const size_t left = (size_t)(input.end - input.at);

@@ -274,7 +274,7 @@ uint32_t rw_http_events_deliver(struct rw_core *core, struct rw_slot *slot, stru
     const uint32_t tail = rw_exchange_of(slot)->flags & RW_X_CHUNKED_OUT ? 0 : RW_SSE_TAIL_BYTES;
     uint32_t from = 0;
     if (places.count) {
-        const int moves = message->event == RW_TOPIC_MESSAGE || message->event == RW_TOPIC_LOST;
+        const int moves = !message->of_members;
         if (moves && message->epoch)
             note_place(&places, rw_topics_hash(message->topic, message->topic_bytes), message->epoch, message->offset);
         const uint32_t count = moves ? named(places.positions, places.count) : 0;

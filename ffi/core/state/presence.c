@@ -5,6 +5,7 @@
  * leaves the step undone, and its seats for the tick of another. */
 #include "state/presence.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "state/presence_records.h"
@@ -279,7 +280,8 @@ static int name_of(struct rw_present_step *step, rw_block user_block, uint8_t *b
 
 static int is_alive(const struct rw_presence *presence, const struct rw_present_worker *worker) {
     return worker->place < presence->shm->worker_count &&
-           __atomic_load_n(&rw_shm_worker(presence->shm, worker->place)->epoch, __ATOMIC_ACQUIRE) == worker->epoch;
+           atomic_load_explicit(&rw_shm_worker(presence->shm, worker->place)->epoch, memory_order_acquire) ==
+               worker->epoch;
 }
 
 /* A seat of a process that is gone; processes that are gone and have none are removed. ret: 0: there is none */

@@ -33,7 +33,9 @@ struct rw_topic_message {
     uint32_t user_bytes;
     uint32_t info_bytes; /* 0: there is none */
     uint8_t event;       /* enum rw_topic_event */
-    uint8_t is_text;     /* the payload is text (RW_SEND_TEXT); what is not UTF-8 in it shows as U+FFFD */
+    uint8_t
+        of_members;  /* of the presence log: its positions are not those of the topic; so of JOIN, LEAVE, and a LOST */
+    uint8_t is_text; /* the payload is text (RW_SEND_TEXT); what is not UTF-8 in it shows as U+FFFD */
 };
 
 /* ------------------------------------------------------------------ json_dialect.c (RFC 8259) */
@@ -42,7 +44,7 @@ struct rw_topic_message {
  *
  *   message      {"topic",("epoch","offset",)"data":"text"}    bytes: "base64" in the place of "data"
  *   join, leave  {"topic",("epoch","offset",)"event":"join","user"(,"info")}
- *   lost         {"topic",("epoch","offset",)"lost":true}
+ *   lost         {"topic",("epoch","offset",)"lost":true}       of members: "event":"presence" in front of "lost"
  *
  * epoch is a string of 16 hex digits, since JSON numbers of JavaScript have 53 bits. */
 uint64_t rw_json_message(uint8_t *out, const struct rw_topic_message *message);
@@ -64,7 +66,7 @@ uint64_t rw_position_text(uint8_t *out, uint64_t epoch, uint64_t offset);
  *     head_bytes                                                                    RW_SSE_TAIL_BYTES
  *
  * A response that is not chunked gets what lies between: one form serves both. Without a position there is no `id`, nor
- * with a join or leave: a client keeps the last one it had. `event` is join, leave, lost, or base64 for a payload of bytes; a message of text
+ * with what is of members: a client keeps the last one it had. `event` is join, leave, lost, or base64 for a payload of bytes; a message of text
  * has none. Lines of a text end at CRLF, LF or CR, as a client reads them, and come out with LF. The data of all but
  * messages is the JSON object.
  * out: *head_bytes, also when only asked for the number of bytes */

@@ -125,7 +125,10 @@ uint64_t rw_json_message(uint8_t *out, const struct rw_topic_message *message) {
             break;
         case RW_TOPIC_JOIN:
         case RW_TOPIC_LEAVE: write_member(&written, message); break;
-        case RW_TOPIC_LOST: RW_WRITE(&written, "\"lost\":true"); break;
+        case RW_TOPIC_LOST:
+            if (message->of_members) RW_WRITE(&written, "\"event\":\"presence\",");
+            RW_WRITE(&written, "\"lost\":true");
+            break;
     }
     RW_WRITE(&written, "}");
     return written.bytes;

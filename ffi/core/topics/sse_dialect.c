@@ -65,11 +65,9 @@ static void write_event_name(struct rw_written *written, const struct rw_topic_m
     }
 }
 
-/* A member of the presence log has no id: a stream that comes back begins with who is there, and must not name its
- * place in a log that it did not ask for. */
-static int has_id(const struct rw_topic_message *message) {
-    return message->epoch && message->event != RW_TOPIC_JOIN && message->event != RW_TOPIC_LEAVE;
-}
+/* What is of members has no id: a stream that comes back begins with who is there, and must not name its place in a log
+ * that it did not ask for. */
+static int has_id(const struct rw_topic_message *message) { return message->epoch && !message->of_members; }
 
 static void write_event(struct rw_written *written, const struct rw_topic_message *message) {
     if (has_id(message)) {
