@@ -294,8 +294,8 @@ export interface JwksOptions {
 /** Whose tokens are believed: exactly one of `secret`, `keys` and `jwks`. */
 export interface JwtOptions {
   /**
-   * A secret that issuer and gateway share (HMAC), of 32 bytes or more. Of a list each is believed, so that secrets can be
-   * changed without a break.
+   * A secret that issuer and gateway share (HMAC), of 32 bytes or more. Of a list each is believed, and `ringway token` signs with the first, so that
+   * secrets can be changed without a break.
    */
   secret?: string | readonly string[] | undefined;
   /** Public keys of the issuer. */

@@ -70,6 +70,11 @@ export function connectionCount(text: string | undefined): number | undefined {
   return text === undefined ? undefined : integer('--connections', text, [1, ranges.workers[1] * ranges.connections[1]]);
 }
 
+/** Seconds that a token is good for. Throws UsageError. */
+export function tokenSeconds(text: string | undefined): number {
+  return text === undefined ? 3600 : integer('--expires', text, [1, 31_536_000]);
+}
+
 /** Throws UsageError. */
 export function integer(name: string, text: string, [least, most]: readonly [number, number], also = ''): number {
   const value = Number(text);

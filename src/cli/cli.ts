@@ -12,7 +12,7 @@ import { exitCodes } from '../exit-codes.ts';
 import { OperatingError } from '../operating-error.ts';
 import { version } from '../version.ts';
 import { adminArgs, adminClient } from './admin-client.ts';
-import { connectionCount, judgeArguments, runArguments, startOptions, UsageError } from './arguments.ts';
+import { connectionCount, judgeArguments, runArguments, startOptions, tokenSeconds, UsageError } from './arguments.ts';
 import { completion, shells } from './completion.ts';
 import { helpBelow } from './help.ts';
 import { platformNote, platformProblem } from './platform.ts';
@@ -184,6 +184,22 @@ function commands(to: Terminal, result: { exitCode: number }, platform: string) 
         const { send } = await import('./topics.ts');
         const { user = '', data, file, binary, json } = args;
         tell(await send(adminClient(args), user, { data, file, isBinary: binary }), json);
+      },
+    }),
+    token: defineCommand({
+      meta: { name: 'token', description: 'Make a token for tests, signed with the secret of the config' },
+      args: {
+        user: { type: 'positional', description: 'Whose it is: the claim sub', required: false, valueHint: 'USER' },
+        config: configArg,
+        'secret-file': { type: 'string', description: 'A file with the secret, instead of a config', valueHint: 'FILE' },
+        expires: { type: 'string', description: 'Seconds until it ends. Default: 3600', valueHint: 'SECONDS' },
+        topic: { type: 'string', description: 'A topic that it is for: then it is no token to connect with', valueHint: 'TOPIC' },
+        claims: { type: 'string', description: 'More claims, a JSON object', valueHint: 'JSON' },
+      },
+      async run({ args }) {
+        const { token } = await import('./token.ts');
+        const { user, config: configPath, expires, topic, claims, 'secret-file': secretFile } = args;
+        to.out(await token({ user, configPath, secretFile, expiresIn: tokenSeconds(expires), topic, claims }));
       },
     }),
     top: defineCommand({

@@ -83,6 +83,14 @@ export const commandHelp = {
     examples: [["send ann 'hello'", 'to every connection of ann']],
     page: 'publishing.md#users-and-connections',
   },
+  token: {
+    examples: [
+      ['token ann', 'of the user ann, good for an hour'],
+      ['token ann --expires 60 --claims \'{"role":"admin"}\'', 'with more claims'],
+      ['token ann --topic room/secret', 'for a topic alone'],
+    ],
+    page: 'tokens.md#with-a-secret',
+  },
   top: {
     examples: [
       ['top', 'live, until q'],

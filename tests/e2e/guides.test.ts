@@ -129,9 +129,9 @@ describe('tokens', () => {
 
   test('compiles', async () => expect(await typeErrors(project)).toBe(''));
 
-  test('a token of the backend lets in whom it names', async () => {
+  test('a token of the backend, and one of ringway token, let in whom they name', async () => {
     const ann = await ofBackend('ann', 'admin');
-    const bob = await ofBackend('bob', 'guest');
+    const bob = await printed('node_modules/.bin/ringway', 'token', 'bob', '--claims', '{"role":"guest"}');
     const chat = new Client(gateway, '/chat', { protocols: ['token', `token.${ann}`] });
     await chat.hears(/"hello":"ann","role":"admin"/);
     expect(chat.socket.protocol).toBe('token');
@@ -154,6 +154,14 @@ describe('tokens', () => {
     // A page does not see the 401.
     expect(await new Client(gateway, '/chat').closed).toBe(1006);
     for (const client of [chat, page, news]) client.socket.close();
+  });
+
+  test('one for a topic lets nobody in', async () => {
+    const forTopic = await printed('node_modules/.bin/ringway', 'token', 'ann', '--topic', 'room/secret');
+    const client = new Client(gateway, '/page');
+    await client.opened;
+    client.say({ token: forTopic });
+    expect(await client.closed).toBe(3000);
   });
 });
 
