@@ -29,7 +29,7 @@ import { parsePattern } from './route-pattern.ts';
 import { gatewaySchema, websocketMembers } from './schema.ts';
 import { show } from './show.ts';
 import { resolveTls, type TlsSettings } from './tls.ts';
-import { keepsState, resolveSse, resolveTopics, type SseSettings, type TopicPolicySettings } from './topics.ts';
+import { keepsState, refuseTokens, resolveSse, resolveTopics, type SseSettings, type TopicPolicySettings } from './topics.ts';
 import { unknownKey } from './values.ts';
 import { resolveWebSocketOptions, type WebSocketSettings } from './websocket-options.ts';
 
@@ -147,6 +147,7 @@ export function resolveConfig(value: unknown, env: Environment, where = 'config'
   const warn = warnings.add.bind(warnings);
   const auth = mistakes.concern('auth') ? undefined : resolveAuth(config.auth, { folder, complain, warn });
   if (!mistakes.concern('auth') && !mistakes.concern('websocket')) judgeRoutes(websocket, config.auth, { complain, warn });
+  if (!mistakes.concern('auth') && auth === undefined) refuseTokens(topics, complain);
   const trustedProxies = config.trustedProxies === undefined ? undefined : resolveTrustedProxies(config.trustedProxies, complain);
   const link = mistakes.concern('link') ? false : resolveLink(config, complain);
   if (link !== false && keepsState(topics))

@@ -71,6 +71,16 @@ export function resolveTopics(topics: Readonly<Record<string, TopicPolicy>>, com
   });
 }
 
+/** For a config without `auth`: nobody's token would be believed, so that nobody could subscribe. */
+export function refuseTokens(policies: readonly TopicPolicySettings[], complain: Complain): void {
+  for (const { pattern, token } of policies)
+    if (token)
+      complain(
+        ['topics', pattern, 'token'],
+        'needs auth, which says whose tokens are believed; write auth: { jwt: { secret: ... } }, or remove it',
+      );
+}
+
 function resolvePresence(presence: NonNullable<TopicPolicy['presence']>): false | PresenceSettings {
   if (presence === false) return false;
   if (presence === true) return { ...defaults.topicPresence, member: undefined };

@@ -17,6 +17,7 @@ function mistakes(config: object): readonly string[] {
 }
 
 const history = { size: 100, seconds: 300 };
+const auth = { jwt: { secret: 'correct horse battery staple 0123456789' } };
 
 describe('topics', () => {
   test('without policies there are none, and what is left open gets its default', () => {
@@ -37,6 +38,7 @@ describe('topics', () => {
 
   test('what is written is taken over, and an option written as undefined is left to its default', () => {
     const [policy] = resolved({
+      auth,
       topics: {
         a: { history, recover: false, presence: { grace: 0, maxMembers: 5, maxInfoBytes: undefined }, token: true, authorize: undefined },
       },
@@ -58,13 +60,13 @@ describe('topics', () => {
         return this.token;
       },
     };
-    const [settings] = resolved({ topics: { a: policy } }).topics;
+    const [settings] = resolved({ auth, topics: { a: policy } }).topics;
     expect(settings?.authorize?.({} as never, 'a', 'subscribe')).toBe(true);
     expect(settings?.presence !== false && settings?.presence.member?.({ id: 'a' } as never)).toBe('a 5');
   });
 
   test('memory is needed where anything is kept', () => {
-    const needs = (topics: object) => keepsState(resolved({ topics }).topics);
+    const needs = (topics: object) => keepsState(resolved({ auth, topics }).topics);
     expect([needs({}), needs({ a: { token: true } }), needs({ a: { history } }), needs({ a: { presence: true } })]).toEqual([
       false,
       false,
@@ -149,6 +151,16 @@ describe('topics', () => {
     expect(mistakes({ limits: { maxTopicMemoryBytes: 1024 } })).toEqual([
       'limits.maxTopicMemoryBytes: is 1024; write an integer from 8388608 to 274877906944',
     ]);
+  });
+
+  test('a token is believed where the config says whose', () => {
+    const topics = { a: { token: true }, b: { token: false } };
+    expect(mistakes({ topics })).toEqual([
+      'topics.a.token: needs auth, which says whose tokens are believed; write auth: { jwt: { secret: ... } }, or remove it',
+    ]);
+    expect(mistakes({ topics, auth })).toEqual([]);
+    // What is wrong with it is said, and not that it is missing.
+    expect(mistakes({ topics, auth: { jwt: {} } }).filter((line) => line.startsWith('topics'))).toEqual([]);
   });
 
   test('what contradicts itself, or says nothing', () => {
