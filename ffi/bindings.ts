@@ -81,6 +81,14 @@ const { symbols } = dlopen(libraryPath, {
   rw_core_topic_wanted: { args: [pointer, pointer, u32], returns: i32 },
   rw_core_subscribers: { args: [pointer, pointer, u32], returns: u32 },
   rw_core_connections: { args: [pointer], returns: u32 },
+  rw_core_presence_join: { args: [pointer, u32, u32, pointer, u32, u32, u32, u32, u32], returns: i32 },
+  rw_core_presence_leave: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
+  rw_core_presence_count: { args: [pointer, pointer, u32, pointer, pointer], returns: i32 },
+  rw_core_presence_list: { args: [pointer, pointer, u32, pointer, u64, pointer, pointer], returns: FFIType.i64_fast },
+  rw_core_presence_tick: { args: [pointer], returns: i32 },
+  rw_core_presence_take: { args: [pointer, u32, pointer, u64, pointer], returns: i32 },
+  rw_core_presence_acknowledge: { args: [pointer, pointer, u32, u32, u64], returns: i32 },
+  rw_core_presence_rewrite: { args: [pointer, u32], returns: i32 },
   rw_core_is_subscribed: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
   rw_shm_create: { args: [u32, u32, u32, u64], returns: i32 },
   rw_shm_map: { args: [i32, u32], returns: u64 },
@@ -373,6 +381,49 @@ export const coreCalls = {
   isSubscribed: (core: CoreHandle, slot: number, generation: number, topic: Uint8Array): boolean =>
     symbols.rw_core_is_subscribed(core, slot, generation, ptr(topic), topic.length) > 0,
   connections: symbols.rw_core_connections,
+  /** `data`: topic, user and info. ret: 1, 0 or a negative result */
+  presenceJoin: (
+    core: CoreHandle,
+    slot: number,
+    generation: number,
+    data: Uint8Array,
+    topicBytes: number,
+    userBytes: number,
+    infoBytes: number,
+    graceMs: number,
+    membersMax: number,
+  ): number => symbols.rw_core_presence_join(core, slot, generation, ptr(data), topicBytes, userBytes, infoBytes, graceMs, membersMax),
+  presenceLeave: (core: CoreHandle, slot: number, generation: number, topic: Uint8Array): number =>
+    symbols.rw_core_presence_leave(core, slot, generation, ptr(topic), topic.length),
+  presenceCount(core: CoreHandle, topic: Uint8Array): { users: number; connections: number } {
+    const counts = new Uint32Array(2);
+    const at = ptr(counts);
+    check('members cannot be counted', symbols.rw_core_presence_count(core, ptr(topic), topic.length, at, (at + 4) as Pointer));
+    return { users: counts[0] ?? 0, connections: counts[1] ?? 0 };
+  },
+  /** Records as in ringway.h, and the position. */
+  presenceList(core: CoreHandle, topic: Uint8Array): { records: Uint8Array; epoch: bigint; offset: bigint } {
+    const position = new BigUint64Array(2);
+    const at = ptr(position);
+    for (let out = new Uint8Array(16384); ; ) {
+      const needed = Number(symbols.rw_core_presence_list(core, ptr(topic), topic.length, ptr(out), out.length, at, (at + 8) as Pointer));
+      check('members cannot be listed', needed);
+      if (needed <= out.length) return { records: out.subarray(0, needed), epoch: position[0] ?? 0n, offset: position[1] ?? 0n };
+      // Others may join meanwhile.
+      out = new Uint8Array(needed + (needed >> 3));
+    }
+  },
+  presenceTick: (core: CoreHandle): boolean => symbols.rw_core_presence_tick(core) > 0,
+  /** Into `out`. ret: how many, and the bytes of their records */
+  presenceTake(core: CoreHandle, max: number, out: Uint8Array): { count: number; bytes: number } {
+    const used = new BigUint64Array(1);
+    const count = check('members cannot be taken', symbols.rw_core_presence_take(core, max, ptr(out), out.length, ptr(used)));
+    return { count, bytes: Number(used[0]) };
+  },
+  /** `data`: topic and user. */
+  presenceAcknowledge: (core: CoreHandle, data: Uint8Array, topicBytes: number, userBytes: number, version: number): number =>
+    symbols.rw_core_presence_acknowledge(core, ptr(data), topicBytes, userBytes, version),
+  presenceRewrite: (core: CoreHandle, cursor: number): number => symbols.rw_core_presence_rewrite(core, cursor),
   /** Memory of the core as a typed view: no copy, valid as long as the core. */
   view: (address: number, bytes: number): ArrayBuffer => toArrayBuffer(address as Pointer, 0, bytes),
 } as const;

@@ -16,6 +16,7 @@
 #include "connection/event_batch.h"
 #include "connection/listener.h"
 #include "connection/tls.h"
+#include "delivery/members.h"
 #include "http1/http.h"
 #include "ws/ws.h"
 
@@ -107,6 +108,7 @@ static int32_t open_memory(struct rw_core *core, const struct rw_core_config *co
     core->topics = rw_topics_create(on_interest, core);
     if (!core->topics) return -ENOMEM;
     if (core->flags & RW_CORE_WANTS_INTEREST) rw_topics_note_changes(core->topics);
+    if (rw_members_create(core, config->worker_index) != RW_OK) return -ENOMEM;
     result = rw_event_batch_init(&core->events);
     if (result < 0) return result;
     core->commands = mmap(NULL, sizeof(struct rw_command) * RW_COMMANDS_CAPACITY, PROT_READ | PROT_WRITE,
@@ -123,6 +125,7 @@ static int32_t open_memory(struct rw_core *core, const struct rw_core_config *co
 }
 
 static void free_core(struct rw_core *core) {
+    rw_members_destroy(core);
     if (core->bus) rw_node_bus_destroy(core->bus);
     if (core->ring) rw_ring_destroy(core->ring);
     if (core->topics) rw_topics_destroy(core->topics);

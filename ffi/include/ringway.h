@@ -123,6 +123,9 @@ enum rw_backend {
     X(GAUGE, backpressure_connections) /* connections with such bytes after a flush */                                 \
     X(GAUGE, topics)                   /* exact at any time, as a host may want to know before it subscribes */        \
     X(GAUGE, subscriptions)                                                                                            \
+    X(GAUGE, presence_members)        /* of them, those that are members of topics with presence */                    \
+    X(COUNTER, presence_joins)        /* users that came to a topic of this node by a connection here */               \
+    X(COUNTER, presence_leaves)       /* users that left a topic, and this worker was the one to find out */           \
     X(COUNTER, refused_topics_socket) /* subscriptions refused: the socket has topics_per_socket */                    \
     X(COUNTER, refused_topics_worker) /* subscriptions refused: the worker has `topics` */                             \
     X(COUNTER, node_messages_out)     /* messages written to other workers' rings */                                   \
@@ -502,6 +505,8 @@ struct rw_core_config {
 enum rw_core_flag {
     RW_CORE_WANTS_INTEREST = 1u << 0, /* INTEREST events */
     RW_CORE_WANTS_MAIL = 1u << 1,     /* MAIL events */
+    /* logs are copies of another store's: nobody is attached to one that is not followed, see rw_core_log_reset() */
+    RW_CORE_FOLLOWS_LOGS = 1u << 2,
 };
 
 enum rw_proxy_header {
@@ -705,6 +710,58 @@ RW_EXPORT uint32_t rw_core_subscribers(const struct rw_core *core, const uint8_t
 /* ret: 1 subscribed, 0 not (also when the connection has ended) */
 RW_EXPORT int32_t rw_core_is_subscribed(const struct rw_core *core, uint32_t slot, uint32_t generation,
                                         const uint8_t *topic, uint32_t topic_bytes);
+
+/* ------------------------------------------------------------------ who is on a topic
+ *
+ * Members are connections of all workers of the node, by user; they lie in its shared memory. A user comes with its first
+ * connection and goes with its last, or so many milliseconds after that has ended; each is an entry of the topic's
+ * presence log, whose name is "\0p" and the topic: u16 bytes of the user's id (little-endian), id, info. With
+ * RW_CORE_FOLLOWS_LOGS that log is another store's, and users that have changed are kept for whoever writes to it.
+ *
+ * All of these answer RW_ERR_UNSUPPORTED when the node has no memory for it, RW_ERR_INVALID for a topic that is empty or
+ * longer than RW_TOPIC_BYTES_MAX - 2, RW_ERR_FULL or -ETIMEDOUT when its part of the memory cannot be had now. */
+
+/* A connection that is subscribed to the topic is a member until that ends.
+ * in:  data: topic, user (1..1024 bytes of UTF-8) and info (JSON; up to 16384), one behind the other; grace_ms: of all
+ *      users of the topic from now on; members_max: connections that the topic may have
+ * ret: 1 the user has come, 0 it was there; RW_ERR_STALE the connection is gone, or not subscribed; RW_ERR_FULL the topic
+ *      has members_max, or no memory is left */
+RW_EXPORT int32_t rw_core_presence_join(struct rw_core *core, uint32_t slot, uint32_t generation, const uint8_t *data,
+                                        uint32_t topic_bytes, uint32_t user_bytes, uint32_t info_bytes,
+                                        uint32_t grace_ms, uint32_t members_max);
+
+/* It is no member any more, at once, and stays subscribed. What ends a subscription does so too: an unsubscribe at once,
+ * the end of the connection with a grace. ret: 1 it was one, 0 it was none, RW_ERR_STALE as above */
+RW_EXPORT int32_t rw_core_presence_leave(struct rw_core *core, uint32_t slot, uint32_t generation, const uint8_t *topic,
+                                         uint32_t topic_bytes);
+
+/* out: *users, and *connections of them: those that are open, and 1 for a user in its grace. ret: RW_OK */
+RW_EXPORT int32_t rw_core_presence_count(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes,
+                                         uint32_t *users, uint32_t *connections);
+
+/* Everybody, by their joins, into out[0..bytes): for each u32 connections, u16 bytes of user and info, user, info. And the
+ * position of the presence log that this is the sum of (*epoch 0: with RW_CORE_FOLLOWS_LOGS only; there is none here).
+ * ret: bytes needed for all; out has them only when that is at most `bytes` */
+RW_EXPORT int64_t rw_core_presence_list(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint8_t *out,
+                                        uint64_t bytes, uint64_t *epoch, uint64_t *offset);
+
+/* About once a second, in every worker: graces end, and members of workers that are gone begin theirs.
+ * ret: 1 there is more to do (a call is about a millisecond), 0 */
+RW_EXPORT int32_t rw_core_presence_tick(struct rw_core *core);
+
+/* With RW_CORE_FOLLOWS_LOGS: users that have changed, at most `max`, into out[0..bytes): for each u32 connections (0: it
+ * has gone), u64 version, u16 bytes of topic, user and info, topic, user, info. They are given out once, and again after
+ * 10 s unless acknowledged. A look in every shard follows a tick; otherwise only where this worker has changed something.
+ * in:  bytes: at least 65536. out: *used. ret: how many */
+RW_EXPORT int32_t rw_core_presence_take(struct rw_core *core, uint32_t max, uint8_t *out, uint64_t bytes,
+                                        uint64_t *used);
+
+/* The store has this version. data: topic and user, one behind the other. ret: RW_OK */
+RW_EXPORT int32_t rw_core_presence_acknowledge(struct rw_core *core, const uint8_t *data, uint32_t topic_bytes,
+                                               uint32_t user_bytes, uint64_t version);
+
+/* All users are to be written again: marks a part of them. in: cursor 0 at first. ret: the next cursor, 0 at the end */
+RW_EXPORT int32_t rw_core_presence_rewrite(struct rw_core *core, uint32_t cursor);
 
 /* Open connections (both protocols). */
 RW_EXPORT uint32_t rw_core_connections(const struct rw_core *core);

@@ -99,7 +99,7 @@ export const ranges = {
   /** Thirty days. */
   historySeconds: [1, 2_592_000],
   presenceGrace: [0, 300],
-  presenceInfoBytes: [0, 65_536],
+  presenceInfoBytes: [0, 16_384],
   presenceMembers: [1, 1_000_000],
   heartbeat: [0, 3600],
   sseTopics: [1, 1000],

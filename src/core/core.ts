@@ -15,7 +15,7 @@ import type { HttpEvents } from './http.ts';
 import type { BusEvents, MailOutcome, NodeView } from './node.ts';
 import type { Observer } from './observer.ts';
 import { type AddressRange, type BehaviorOptions, encodeAddressRanges, encodeBehavior } from './options.ts';
-import { TopicCommandQueue } from './topic-commands.ts';
+import { PresenceCommandQueue } from './presence-commands.ts';
 
 export type { Payload, Topic } from './command-batch.ts';
 export type { WebSocketEvents } from './event-batch.ts';
@@ -24,7 +24,7 @@ export type { Observer } from './observer.ts';
 export type { AddressRange, BackendName, BehaviorOptions, CoreOptions } from './options.ts';
 export type { Outcome } from './socket-commands.ts';
 
-export class Core extends TopicCommandQueue {
+export class Core extends PresenceCommandQueue {
   /** Stands for this core in what handlers are given. */
   readonly handle: Handle<Core> = handleFor<Core>(this);
   readonly ids = new ConnectionIds();

@@ -21,6 +21,8 @@ export interface CoreOptions {
   readonly wantsInterest?: boolean;
   /** `busEvents.onMail` is called; else mail is thrown away. */
   readonly wantsMail?: boolean;
+  /** Logs and members of topics are another store's, of which this node has copies: see `logReset` and `presenceTakeDirty`. */
+  readonly followsLogs?: boolean;
 }
 
 /** A range of addresses. An IPv4 address is written as IPv6 (::ffff:a.b.c.d), its prefix with 96 bits more. */
@@ -49,7 +51,10 @@ export function encodeConfig(options: CoreOptions): Uint8Array {
   view.setInt32(coreConfigLayout.shmFd, options.shmFd, true);
   view.setUint32(coreConfigLayout.workerIndex, options.workerIndex, true);
   view.setUint32(coreConfigLayout.workerCount, options.workerCount, true);
-  const flags = (options.wantsInterest ? coreFlag.wantsInterest : 0) | (options.wantsMail ? coreFlag.wantsMail : 0);
+  const flags =
+    (options.wantsInterest ? coreFlag.wantsInterest : 0) |
+    (options.wantsMail ? coreFlag.wantsMail : 0) |
+    (options.followsLogs ? coreFlag.followsLogs : 0);
   view.setUint32(coreConfigLayout.flags, flags, true);
   view.setUint32(coreConfigLayout.hostLayout, hostLayout, true);
   const body = options.maxBodyBytes ?? 0;

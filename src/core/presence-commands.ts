@@ -6,7 +6,11 @@
  * topic's presence log (`presenceTopic`), appended in the step that changes the members; who follows that log from the position of a list knows
  * exactly who is there. When a connection ends the core itself says so, and nothing here is called.
  */
-import type { Topic } from './command-batch.ts';
+import { coreCalls, SystemError } from '../../ffi/bindings.ts';
+import { result } from '../../ffi/layout.ts';
+import { bytesOf, type Topic } from './command-batch.ts';
+import type { Position } from './position.ts';
+import { TopicCommandQueue } from './topic-commands.ts';
 
 /**
  * 'joined': the user has come with this connection. 'again': the user was there already, or was away for less than its grace; what is known as
@@ -25,7 +29,7 @@ export interface PresentUser {
 
 export interface PresenceList {
   /** Of the presence log: what comes after it are the changes to `members`. */
-  readonly position: { readonly epoch: string; readonly offset: number };
+  readonly position: Position;
   readonly members: readonly PresentUser[];
 }
 
@@ -64,14 +68,16 @@ export interface PresenceCommands {
   presenceLeave(slot: number, generation: number, topic: Topic): void;
   presenceList(topic: Topic): PresenceList;
   presenceCount(topic: Topic): PresenceCount;
-  /** Once a second, by every worker: users whose grace is over leave, and those of workers that are gone begin theirs. Bounded; the rest is done the next time. */
-  presenceTick(): void;
-  /** The worker at place `index` has gone, `epoch` of it: its members begin their grace. What a tick would find by itself. */
-  presenceWorkerGone(index: number, epoch: number): void;
+  /**
+   * Once a second, by every worker, and when one has gone: users whose grace is over leave, and those of workers that are gone begin theirs.
+   * ret: there is more to do now, since a call does about a millisecond of it
+   */
+  presenceTick(): boolean;
 
   /**
-   * Of a node whose members another store has too (`presenceIsShared`): users that have changed and were not taken since, at most `max`. Whoever takes them
-   * writes them and acknowledges; what is not acknowledged within 10 s is given out again.
+   * Of a node whose logs another store has (`followsLogs`): users that have changed and were not taken since, at most `max`. Whoever takes them writes
+   * them and acknowledges; what is not acknowledged within 10 s is given out again. Looks where this worker has changed something, and everywhere
+   * after a tick.
    */
   presenceTakeDirty(max: number): DirtyUser[];
   /** That version is written. A later one stays dirty. */
@@ -81,6 +87,122 @@ export interface PresenceCommands {
    * Begins with 0; ret: 0: all are marked.
    */
   presenceRewrite(cursor: number): number;
+}
+
+/** Room for what is taken at a time. */
+const takenBytes = 1 << 18;
+
+const decoder = new TextDecoder();
+
+export abstract class PresenceCommandQueue extends TopicCommandQueue implements PresenceCommands {
+  #taken: Uint8Array | undefined;
+
+  /** Observers may have been sent something: a loop that sleeps has a turn. */
+  #queued(): void {
+    if (!this.commands.inTurn) this.commands.onQueued?.();
+  }
+
+  presenceJoin(
+    slot: number,
+    generation: number,
+    topic: Topic,
+    user: string,
+    info: Uint8Array,
+    graceMs: number,
+    maxMembers = 10_000,
+  ): JoinOutcome {
+    if (!this.isLive(slot, generation)) return 'closed';
+    const [name, id] = [bytesOf(topic), bytesOf(user)];
+    this.flush();
+    this.#queued();
+    const data = Buffer.concat([name, id, info]);
+    const code = coreCalls.presenceJoin(this.pointer, slot, generation, data, name.length, id.length, info.length, graceMs, maxMembers);
+    if (code >= 0) return code === 1 ? 'joined' : 'again';
+    if (code === result.stale) return 'closed';
+    if (code === result.invalid || code === result.unsupported) throw new SystemError('a connection cannot be a member of a topic', code);
+    return 'full';
+  }
+
+  presenceLeave(slot: number, generation: number, topic: Topic): void {
+    if (topic.length === 0) return;
+    this.flush();
+    this.#queued();
+    coreCalls.presenceLeave(this.pointer, slot, generation, bytesOf(topic));
+  }
+
+  presenceList(topic: Topic): PresenceList {
+    this.flush();
+    const { records, epoch, offset } = coreCalls.presenceList(this.pointer, nameOf(topic));
+    const members: PresentUser[] = [];
+    const view = new DataView(records.buffer, records.byteOffset, records.byteLength);
+    for (let at = 0; at < records.length; ) {
+      const id = at + 8;
+      const info = id + view.getUint16(at + 4, true);
+      const end = info + view.getUint16(at + 6, true);
+      members.push({
+        user: decoder.decode(records.subarray(id, info)),
+        info: records.slice(info, end),
+        connections: view.getUint32(at, true),
+      });
+      at = end;
+    }
+    return { position: { epoch: epoch.toString(16).padStart(16, '0'), offset: Number(offset) }, members };
+  }
+
+  presenceCount(topic: Topic): PresenceCount {
+    this.flush();
+    return coreCalls.presenceCount(this.pointer, nameOf(topic));
+  }
+
+  presenceTick(): boolean {
+    this.flush();
+    const hasMore = coreCalls.presenceTick(this.pointer);
+    this.#queued();
+    return hasMore;
+  }
+
+  presenceTakeDirty(max: number): DirtyUser[] {
+    this.flush();
+    this.#taken ??= new Uint8Array(takenBytes);
+    const out = this.#taken;
+    const { bytes } = coreCalls.presenceTake(this.pointer, max, out);
+    const users: DirtyUser[] = [];
+    const view = new DataView(out.buffer);
+    for (let at = 0; at < bytes; ) {
+      const topic = at + 18;
+      const user = topic + view.getUint16(at + 12, true);
+      const info = user + view.getUint16(at + 14, true);
+      const end = info + view.getUint16(at + 16, true);
+      users.push({
+        topic: out.slice(topic, user),
+        user: decoder.decode(out.subarray(user, info)),
+        info: out.slice(info, end),
+        count: view.getUint32(at, true),
+        version: Number(view.getBigUint64(at + 4, true)),
+      });
+      at = end;
+    }
+    return users;
+  }
+
+  presenceAcked(topic: Topic, user: string, version: number): void {
+    const [name, id] = [nameOf(topic), bytesOf(user)];
+    const code = coreCalls.presenceAcknowledge(this.pointer, Buffer.concat([name, id]), name.length, id.length, version);
+    // Else it is given out again in its time.
+    if (code === result.invalid) throw new SystemError('no such member', code);
+  }
+
+  presenceRewrite(cursor: number): number {
+    const next = coreCalls.presenceRewrite(this.pointer, cursor);
+    if (next < 0) throw new SystemError('members cannot be marked', next);
+    return next;
+  }
+}
+
+/** The C side reads no empty array. */
+function nameOf(topic: Topic): Uint8Array {
+  if (topic.length === 0) throw new RangeError('a topic has at least one byte');
+  return bytesOf(topic);
 }
 
 /** The name of the log that has joins and leaves of a topic. */

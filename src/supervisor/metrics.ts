@@ -138,6 +138,12 @@ const coreFamilies: readonly Family<StatName>[] = [
   gauge('backpressure_connections', 'Connections with such bytes.', one('backpressure_connections')),
   gauge('topics', 'Topics with a subscriber.', one('topics')),
   gauge('subscriptions', 'Subscriptions of sockets to topics.', one('subscriptions')),
+  gauge('presence_members', 'Of them, those that are seen on a topic with presence.', one('presence_members')),
+  counter(
+    'presence_changes',
+    'Users that came to a topic with presence, and that left it, as far as this node knows.',
+    by('kind', { join: 'presence_joins', leave: 'presence_leaves' }),
+  ),
   counter(
     'subscriptions_refused',
     'Subscriptions refused because the socket, or the worker, had as many topics as it may have.',

@@ -27,6 +27,7 @@ import { Drain } from '../host/drain.ts';
 import { startHeartbeat } from '../host/heartbeat.ts';
 import { watchHostTimers } from '../host/host-timers.ts';
 import { Loop } from '../host/loop.ts';
+import { type PresenceTicks, startPresenceTicks } from '../host/presence-ticks.ts';
 import { releaseMemoryWhenQuiet } from '../host/release-memory.ts';
 import { RequestIds } from '../host/request-ids.ts';
 import { RequestLog } from '../host/request-log.ts';
@@ -106,6 +107,7 @@ function listenToSupervisor(
   core: Core,
   operations: Operations,
   bus: Bus | undefined,
+  presence: PresenceTicks,
   listeners: WorkerListeners,
   frontends: Frontends,
   config: ResolvedConfig,
@@ -150,6 +152,7 @@ function listenToSupervisor(
       }
       case 'worker-gone':
         bus?.workerGone(message.worker, message.epoch);
+        presence.tick();
         return;
       default:
         message satisfies never;
@@ -199,7 +202,7 @@ async function main(): Promise<void> {
   const frontends = createFrontends(core, topics, authentication, config, log);
   const listeners = new WorkerListeners(core, boot, config);
   const operations = new Operations(topics);
-  listenToSupervisor(core, operations, bus, listeners, frontends, config, log);
+  listenToSupervisor(core, operations, bus, startPresenceTicks(core), listeners, frontends, config, log);
   reportUncaught(core, log);
   bindLifecycle(boot.index, (error) => log.error({ err: error }, 'what onOneWorker was given failed'));
   await config.onStart?.(worker);

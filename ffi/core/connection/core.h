@@ -134,7 +134,8 @@ struct rw_core {
     struct rw_stats *private_stats; /* when there is no shared memory */
     struct rw_shm_header *shm;
     uint64_t shm_address;
-    struct rw_state *state; /* what topics remember; NULL: nothing */
+    struct rw_state *state;     /* what topics remember; NULL: nothing */
+    struct rw_members *members; /* see delivery/members.h; NULL without state */
     struct rw_node_bus *bus;
     int32_t inbox_fd;
     uint32_t flags;            /* enum rw_core_flag */

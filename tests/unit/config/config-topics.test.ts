@@ -137,7 +137,7 @@ describe('topics', () => {
       'topics.c.token: is 1; write true or false',
       `topics.d.presence.member: is asynchronous, and who a member is must be known at once; ${presenceInstead}, and find out in upgrade what takes time`,
       'topics.d.presence.grace: is -1; write a number of seconds from 0 to 300 (0: none)',
-      'topics.d.presence.maxInfoBytes: is 1000000000; write an integer from 0 to 65536',
+      'topics.d.presence.maxInfoBytes: is 1000000000; write an integer from 0 to 16384',
       'topics.d.presence.maxMembers: is 0; write an integer from 1 to 1000000',
       'topics.d.presence.ttl: is not an option; write one of member, grace, maxInfoBytes, maxMembers',
       `topics.e.presence.member: is "user"; ${presenceInstead}`,
