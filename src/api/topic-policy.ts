@@ -86,4 +86,9 @@ export interface SseOptions {
   origins?: 'any' | 'same-host' | readonly string[] | undefined;
   /** Topics of one stream, 1 to 1000. @default 32 */
   maxTopics?: number | undefined;
+  /**
+   * Whether clients need a token, where the config has `auth`: 'required'; 'optional': who has none comes without a user, and a bad one is refused; false:
+   * nobody is asked. A stream ends with its token, and its client comes back with a newer one. @default 'required'
+   */
+  auth?: 'required' | 'optional' | false | undefined;
 }

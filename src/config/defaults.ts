@@ -33,7 +33,7 @@ export const defaults = {
   },
   topics: { history: false, presence: false, token: false },
   topicPresence: { grace: 3, maxInfoBytes: 1024, maxMembers: 10_000 },
-  sse: { heartbeat: 15, origins: 'same-host', maxTopics: 32 },
+  sse: { heartbeat: 15, origins: 'same-host', maxTopics: 32, auth: 'required' },
   auth: {
     from: ['header', 'subprotocol'],
     subprotocol: 'token',

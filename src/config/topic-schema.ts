@@ -70,6 +70,9 @@ const sse = options({
   heartbeat: seconds(ranges.heartbeat, ' (0: never)').optional(),
   origins: origins.optional(),
   maxTopics: integer(ranges.sseTopics).optional(),
+  auth: z
+    .union([z.literal('required'), z.literal('optional'), z.literal(false)], { error: sayInstead("'required', 'optional' or false") })
+    .optional(),
 });
 export const sseSchema = z
   .record(z.string(), sse, { error: sayInstead("an object from paths to streams, such as { '/events': { topics: ['chat/:room'] } }") })

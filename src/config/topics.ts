@@ -38,6 +38,8 @@ export interface SseSettings {
   readonly heartbeat: number;
   readonly origins: 'any' | 'same-host' | readonly string[];
   readonly maxTopics: number;
+  /** Where the config has `auth`. */
+  readonly auth: 'required' | 'optional' | false;
 }
 
 /** Whether anything is kept about topics of these policies: then the workers need memory in common. */
@@ -97,7 +99,7 @@ function resolvePresence(presence: NonNullable<TopicPolicy['presence']>): false 
 export function resolveSse(sse: Readonly<Record<string, SseOptions>>, complain: Complain): SseSettings[] {
   const paths = Object.keys(sse);
   if (paths.length > ssePathsMax) complain(['sse'], `has ${paths.length} paths; write at most ${ssePathsMax}`);
-  return Object.entries(sse).map(([path, { topics, heartbeat, origins, maxTopics }]) => {
+  return Object.entries(sse).map(([path, { topics, heartbeat, origins, maxTopics, auth }]) => {
     const problem = ssePathProblem(path);
     if (problem !== undefined) complain(['sse', path], `the path ${problem}`);
     checkTopicPatterns(topics, (_, index) => ['sse', path, 'topics', index], complain);
@@ -107,6 +109,7 @@ export function resolveSse(sse: Readonly<Record<string, SseOptions>>, complain: 
       heartbeat: heartbeat ?? defaults.sse.heartbeat,
       origins: origins ?? defaults.sse.origins,
       maxTopics: maxTopics ?? defaults.sse.maxTopics,
+      auth: auth ?? defaults.sse.auth,
     };
   });
 }

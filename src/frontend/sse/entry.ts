@@ -4,6 +4,8 @@
  * Role: requests of the core → streams/. Up: registry.ts. Down: ask.ts, which reads what is asked for. It stands before `fetch`, so that a catch-all
  * route does not take its paths.
  */
+import type { User } from '../../api/user.ts';
+import { refusalOf } from '../../auth/authentication.ts';
 import { PatternTable } from '../../config/pattern.ts';
 import type { ResolvedConfig } from '../../config/resolve.ts';
 import { topicGrammar } from '../../config/topic-pattern.ts';
@@ -13,7 +15,7 @@ import type { RequestHead } from '../../core/http.ts';
 import { headerValues, requestPath } from '../../core/request-target.ts';
 import type { Frontend, FrontendEntry, FrontendHost, RequestTaker } from '../frontend.ts';
 import { checkOrigin } from '../sockets/handshake.ts';
-import { type StreamRefusal, streamHeaders } from '../streams/streams.ts';
+import { type StreamRefusal, type StreamWishes, streamHeaders } from '../streams/streams.ts';
 import { readWishes } from './ask.ts';
 
 const textHeaders = 'content-type: text/plain;charset=utf-8\r\n';
@@ -75,20 +77,44 @@ class SseFrontend implements Frontend, RequestTaker {
     } else {
       const wishes = readWishes(head, path);
       if ('status' in wishes) refuse(wishes.status, wishes.sentence);
-      else {
-        this.#host.streams.open(
-          head,
-          wishes,
-          { user: undefined, data: undefined },
-          {
-            headers: streamHeaders + shared + this.#host.requestIds.line(head),
-            quietMs: path.heartbeat * 1000,
-            isHead: head.method === method.head,
-          },
-          ({ status, sentence }: StreamRefusal) => this.#refuse(head, status, sentence, shared),
-        );
-      }
+      else void this.#authenticate(head, path, shared, wishes);
     }
+  }
+
+  /** Whose token it is that came with the request, if one must or may. */
+  async #authenticate(head: RequestHead, path: Path, shared: string, wishes: StreamWishes): Promise<void> {
+    const { authentication, streams, core } = this.#host;
+    if (authentication === undefined || path.auth === false) {
+      this.#open(head, path, shared, wishes, undefined);
+      return;
+    }
+    const verified = await streams.waitFor(authentication.authenticateRequest(head));
+    if (!core.isOpen(head.slot, head.generation)) return;
+    if (verified.ok) this.#open(head, path, shared, wishes, verified.user);
+    else if (verified.reason === 'missing' && path.auth === 'optional') this.#open(head, path, shared, wishes, undefined);
+    else if (verified.reason === 'unavailable') {
+      // A status would keep an EventSource from ever coming back.
+      streams.turnAway(head, this.#headers(head, shared));
+    } else {
+      if (verified.reason === 'missing') authentication.refused('missing');
+      this.#host.count('sse_refused_token');
+      const { status, headers, text } = refusalOf(verified.reason);
+      this.#refuse(head, status, text, shared + headers);
+    }
+  }
+
+  #open(head: RequestHead, path: Path, shared: string, wishes: StreamWishes, user: User | undefined): void {
+    this.#host.streams.open(
+      head,
+      wishes,
+      { user, data: undefined },
+      { headers: this.#headers(head, shared), quietMs: path.heartbeat * 1000, isHead: head.method === method.head },
+      ({ status, sentence }: StreamRefusal) => this.#refuse(head, status, sentence, shared),
+    );
+  }
+
+  #headers(head: RequestHead, shared: string): string {
+    return streamHeaders + shared + this.#host.requestIds.line(head);
   }
 
   #refuse(head: RequestHead, status: number, sentence: string, headers = ''): void {

@@ -158,6 +158,25 @@ export class Streams {
       });
   }
 
+  /** The client has come when somebody cannot be asked about it: it is to come back. */
+  turnAway(head: RequestHead, headers: string): void {
+    const core = this.#core;
+    this.#host.count('sse_given_up');
+    core.respondBegin(head, 200, headers, -1);
+    core.respondChunk(head, laterText('unavailable'));
+    core.respondEnd(head);
+  }
+
+  /** The same promise; while it has not settled Bun's loop gets its turns. */
+  async waitFor<Value>(promise: Promise<Value>): Promise<Value> {
+    this.#pending += 1;
+    try {
+      return await promise;
+    } finally {
+      this.#pending -= 1;
+    }
+  }
+
   /** The core has ended the request. ret: whether it was a stream */
   onAbort(slot: number, request: number): boolean {
     const stream = this.#streams.get(slot);
@@ -259,8 +278,7 @@ export class Streams {
   /** It cannot be what was asked for. A status is too late; what a client does of itself is to come back. */
   #giveUp(stream: Stream, reason: SubscribeRefusal | undefined): void {
     this.#host.count('sse_given_up');
-    const { least, most } = retryUnavailableMs;
-    this.#core.respondChunk(stream.head, `retry: ${randomInt(least, most)}\n: ${reason}\n\n`);
+    this.#core.respondChunk(stream.head, laterText(reason ?? 'closed'));
     this.#end(stream);
   }
 
@@ -286,6 +304,11 @@ export class Streams {
     const { slot } = stream;
     if (this.#streams.get(slot) === stream) this.#streams.delete(slot);
   }
+}
+
+/** Come back, but not at once. */
+function laterText(why: string): string {
+  return `retry: ${randomInt(retryUnavailableMs.least, retryUnavailableMs.most)}\n: ${why}\n\n`;
 }
 
 /** An event behind its id, whose data is one line of JSON. */

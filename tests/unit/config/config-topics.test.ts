@@ -181,9 +181,9 @@ describe('topics', () => {
 describe('sse', () => {
   test('alone it is something to answer with; what is left open gets its default', () => {
     expect(resolveConfig({ sse: { '/events': { topics: ['room/*'] } } }, {}).sse).toEqual([
-      { path: '/events', topics: ['room/*'], heartbeat: 15, origins: 'same-host', maxTopics: 32 },
+      { path: '/events', topics: ['room/*'], heartbeat: 15, origins: 'same-host', maxTopics: 32, auth: 'required' },
     ]);
-    const written = { topics: ['a', ':b'], heartbeat: 0, origins: ['https://example.com'], maxTopics: 2 };
+    const written = { topics: ['a', ':b'], heartbeat: 0, origins: ['https://example.com'], maxTopics: 2, auth: false as const };
     expect(resolved({ sse: { '/events': written } }).sse).toEqual([{ path: '/events', ...written }]);
   });
 
@@ -194,7 +194,7 @@ describe('sse', () => {
           '/a': {},
           '/b': { topics: [] },
           '/c': { topics: 'room/*', heartbeet: 1 },
-          '/d': { topics: [5, 'a'], heartbeat: -1, origins: ['https://a.b/'], maxTopics: 0 },
+          '/d': { topics: [5, 'a'], heartbeat: -1, origins: ['https://a.b/'], maxTopics: 0, auth: true },
         },
       }),
     ).toEqual([
@@ -206,6 +206,7 @@ describe('sse', () => {
       "sse['/d'].heartbeat: is -1; write a number of seconds from 0 to 3600 (0: never)",
       `sse['/d'].origins[0]: is "https://a.b/"; write 'https://a.b'`,
       "sse['/d'].maxTopics: is 0; write an integer from 1 to 1000",
+      "sse['/d'].auth: is true; write 'required', 'optional' or false",
     ]);
     expect(mistakes({ sse: { events: { topics: ['/a', 'b/:x', 'b/:y'] }, '/events/:room': { topics: ['a'] } } })).toEqual([
       "sse.events: the path does not begin with a slash; write '/events'",
