@@ -16,7 +16,7 @@ export async function check(configPath: string, options: ReadOptions = {}): Prom
 export async function checkJson(configPath: string, options: ReadOptions = {}): Promise<{ text: string; exitCode: number }> {
   const verdict = await configReader(configPath, { ...options, withoutCore: true })(new AbortController().signal);
   try {
-    const { settings, answers } = soundConfig(verdict);
+    const { settings, answers, topics } = soundConfig(verdict);
     const text = JSON.stringify({
       config: configPath,
       correct: true,
@@ -24,6 +24,7 @@ export async function checkJson(configPath: string, options: ReadOptions = {}): 
       admin: settings.admin === false ? null : addressText(settings.admin),
       workers: settings.workers,
       answers: answers ?? [],
+      topics: topics ?? [],
     });
     return { text, exitCode: exitCodes.ok };
   } catch (error) {
@@ -32,13 +33,14 @@ export async function checkJson(configPath: string, options: ReadOptions = {}): 
   }
 }
 
-function summary(configPath: string, { settings, answers }: ReadConfig): string {
+function summary(configPath: string, { settings, answers, topics = [] }: ReadConfig): string {
   return [
     `${configPath}: correct`,
     `  listen   ${settings.listen.map((address) => addressText(address) + tlsText(address.tls)).join(', ')}`,
     `  admin    ${settings.admin === false ? 'none' : addressText(settings.admin)}`,
     `  workers  ${settings.workers}`,
     `  answers  ${(answers ?? []).join(', ')}`,
+    ...(topics.length === 0 ? [] : [`  topics   ${topics.join(', ')}`]),
   ].join('\n');
 }
 

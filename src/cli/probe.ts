@@ -5,6 +5,7 @@
 
 import { ConfigError } from '../config/config-error.ts';
 import { loadConfig } from '../config/load.ts';
+import type { TopicPolicySettings } from '../config/topics.ts';
 import { provideModules } from '../own-modules.ts';
 import type { ProbeMessage } from '../supervisor/probe.ts';
 import { ownRelease } from '../supervisor/release.ts';
@@ -34,9 +35,20 @@ async function judge(configPath: string, needsCore: boolean): Promise<ProbeMessa
       ...config.websocket.map((route) => `WebSocket ${route.pattern}`),
       ...config.sse.map(({ path }) => `events ${path}`),
     ];
-    return { type: 'config', settings: nodeSettings(config), answers, release: ownRelease };
+    return { type: 'config', settings: nodeSettings(config), answers, topics: config.topics.map(policyText), release: ownRelease };
   } catch (error) {
     if (error instanceof ConfigError) return { type: 'mistakes', where: configPath, mistakes: error.mistakes };
     return { type: 'failed', reason: error instanceof Error ? error.message : String(error) };
   }
+}
+
+/** What a policy does: 'chat/:room (100 messages for 300 s, presence)'. */
+function policyText({ pattern, history, recover, presence, authorize, token }: TopicPolicySettings): string {
+  const does = [
+    ...(history === false ? [] : [`${history.size} messages for ${history.seconds} s${recover ? '' : ', not recovered'}`]),
+    ...(presence === false ? [] : ['presence']),
+    ...(authorize === undefined ? [] : ['authorize']),
+    ...(token ? ['token'] : []),
+  ];
+  return `${pattern} (${does.length === 0 ? 'nothing' : does.join(', ')})`;
 }

@@ -10,8 +10,14 @@ import type { NodeSettings } from './settings.ts';
 
 /** What the process says, once. */
 export type ProbeMessage =
-  /** `answers`: what it serves, for people; absent from releases before 0.2. */
-  | { readonly type: 'config'; readonly settings: NodeSettings; readonly answers?: readonly string[]; readonly release: Release }
+  /** For people: `answers`: what it serves, absent from releases before 0.2; `topics`: what policies do, absent from those before 0.3. */
+  | {
+      readonly type: 'config';
+      readonly settings: NodeSettings;
+      readonly answers?: readonly string[];
+      readonly topics?: readonly string[];
+      readonly release: Release;
+    }
   | { readonly type: 'mistakes'; readonly where: string; readonly mistakes: readonly string[] }
   /** Something else keeps the config from being judged, such as a core that was not built. */
   | { readonly type: 'failed'; readonly reason: string };

@@ -144,6 +144,28 @@ describe('the command line', () => {
     expect(complete('ringway', 'completion', '')).toContain('fish:for fish\n');
   });
 
+  test('check says what policies of topics do, and which paths stream them', async () => {
+    write(
+      'topics.config.ts',
+      `export default {
+        topics: {
+          'chat/:room': { history: { size: 100, seconds: 300 }, presence: true, authorize: () => true },
+          'news/*': { history: { size: 5, seconds: 60 }, recover: false },
+          'news/drafts': { history: false },
+        },
+        sse: { '/events': { topics: ['news/*'] } },
+      };`,
+    );
+    const { exitCode, out } = await ringway('check', '-c', 'topics.config.ts');
+    expect([exitCode, out.trimEnd().split('\n').slice(-2)]).toEqual([
+      0,
+      [
+        '  answers  events /events',
+        '  topics   chat/:room (100 messages for 300 s, presence, authorize), news/* (5 messages for 60 s, not recovered), news/drafts (nothing)',
+      ],
+    ]);
+  });
+
   test('check --json tells a program what the config means, or every mistake', async () => {
     write('right.config.ts', "export default { listen: [{ port: 8080, host: '127.0.0.1' }], workers: 2, fetch: () => new Response() };");
     const right = await ringway('check', '--json', '-c', 'right.config.ts');
@@ -157,6 +179,7 @@ describe('the command line', () => {
         admin: '127.0.0.1:9100',
         workers: 2,
         answers: ['HTTP'],
+        topics: [],
       },
     ]);
     write('wrong.config.ts', "export default { workers: 'two', http: { maxHeaders: 1000 }, fetch: () => new Response() };");
