@@ -87,7 +87,12 @@ export const hostCounters = [
   ),
   counter('redis_log_breaks', 'Times such a log went on without entries that were gone: subscribers are told.', one('redis_log_breaks')),
   counter('redis_log_full', 'Entries of such logs that the memory of the node had no room for at first.', one('redis_log_full')),
-  counter('redis_log_damaged', 'Of those: a key in Redis held something else.', one('redis_log_damaged')),
+  counter('redis_log_damaged', 'Steps of logs and members for which a key in Redis held something else.', one('redis_log_damaged')),
+  counter(
+    'redis_member_steps',
+    'Steps of members of topics: what Redis has answered, and what was given up.',
+    by('outcome', { answered: 'redis_member_steps', failed: 'redis_member_failures' }),
+  ),
   counter('redis_errors', 'Error answers of Redis.', one('redis_errors')),
   gauge('redis_topics', 'Topics that the worker holds a subscription for.', one('redis_topics')),
   gauge('redis_outbox_messages', 'Messages that wait for Redis.', one('redis_outbox_messages')),

@@ -140,6 +140,50 @@ export interface LinkHealth {
   readonly lagMs: number;
 }
 
+/** What has changed about a user of a topic on one node. */
+export interface MemberChange {
+  readonly user: string;
+  /** JSON, or empty. */
+  readonly info: Uint8Array;
+  /** Connections there; 0: the user has gone from this node. */
+  readonly count: number;
+  /** Grows with every change of a node's. */
+  readonly version: number;
+}
+
+export interface StoredMember {
+  readonly user: string;
+  readonly info: Uint8Array;
+  readonly connections: number;
+}
+
+/** `held`: topics of this node in the partition. `gone`: nodes that have lost their lease, for this caller to sweep. */
+export interface Lease {
+  /** It had not ended since the last time. */
+  readonly hadIt: boolean;
+  readonly held: number;
+  readonly gone: readonly string[];
+}
+
+/**
+ * Members of topics that lie at the other side of a link: users by node, and a lease for each node in each partition of topics. Joins and leaves are decided
+ * there, and are entries of the topics' presence logs. Everything rejects with LinkUnavailableError; everything may be asked again.
+ */
+export interface LinkMembers {
+  readonly partitions: number;
+  partitionOf(topic: Uint8Array): number;
+  /** Of this node. It has a lease of `leaseMs` at least then. ret: whether it had one before */
+  write(topic: Uint8Array, changes: readonly MemberChange[], leaseMs: number): Promise<boolean>;
+  /** Nodes without a lease do not count. `position`: of the presence log, which begins if there is none. */
+  list(topic: Uint8Array): Promise<{ readonly position: Position; readonly members: readonly StoredMember[] }>;
+  count(topic: Uint8Array): Promise<{ readonly users: number; readonly connections: number }>;
+  renew(partition: number, leaseMs: number): Promise<Lease>;
+  /** A node without a lease leaves all its topics of the partition. */
+  sweep(partition: number, node: string): Promise<void>;
+  /** Keep what this node holds from expiring; within the hour. */
+  keep(partition: number): Promise<void>;
+}
+
 /**
  * Carries messages of topics. It never throws and never rejects for what the network does: its state, its counters and the log tell.
  *
@@ -152,6 +196,8 @@ export interface NodeLink {
   readonly state: LinkState;
   /** Where logs of topics lie, if this link can keep them. Without, there are no topics with history where nodes are joined by it. */
   readonly logs?: LinkLogs;
+  /** And members of topics; with `logs`. */
+  readonly members?: LinkMembers;
   /** Connect, and stay connected until `close`. Called once, before all else. */
   start(events: LinkEvents): void;
   /**
@@ -179,12 +225,13 @@ export interface NodeLink {
  * What a link counts by itself; the metrics `ringway_redis_*` show it. 'publishes': envelopes that have gone out, with so many messages and bytes. 'malformed',
  * 'unsigned': came, and are no envelopes of ours, or have not the signature that is asked for. 'drops': messages that were to go out and never
  * will. 'errors': refusals of the other side. 'log_appends', 'log_reads': steps of logs that the other side has answered. 'log_failures': that were given up;
- * 'log_damaged': of those, for what lay in the other side's keys.
+ * 'log_damaged': of those, for what lay in the other side's keys. 'member_steps', 'member_failures': the same of members.
  */
 export type LinkCounter =
   | ('publishes' | 'messages_out' | 'bytes_out' | 'bytes_in')
   | ('malformed' | 'unsigned' | 'drops' | 'reconnects' | 'errors')
-  | ('log_appends' | 'log_reads' | 'log_failures' | 'log_damaged');
+  | ('log_appends' | 'log_reads' | 'log_failures' | 'log_damaged')
+  | ('member_steps' | 'member_failures');
 
 /** Lines for the worker's log; writing one never throws and never waits. */
 export type LinkLogger = Readonly<Record<'info' | 'warn' | 'error', (fields: object, text: string) => void>>;

@@ -3,95 +3,24 @@
  * Sentinels and a Cluster. What a store of topics promises is asked in tests/contract/topic-store.test.ts.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import type { RedisOptions } from '../../src/api/define.ts';
 import { sendBinary, sendText } from '../../src/api/message.ts';
-import { resolveRedis } from '../../src/config/redis.ts';
 import type { Appended } from '../../src/core/log-commands.ts';
-import { type LinkLogs, LinkUnavailableError, type NodeLink, type StoredEntry, type StoredQuery } from '../../src/pubsub/link.ts';
+import { LinkUnavailableError, type StoredQuery } from '../../src/pubsub/link.ts';
 import { slotOf } from '../../src/pubsub/redis/channels.ts';
-import { createRedisLink } from '../../src/pubsub/redis/redis-link.ts';
 import { eventually } from '../support/eventually.ts';
 import { type RedisServer, startCluster, startRedis, startSentinels } from '../support/redis-servers.ts';
+import { endLinks, limits, startLink } from '../support/stored-link.ts';
 
 // Only ends a test that has failed.
 setDefaultTimeout(60_000);
 
-const limits = { size: 100, seconds: 60 };
-let nodes = 0;
-
-class Node {
-  readonly link: NodeLink;
-  readonly logs: LinkLogs;
-  readonly heard: string[] = [];
-  readonly restored: string[] = [];
-  readonly said: string[] = [];
-  readonly counted: Record<string, number> = {};
-
-  constructor(options: RedisOptions) {
-    const complain = (path: readonly PropertyKey[], problem: string) => {
-      throw new Error(`${path.join('.')} ${problem}`);
-    };
-    const settings = resolveRedis({ probeInterval: 0.2, timeout: 2, ...options }, undefined, '/', complain);
-    if (settings === false) throw new Error('no Redis');
-    const note = (_: object, text: string) => void this.said.push(text);
-    const count = (counter: string, by: number) => {
-      this.counted[counter] = (this.counted[counter] ?? 0) + by;
-    };
-    const node = (0x2000_0000 + nodes++).toString(16).repeat(2);
-    this.link = createRedisLink(settings, { publisher: { node, worker: 1 }, log: { info: note, warn: note, error: note }, count });
-    this.logs = this.link.logs as LinkLogs;
-    this.link.start({
-      onMessage: () => {},
-      onGap: () => {},
-      onState: () => {},
-      onEntries: (topic, { epoch, entries }) => {
-        for (const entry of entries) this.heard.push(`${Buffer.from(topic)} ${epoch}:${entry.offset} ${Buffer.from(entry.payload)}`);
-      },
-      onRestored: (topic) => void this.restored.push(Buffer.from(topic).toString()),
-    });
-  }
-
-  append(topic: string, text: string, key?: string): Promise<Appended> {
-    const entry = { flags: sendText, payload: Buffer.from(text), key: key === undefined ? undefined : Buffer.from(key) };
-    return this.logs.append(Buffer.from(topic), entry, limits);
-  }
-
-  async read(topic: string, query: Partial<StoredQuery> = {}, of = limits) {
-    const { epoch, offset, entries } = await this.logs.read(
-      Buffer.from(topic),
-      { mode: 'after', from: 0, limit: 1000, bytes: 1 << 20, ...query },
-      of,
-    );
-    return {
-      epoch,
-      offset,
-      texts: entries.map(textOf),
-      entries: entries.map((entry) => ({ ...entry, payload: Buffer.from(entry.payload) })),
-    };
-  }
-
-  subscribe(topic: string): Promise<void> {
-    return this.link.subscribe(Buffer.from(topic));
-  }
-}
-
-const textOf = ({ offset, payload }: StoredEntry) => `${offset} ${Buffer.from(payload)}`;
 const numbers = (count: number) => Array.from({ length: count }, (_, at) => at);
 
-const started: Node[] = [];
-async function start(options: RedisOptions): Promise<Node> {
-  const node = new Node(options);
-  started.push(node);
-  await eventually('it is up', () => node.link.state === 'up');
-  return node;
-}
-afterEach(async () => {
-  await Promise.all(started.splice(0).map(({ link }) => link.close(1000)));
-});
+afterEach(endLinks);
 
 describe('logs in one Redis', () => {
   let redis: RedisServer;
-  const pair = () => Promise.all([start({ url: redis.url }), start({ url: redis.url })]);
+  const pair = () => Promise.all([startLink({ url: redis.url }), startLink({ url: redis.url })]);
   beforeAll(async () => {
     redis = await startRedis();
   });
@@ -264,9 +193,9 @@ test('with a key only what is signed is read and heard', async () => {
   const redis = await startRedis();
   try {
     const [one, two, other] = await Promise.all([
-      start({ url: redis.url, signingKey: 'of all nodes, 32 characters long.' }),
-      start({ url: redis.url, signingKey: 'of all nodes, 32 characters long.' }),
-      start({ url: redis.url }),
+      startLink({ url: redis.url, signingKey: 'of all nodes, 32 characters long.' }),
+      startLink({ url: redis.url, signingKey: 'of all nodes, 32 characters long.' }),
+      startLink({ url: redis.url }),
     ]);
     await two.subscribe('a');
     await one.append('a', 'signed');
@@ -288,7 +217,7 @@ describe('when Redis goes away', () => {
   afterAll(() => redis.dispose());
 
   test('appends wait, and are stored once, in order, when it is back; answers that were lost are asked for again', async () => {
-    const [one, two] = await Promise.all([start({ url: redis.url }), start({ url: redis.url })]);
+    const [one, two] = await Promise.all([startLink({ url: redis.url }), startLink({ url: redis.url })]);
     await two.subscribe('a');
     const { epoch } = await one.append('a', 'before');
     const answers: Promise<Appended>[] = [];
@@ -309,7 +238,7 @@ describe('when Redis goes away', () => {
   });
 
   test('an empty Redis begins a new epoch', async () => {
-    const one = await start({ url: redis.url });
+    const one = await startLink({ url: redis.url });
     const { epoch } = await one.append('b', 'before');
     await redis.command('FLUSHALL');
     const after = await one.append('b', 'after');
@@ -318,7 +247,7 @@ describe('when Redis goes away', () => {
   });
 
   test('who has seen an entry that is not there makes a new epoch of what is there', async () => {
-    const one = await start({ url: redis.url });
+    const one = await startLink({ url: redis.url });
     const { epoch } = await one.append('c', 'kept');
     const at = (await one.read('c')).entries[0]?.timeMs ?? 0;
     const same = await one.read('c', { seen: { epoch, offset: 1, timeMs: at } });
@@ -333,7 +262,7 @@ describe('when Redis goes away', () => {
   });
 
   test('appends are refused past what may wait, and after a while', async () => {
-    const one = await start({ url: redis.url, outboxBytes: 1 << 16 });
+    const one = await startLink({ url: redis.url, outboxBytes: 1 << 16 });
     await one.append('d', 'before');
     redis.freeze();
     try {
@@ -361,7 +290,7 @@ describe('logs over Sentinels', () => {
   test('a failover to a replica that lacks the end of a log is a new epoch for who has seen that end', async () => {
     const group = await startSentinels();
     try {
-      const one = await start({ sentinels: { name: group.name, nodes: group.urls } });
+      const one = await startLink({ sentinels: { name: group.name, nodes: group.urls } });
       const { epoch } = await one.append('a', 'kept');
       await one.append('full', 'kept');
       await eventually('the replica has it', async () => (await group.replica.command('XLEN', 'ringway:{0}:log:full')) === '1');
@@ -387,7 +316,7 @@ describe('logs in a Cluster', () => {
     const cluster = await startCluster({ replicas: false });
     try {
       const options = { cluster: cluster.urls, partitions: 16 };
-      const [one, two] = await Promise.all([start(options), start(options)]);
+      const [one, two] = await Promise.all([startLink(options), startLink(options)]);
       const topics = numbers(48).map((at) => `room/${at}`);
       await Promise.all(topics.map((topic) => two.subscribe(topic)));
       const before = await Promise.all(topics.map((topic) => one.append(topic, 'before', 'key')));

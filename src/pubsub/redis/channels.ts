@@ -24,8 +24,8 @@ export function slotOf(tag: string): number {
   return crc % slotCount;
 }
 
-/** Of a log: log, meta, once (log-scripts.ts). Of members: users, nodes, held, leases, sweep. */
-export type KeyKind = 'log' | 'meta' | 'once' | 'users' | 'nodes' | 'held' | 'leases' | 'sweep';
+/** Of a log: log, meta, once (log-scripts.ts). Of members: the rest (member-scripts.ts). */
+export type KeyKind = 'log' | 'meta' | 'once' | 'users' | 'nodes' | 'gone' | 'held' | 'leases' | 'sweep';
 
 const presencePrefix = presenceTopic('');
 

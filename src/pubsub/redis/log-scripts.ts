@@ -18,7 +18,7 @@
 export const damagedWord = 'RWDAMAGED';
 
 /** `candidate`: the epoch of a log that begins; empty: none does. `known_*`: an entry that has been seen; `known_time` 0: not to be compared. */
-const open = `
+export const logFunctions = `
 local function now_ms()
   local t = redis.call('TIME')
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
@@ -118,7 +118,7 @@ end
  *         known epoch, known offset, known time, seconds of `once` keys, then for each message: envelope, index of its key in KEYS or 0
  *   ret   time, then for each message 15 bytes: 1 for a repeated key or 0, epoch, offset
  */
-export const appendScript = `${open}
+export const appendScript = `${logFunctions}
 local log, meta = KEYS[1], KEYS[2]
 local channel, publish, prefix_bytes, publisher, sequence = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local size, seconds, once_seconds = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[12])
@@ -195,7 +195,7 @@ return { whole(time), table.concat(answers) }
  *   ret   epoch (empty: there is no log), offset of the last entry, then by turns the IDs and envelopes of entries: ascending for 'after', else
  *         the newest first; at least one, where there is one, however long
  */
-export const readScript = `${open}
+export const readScript = `${logFunctions}
 local log, meta = KEYS[1], KEYS[2]
 local size, seconds, mode, from = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[7], tonumber(ARGV[8])
 local most, room = tonumber(ARGV[9]), tonumber(ARGV[10])

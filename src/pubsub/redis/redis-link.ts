@@ -21,7 +21,8 @@ import { addressText, type Connection, type ConnectionFactory, connectionFactory
 import type { Address } from './connector.ts';
 import { type Failure, Failures } from './failure.ts';
 import { LinkLog } from './link-log.ts';
-import { isNotice, RedisLogs } from './redis-logs.ts';
+import { isNotice, type LogsHost, RedisLogs } from './redis-logs.ts';
+import { RedisMembers } from './redis-members.ts';
 import { ScriptCalls } from './script-calls.ts';
 import { Sentinels } from './sentinel.ts';
 import { Shard, type ShardHost } from './shard.ts';
@@ -48,6 +49,7 @@ class RedisLink implements NodeLink, ShardHost {
   readonly outbox: Outbox;
   readonly calls: ScriptCalls;
   readonly logs: RedisLogs;
+  readonly members: RedisMembers;
   readonly lanes: readonly Lane[];
   readonly subscriptions: Subscriptions;
   readonly random: () => number;
@@ -86,7 +88,7 @@ class RedisLink implements NodeLink, ShardHost {
     this.outbox = new Outbox({ bytesMax: outboxBytes, whenFull: onOutboxFull }, this.sender, (counter, by) => this.#count(counter, by));
     const { partitions } = this.channels;
     this.calls = new ScriptCalls(partitions, callBytesMax, this.now, (partition) => this.#shardOf[partition]?.callSoon());
-    this.logs = new RedisLogs({
+    const host: LogsHost = {
       channels: this.channels,
       envelopes: this.#envelopes,
       calls: this.calls,
@@ -97,7 +99,9 @@ class RedisLink implements NodeLink, ShardHost {
       tenureOf: (partition) => this.#shardOf[partition]?.tenure ?? 0,
       count: (counter, by) => this.#context.count(counter, by),
       onDamage: (text) => this.#say.damaged(text),
-    });
+    };
+    this.logs = new RedisLogs(host);
+    this.members = new RedisMembers(host);
     this.subscriptions = new Subscriptions(partitions);
     this.lanes = Array.from({ length: partitions }, (_, index) => new Lane(index, () => this.#shardOf[index]?.flushSoon()));
     this.#slots = Array.from({ length: partitions }, (_, index) => slotOf(String(index)));

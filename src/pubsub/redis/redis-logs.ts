@@ -175,7 +175,7 @@ export class RedisLogs implements LinkLogs {
     } catch (error) {
       // Without an attempt, all that waits has waited as long.
       if (batch.length === 0) batch = takeBatch(topic);
-      const why = this.#failureOf(error);
+      const why = unavailable(this.#host, error);
       for (const message of batch) message.reject(why);
       this.#host.count('log_failures', batch.length);
     }
@@ -290,7 +290,7 @@ export class RedisLogs implements LinkLogs {
       return this.#pageOf(key, answer as Buffer[]);
     } catch (error) {
       this.#host.count('log_failures', 1);
-      throw this.#failureOf(error);
+      throw unavailable(this.#host, error);
     } finally {
       this.#readsUnderWay -= 1;
       this.#readsWaiting.shift()?.();
@@ -328,17 +328,18 @@ export class RedisLogs implements LinkLogs {
     }
     return at === bytes.byteLength && epoch !== noEpoch ? { epoch, entries } : undefined;
   }
+}
 
-  #failureOf(error: unknown): LinkUnavailableError {
-    if (error instanceof LinkUnavailableError) return error;
-    const text = error instanceof LinkError ? error.failure.text : String(error);
-    const damaged = new RegExp(`^${damagedWord} (\\S*)`).exec(text)?.[1];
-    if (damaged === undefined && !text.startsWith('WRONGTYPE')) return new LinkUnavailableError(text);
-    this.#host.count('log_damaged', 1);
-    const why = `the key ${damaged ?? 'of this log'} in Redis holds something that is not Ringway's; remove it, or give Ringway a prefix of its own`;
-    this.#host.onDamage(why);
-    return new LinkUnavailableError(why);
-  }
+/** Why a step was given up, as whoever waits for it is told. */
+export function unavailable(host: LogsHost, error: unknown): LinkUnavailableError {
+  if (error instanceof LinkUnavailableError) return error;
+  const text = error instanceof LinkError ? error.failure.text : String(error);
+  const damaged = new RegExp(`^${damagedWord} (\\S*)`).exec(text)?.[1];
+  if (damaged === undefined && !text.startsWith('WRONGTYPE')) return new LinkUnavailableError(text);
+  host.count('log_damaged', 1);
+  const why = `the key ${damaged ?? 'of this topic'} in Redis holds something that is not Ringway's; remove it, or give Ringway a prefix of its own`;
+  host.onDamage(why);
+  return new LinkUnavailableError(why);
 }
 
 const noticeHeadBytes = 24;
@@ -372,7 +373,7 @@ function seenWords(seen: { readonly epoch: string; readonly offset: number } | u
   return seen === undefined || seen.epoch === noEpoch ? ['', 0, 0] : [Buffer.from(seen.epoch, 'hex'), seen.offset, timeMs];
 }
 
-function newEpoch(): Buffer {
+export function newEpoch(): Buffer {
   for (;;) {
     const epoch = randomBytes(8);
     if (epoch.some((byte) => byte !== 0)) return epoch;
