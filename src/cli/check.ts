@@ -16,7 +16,7 @@ export async function check(configPath: string, options: ReadOptions = {}): Prom
 export async function checkJson(configPath: string, options: ReadOptions = {}): Promise<{ text: string; exitCode: number }> {
   const verdict = await configReader(configPath, { ...options, withoutCore: true })(new AbortController().signal);
   try {
-    const { settings, answers, topics } = soundConfig(verdict);
+    const { settings, answers, topics, warnings } = soundConfig(verdict);
     const text = JSON.stringify({
       config: configPath,
       correct: true,
@@ -25,6 +25,7 @@ export async function checkJson(configPath: string, options: ReadOptions = {}): 
       workers: settings.workers,
       answers: answers ?? [],
       topics: topics ?? [],
+      warnings: warnings ?? [],
     });
     return { text, exitCode: exitCodes.ok };
   } catch (error) {
@@ -33,7 +34,7 @@ export async function checkJson(configPath: string, options: ReadOptions = {}): 
   }
 }
 
-function summary(configPath: string, { settings, answers, topics = [] }: ReadConfig): string {
+function summary(configPath: string, { settings, answers, topics = [], warnings = [] }: ReadConfig): string {
   return [
     `${configPath}: correct`,
     `  listen   ${settings.listen.map((address) => addressText(address) + tlsText(address.tls)).join(', ')}`,
@@ -41,6 +42,7 @@ function summary(configPath: string, { settings, answers, topics = [] }: ReadCon
     `  workers  ${settings.workers}`,
     `  answers  ${(answers ?? []).join(', ')}`,
     ...(topics.length === 0 ? [] : [`  topics   ${topics.join(', ')}`]),
+    ...warnings.map((line) => `  warning  ${line}`),
   ].join('\n');
 }
 

@@ -35,7 +35,8 @@ async function judge(configPath: string, needsCore: boolean): Promise<ProbeMessa
       ...config.websocket.map((route) => `WebSocket ${route.pattern}`),
       ...config.sse.map(({ path }) => `events ${path}`),
     ];
-    return { type: 'config', settings: nodeSettings(config), answers, topics: config.topics.map(policyText), release: ownRelease };
+    const topics = config.topics.map(policyText);
+    return { type: 'config', settings: nodeSettings(config), answers, topics, warnings: config.warnings, release: ownRelease };
   } catch (error) {
     if (error instanceof ConfigError) return { type: 'mistakes', where: configPath, mistakes: error.mistakes };
     return { type: 'failed', reason: error instanceof Error ? error.message : String(error) };

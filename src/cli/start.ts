@@ -53,10 +53,11 @@ export async function start(options: StartOptions, companion?: Companion): Promi
     const early = isCompiled() ? import('../supervisor/supervisor.ts') : undefined;
     early?.catch(() => {});
     const logging = import('../log.ts');
-    const config = soundConfig(await reading).settings;
+    const { settings: config, warnings } = soundConfig(await reading);
     const { createLog } = await logging;
     const log = createLog({ level: config.logLevel ?? defaults.log.level });
     surviveStrayErrors(log);
+    for (const warning of warnings ?? []) log.warn(warning);
     const native = await loadNative();
     const { judgeCertificates: judge } = await loadJudge();
     const { Supervisor } = await (early ?? import('../supervisor/supervisor.ts'));

@@ -10,12 +10,16 @@ import type { NodeSettings } from './settings.ts';
 
 /** What the process says, once. */
 export type ProbeMessage =
-  /** For people: `answers`: what it serves, absent from releases before 0.2; `topics`: what policies do, absent from those before 0.3. */
+  /**
+   * For people: `answers`: what it serves, absent from releases before 0.2; `topics`: what policies do, and `warnings`: what ought to be otherwise,
+   * absent from those before 0.3.
+   */
   | {
       readonly type: 'config';
       readonly settings: NodeSettings;
       readonly answers?: readonly string[];
       readonly topics?: readonly string[];
+      readonly warnings?: readonly string[];
       readonly release: Release;
     }
   | { readonly type: 'mistakes'; readonly where: string; readonly mistakes: readonly string[] }

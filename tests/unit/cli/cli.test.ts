@@ -166,6 +166,15 @@ describe('the command line', () => {
     ]);
   });
 
+  test('check warns of what is allowed and ought to be otherwise', async () => {
+    write('warned.config.ts', "export default { auth: { jwt: { jwks: 'http://login.example.com/keys' } }, fetch: () => new Response() };");
+    const plain = await ringway('check', '-c', 'warned.config.ts');
+    expect([plain.exitCode, plain.err]).toEqual([0, '']);
+    expect(plain.out).toMatch(/^ {2}warning {2}auth\.jwt\.jwks: is fetched without TLS from login\.example\.com/m);
+    const json = JSON.parse((await ringway('check', '--json', '-c', 'warned.config.ts')).out);
+    expect(json).toMatchObject({ correct: true, warnings: [expect.stringContaining('without TLS')] });
+  });
+
   test('check --json tells a program what the config means, or every mistake', async () => {
     write('right.config.ts', "export default { listen: [{ port: 8080, host: '127.0.0.1' }], workers: 2, fetch: () => new Response() };");
     const right = await ringway('check', '--json', '-c', 'right.config.ts');
@@ -180,6 +189,7 @@ describe('the command line', () => {
         workers: 2,
         answers: ['HTTP'],
         topics: [],
+        warnings: [],
       },
     ]);
     write('wrong.config.ts', "export default { workers: 'two', http: { maxHeaders: 1000 }, fetch: () => new Response() };");
