@@ -80,7 +80,9 @@ const rank = { text: 0, name: 1, rest: 2 } as const;
 export class PatternTable<Target> {
   readonly #grammar: PatternGrammar;
   readonly #fixed = new Map<string, PatternMatch<Target>>();
-  readonly #patterns: Entry<Target>[] = [];
+  /** Those that begin with a fixed segment, by that: they go before the others. */
+  readonly #byFirst = new Map<string, Entry<Target>[]>();
+  readonly #others: Entry<Target>[] = [];
 
   /** Throws Error for what is no pattern. */
   constructor(grammar: PatternGrammar, entries: Iterable<readonly [pattern: string, target: Target]>) {
@@ -89,16 +91,27 @@ export class PatternTable<Target> {
       const parsed = grammar.parse(pattern);
       if ('problem' in parsed) throw new Error(`the pattern ${pattern} ${parsed.problem}`);
       if (parsed.segments.every((segment) => segment.kind === 'text')) this.#fixed.set(pattern, { target, params: undefined });
-      else this.#patterns.push({ segments: parsed.segments, target });
+      else this.#listOf(parsed.segments[0]).push({ segments: parsed.segments, target });
     }
-    this.#patterns.sort((a, b) => compare(a.segments, b.segments));
+    for (const list of [...this.#byFirst.values(), this.#others]) list.sort((a, b) => compare(a.segments, b.segments));
+  }
+
+  #listOf(first: PatternSegment | undefined): Entry<Target>[] {
+    if (first?.kind !== 'text') return this.#others;
+    const list = this.#byFirst.get(first.text) ?? [];
+    this.#byFirst.set(first.text, list);
+    return list;
   }
 
   match(text: string): PatternMatch<Target> | undefined {
     const fixed = this.#fixed.get(text);
-    if (fixed !== undefined || this.#patterns.length === 0) return fixed;
+    if (fixed !== undefined || (this.#others.length === 0 && this.#byFirst.size === 0)) return fixed;
     const texts = this.#grammar.split(text);
-    for (const { segments, target } of this.#patterns) {
+    return this.#matchAny(this.#byFirst.get(texts[0] as string), texts) ?? this.#matchAny(this.#others, texts);
+  }
+
+  #matchAny(entries: readonly Entry<Target>[] | undefined, texts: readonly string[]): PatternMatch<Target> | undefined {
+    for (const { segments, target } of entries ?? []) {
       const params = this.#matchSegments(segments, texts);
       if (params !== undefined) return { target, params };
     }
