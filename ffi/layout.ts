@@ -366,10 +366,10 @@ export const slotStateMask = {
 
 /** struct rw_stats: every field is a u64, and named as in C; behind them are the words of the host, so many */
 export const statsLayout = {
-  bytes: 1856,
+  bytes: 2368,
   hostCounters: 832,
-  hostCountersMost: 64,
-  hostGauges: 1344,
+  hostCountersMost: 128,
+  hostGauges: 1856,
   hostGaugesMost: 64,
   fields: [
     { name: 'accepts', kind: 'counter', offset: 0 },

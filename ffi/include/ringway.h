@@ -155,7 +155,7 @@ enum rw_backend {
     X(GAUGE, buffers_64k_total)                                                                                        \
     X(COUNTER, buffers_large_total) /* large allocations ever made */
 
-#define RW_HOST_COUNTERS 64u
+#define RW_HOST_COUNTERS 128u
 #define RW_HOST_GAUGES 64u
 
 struct rw_stats {

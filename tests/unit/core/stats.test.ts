@@ -106,11 +106,12 @@ describe('the shared counters of a node', () => {
     const many = (kind: 'counter' | 'gauge', count: number) => [
       { kind, sources: Array.from({ length: count }, (_, at) => [`${kind}_${at}`, {}] as const) },
     ];
-    expect(placesOf([...many('counter', statsLayout.hostCountersMost), ...many('gauge', statsLayout.hostGaugesMost)])).toHaveLength(128);
-    expect(() => placesOf(many('counter', statsLayout.hostCountersMost + 1))).toThrow(
-      "no room for the counter counter_64: 64 of TypeScript's fit; raise RW_HOST_COUNTERS and RW_ABI_VERSION in ffi/include/ringway.h",
+    const { hostCountersMost: counters, hostGaugesMost: gauges } = statsLayout;
+    expect(placesOf([...many('counter', counters), ...many('gauge', gauges)])).toHaveLength(counters + gauges);
+    expect(() => placesOf(many('counter', counters + 1))).toThrow(
+      `no room for the counter counter_${counters}: ${counters} of TypeScript's fit; raise RW_HOST_COUNTERS and RW_ABI_VERSION in ffi/include/ringway.h`,
     );
-    expect(() => placesOf(many('gauge', statsLayout.hostGaugesMost + 1))).toThrow('raise RW_HOST_GAUGES');
+    expect(() => placesOf(many('gauge', gauges + 1))).toThrow('raise RW_HOST_GAUGES');
   });
 
   test('a core or a reader for which the counters of TypeScript mean something else is refused', () => {
