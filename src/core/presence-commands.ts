@@ -210,6 +210,11 @@ export function presenceTopic(topic: string): string {
   return `\0p${topic}`;
 }
 
+/** ret: the topic whose presence log has this name; undefined: it is no such name */
+export function topicOfPresence(name: Uint8Array): Uint8Array | undefined {
+  return name.length > 2 && name[0] === 0 && name[1] === 0x70 ? name.subarray(2) : undefined;
+}
+
 /** What an entry of a presence log says, of the kind `entryJoin` or `entryLeave`. */
 export interface PresenceEntry {
   readonly user: string;

@@ -6,14 +6,29 @@
  */
 import type { Appended, LogCommands, LogEntry, LogLimits, Position } from '../core/log-commands.ts';
 import type { PublishResult } from '../core/node.ts';
-import { type LinkLogs, type LinkState, LinkUnavailableError, type StoredPage, type StoredQuery } from '../pubsub/link.ts';
+import {
+  type LinkLogs,
+  type LinkMembers,
+  type LinkState,
+  LinkUnavailableError,
+  type StoredPage,
+  type StoredQuery,
+} from '../pubsub/link.ts';
+import { noPosition } from './memory-store.ts';
 import type { LogPage, LogQuery, NewMessage, PresencePage, TopicStore } from './store.ts';
 import { StoreUnavailableError } from './store.ts';
 
 export interface LinkedStorePorts {
   readonly core: Pick<LogCommands, 'logEnd'>;
   readonly logs: LinkLogs;
-  readonly bus: { readonly state: LinkState; want(topic: Uint8Array): void; unwant(topic: Uint8Array): void };
+  /** undefined: no topic has presence. */
+  readonly members: LinkMembers | undefined;
+  readonly bus: {
+    readonly state: LinkState;
+    want(topic: Uint8Array): void;
+    unwant(topic: Uint8Array): void;
+    flushMembers(): Promise<void>;
+  };
 }
 
 /** How long following waits for the other side. */
@@ -119,12 +134,19 @@ export class LinkedStore implements TopicStore {
     await this.#until(topic, isThere);
   }
 
-  async presence(): Promise<PresencePage> {
-    throw new StoreUnavailableError('members are not kept there');
+  async presence(topic: string): Promise<PresencePage> {
+    const { members, bus } = this.#ports;
+    if (members === undefined) return { position: noPosition, members: [] };
+    // Who has just joined here is to see itself.
+    await bus.flushMembers();
+    return await told(members.list(Buffer.from(topic)));
   }
 
-  async presenceCount(): Promise<{ readonly users: number; readonly connections: number }> {
-    throw new StoreUnavailableError('members are not kept there');
+  async presenceCount(topic: string): Promise<{ readonly users: number; readonly connections: number }> {
+    const { members, bus } = this.#ports;
+    if (members === undefined) return { users: 0, connections: 0 };
+    await bus.flushMembers();
+    return await told(members.count(Buffer.from(topic)));
   }
 
   async close(): Promise<void> {

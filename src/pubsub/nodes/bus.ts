@@ -13,11 +13,13 @@ import { sendText } from '../../api/message.ts';
 import type { Payload, Topic } from '../../core/core.ts';
 import type { LogCommands, LogLimits } from '../../core/log-commands.ts';
 import { type BusEvents, type MailOutcome, type NodeView, type PublishResult, topicBytesMax } from '../../core/node.ts';
-import type { LinkCounter, LinkHealth, LinkLogs, LinkState, NodeLink, StoredRange } from '../link.ts';
+import { type PresenceCommands, topicOfPresence } from '../../core/presence-commands.ts';
+import type { LinkCounter, LinkHealth, LinkLogs, LinkMembers, LinkState, NodeLink, StoredRange } from '../link.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { type FollowedCounter, FollowedLogs } from './followed-logs.ts';
 import { Interest } from './interest.ts';
 import { decodeLetter, type Letter, topicKey } from './mail.ts';
+import { NodeMembers } from './node-members.ts';
 import { haveSameOwners, isIn } from './owners.ts';
 import { type OwnerCounter, Ownership } from './ownership.ts';
 import { Post } from './post.ts';
@@ -56,7 +58,10 @@ export interface BusOptions {
 }
 
 export interface BusLogs {
-  readonly core: Pick<LogCommands, 'logPut' | 'logReset' | 'logEnd' | 'logRead'>;
+  readonly core: Pick<LogCommands, 'logPut' | 'logReset' | 'logEnd' | 'logRead'> &
+    Pick<PresenceCommands, 'presenceTakeDirty' | 'presenceAcked' | 'presenceRewrite'>;
+  /** Some topics have presence: members lie there too. */
+  readonly hasPresence: boolean;
   /** What the log of a topic keeps; undefined: it has none. */
   limitsOf(topic: string): LogLimits | undefined;
 }
@@ -84,6 +89,7 @@ export class Bus {
   readonly #interest: Interest;
   readonly #ownership: Ownership;
   readonly #followed: FollowedLogs | undefined;
+  readonly #members: NodeMembers | undefined;
   readonly #wanted = new Map<string, Wanted>();
   readonly #stopTicking: () => void;
   #view: NodeView;
@@ -150,6 +156,7 @@ export class Bus {
       },
       onRestored: (topic) => this.#followed?.restored(topicKey(topic)),
     });
+    this.#members = this.#keepMembers(options);
     this.#report();
     this.#ownership.begin(this.#writeToAll({ kind: 'hello' }));
     this.#stopTicking = clock.every(tickMs, () => {
@@ -166,6 +173,16 @@ export class Bus {
   /** Logs that all nodes share, if the link has them and topics use them. */
   get logs(): LinkLogs | undefined {
     return this.#followed === undefined ? undefined : this.#link.logs;
+  }
+
+  /** Members that all nodes share, as this one has written its own. */
+  get members(): LinkMembers | undefined {
+    return this.#members === undefined ? undefined : this.#link.members;
+  }
+
+  /** Resolves when what has changed of this worker's members is written, or cannot be. */
+  async flushMembers(): Promise<void> {
+    await this.#members?.flush();
   }
 
   /**
@@ -209,6 +226,7 @@ export class Bus {
     while (left() > deadlineMs * outboxShare && isNeeded()) await new Promise<void>((done) => this.#clock.later(closePollMs, done));
     this.#isClosed = true;
     this.#stopTicking();
+    this.#members?.close();
     await this.#link.close(Math.max(0, Math.min(left(), outboxWithinMs)));
     this.#report();
     // The last letters lie in rings; their readers are woken by the turn.
@@ -233,6 +251,23 @@ export class Bus {
       logs: link.logs,
       limitsOf: (key) => logs.limitsOf(Buffer.from(key, 'latin1').toString()),
       count,
+      onFollowed: (topic, isFollowed) => {
+        const inner = topicOfPresence(topic);
+        if (inner !== undefined) this.#members?.observe(inner, isFollowed);
+      },
+    });
+  }
+
+  #keepMembers({ logs, link, index }: BusOptions): NodeMembers | undefined {
+    if (logs?.hasPresence !== true || link.members === undefined) return undefined;
+    return new NodeMembers({
+      self: index,
+      clock: this.#clock,
+      core: logs.core,
+      members: link.members,
+      isUp: () => link.state === 'up',
+      view: () => this.#view,
+      tell: (worker, partitions) => void this.#post.send(worker, { kind: 'held', partitions }),
     });
   }
 
@@ -283,6 +318,9 @@ export class Bus {
         return;
       case 'passed':
         this.#ownership.passed(letter, from);
+        return;
+      case 'held':
+        this.#members?.told(letter.partitions);
         return;
       default:
         letter satisfies never;

@@ -29,6 +29,8 @@ export interface FollowedPorts {
   /** What the log of a topic keeps; undefined: it has none here. `key`: one character for each byte. */
   limitsOf(key: string): LogLimits | undefined;
   count(counter: FollowedCounter, by: number): void;
+  /** The node follows a log by this worker, or it does not any more. */
+  onFollowed?(topic: Uint8Array, isFollowed: boolean): void;
 }
 
 /** Topics that are read for at once. */
@@ -86,6 +88,7 @@ export class FollowedLogs {
       const topic = topicBytes(key);
       log = { key, topic, limits, isBehind: false, held: [], heldEntries: 0, heldBytes: 0, hasMissed: false, wantsTail: false };
       this.#logs.set(key, log);
+      this.#ports.onFollowed?.(topic, true);
     }
     if (log.isBehind) log.hasMissed = true;
     else this.#fallBehind(log);
@@ -117,6 +120,7 @@ export class FollowedLogs {
     const log = this.#logs.get(key);
     if (log === undefined) return undefined;
     this.#logs.delete(key);
+    this.#ports.onFollowed?.(log.topic, false);
     this.#behind.delete(log);
     letGo(log);
     return log;

@@ -13,7 +13,7 @@ import { topicBytesMax } from '../../core/node.ts';
 import type { Publisher } from '../link.ts';
 
 const version = 1;
-const kinds = { hello: 1, look: 2, want: 3, take: 4, given: 5, pass: 6, passed: 7 } as const;
+const kinds = { hello: 1, look: 2, want: 3, take: 4, given: 5, pass: 6, passed: 7, held: 8 } as const;
 
 /** A letter of several topics ends past this, so that publishes find room beside it in the ring between two workers. */
 export const letterBytesMax = 32768;
@@ -59,7 +59,9 @@ export type Letter =
   /** From the former owner to every worker, behind all that it has handed on: say `passed` to worker `to`. */
   | { readonly kind: 'pass'; readonly pass: number; readonly to: number }
   /** To the new owner: all that worker `from` had handed on before its `pass` has come. */
-  | { readonly kind: 'passed'; readonly pass: number; readonly from: number };
+  | { readonly kind: 'passed'; readonly pass: number; readonly from: number }
+  /** To the worker that keeps the leases of partitions: the node has something in these. */
+  | { readonly kind: 'held'; readonly partitions: readonly number[] };
 
 /** The key of a topic in maps. */
 export function topicKey(topic: Uint8Array): string {
@@ -103,6 +105,10 @@ export function encodeLetter(letter: Letter): Uint8Array {
     case 'passed':
       out.u32(letter.pass);
       out.u16(letter.from);
+      break;
+    case 'held':
+      out.u16(letter.partitions.length);
+      for (const partition of letter.partitions) out.u16(partition);
       break;
     default:
       letter satisfies never;
@@ -156,6 +162,8 @@ function readLetter(input: LetterReader, kind: number): Letter | undefined {
       return { kind: 'pass', pass: input.u32(), to: input.u16() };
     case kinds.passed:
       return { kind: 'passed', pass: input.u32(), from: input.u16() };
+    case kinds.held:
+      return { kind: 'held', partitions: input.list(input.u16(), () => input.u16()) };
     default:
       return undefined;
   }
