@@ -189,6 +189,41 @@ describe('logs in one Redis', () => {
   });
 });
 
+test('the rights that the documentation names are enough', async () => {
+  const docs = await Bun.file(new URL('../../docs/nodes.md', import.meta.url)).text();
+  const rules = [...docs.matchAll(/^ACL SETUSER ringway (.*)$/gm)].map(([, rule]) =>
+    (rule ?? '').replace('>PASSWORD', '>secret').split(' '),
+  );
+  expect(rules.length).toBe(2);
+  const redis = await startRedis();
+  try {
+    for (const rule of rules) await redis.command('ACL', 'SETUSER', 'ringway', ...rule);
+    const one = await startLink({ url: redis.url, username: 'ringway', password: 'secret' });
+    await one.subscribe('a');
+    await one.append('a', 'x', 'key');
+    expect((await one.read('a')).texts).toEqual(['1 x']);
+    await eventually('it comes', () => one.heard.length === 1);
+    const topic = Buffer.from('a');
+    const change = { user: 'ann', info: new Uint8Array(), count: 1, version: 1 };
+    await one.members.write(topic, [change], 50);
+    await one.members.write(topic, [{ ...change, user: 'bob' }], 50);
+    await one.members.write(topic, [{ ...change, count: 0, version: 2 }], 50);
+    await one.members.keep(0);
+    expect(await one.members.count(topic)).toEqual({ users: 1, connections: 1 });
+    await Bun.sleep(60);
+    expect(await one.members.count(topic)).toEqual({ users: 0, connections: 0 });
+    await one.members.sweep(0, one.node);
+    await one.members.renew(0, 1000);
+    expect((await one.members.list(topic)).members).toEqual([]);
+    // What is missing is named, and messages of other topics go on.
+    await redis.command('ACL', 'SETUSER', 'ringway', '-eval', '-evalsha');
+    await expect(one.append('a', 'y')).rejects.toThrow('give it the rights');
+    expect(one.link.state).toBe('up');
+  } finally {
+    await redis.dispose();
+  }
+});
+
 test('with a key only what is signed is read and heard', async () => {
   const redis = await startRedis();
   try {

@@ -87,7 +87,7 @@ export class Failures {
         return 'it does not take this user and password; correct redis.username and redis.password, or those in the URL';
       case 'NOPERM': {
         const rights = isCluster ? '+spublish +ssubscribe +sunsubscribe +cluster|slots' : '+publish +subscribe +unsubscribe';
-        return `its user may not do this; give it the rights ${rights} &${prefix}:*`;
+        return `its user may not do this; give it the rights ${rights} &${prefix}:*, and for topics that remember those in docs/nodes.md`;
       }
       case 'DENIED':
         return 'it answers only its own machine (protected mode); give it a password and set that as redis.password';
