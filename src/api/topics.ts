@@ -192,6 +192,8 @@ export interface Topics {
   /** Whether it is kept who is on the topic. */
   hasPresence(topic: string): boolean;
   unsubscribe(socket: ConnectionName, topic: string): void;
+  /** The connection, which was just accepted, is this user's: `sendToUser` and `disconnect({ user })` find it. */
+  bindUser(socket: ConnectionName, user: string): void;
   isSubscribed(socket: ConnectionName, topic: string): boolean;
   /** To every subscriber on every worker and node, but for the socket that is `except`. The message is borrowed for the call. ret: as `publish` */
   publish(topic: string, message: Sendable, except?: ConnectionName): PublishResult;

@@ -47,7 +47,7 @@ export interface Socket<Data = unknown, Params = RouteParams> {
   data: Data;
   /** Names this connection among those of all nodes, and cannot be guessed: a random UUID, made when it is first asked for. */
   readonly id: string;
-  /** Whose token it came with; undefined: `auth` of its route let it in without one, or the config has no `auth`. */
+  /** Whose token it came with, or whose it is as `upgrade` has said; else undefined. */
   readonly user: User | undefined;
   /** Parameters of the route, `:name` by name. */
   readonly params: Params;
@@ -113,8 +113,11 @@ export interface CompressionOptions {
 export interface UpgradeClient<Params = RouteParams> {
   /** As those of the socket to be. */
   readonly params: Params;
-  /** As that of the socket to be. */
-  readonly user: User | undefined;
+  /**
+   * As that of the socket to be. Where no token says whose it is, `upgrade` may: `client.user = { id: 'ann', claims: {}, expiresAt: undefined }`. Throws
+   * SocketArgumentError for what is no user, and where a token has said so.
+   */
+  user: User | undefined;
   /** What the answer is to carry when the handshake is accepted, such as Set-Cookie. Those of the handshake itself may not be set. */
   readonly responseHeaders: Headers;
   /** As that of the socket to be. */

@@ -7,6 +7,7 @@ import type { Admitted, Published, SubscribeResult, TopicConnection, Topics } fr
 import type { ConnectionName } from '../core/connection.ts';
 import type { Core } from '../core/core.ts';
 import { type PublishResult, topicBytesMax } from '../core/node.ts';
+import { bindUser } from './users.ts';
 
 export class RawTopics implements Topics {
   readonly #core: Core;
@@ -29,6 +30,10 @@ export class RawTopics implements Topics {
   unsubscribe({ slot, generation }: ConnectionName, topic: string): void {
     checkTopic(topic);
     this.#core.unsubscribe(slot, generation, topic);
+  }
+
+  bindUser(connection: ConnectionName, user: string): void {
+    bindUser(this.#core, connection, user);
   }
 
   isSubscribed({ slot, generation }: ConnectionName, topic: string): boolean {

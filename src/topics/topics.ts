@@ -86,6 +86,10 @@ export class PolicyTopics implements Topics {
     if (found.policy.presence !== false) this.#ports.core.unsubscribe(connection.slot, connection.generation, presenceTopic(topic));
   }
 
+  bindUser(connection: ConnectionName, user: string): void {
+    this.#ports.raw.bindUser(connection, user);
+  }
+
   isSubscribed(connection: ConnectionName, topic: string): boolean {
     return this.#ports.raw.isSubscribed(connection, topic);
   }

@@ -121,6 +121,7 @@ export class SocketHandlers implements WebSocketEvents {
     this.#sockets[head.slot] = socket ?? route;
     const offer = route.settings.compression === false ? '' : extensionsOffered(head);
     this.#core.acceptUpgrade(head, headers, route.index, offer);
+    if (socket?.user !== undefined) this.#host.topics.bindUser(socket, socket.user.id);
   }
 
   /** The client left while its handshake waited for an answer. */
@@ -281,6 +282,7 @@ export class SocketHandlers implements WebSocketEvents {
       session.admission = undefined;
     }
     this.#sessions?.admitted(session, user);
+    this.#host.topics.bindUser(session.socket, user.id);
     await routeOf(socket).handler.open?.(socket);
   }
 

@@ -17,6 +17,7 @@ import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
 import { requestPath, requestUrl } from '../../core/request-target.ts';
 import type { TlsInfo } from '../../core/tls-info.ts';
+import { isUserId, userIdBytesMax } from '../../topics/users.ts';
 import type { Frontend, FrontendEntry, FrontendHost, RequestTaker } from '../frontend.ts';
 import { encodeHeaders } from '../http/header-block.ts';
 import { abortReason, LightRequest } from '../http/request.ts';
@@ -143,7 +144,7 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
       const decision = upgrade.call(route.handler, asked as unknown as Request, client);
       const settle = (value: unknown) => {
         if (value instanceof Response) this.#refuse(head, value, route);
-        else this.sockets.accept(head, headers + client.headerBlock(), route, value, extras);
+        else this.sockets.accept(head, headers + client.headerBlock(), route, value, client.extrasFor(extras));
       };
       if (!isThenable(decision)) settle(decision);
       else if (request === undefined) void this.#later(asked, route, async () => settle(await decision));
@@ -239,7 +240,10 @@ class Client implements UpgradeClient {
   readonly #core: Core;
   readonly #head: RequestHead;
   readonly params: RouteParams;
-  readonly user: User | undefined;
+  /** As a token says. */
+  readonly #known: User | undefined;
+  /** As `upgrade` has said. */
+  #said: User | undefined;
   /** The handshake was, since the token was to come as the first message. */
   readonly #isAnswered: boolean;
   #responseHeaders: Headers | undefined;
@@ -249,7 +253,28 @@ class Client implements UpgradeClient {
     this.#core = core;
     this.#head = head;
     this.params = extras?.params ?? noParams;
-    this.user = extras?.user;
+    this.#known = extras?.user;
+  }
+
+  get user(): User | undefined {
+    return this.#known ?? this.#said;
+  }
+
+  set user(user: User | undefined) {
+    if (this.#known !== undefined) throw new SocketArgumentError('client.user: whose socket it is, its token says');
+    if (user !== undefined && !isUserId((user as Partial<User> | null)?.id))
+      throw new SocketArgumentError(
+        `client.user is { id, claims, expiresAt }, and its id a string of 1 to ${userIdBytesMax} bytes of UTF-8`,
+      );
+    this.#said = user;
+  }
+
+  /** `extras` of the socket to be, which knows whose it is. */
+  extrasFor(extras: SocketExtras | undefined): SocketExtras | undefined {
+    if (this.#said === undefined) return extras;
+    const own = extras ?? new SocketExtras();
+    own.user = this.#said;
+    return own;
   }
 
   get responseHeaders(): Headers {

@@ -4,6 +4,8 @@ import { websocketDefaults } from '../../../../src/config/websocket-options.ts';
 import { Frontends } from '../../../../src/frontend/registry.ts';
 import { webSocketFrontend } from '../../../../src/frontend/websocket/entry.ts';
 import { RequestIds } from '../../../../src/host/request-ids.ts';
+import { publishDirect } from '../../../../src/topics/raw-topics.ts';
+import { userTopic } from '../../../../src/topics/users.ts';
 import { backends, LiveCore } from '../../../support/live-core.ts';
 import type { Wire } from '../../../support/wire.ts';
 
@@ -81,5 +83,25 @@ describe.each([...backends])('handshakes by path on %s', (backend) => {
     expect(failures.map(([, sentence]) => sentence)).toEqual(Array(2).fill('the upgrade handler of /ws failed'));
     expect(failures[1]?.[0]).toMatchObject({ event: 'upgrade', route: '/ws', requestId: id as string });
     expect(failures.map(([context]) => (context as { err: Error }).err.message)).toEqual(['later', 'at once']);
+  });
+
+  test('whose socket it is, upgrade may say: all of a user are found by its id', async () => {
+    const ids: unknown[] = ['ann', 'ann', 'bob', undefined, '', 7, 'x'.repeat(1023)];
+    const { failures } = serve(backend, (_, client) => {
+      const id = ids.shift() as string;
+      if (id !== undefined) client.user = { id, claims: {}, expiresAt: undefined };
+      expect(client.user?.id).toBe(id);
+    });
+    const wires: Wire[] = [];
+    for (const status of ['101', '101', '101', '101', '500', '500', '500']) {
+      const wire = await ask(handshake('/ws'));
+      expect(await statusOf(wire)).toBe(status);
+      wires.push(wire);
+    }
+    expect(failures.map(([context]) => (context as { err: { code: string } }).err.code)).toEqual(Array(3).fill('RW_INVALID_ARGUMENT'));
+    for (const [user, text] of Object.entries({ ann: 'for ann', bob: 'for bob' })) publishDirect(live.core, userTopic(user), text);
+    const heard: string[] = [];
+    for (const wire of wires.slice(0, 3)) heard.push(...(await live.texts(wire, 1)));
+    expect(heard).toEqual(['for ann', 'for ann', 'for bob']);
   });
 });
