@@ -1,5 +1,6 @@
 /** Where a token stands in a request. */
 import { describe, expect, test } from 'bun:test';
+import fc from 'fast-check';
 import { findToken, withoutQueryToken } from '../../../src/auth/token-source.ts';
 import type { RequestHead } from '../../../src/core/http.ts';
 import { requestUrl } from '../../../src/core/request-target.ts';
@@ -81,6 +82,20 @@ describe('a token in the query', () => {
     expect(JSON.stringify(clean)).not.toContain('token');
     // Nobody has asked for it there.
     expect(findToken(head, ['query'], names)).toBeUndefined();
+  });
+
+  test('is gone from every target, whatever stands beside it, and all else stays', () => {
+    const word = fc.stringMatching(/^[\w.~%=?/:@!$+,;-]{0,12}$/);
+    fc.assert(
+      fc.property(fc.array(word, { maxLength: 4 }), fc.array(word, { maxLength: 4 }), (before, after) => {
+        const others = [...before, ...after].filter((pair) => !/^t(?:$|=)/.test(pair));
+        const at = before.filter((pair) => others.includes(pair)).length;
+        const target = `/a?${[...others.slice(0, at), 't=SECRET', ...others.slice(at)].join('&')}`;
+        const clean = withoutQueryToken(headOf(target, ['x-other', 'stays']), 't');
+        expect(clean.raw).toBe(`example.com/a${others.length === 0 ? '' : `?${others.join('&')}`}x-other\nstays\n`);
+        expect(findToken(clean, ['query'], names)).toBe('SECRET');
+      }),
+    );
   });
 
   test.each(['/a', '/a?', '/a?b=1', '/a?tokens=1', '/token=x', '*'])('%s is left as it is', (target) => {

@@ -1,5 +1,6 @@
 /** Which tokens are believed: by their keys, algorithms and claims. */
 import { describe, expect, test } from 'bun:test';
+import fc from 'fast-check';
 import { exportSPKI, generateKeyPair } from 'jose';
 import type { AuthOptions } from '../../../src/api/define.ts';
 import { inSeconds, makeKey, secret, startTokens, tokenOf } from '../../support/tokens.ts';
@@ -82,6 +83,23 @@ describe('a token with a secret', () => {
     ['NUL', '\0.\0.\0', 'malformed'],
   ])('what is no token, or not signed: %s', async (_, token, expected) => {
     expect(await verdict(auth, token)).toBe(expected);
+  });
+
+  test('whatever a client sends, there is a reason and no error', async () => {
+    const { tokens } = await startTokens(auth);
+    const part = fc.oneof(
+      fc.string(),
+      fc.json().map((json) => Buffer.from(json).toString('base64url')),
+      fc
+        .record({ alg: fc.constantFrom('HS256', 'none', 'RS256', 7), kid: fc.option(fc.string()), crit: fc.option(fc.array(fc.string())) })
+        .map(text),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(part, { maxLength: 5 }), async (parts) => {
+        expect(await tokens.verify(parts.join('.'))).toEqual({ ok: false, reason: expect.any(String) });
+        expect(await tokens.verifyTopicToken(parts.join('.'), 'a', { user: undefined })).toMatchObject({ ok: false });
+      }),
+    );
   });
 
   test('a header that asks for what nobody understands is refused, though its signature is right', async () => {
