@@ -89,6 +89,17 @@ const { symbols } = dlopen(libraryPath, {
   rw_core_presence_take: { args: [pointer, u32, pointer, u64, pointer], returns: i32 },
   rw_core_presence_acknowledge: { args: [pointer, pointer, u32, u32, u64], returns: i32 },
   rw_core_presence_rewrite: { args: [pointer, u32], returns: i32 },
+  rw_core_log_append: { args: [pointer, pointer, pointer], returns: i32 },
+  rw_core_log_put: { args: [pointer, pointer, pointer], returns: i32 },
+  rw_core_log_reset: { args: [pointer, pointer, pointer], returns: i32 },
+  rw_core_log_follow: { args: [pointer, pointer, u32, u32], returns: i32 },
+  rw_core_log_read: { args: [pointer, pointer, u32, u64, u64, u32, u32, pointer, u64], returns: FFIType.i64_fast },
+  rw_core_attach: { args: [pointer, u32, u32, pointer, pointer], returns: i32 },
+  rw_core_send_logged: { args: [pointer, u32, u32, pointer, pointer], returns: i32 },
+  rw_core_hold: { args: [pointer, pointer, pointer], returns: i32 },
+  rw_core_release: { args: [pointer, pointer, u32], returns: i32 },
+  rw_core_members: { args: [pointer, pointer, u32, pointer, u32], returns: u32 },
+  rw_core_topic_names: { args: [pointer, pointer, u32, u32, pointer, pointer, u32], returns: u32 },
   rw_core_is_subscribed: { args: [pointer, u32, u32, pointer, u32], returns: i32 },
   rw_shm_create: { args: [u32, u32, u32, u64], returns: i32 },
   rw_shm_map: { args: [i32, u32], returns: u64 },
@@ -380,6 +391,26 @@ export const coreCalls = {
   subscribers: (core: CoreHandle, topic: Uint8Array): number => symbols.rw_core_subscribers(core, ptr(topic), topic.length),
   isSubscribed: (core: CoreHandle, slot: number, generation: number, topic: Uint8Array): boolean =>
     symbols.rw_core_is_subscribed(core, slot, generation, ptr(topic), topic.length) > 0,
+  /** `call`: a struct rw_log_call; `bytes`: what it names. What is told back is written into it. */
+  logAppend: (core: CoreHandle, call: Uint8Array, bytes: Uint8Array): number => symbols.rw_core_log_append(core, ptr(call), ptr(bytes)),
+  logPut: (core: CoreHandle, call: Uint8Array, bytes: Uint8Array): number => symbols.rw_core_log_put(core, ptr(call), ptr(bytes)),
+  logReset: (core: CoreHandle, call: Uint8Array, bytes: Uint8Array): number => symbols.rw_core_log_reset(core, ptr(call), ptr(bytes)),
+  logFollow: (core: CoreHandle, topic: Uint8Array, follows: boolean): number =>
+    symbols.rw_core_log_follow(core, ptr(topic), topic.length, follows ? 1 : 0),
+  logRead: (core: CoreHandle, topic: Uint8Array, epoch: bigint, after: number, max: number, reverse: boolean, out: Uint8Array): number =>
+    Number(symbols.rw_core_log_read(core, ptr(topic), topic.length, epoch, after, max, reverse ? 1 : 0, ptr(out), out.length)),
+  attach: (core: CoreHandle, slot: number, generation: number, call: Uint8Array, bytes: Uint8Array): number =>
+    symbols.rw_core_attach(core, slot, generation, ptr(call), ptr(bytes)),
+  sendLogged: (core: CoreHandle, slot: number, generation: number, call: Uint8Array, bytes: Uint8Array): number =>
+    symbols.rw_core_send_logged(core, slot, generation, ptr(call), ptr(bytes)),
+  hold: (core: CoreHandle, call: Uint8Array, bytes: Uint8Array): number => symbols.rw_core_hold(core, ptr(call), ptr(bytes)),
+  release: (core: CoreHandle, topic: Uint8Array): number => symbols.rw_core_release(core, ptr(topic), topic.length),
+  /** Fills `out` with pairs. ret: how many there are */
+  members: (core: CoreHandle, topic: Uint8Array, out: Uint32Array): number =>
+    symbols.rw_core_members(core, ptr(topic), topic.length, ptr(out), out.length >>> 1),
+  /** `cursor`: one word, 0 at first and after the last. ret: bytes written */
+  topicNames: (core: CoreHandle, prefix: Uint8Array, max: number, cursor: Uint32Array, out: Uint8Array): number =>
+    symbols.rw_core_topic_names(core, prefix.length === 0 ? null : ptr(prefix), prefix.length, max, ptr(cursor), ptr(out), out.length),
   connections: symbols.rw_core_connections,
   /** `data`: topic, user and info. ret: 1, 0 or a negative result */
   presenceJoin: (

@@ -15,6 +15,7 @@
 #include "base/slot.h"
 #include "http1/http.h"
 #include "ringway.h"
+#include "state/logs.h"
 #include "ws/ws.h"
 
 /* ------------------------------------------------------------------ what the host needs of the headers */
@@ -24,7 +25,7 @@
     X(RW_EVENT_NONE) X(RW_EVENT_REQUEST) X(RW_EVENT_BODY) X(RW_EVENT_ABORT) X(RW_EVENT_RESPONSE_DRAIN)         \
     X(RW_EVENT_OPEN) X(RW_EVENT_MESSAGE) X(RW_EVENT_CLOSE) X(RW_EVENT_WS_DRAIN) X(RW_EVENT_PING)               \
     X(RW_EVENT_PONG) X(RW_EVENT_DROPPED) X(RW_EVENT_CONNECT) X(RW_EVENT_DISCONNECT) X(RW_EVENT_SERVER_NAME) \
-    X(RW_EVENT_INTEREST) X(RW_EVENT_MAIL) X(RW_EVENT_HALF_CLOSED)
+    X(RW_EVENT_INTEREST) X(RW_EVENT_MAIL) X(RW_EVENT_HALF_CLOSED) X(RW_EVENT_TOPIC) X(RW_EVENT_LOST)
 
 #define COMMAND_TYPES(X)                                                                                       \
     X(RW_COMMAND_NONE) X(RW_COMMAND_RESPOND) X(RW_COMMAND_RESPOND_BEGIN) X(RW_COMMAND_RESPOND_CHUNK)           \
@@ -71,7 +72,8 @@
 
 #define RESULTS(X)                                                                                             \
     X(RW_OK, "ok") X(RW_ERR_INVALID, "invalid") X(RW_ERR_STALE, "stale") X(RW_ERR_FULL, "full")                \
-    X(RW_ERR_ABI, "abi") X(RW_ERR_UNSUPPORTED, "unsupported")
+    X(RW_ERR_ABI, "abi") X(RW_ERR_UNSUPPORTED, "unsupported")                                                     \
+    X(RW_ERR_BEHIND, "behind") X(RW_ERR_UNFOLLOWED, "unfollowed")
 
 #define EVENT_FLAGS(X)                                                                                         \
     X(RW_EVENT_LARGE, "large") X(RW_REQUEST_HAS_BODY, "requestHasBody")                                        \
@@ -79,7 +81,9 @@
     X(RW_REQUEST_HTTP10, "requestHttp10") X(RW_REQUEST_ASTERISK, "requestAsterisk")                            \
     X(RW_REQUEST_AUTHORITY, "requestAuthority") X(RW_REQUEST_X_FORWARDED, "requestXForwarded")                 \
     X(RW_REQUEST_FORWARDED, "requestForwarded") X(RW_BODY_END, "bodyEnd") X(RW_WS_BINARY, "wsBinary")          \
-    X(RW_DROPPED_PAYLOAD, "droppedPayload") X(RW_INTEREST_WANTED, "interestWanted")
+    X(RW_DROPPED_PAYLOAD, "droppedPayload") X(RW_INTEREST_WANTED, "interestWanted")   \
+    X(RW_HEARD_TEXT, "heardText") X(RW_HEARD_POSITION, "heardPosition") X(RW_HEARD_LOST, "heardLost")          \
+    X(RW_HEARD_JOIN, "heardJoin") X(RW_HEARD_LEAVE, "heardLeave") X(RW_HEARD_COMPRESS, "heardCompress")
 
 #define COMMAND_FLAGS(X)                                                                                       \
     X(RW_COMMAND_FROM_EVENT, "fromEvent") X(RW_SEND_TEXT, "sendText")         \
@@ -88,7 +92,8 @@
     X(RW_RESPOND_SIZED, "respondSized") X(RW_RESPOND_CLOSE, "respondClose")                                    \
     X(RW_RESPOND_STATUS_TEXT, "respondStatusText") X(RW_RESPOND_NO_LENGTH, "respondNoLength")                  \
     X(RW_RESPOND_EVENTS, "respondEvents")                                                                       \
-    X(RW_UPGRADE_QUIET, "upgradeQuiet") X(RW_BODY_KEPT, "bodyKept") X(RW_PUBLISH_REMOTE, "publishRemote")
+    X(RW_UPGRADE_QUIET, "upgradeQuiet") X(RW_BODY_KEPT, "bodyKept") X(RW_PUBLISH_REMOTE, "publishRemote")       \
+    X(RW_LOG_JOIN, "entryJoin") X(RW_LOG_LEAVE, "entryLeave")
 
 #define EVENT_FIELDS(X, R) \
     X(R, type) X(R, flags) X(R, slot) X(R, generation) X(R, offset) X(R, bytes) X(R, arg0) X(R, arg1) X(R, request) X(R, stream)
@@ -122,6 +127,11 @@
     X(R, view) X(R, interrupted) X(R, epoch) X(R, reserved)
 
 #define ADDRESS_RANGE_FIELDS(X, R) X(R, address) X(R, prefix_bits)
+
+#define LOG_CALL_FIELDS(X, R)                                                                                  \
+    X(R, epoch) X(R, offset) X(R, time_ms) X(R, topic_bytes) X(R, key_bytes) X(R, key_seconds)                 \
+    X(R, payload_bytes) X(R, flags) X(R, size) X(R, seconds) X(R, origin_worker) X(R, origin_epoch)            \
+    X(R, origin_slot) X(R, origin_generation) X(R, has_position) X(R, result) X(R, reserved)
 
 /* Of the slot the host reads only these, to answer without a call; held_bytes and topics, which lie in the union, of
  * WebSockets alone. */
@@ -161,6 +171,7 @@ RECORD_IS_LISTED(rw_tls_options, TLS_OPTIONS_FIELDS);
 RECORD_IS_LISTED(rw_core_config, CORE_CONFIG_FIELDS);
 RECORD_IS_LISTED(rw_core_info, CORE_INFO_FIELDS);
 RECORD_IS_LISTED(rw_address_range, ADDRESS_RANGE_FIELDS);
+RECORD_IS_LISTED(rw_log_call, LOG_CALL_FIELDS);
 /* clang-format on */
 
 /* ------------------------------------------------------------------ printing, as the formatter leaves it */
@@ -298,6 +309,7 @@ static void print_records(void) {
     PRINT_RECORD("struct rw_core_info; the first six and view are u64", "coreInfoLayout", rw_core_info,
                  CORE_INFO_FIELDS, "");
     PRINT_RECORD("struct rw_address_range", "addressRangeLayout", rw_address_range, ADDRESS_RANGE_FIELDS, "");
+    PRINT_RECORD("struct rw_log_call; the first three are u64", "logCallLayout", rw_log_call, LOG_CALL_FIELDS, "");
     print_slot();
 }
 

@@ -14,6 +14,8 @@ export const result = {
   full: -5003,
   abi: -5004,
   unsupported: -5005,
+  behind: -5006,
+  unfollowed: -5007,
 } as const;
 
 /** enum rw_backend */
@@ -44,6 +46,8 @@ export const eventType = {
   interest: 15,
   mail: 16,
   halfClosed: 17,
+  topic: 18,
+  lost: 19,
 } as const;
 
 /** enum rw_event_flag: bits of rw_event.flags; which of them apply depends on the type */
@@ -61,6 +65,12 @@ export const eventFlag = {
   wsBinary: 1,
   droppedPayload: 2,
   interestWanted: 1,
+  heardText: 1,
+  heardPosition: 2,
+  heardLost: 4,
+  heardJoin: 8,
+  heardLeave: 16,
+  heardCompress: 32,
 } as const;
 
 /** enum rw_method */
@@ -120,6 +130,8 @@ export const commandFlag = {
   upgradeQuiet: 1,
   bodyKept: 1,
   publishRemote: 64,
+  entryJoin: 65536,
+  entryLeave: 131072,
 } as const;
 
 /** enum rw_behavior_flag */
@@ -344,6 +356,28 @@ export const addressRangeLayout = {
   prefixBits: 16,
 } as const;
 
+/** struct rw_log_call; the first three are u64 */
+export const logCallLayout = {
+  bytes: 80,
+  epoch: 0,
+  offset: 8,
+  timeMs: 16,
+  topicBytes: 24,
+  keyBytes: 28,
+  keySeconds: 32,
+  payloadBytes: 36,
+  flags: 40,
+  size: 44,
+  seconds: 48,
+  originWorker: 52,
+  originEpoch: 56,
+  originSlot: 60,
+  originGeneration: 64,
+  hasPosition: 68,
+  result: 72,
+  reserved: 76,
+} as const;
+
 /** struct rw_slot, as far as the host reads it; heldBytes and topics only of a WebSocket, request (a u16) only of HTTP */
 export const slotLayout = {
   bytes: 256,
@@ -366,10 +400,10 @@ export const slotStateMask = {
 
 /** struct rw_stats: every field is a u64, and named as in C; behind them are the words of the host, so many */
 export const statsLayout = {
-  bytes: 2368,
-  hostCounters: 832,
+  bytes: 2432,
+  hostCounters: 896,
   hostCountersMost: 128,
-  hostGauges: 1856,
+  hostGauges: 1920,
   hostGaugesMost: 64,
   fields: [
     { name: 'accepts', kind: 'counter', offset: 0 },
@@ -442,37 +476,46 @@ export const statsLayout = {
     { name: 'backpressure_connections', kind: 'gauge', offset: 536 },
     { name: 'topics', kind: 'gauge', offset: 544 },
     { name: 'subscriptions', kind: 'gauge', offset: 552 },
-    { name: 'presence_members', kind: 'gauge', offset: 560 },
-    { name: 'presence_joins', kind: 'counter', offset: 568 },
-    { name: 'presence_leaves', kind: 'counter', offset: 576 },
-    { name: 'refused_topics_socket', kind: 'counter', offset: 584 },
-    { name: 'refused_topics_worker', kind: 'counter', offset: 592 },
-    { name: 'node_messages_out', kind: 'counter', offset: 600 },
-    { name: 'node_messages_in', kind: 'counter', offset: 608 },
-    { name: 'node_drops', kind: 'counter', offset: 616 },
-    { name: 'node_outbox_bytes', kind: 'gauge', offset: 624 },
-    { name: 'recv_no_buffers', kind: 'counter', offset: 632 },
-    { name: 'cq_overflows', kind: 'counter', offset: 640 },
-    { name: 'send_short', kind: 'counter', offset: 648 },
-    { name: 'turns', kind: 'counter', offset: 656 },
-    { name: 'turns_empty', kind: 'counter', offset: 664 },
-    { name: 'sleeps', kind: 'counter', offset: 672 },
-    { name: 'backend', kind: 'gauge', offset: 680 },
-    { name: 'started_at_ms', kind: 'gauge', offset: 688 },
-    { name: 'buffers_64_used', kind: 'gauge', offset: 696 },
-    { name: 'buffers_256_used', kind: 'gauge', offset: 704 },
-    { name: 'buffers_1k_used', kind: 'gauge', offset: 712 },
-    { name: 'buffers_4k_used', kind: 'gauge', offset: 720 },
-    { name: 'buffers_16k_used', kind: 'gauge', offset: 728 },
-    { name: 'buffers_64k_used', kind: 'gauge', offset: 736 },
-    { name: 'buffers_large_used', kind: 'gauge', offset: 744 },
-    { name: 'buffers_64_total', kind: 'gauge', offset: 752 },
-    { name: 'buffers_256_total', kind: 'gauge', offset: 760 },
-    { name: 'buffers_1k_total', kind: 'gauge', offset: 768 },
-    { name: 'buffers_4k_total', kind: 'gauge', offset: 776 },
-    { name: 'buffers_16k_total', kind: 'gauge', offset: 784 },
-    { name: 'buffers_64k_total', kind: 'gauge', offset: 792 },
-    { name: 'buffers_large_total', kind: 'counter', offset: 800 },
+    { name: 'topic_appends', kind: 'counter', offset: 560 },
+    { name: 'topic_appends_refused', kind: 'counter', offset: 568 },
+    { name: 'topic_attaches_recovered', kind: 'counter', offset: 576 },
+    { name: 'topic_attaches_lost', kind: 'counter', offset: 584 },
+    { name: 'topic_attaches_behind', kind: 'counter', offset: 592 },
+    { name: 'topic_lost', kind: 'counter', offset: 600 },
+    { name: 'topic_lags', kind: 'counter', offset: 608 },
+    { name: 'topic_lagging', kind: 'gauge', offset: 616 },
+    { name: 'topic_host_drops', kind: 'counter', offset: 624 },
+    { name: 'presence_members', kind: 'gauge', offset: 632 },
+    { name: 'presence_joins', kind: 'counter', offset: 640 },
+    { name: 'presence_leaves', kind: 'counter', offset: 648 },
+    { name: 'refused_topics_socket', kind: 'counter', offset: 656 },
+    { name: 'refused_topics_worker', kind: 'counter', offset: 664 },
+    { name: 'node_messages_out', kind: 'counter', offset: 672 },
+    { name: 'node_messages_in', kind: 'counter', offset: 680 },
+    { name: 'node_drops', kind: 'counter', offset: 688 },
+    { name: 'node_outbox_bytes', kind: 'gauge', offset: 696 },
+    { name: 'recv_no_buffers', kind: 'counter', offset: 704 },
+    { name: 'cq_overflows', kind: 'counter', offset: 712 },
+    { name: 'send_short', kind: 'counter', offset: 720 },
+    { name: 'turns', kind: 'counter', offset: 728 },
+    { name: 'turns_empty', kind: 'counter', offset: 736 },
+    { name: 'sleeps', kind: 'counter', offset: 744 },
+    { name: 'backend', kind: 'gauge', offset: 752 },
+    { name: 'started_at_ms', kind: 'gauge', offset: 760 },
+    { name: 'buffers_64_used', kind: 'gauge', offset: 768 },
+    { name: 'buffers_256_used', kind: 'gauge', offset: 776 },
+    { name: 'buffers_1k_used', kind: 'gauge', offset: 784 },
+    { name: 'buffers_4k_used', kind: 'gauge', offset: 792 },
+    { name: 'buffers_16k_used', kind: 'gauge', offset: 800 },
+    { name: 'buffers_64k_used', kind: 'gauge', offset: 808 },
+    { name: 'buffers_large_used', kind: 'gauge', offset: 816 },
+    { name: 'buffers_64_total', kind: 'gauge', offset: 824 },
+    { name: 'buffers_256_total', kind: 'gauge', offset: 832 },
+    { name: 'buffers_1k_total', kind: 'gauge', offset: 840 },
+    { name: 'buffers_4k_total', kind: 'gauge', offset: 848 },
+    { name: 'buffers_16k_total', kind: 'gauge', offset: 856 },
+    { name: 'buffers_64k_total', kind: 'gauge', offset: 864 },
+    { name: 'buffers_large_total', kind: 'counter', offset: 872 },
   ],
 } as const;
 

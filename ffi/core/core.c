@@ -1,6 +1,8 @@
 /* The turn: one call of the host that takes its commands and brings events. In order, see rw_core_turn(); what each
  * step does is elsewhere, and the functions here are about which is next and how long it may take. See ringway.h for
  * the contract of each function. */
+#include <string.h>
+
 #include "clock.h"
 #include "command_batch.h"
 #include "connection/connection.h"
@@ -37,6 +39,7 @@ static void write_gauges(struct rw_core *core) {
     RW_GAUGE(core, inflate_bytes, core->inflate_bytes);
     RW_GAUGE(core, topics, rw_topics_held(core->topics));
     RW_GAUGE(core, subscriptions, rw_topics_subscriptions(core->topics));
+    RW_GAUGE(core, topic_lagging, rw_topics_lags(core->topics));
     __atomic_store_n(&core->stats->cq_overflows, core->ring->counts.cq_overflows, __ATOMIC_RELAXED);
 }
 
@@ -44,6 +47,13 @@ static void write_gauges(struct rw_core *core) {
 static int on_node_message(void *context, const struct rw_node_message *message) {
     struct rw_core *core = context;
     if (message->is_mail) return rw_node_events_mail(core, message);
+    if (message->flags & RW_NODE_ADVANCED) {
+        struct rw_position position;
+        if (!core->state || message->payload_bytes != sizeof position) return 1;
+        memcpy(&position, message->payload, sizeof position);
+        rw_logged_advance(core, message->topic, message->topic_bytes, position, NULL);
+        return 1;
+    }
     (void)rw_publish_local(core, message->topic, message->topic_bytes, message->topic_hash, message->flags,
                            message->payload, message->payload_bytes, RW_NO_SLOT);
     return 1;
@@ -86,7 +96,8 @@ static int ending_is_actionable(const struct rw_core *core) {
 
 static int has_work(const struct rw_core *core) {
     return core->dirty.count || core->ready.count || core->completion_next < core->completion_count ||
-           core->starved.count || rw_topics_changes(core->topics) || ending_is_actionable(core);
+           core->starved.count || rw_topics_changes(core->topics) || rw_delivery_has_work(core) ||
+           ending_is_actionable(core);
 }
 
 static int64_t earlier(int64_t a, int64_t b) { return a < 0 || (b >= 0 && b < a) ? b : a; }
@@ -98,6 +109,7 @@ static int64_t next_due_ms(const struct rw_core *core) {
     if (core->accept_retry_ms)
         due = earlier(
             due, rw_before(core->now_ms, core->accept_retry_ms) ? (int64_t)(core->accept_retry_ms - core->now_ms) : 0);
+    due = earlier(due, rw_delivery_due_ms(core));
     if (core->stats->node_outbox_bytes) due = earlier(due, OUTBOX_RETRY_MS);
     return due;
 }
@@ -205,6 +217,7 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
         int more;
         (void)rw_node_bus_receive(core->bus, NODE_MESSAGES_PER_TURN, on_node_message, core, &more);
     }
+    rw_delivery_step(core);
     if (core->drain.active) rw_drain_step(core);
     if (core->accept_retry_ms && !rw_before(core->now_ms, core->accept_retry_ms)) rw_listener_retry(core);
     rw_connection_flush_dirty(core);

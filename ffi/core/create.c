@@ -149,6 +149,7 @@ static void free_core(struct rw_core *core) {
     free(core->dirty.items);
     free(core->ready.items);
     free(core->starved.items);
+    free(core->resumed.items);
     free(core->withheld);
     free(core->ending.items);
     free(core->private_stats);

@@ -27,11 +27,14 @@
  * Values below -4096 are ours; values in [-4095, -1] are negated errno numbers (errno(3)). */
 enum rw_result {
     RW_OK = 0,
-    RW_ERR_INVALID = -5001,     /* an argument is out of its documented range */
-    RW_ERR_STALE = -5002,       /* the connection id names a connection that has ended */
-    RW_ERR_FULL = -5003,        /* a bounded table, pool or queue has no room */
-    RW_ERR_ABI = -5004,         /* shared memory was laid out by another version */
-    RW_ERR_UNSUPPORTED = -5005, /* the kernel lacks, or forbids, what was asked for */
+    RW_ERR_INVALID = -5001, /* an argument is out of its documented range */
+    RW_ERR_STALE = -5002,   /* the connection id names a connection that has ended */
+    RW_ERR_FULL = -5003,    /* a bounded table, pool or queue has no room */
+    RW_ERR_ABI = -5004,     /* shared memory was laid out by another version */
+    RW_ERR_UNSUPPORTED =
+        -5005,                 /* the kernel lacks, or forbids, what was asked for; or this node has no memory for it */
+    RW_ERR_BEHIND = -5006,     /* a position lies before what this node has of a log, and another store may have more */
+    RW_ERR_UNFOLLOWED = -5007, /* this node's log is a copy that is not live */
 };
 
 /* I/O backends. AUTO takes io_uring when it works here, else epoll. */
@@ -123,24 +126,33 @@ enum rw_backend {
     X(GAUGE, backpressure_connections) /* connections with such bytes after a flush */                                 \
     X(GAUGE, topics)                   /* exact at any time, as a host may want to know before it subscribes */        \
     X(GAUGE, subscriptions)                                                                                            \
-    X(GAUGE, presence_members)        /* of them, those that are members of topics with presence */                    \
-    X(COUNTER, presence_joins)        /* users that came to a topic of this node by a connection here */               \
-    X(COUNTER, presence_leaves)       /* users that left a topic, and this worker was the one to find out */           \
-    X(COUNTER, refused_topics_socket) /* subscriptions refused: the socket has topics_per_socket */                    \
-    X(COUNTER, refused_topics_worker) /* subscriptions refused: the worker has `topics` */                             \
-    X(COUNTER, node_messages_out)     /* messages written to other workers' rings */                                   \
-    X(COUNTER, node_messages_in)      /* messages read from other workers' rings */                                    \
-    X(COUNTER, node_drops)            /* messages for a worker whose ring and outbox were full */                      \
-    X(GAUGE, node_outbox_bytes)       /* bytes waiting for room in other workers' rings */                             \
-    X(COUNTER, recv_no_buffers)       /* ENOBUFS: the provided-buffer ring ran empty */                                \
-    X(COUNTER, cq_overflows)          /* completion queue overflowed; nothing was lost */                              \
-    X(COUNTER, send_short)            /* sends of which the kernel took a part */                                      \
-    X(COUNTER, turns)                 /* turns of the loop */                                                          \
-    X(COUNTER, turns_empty)           /* turns that found nothing */                                                   \
-    X(COUNTER, sleeps)                /* times the worker went to sleep */                                             \
-    X(GAUGE, backend)                 /* enum rw_backend in use; 0 before the core is up */                            \
-    X(GAUGE, started_at_ms)           /* CLOCK_REALTIME at start of the present process */                             \
-    X(GAUGE, buffers_64_used)         /* buffers in use, by class */                                                   \
+    X(COUNTER, topic_appends)            /* messages appended to logs by this worker, or put into them */              \
+    X(COUNTER, topic_appends_refused)    /* and those that no room was left for */                                     \
+    X(COUNTER, topic_attaches_recovered) /* subscriptions with a position after which nothing was missing */           \
+    X(COUNTER, topic_attaches_lost)      /* with one after which something was, or that is none of the log's */        \
+    X(COUNTER, topic_attaches_behind)    /* with one that is left to another store */                                  \
+    X(COUNTER, topic_lost)               /* times a subscriber was told that messages are gone */                      \
+    X(COUNTER, topic_lags)               /* times a subscriber had no room and went on from the log later */           \
+    X(GAUGE, topic_lagging)              /* subscriptions that lag behind their log now */                             \
+    X(COUNTER, topic_host_drops)         /* messages of direct topics that the host's queue had no room for */         \
+    X(GAUGE, presence_members)           /* of them, those that are members of topics with presence */                 \
+    X(COUNTER, presence_joins)           /* users that came to a topic of this node by a connection here */            \
+    X(COUNTER, presence_leaves)          /* users that left a topic, and this worker was the one to find out */        \
+    X(COUNTER, refused_topics_socket)    /* subscriptions refused: the socket has topics_per_socket */                 \
+    X(COUNTER, refused_topics_worker)    /* subscriptions refused: the worker has `topics` */                          \
+    X(COUNTER, node_messages_out)        /* messages written to other workers' rings */                                \
+    X(COUNTER, node_messages_in)         /* messages read from other workers' rings */                                 \
+    X(COUNTER, node_drops)               /* messages for a worker whose ring and outbox were full */                   \
+    X(GAUGE, node_outbox_bytes)          /* bytes waiting for room in other workers' rings */                          \
+    X(COUNTER, recv_no_buffers)          /* ENOBUFS: the provided-buffer ring ran empty */                             \
+    X(COUNTER, cq_overflows)             /* completion queue overflowed; nothing was lost */                           \
+    X(COUNTER, send_short)               /* sends of which the kernel took a part */                                   \
+    X(COUNTER, turns)                    /* turns of the loop */                                                       \
+    X(COUNTER, turns_empty)              /* turns that found nothing */                                                \
+    X(COUNTER, sleeps)                   /* times the worker went to sleep */                                          \
+    X(GAUGE, backend)                    /* enum rw_backend in use; 0 before the core is up */                         \
+    X(GAUGE, started_at_ms)              /* CLOCK_REALTIME at start of the present process */                          \
+    X(GAUGE, buffers_64_used)            /* buffers in use, by class */                                                \
     X(GAUGE, buffers_256_used)                                                                                         \
     X(GAUGE, buffers_1k_used)                                                                                          \
     X(GAUGE, buffers_4k_used)                                                                                          \
@@ -223,6 +235,13 @@ enum rw_event_type {
      * for the answer, which nobody can tell. The answer is sent all the same; TERMINATE gives the request up, which
      * then ends with RW_ABORT_PEER_GONE. Once a request at most. */
     RW_EVENT_HALF_CLOSED = 17,
+    /* A message of a topic that the host holds (rw_core_hold()). flags RW_HEARD_*; request = bytes of the topic's name.
+     * payload = u64 epoch and u64 offset, with RW_HEARD_POSITION, in host order; then the topic's name; then the
+     * message. With RW_HEARD_LOST there is no message: all up to the position are gone. */
+    RW_EVENT_TOPIC = 18,
+    /* A WebSocket that hears raw messages has missed some of a logged topic, all up to a position. payload = u64 epoch
+     * and u64 offset, in host order, then the topic's name. */
+    RW_EVENT_LOST = 19,
 };
 
 struct rw_event {
@@ -256,6 +275,13 @@ enum rw_event_flag {
     RW_WS_BINARY = 1u << 0,
     RW_DROPPED_PAYLOAD = 1u << 1,
     RW_INTEREST_WANTED = 1u << 0,
+    /* TOPIC */
+    RW_HEARD_TEXT = 1u << 0,
+    RW_HEARD_POSITION = 1u << 1, /* of a logged topic */
+    RW_HEARD_LOST = 1u << 2,
+    RW_HEARD_JOIN = 1u << 3, /* of a presence log; the message is what its entry has */
+    RW_HEARD_LEAVE = 1u << 4,
+    RW_HEARD_COMPRESS = 1u << 5, /* RW_SEND_COMPRESS */
 };
 
 /* Why a request ended without the response that the host would have given. */
@@ -765,6 +791,89 @@ RW_EXPORT int32_t rw_core_presence_rewrite(struct rw_core *core, uint32_t cursor
 
 /* Open connections (both protocols). */
 RW_EXPORT uint32_t rw_core_connections(const struct rw_core *core);
+
+/* ------------------------------------------------------------------ logs of topics
+ *
+ * A topic is direct until something is appended to its log, or somebody attached to it; then every worker of the node
+ * delivers it from the log, in the order of its offsets. What is done here is done before the call returns; commands
+ * written before must be flushed first. Where nothing else is said, these answer RW_ERR_UNSUPPORTED without shared
+ * memory for logs (rw_shm_create()), RW_ERR_INVALID for lengths out of range, RW_ERR_FULL when no room is left, and
+ * -ETIMEDOUT when another process holds a part of it for too long. */
+
+/* A message on its way to a log, or a place in one. Its bytes lie in one piece: topic, then key, then payload. */
+struct rw_log_call {
+    uint64_t epoch; /* in or out: a position */
+    uint64_t offset;
+    uint64_t time_ms; /* of a put; 0: now */
+    uint32_t topic_bytes;
+    uint32_t key_bytes;   /* of an append: the idempotency key; 0: none */
+    uint32_t key_seconds; /* how long it is remembered; 0: 120 */
+    uint32_t payload_bytes;
+    uint32_t flags;   /* RW_SEND_TEXT, RW_SEND_COMPRESS; enum rw_log_kind: a join or leave of a presence log */
+    uint32_t size;    /* what the log keeps: entries */
+    uint32_t seconds; /* and how old they may be */
+    /* The connection that does not get it. origin_epoch 0: nobody is left out. With origin_worker RW_NO_SLOT, one of this
+     * worker. */
+    uint32_t origin_worker, origin_epoch, origin_slot, origin_generation;
+    uint32_t has_position; /* of an attach or hold: epoch and offset are `since` */
+    uint32_t result; /* out, of an attach: enum rw_attach_flag; low half: messages queued at once, at most 65535 */
+    uint32_t reserved;
+};
+
+enum rw_attach_flag { RW_ATTACH_RECOVERED = 1u << 16 };
+
+/* Append, and deliver. out: epoch, offset. ret: 0 appended, 1 the key was there: its position */
+RW_EXPORT int32_t rw_core_log_append(struct rw_core *core, struct rw_log_call *call, const uint8_t *bytes);
+
+/* Store an entry of another store at its position, and deliver.
+ * ret: 0 stored, 1 it was there, 2 entries before it are missing, 3 the log is of another epoch, or there is none */
+RW_EXPORT int32_t rw_core_log_put(struct rw_core *core, struct rw_log_call *call, const uint8_t *bytes);
+
+/* The log begins anew: what comes next comes after this position; has_position 1: it is followed from here on, which a
+ * core with RW_CORE_FOLLOWS_LOGS wants before anybody is attached. ret: RW_OK */
+RW_EXPORT int32_t rw_core_log_reset(struct rw_core *core, const struct rw_log_call *call, const uint8_t *bytes);
+
+/* Whether the log is followed, and nothing else. ret: RW_OK, RW_ERR_STALE there is no such log */
+RW_EXPORT int32_t rw_core_log_follow(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes,
+                                     uint32_t follows);
+
+/* Into out[0..bytes): u64 epoch, first offset kept, last offset, u32 is_followed, u32 count of entries; then so many: u64
+ * offset, u64 ms since 1970, u32 flags, u32 bytes, and the payload, filled up to a multiple of 8.
+ * in:  epoch 0: any; another one than the log's: no entries. after: forwards from offset after + 1; backwards (reverse 1)
+ *      from after - 1 down, 0 from the newest. max: entries, at most 65536; 0: the end alone
+ * ret: bytes written, at least 32; fewer entries than asked for when the next has no room: ask again from there; a
+ *      negated count of bytes, below -65536, when not even one has; RW_ERR_STALE there is no such log */
+RW_EXPORT int64_t rw_core_log_read(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint64_t epoch,
+                                   uint64_t after, uint32_t max, uint32_t reverse, uint8_t *out, uint64_t bytes);
+
+/* Subscribe a connection to a logged topic after what it has had, see struct rw_log_call. out: epoch, offset, result.
+ * ret: 1 subscribed now, 0 it was already (then it gets nothing from here, and the position is where it stands), RW_ERR_STALE
+ *      the connection has ended or begun to, RW_ERR_FULL a limit of topics, RW_ERR_BEHIND, RW_ERR_UNFOLLOWED, -ENOMEM */
+RW_EXPORT int32_t rw_core_attach(struct rw_core *core, uint32_t slot, uint32_t generation, struct rw_log_call *call,
+                                 const uint8_t *bytes);
+
+/* A message of a topic to one connection in its dialect; epoch 0: of a direct topic.
+ * ret: RW_OK, RW_ERR_FULL it has no room now: nothing was sent, and it drains, RW_ERR_STALE */
+RW_EXPORT int32_t rw_core_send_logged(struct rw_core *core, uint32_t slot, uint32_t generation,
+                                      const struct rw_log_call *call, const uint8_t *bytes);
+
+/* The host hears a topic: TOPIC events. Of a logged one without loss, from its present end or after `since`; of a direct
+ * one as far as a bounded queue takes it.
+ * ret: 1 from now on, 0 it did already, RW_ERR_FULL, RW_ERR_INVALID, -ENOMEM. release: 1 it did, 0 it did not */
+RW_EXPORT int32_t rw_core_hold(struct rw_core *core, const struct rw_log_call *call, const uint8_t *bytes);
+RW_EXPORT int32_t rw_core_release(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes);
+
+/* Connections of this worker that are subscribed to a topic, as pairs of u32: slot, generation. ret: how many there are;
+ * out[0..capacity) holds the first of them */
+RW_EXPORT uint32_t rw_core_members(const struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes,
+                                   uint32_t *out, uint32_t capacity);
+
+/* Topics with connections on this worker whose names begin with a prefix, into out[0..bytes): for each a u16 length in
+ * host order and the name; at most `max`.
+ * in:  *cursor: 0 at first; out: where to go on, 0: that was all
+ * ret: bytes written */
+RW_EXPORT uint32_t rw_core_topic_names(const struct rw_core *core, const uint8_t *prefix, uint32_t prefix_bytes,
+                                       uint32_t max, uint32_t *cursor, uint8_t *out, uint32_t bytes);
 
 /* ------------------------------------------------------------------ for the supervisor */
 

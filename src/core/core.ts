@@ -3,7 +3,8 @@
  * The typed view of the native core: commands out, events in, one call for both.
  *
  * Role: the border between TypeScript and C. Up: host/loop.ts (drives turns), src/frontend/ (handles events, queues commands). Down:
- * ffi/bindings.ts. What may be queued is in http-commands.ts, socket-commands.ts and topic-commands.ts, on which this is built.
+ * ffi/bindings.ts. What may be queued is in http-commands.ts, socket-commands.ts, topic-commands.ts and
+ * log-commands.ts, on which this is built.
  */
 import { coreCalls, SystemError, type TlsFiles } from '../../ffi/bindings.ts';
 import { commandType, listenerFlag, noSlot, result } from '../../ffi/layout.ts';

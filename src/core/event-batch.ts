@@ -5,13 +5,16 @@
  * Nothing is allocated per event but what its handler is given.
  */
 import { coreCalls } from '../../ffi/bindings.ts';
-import { eventFlag, eventLayout, eventType } from '../../ffi/layout.ts';
+import { commandFlag, eventFlag, eventLayout, eventType } from '../../ffi/layout.ts';
 import type { ConnectionEvents } from './connection.ts';
 import type { HttpEvents, RequestHead } from './http.ts';
+import type { LostListener, TopicListener } from './log-commands.ts';
 import type { BusEvents } from './node.ts';
 import type { Observer } from './observer.ts';
+import { epochOf, type Position } from './position.ts';
 
 const eventWords = eventLayout.bytes / 4;
+const positionBytes = 16;
 const emptyBytes = new Uint8Array(0);
 
 /** What the core tells about WebSockets. Payloads lie at `core.payload[offset..offset+bytes)`, or in `large`, until the next turn. */
@@ -38,6 +41,10 @@ export class EventBatch {
   private readonly payload: Buffer;
   /** Told of the node, if it is there. */
   bus: BusEvents | undefined;
+  /** Told of topics that this process holds. */
+  onTopicMessage: TopicListener | undefined;
+  /** Told of connections that have missed messages. */
+  onLost: LostListener | undefined;
   /** Told of what passes; undefined: nobody is. */
   observers: readonly Observer[] | undefined;
   /** By index of a listener: what heads of requests call it. */
@@ -138,6 +145,16 @@ export class EventBatch {
       case eventType.interest:
         this.bus?.onInterest(this.payloadBytes.slice(offset, offset + bytes), (flags & eventFlag.interestWanted) !== 0);
         break;
+      case eventType.topic: {
+        const large = flags & eventFlag.large ? largePayload(arg0, arg1, bytes) : undefined;
+        this.heard(flags, large ?? this.payloadBytes.subarray(offset, offset + bytes), words[at + 7] as number);
+        break;
+      }
+      case eventType.lost: {
+        const told = this.payloadBytes.subarray(offset, offset + bytes);
+        this.onLost?.(slot, generation, told.subarray(positionBytes), positionAt(told));
+        break;
+      }
       case eventType.mail:
         this.bus?.onMail(
           slot,
@@ -147,6 +164,26 @@ export class EventBatch {
         break;
       default: // NONE: a place the core reserved and did not need
     }
+  }
+
+  /** A message of a topic that this process holds. */
+  private heard(flags: number, bytes: Uint8Array, topicBytes: number): void {
+    const { onTopicMessage } = this;
+    if (onTopicMessage === undefined) return;
+    const position = flags & eventFlag.heardPosition ? positionAt(bytes) : undefined;
+    const topicAt = position === undefined ? 0 : positionBytes;
+    const sent =
+      (flags & eventFlag.heardText ? commandFlag.sendText : 0) |
+      (flags & eventFlag.heardCompress ? commandFlag.sendCompress : 0) |
+      (flags & eventFlag.heardJoin ? commandFlag.entryJoin : 0) |
+      (flags & eventFlag.heardLeave ? commandFlag.entryLeave : 0);
+    onTopicMessage(
+      bytes.subarray(topicAt, topicAt + topicBytes),
+      sent,
+      bytes.subarray(topicAt + topicBytes),
+      position,
+      (flags & eventFlag.heardLost) !== 0,
+    );
   }
 
   /** The request that the record at this word tells of. */
@@ -167,6 +204,15 @@ export class EventBatch {
       targetBytes: lengths & 0xffff,
     };
   }
+}
+
+/** A position at the beginning of a payload: two u64. */
+function positionAt(bytes: Uint8Array): Position {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, positionBytes);
+  return {
+    epoch: epochOf(view.getUint32(0, true), view.getUint32(4, true)),
+    offset: view.getUint32(8, true) + view.getUint32(12, true) * 0x1_0000_0000,
+  };
 }
 
 function largePayload(low: number, high: number, bytes: number): Uint8Array {

@@ -23,3 +23,10 @@ export function parsePosition(text: string): Position | undefined {
   const offset = Number(match[2]);
   return Number.isSafeInteger(offset) ? { epoch: match[1] as string, offset } : undefined;
 }
+
+const hex32 = (value: number) => value.toString(16).padStart(8, '0');
+
+/** An epoch as the core has it, in two halves of 32 bits. */
+export function epochOf(low: number, high: number): string {
+  return hex32(high) + hex32(low);
+}

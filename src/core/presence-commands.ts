@@ -9,8 +9,8 @@
 import { coreCalls, SystemError } from '../../ffi/bindings.ts';
 import { result } from '../../ffi/layout.ts';
 import { bytesOf, type Topic } from './command-batch.ts';
+import { LogCommandQueue } from './log-commands.ts';
 import type { Position } from './position.ts';
-import { TopicCommandQueue } from './topic-commands.ts';
 
 /**
  * 'joined': the user has come with this connection. 'again': the user was there already, or was away for less than its grace; what is known as
@@ -94,7 +94,7 @@ const takenBytes = 1 << 18;
 
 const decoder = new TextDecoder();
 
-export abstract class PresenceCommandQueue extends TopicCommandQueue implements PresenceCommands {
+export abstract class PresenceCommandQueue extends LogCommandQueue implements PresenceCommands {
   #taken: Uint8Array | undefined;
 
   /** Observers may have been sent something: a loop that sleeps has a turn. */

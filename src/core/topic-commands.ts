@@ -50,11 +50,14 @@ export abstract class TopicCommandQueue extends SocketCommandQueue {
   /** ret: 1 subscribed now, 0 it was already, negative: refused (a name too long, as many topics as may be, a connection that is gone) */
   subscribeNow(slot: number, generation: number, topic: Topic): number {
     const code = this.commands.direct(commandType.subscribe, 0, slot, generation, bytesOf(topic), 0, 0, 0);
-    if (code === result.full) {
-      const isOfSocket = (this.slots[slot * slotWords + slotTopics] as number) >= this.#topicsPerSocket;
-      this.onTopicsFull?.(isOfSocket ? 'socket' : 'worker', isOfSocket ? this.#topicsPerSocket : this.#topics);
-    }
+    if (code === result.full) this.tellTopicsFull(slot);
     return code;
+  }
+
+  /** A subscription of this connection was refused. */
+  protected tellTopicsFull(slot: number): void {
+    const isOfSocket = (this.slots[slot * slotWords + slotTopics] as number) >= this.#topicsPerSocket;
+    this.onTopicsFull?.(isOfSocket ? 'socket' : 'worker', isOfSocket ? this.#topicsPerSocket : this.#topics);
   }
 
   /** ret: 1 it was subscribed, 0 it was not, negative: refused */

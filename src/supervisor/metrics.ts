@@ -149,6 +149,17 @@ const coreFamilies: readonly Family<StatName>[] = [
     'Subscriptions refused because the socket, or the worker, had as many topics as it may have.',
     by('reason', { socket: 'refused_topics_socket', worker: 'refused_topics_worker' }),
   ),
+  counter('topic_appends', 'Messages stored in the logs of topics.', one('topic_appends')),
+  counter('topic_appends_refused', 'Messages that could not be stored in a log.', one('topic_appends_refused')),
+  counter(
+    'topic_attaches',
+    'Subscribers that came to a log with a position: all they had missed was there, some was not, or it was left to the store of all nodes.',
+    by('outcome', { recovered: 'topic_attaches_recovered', lost: 'topic_attaches_lost', behind: 'topic_attaches_behind' }),
+  ),
+  counter('topic_lost', 'Times a subscriber was told that messages of a log are gone.', one('topic_lost')),
+  counter('topic_lags', 'Times a subscriber of a log had no room for more, and went on from the log later.', one('topic_lags')),
+  gauge('topic_lagging', 'Subscriptions that are behind their log now.', one('topic_lagging')),
+  counter('topic_host_drops', 'Messages without a log that the queue of a handler of topics had no room for.', one('topic_host_drops')),
   counter(
     'bus_messages',
     'Messages between the workers of this node.',

@@ -20,7 +20,8 @@ struct host *host_open_seeded(uint32_t backend, const struct rw_core_config *giv
     config.backend = backend;
     if (!config.max_connections) config.max_connections = 1024;
     if (!config.ring_entries) config.ring_entries = 256;
-    config.sqpoll_cpu = config.wake_fd = config.inbox_fd_first = config.shm_fd = -1;
+    config.sqpoll_cpu = config.wake_fd = config.inbox_fd_first = -1;
+    if (!config.worker_count) config.shm_fd = -1;
     char error[512];
     struct rw_core *core = sim_seed ? seeded_core_create(&config, sim_seed, error, sizeof error)
                                     : rw_core_create(&config, error, sizeof error);

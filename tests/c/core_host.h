@@ -62,7 +62,8 @@ struct host {
 #define PLAIN ((struct rw_behavior){0})
 
 int host_is_sim(const struct host *host);
-/* sim_seed: with RW_BACKEND_SIM, how unkind the ring is; 0: obliging */
+/* given: with worker_count, a worker of the node whose memory is shm_fd; else it stands alone
+ * sim_seed: with RW_BACKEND_SIM, how unkind the ring is; 0: obliging */
 struct host *host_open_seeded(uint32_t backend, const struct rw_core_config *given, uint64_t sim_seed);
 struct host *host_open_with(uint32_t backend, const struct rw_core_config *config);
 void host_record(struct host *host, const struct rw_event *event, const uint8_t *payload);

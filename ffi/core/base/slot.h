@@ -55,7 +55,9 @@ struct rw_slot_state {
     uint32_t answers_wait : 1;
     /* peer_closed, and the host has had its turn with the present request since */
     uint32_t end_seen : 1;
-    uint32_t reserved : 9;
+    uint32_t lagging : 1;  /* it lags behind a topic's log, or has lately */
+    uint32_t resuming : 1; /* on the resumed list: lagging, and its output has drained */
+    uint32_t reserved : 7;
 };
 
 /* What may come before the first byte that the protocol sees. */

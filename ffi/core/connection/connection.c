@@ -35,6 +35,12 @@ void rw_connection_mark_ready(struct rw_core *core, struct rw_slot *slot) {
     list_add(core, &core->ready, slot);
 }
 
+void rw_connection_mark_resumed(struct rw_core *core, struct rw_slot *slot) {
+    if (slot->state.resuming) return;
+    slot->state.resuming = 1;
+    list_add(core, &core->resumed, slot);
+}
+
 static void mark_ending(struct rw_core *core, struct rw_slot *slot) {
     if (slot->state.ending) return;
     slot->state.ending = 1;
@@ -301,7 +307,7 @@ void rw_connection_feed_starved(struct rw_core *core) {
 static int32_t lists_reserve(struct rw_core *core) {
     /* A slot is on each list once at most; twice that, because serving a list may put slots on its end again. */
     uint32_t most = 2 * (core->pool.carved + 1);
-    struct rw_slot_list *lists[] = {&core->dirty, &core->ready, &core->starved, &core->ending};
+    struct rw_slot_list *lists[] = {&core->dirty, &core->ready, &core->starved, &core->resumed, &core->ending};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         if (rw_slot_list_reserve(lists[i], most) < 0) return -ENOMEM;
     }
@@ -434,7 +440,7 @@ void rw_connection_finish_ending(struct rw_core *core) {
         struct rw_slot *slot = rw_core_slot(core, index);
         /* On the other lists a slot must not stay when it changes hands. */
         int quiet = !slot->state.recv_armed && !slot->state.send_inflight && !slot->state.dirty && !slot->state.ready &&
-                    !slot->state.recv_starved;
+                    !slot->state.recv_starved && !slot->state.resuming;
         if (host_told(core, slot) && disconnect_told(core, slot) && quiet) {
             slot->state.ending = 0;
             release(core, slot);

@@ -41,6 +41,8 @@ void rw_connection_feed_starved(struct rw_core *core);
 void rw_connection_mark_dirty(struct rw_core *core, struct rw_slot *slot);
 /* Input or a notice waits: rw_connection_serve_ready will call the protocol. */
 void rw_connection_mark_ready(struct rw_core *core, struct rw_slot *slot);
+/* It lags behind a log, and there is room to send it more. */
+void rw_connection_mark_resumed(struct rw_core *core, struct rw_slot *slot);
 /* Hand the sends under way to the kernel and see what has become of them, once for each batch of commands: before a
  * connection is judged by what it has not taken. What else is reaped waits for the turn. */
 void rw_connection_settle_sends(struct rw_core *core);

@@ -159,7 +159,10 @@ void rw_connection_reset(struct rw_core *core, struct rw_slot *slot) {
 /* All is sent: what waited for that happens now. */
 static void on_drained(struct rw_core *core, struct rw_slot *slot) {
     switch ((enum rw_phase)slot->state.phase) {
-        case RW_PHASE_OPEN: rw_protocol_of(core, slot)->drained(core, slot); break;
+        case RW_PHASE_OPEN:
+            rw_protocol_of(core, slot)->drained(core, slot);
+            if (slot->state.lagging) rw_connection_mark_resumed(core, slot);
+            break;
         case RW_PHASE_FINISHING:
             if (slot->tls && rw_tls_end(core, slot)) {
                 send_queued(core, slot);

@@ -7,6 +7,7 @@
  *   dirty    output waits for a send                      → flushed once a turn
  *   ready    input or a notice can be served without I/O  → served once a turn
  *   starved  its receive ended for want of buffers        → armed again, in order, some each turn
+ *   resumed  lags behind a log, and may be sent more of it   → goes on once a turn
  *   ending   CLOSING, waits to tell the host or for the kernel → looked at once a turn
  */
 #ifndef RW_CORE_H
@@ -128,7 +129,7 @@ struct rw_core {
     struct rw_event_batch events;
     struct rw_command *commands;
     uint8_t *data;
-    struct rw_slot_list dirty, ready, starved, ending;
+    struct rw_slot_list dirty, ready, starved, resumed, ending;
     struct rw_work work;
     struct rw_stats *stats;
     struct rw_stats *private_stats; /* when there is no shared memory */

@@ -59,6 +59,9 @@ struct rw_protocol {
     int (*hears)(const struct rw_slot *slot);
     /* ret: 1 it hears the payload alone, in a WebSocket's frame that is the same for all such; as long as it lives */
     int (*hears_raw)(const struct rw_core *core, const struct rw_slot *slot);
+    /* A log has lost so many messages before a connection that lags could take them: the policy for slow readers is
+     * applied. NULL: there is none. ret: 1 it is told and goes on, 0 it ends */
+    int (*fell_behind)(struct rw_core *core, struct rw_slot *slot, uint64_t messages);
     /* ret: where the connection counts its topics */
     uint32_t *(*topics)(struct rw_slot *slot);
 

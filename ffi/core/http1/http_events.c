@@ -98,13 +98,11 @@ static struct places look_up(const struct rw_core *core, const struct rw_slot *s
     uint32_t topic;
     *alone = (struct rw_sse_position){0};
     while (rw_topics_next_id_of_slot(core->topics, &cursor, &topic)) {
-        uint32_t bytes;
-        uint64_t hash = 0;
-        const uint8_t *name = rw_topics_name(core->topics, topic, &bytes, &hash);
+        const struct rw_topic_name name = rw_topics_name(core->topics, topic);
         const struct rw_topic_cursor place = delivered(core, slot, topic);
-        if (!name || is_own(name) || !place.epoch) continue;
+        if (!name.count || is_own(name.bytes) || !place.epoch) continue;
         *alone = (struct rw_sse_position){place.epoch, place.offset};
-        note_place(&places, hash, place.epoch, place.offset);
+        note_place(&places, name.hash, place.epoch, place.offset);
     }
     return places;
 }

@@ -148,6 +148,8 @@ struct rw_node_bus *rw_node_bus_create(struct rw_shm_header *shm, uint32_t worke
 
 uint32_t rw_node_bus_epoch(const struct rw_node_bus *bus) { return bus->epoch; }
 
+uint32_t rw_node_bus_worker(const struct rw_node_bus *bus) { return bus->worker; }
+
 void rw_node_bus_destroy(struct rw_node_bus *bus) {
     if (bus == NULL) return;
     rw_node_bus_flush(bus);

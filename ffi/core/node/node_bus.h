@@ -28,6 +28,10 @@
 
 struct rw_node_bus;
 
+/* Of a message's flags, beside RW_SEND_*: its payload is a struct rw_position (state/logs.h), to which the log of its
+ * topic has gone on. */
+#define RW_NODE_ADVANCED (1u << 16)
+
 struct rw_node_message {
     const uint8_t *topic; /* of a publish */
     const uint8_t *payload;
@@ -50,6 +54,9 @@ void rw_node_bus_destroy(struct rw_node_bus *bus);
 
 /* This process among those that have lived at its place; odd. */
 uint32_t rw_node_bus_epoch(const struct rw_node_bus *bus);
+
+/* Its place. */
+uint32_t rw_node_bus_worker(const struct rw_node_bus *bus);
 
 void rw_node_bus_interest(struct rw_node_bus *bus, uint64_t topic_hash, int interested);
 

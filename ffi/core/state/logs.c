@@ -289,6 +289,23 @@ int32_t rw_log_end(struct rw_state *state, const struct rw_state_name *name, uin
     return result < 0 ? result : finish(&tx, rw_logs_end(&tx, name, now_ms, end));
 }
 
+int32_t rw_log_open(struct rw_state *state, const struct rw_state_name *name, uint64_t now_ms, struct rw_log_end *end) {
+    if (!is_name(name)) return RW_ERR_INVALID;
+    struct rw_tx tx;
+    const int32_t result = rw_tx_begin(state, name->shard, &tx);
+    if (result < 0) return result;
+    if (rw_logs_end(&tx, name, now_ms, end)) {
+        rw_log_touch(&tx, rw_log_find(&tx, name), now_ms);
+        return finish(&tx, 1);
+    }
+    if (rw_tx_is_damaged(&tx)) return finish(&tx, RW_ERR_FULL);
+    if (rw_logs_reserve(&tx, rw_log_name_blocks(name->count), 0, now_ms) < 0) return finish(&tx, RW_ERR_FULL);
+    const struct rw_log *log = rw_log_at(&tx, rw_log_create(&tx, name, (struct rw_position){0}, now_ms));
+    if (log == NULL) return finish(&tx, RW_ERR_FULL);
+    tell_end(log, end);
+    return finish(&tx, 0);
+}
+
 struct reading {
     struct rw_tx tx;
     const struct rw_state_name *name;

@@ -117,6 +117,10 @@ int32_t rw_log_follow(struct rw_state *state, const struct rw_state_name *name, 
 /* ret: 1 and *end; 0: there is no such log */
 int32_t rw_log_end(struct rw_state *state, const struct rw_state_name *name, uint64_t now_ms, struct rw_log_end *end);
 
+/* The same, and a log that is not there begins, with no entry: whoever comes to a topic has a position at once, from
+ * which it recovers what is said later. ret: 1 it was there, 0 it has begun */
+int32_t rw_log_open(struct rw_state *state, const struct rw_state_name *name, uint64_t now_ms, struct rw_log_end *end);
+
 struct rw_log_query {
     uint64_t epoch;   /* 0: whichever; another one than the log's: nothing is read */
     uint64_t after;   /* forwards: from offset after + 1; backwards: from after - 1 down, 0: from the newest */

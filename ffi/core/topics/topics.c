@@ -595,11 +595,11 @@ int rw_topics_next_id_of_slot(const struct rw_topics *topics, uint32_t *cursor, 
     return 1;
 }
 
-const uint8_t *rw_topics_name(const struct rw_topics *topics, uint32_t topic, uint32_t *name_bytes, uint64_t *hash) {
-    if (topic == 0 || topic >= topics->topics_carved || topics->topics[topic].name == NULL) return NULL;
-    *name_bytes = topics->topics[topic].name_bytes;
-    *hash = topics->topics[topic].hash;
-    return topics->topics[topic].name;
+struct rw_topic_name rw_topics_name(const struct rw_topics *topics, uint32_t topic) {
+    if (topic == 0 || topic >= topics->topics_carved || topics->topics[topic].name == NULL)
+        return (struct rw_topic_name){0};
+    const struct topic *entry = &topics->topics[topic];
+    return (struct rw_topic_name){entry->name, entry->name_bytes, entry->hash};
 }
 
 int rw_topics_next_with_prefix(const struct rw_topics *topics, uint32_t *cursor, const uint8_t *prefix,

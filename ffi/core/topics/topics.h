@@ -82,8 +82,14 @@ int rw_topics_next_of_slot(const struct rw_topics *topics, uint32_t *cursor, con
 
 /* The same, by topic id. */
 int rw_topics_next_id_of_slot(const struct rw_topics *topics, uint32_t *cursor, uint32_t *topic);
-/* ret: the name of a topic id, borrowed until the next change; NULL: it is none (any more) */
-const uint8_t *rw_topics_name(const struct rw_topics *topics, uint32_t topic, uint32_t *name_bytes, uint64_t *hash);
+
+struct rw_topic_name {
+    const uint8_t *bytes;
+    uint32_t count;
+    uint64_t hash;
+};
+/* ret: the name of a topic id, borrowed until the next change; count 0: it is none (any more) */
+struct rw_topic_name rw_topics_name(const struct rw_topics *topics, uint32_t topic);
 /* Walk the topics with members whose name begins with prefix[0..prefix_bytes): start with *cursor = 0. ret: 1 and a
  * name (borrowed until the next change), 0 at the end */
 int rw_topics_next_with_prefix(const struct rw_topics *topics, uint32_t *cursor, const uint8_t *prefix,
@@ -115,6 +121,7 @@ struct rw_topic_log {
     struct rw_topic_cursor host;   /* and to the host, if it hears the topic */
     uint8_t due;                   /* more is to be delivered in the next turn */
     uint8_t host_due;              /* and to the host */
+    uint8_t shard;                 /* where the log lies, for whoever begins it to note */
 };
 
 /* ret: NULL: a direct topic */

@@ -159,7 +159,13 @@ static int admit(struct rw_core *core, struct rw_slot *slot, struct rw_publicati
 uint32_t rw_ws_deliver(struct rw_core *core, struct rw_slot *slot, struct rw_publication *publication) {
     if (!rw_ws_can_send(slot)) return RW_DELIVERED_NOT;
     struct saying saying = raw_saying(publication);
-    if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_POSITIONS && !json_saying(core, publication, &saying)) {
+    int is_raw = !(rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_POSITIONS);
+    if (is_raw && publication->message.event == RW_TOPIC_LOST) {
+        rw_hold_lost(core, slot, &publication->message);
+        return slot->state.phase == RW_PHASE_OPEN ? RW_DELIVERED : RW_DELIVERED_NOT;
+    }
+    /* Joins and leaves are JSON for everybody: there is no payload that would be one alone. */
+    if ((!is_raw || publication->message.event != RW_TOPIC_MESSAGE) && !json_saying(core, publication, &saying)) {
         rw_ws_end_for_memory(core, slot);
         return RW_DELIVERED_NOT;
     }
@@ -170,7 +176,10 @@ uint32_t rw_ws_deliver(struct rw_core *core, struct rw_slot *slot, struct rw_pub
         return RW_DELIVERED_NOT;
     }
     if (rw_publication_is_logged(publication)) {
-        if (!rw_ws_has_room(core, slot, form->bytes)) return RW_DELIVERED_FULL;
+        if (!rw_ws_has_room(core, slot, form->bytes)) {
+            rw_ws_of(slot)->flags |= RW_WS_DRAIN_WANTED;
+            return RW_DELIVERED_FULL;
+        }
     } else if (!admit(core, slot, publication, &saying, form)) {
         return RW_DELIVERED_NOT;
     }
@@ -231,7 +240,7 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
                                              .event = RW_TOPIC_MESSAGE,
                                              .is_text = (flags & RW_SEND_TEXT) != 0};
     rw_publication_begin(&publication, &message, flags);
-    uint32_t delivered = rw_topics_others(core->topics, id) ? rw_delivery_fan_out(core, id, &publication, except)
+    uint32_t delivered = rw_topics_others(core->topics, id) ? rw_delivery_fan_out(core, id, &publication, except, NULL)
                                                             : fan_out_raw(core, id, &publication, except);
     rw_publication_end(core, &publication);
     return delivered;

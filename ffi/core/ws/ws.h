@@ -239,7 +239,8 @@ uint32_t rw_publish_local(struct rw_core *core, const uint8_t *topic, uint32_t t
 /* The same, and to the other workers of the node. */
 void rw_publish(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes, uint32_t flags,
                 const uint8_t *payload, uint64_t bytes, uint32_t except);
-/* rw_protocol.deliver */
+/* rw_protocol.deliver, fell_behind */
 uint32_t rw_ws_deliver(struct rw_core *core, struct rw_slot *slot, struct rw_publication *publication);
+int rw_ws_fell_behind(struct rw_core *core, struct rw_slot *slot, uint64_t messages);
 
 #endif

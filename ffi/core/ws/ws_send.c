@@ -65,6 +65,18 @@ static int admit(struct rw_core *core, struct rw_slot *slot, uint64_t frame_byte
     return 0;
 }
 
+int rw_ws_fell_behind(struct rw_core *core, struct rw_slot *slot, uint64_t messages) {
+    if (rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_CLOSE_ON_BACKPRESSURE) {
+        close_for_backpressure(core, slot);
+        return 0;
+    }
+    RW_COUNT(core, drops_backpressure, messages);
+    uint32_t room = UINT32_MAX - rw_ws_of(slot)->dropped;
+    rw_ws_of(slot)->dropped += messages < room ? (uint32_t)messages : room;
+    rw_connection_mark_ready(core, slot);
+    return 1;
+}
+
 static void count_drop(struct rw_core *core, struct rw_slot *slot) {
     rw_ws_of(slot)->dropped++;
     rw_connection_mark_ready(core, slot);
