@@ -1,11 +1,11 @@
 /* Logs whose writers are killed: at instructions chosen at random, one by one, and at random moments under contention.
  * The survivors find every block accounted for, what was answered to be appended, and nothing torn. */
+#include "single_step.h"
 #include "state_check.h"
 
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -60,37 +60,25 @@ static void rehearse(operation *run, uint32_t number) {
     memory = real;
 }
 
-/* Run an operation in a process of its own, and kill that after so many instructions.
- * ret: how many it took when it ended before, 0: killed */
+struct step {
+    operation *run;
+    uint32_t number;
+};
+
+static void rehearse_step(void *context) {
+    const struct step *step = context;
+    rehearse(step->run, step->number);
+}
+
+static void run_step(void *context) {
+    const struct step *step = context;
+    step->run(step->number);
+}
+
+/* ret: how many instructions it took when it ended before so many, 0: killed */
 static uint64_t run_and_kill(operation *run, uint32_t number, uint64_t instructions) {
-    const pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        rehearse(run, number);
-        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(99);
-        raise(SIGSTOP);
-        run(number);
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    if (!WIFSTOPPED(status)) { /* this container forbids it */
-        assert_int_equal(WEXITSTATUS(status), 99);
-        skip();
-    }
-    for (uint64_t i = 0; i < instructions; i++) {
-        assert_int_equal(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL), 0);
-        assert_int_equal(waitpid(child, &status, 0), child);
-        if (!WIFSTOPPED(status)) {
-            assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-            return i;
-        }
-        assert_int_equal(WSTOPSIG(status), SIGTRAP);
-    }
-    assert_int_equal(kill(child, SIGKILL), 0);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status));
-    return 0;
+    struct step step = {run, number};
+    return run_single_steps(rehearse_step, run_step, &step, instructions);
 }
 
 static uint64_t clock_ns(void) {

@@ -1,5 +1,6 @@
 /* Presence against a table: random joins, ends, kills and waits over several workers, users and topics. After each step a
  * list and a count agree with the table, and so does whoever has followed the log since some list. */
+#include "presence_check.h"
 #include "presence_fixture.h"
 #include "seeds.h"
 
@@ -165,11 +166,13 @@ static void run(uint64_t seed) {
         else if (choice < 97) step_tick(&model, place);
         else step_kill(&model, place);
         check(&model);
+        if (step % 100 == 0) check_presence(model.node.state);
     }
     pass(&model.node, 4000000);
     for (uint32_t place = 0; place < NODE_WORKERS; place++) worker_dies(&model.node, place), model.alive[place] = 0;
     step_tick(&model, 0);
     check(&model); /* before the log forgets */
+    check_presence(model.node.state);
     pass(&model.node, 4000000);
     step_tick(&model, 0);
     check(&model);
@@ -241,6 +244,7 @@ static void run_shared(uint64_t seed) {
             do cursor = rw_presence_rewrite(&model.node.workers[place], (uint32_t)cursor);
             while (cursor > 0);
         }
+        if (step % 100 == 0) check_presence(model.node.state);
     }
     pass(&model.node, 4000000);
     for (uint32_t round = 0; round < 100; round++) {

@@ -1,4 +1,5 @@
 /* Members of topics: who is there, when somebody comes and goes, graces, and what is kept for another store. */
+#include "presence_check.h"
 #include "presence_fixture.h"
 
 static struct node node;
@@ -17,6 +18,7 @@ static int set_up_shared(void **state) {
 
 static int tear_down(void **state) {
     (void)state;
+    check_presence(node.state);
     node_close(&node);
     return 0;
 }
