@@ -108,6 +108,7 @@ const { symbols } = dlopen(libraryPath, {
   rw_shm_worker_gone: { args: [u64, u32], returns: FFIType.void },
   rw_shm_view_set: { args: [u64, u32, u32, u32], returns: FFIType.void },
   rw_shm_epoch: { args: [u64, u32], returns: u32 },
+  rw_shm_topic_memory: { args: [u64, pointer], returns: i32 },
   rw_listen_socket: { args: [pointer, u32, u32, u32], returns: i32 },
   rw_connect_local: { args: [i32], returns: i32 },
   rw_socket_pair: { args: [pointer], returns: i32 },
@@ -147,6 +148,18 @@ function check(what: string, code: number): number {
 const encoder = new TextEncoder();
 const cString = (text: string): Uint8Array => encoder.encode(`${text}\0`);
 
+/** What topics of a node take of its memory. */
+export interface TopicMemory {
+  /** For logs and members, in all, and of them in use. */
+  readonly bytes: number;
+  readonly usedBytes: number;
+  readonly logs: number;
+  /** Since the node began: logs dropped for want of room; deaths in the middle of a change; parts emptied because they were damaged. */
+  readonly evicted: number;
+  readonly recovered: number;
+  readonly damaged: number;
+}
+
 /** Counters of all workers, read live from shared memory. */
 export interface SharedStats {
   /** Places for workers, whether anybody is there or not. */
@@ -159,6 +172,8 @@ export interface SharedStats {
   viewSet(generation: number, first: number, count: number): void;
   /** The process at a place: odd while one lives there, 0 when none ever has. */
   epoch(worker: number): number;
+  /** What topics take of the memory that is theirs; undefined: they remember nothing. */
+  topicMemory(): TopicMemory | undefined;
   unmap(): void;
 }
 
@@ -177,6 +192,12 @@ function mapShared(fd: number, hostLayout: number): SharedStats {
     workerGone: (worker) => symbols.rw_shm_worker_gone(address, worker),
     viewSet: (generation, first, count) => symbols.rw_shm_view_set(address, generation, first, count),
     epoch: (worker) => symbols.rw_shm_epoch(address, worker),
+    topicMemory() {
+      const words = new BigUint64Array(6);
+      if (symbols.rw_shm_topic_memory(address, ptr(words)) < 0) return undefined;
+      const [bytes = 0, usedBytes = 0, logs = 0, evicted = 0, recovered = 0, damaged = 0] = Array.from(words, Number);
+      return { bytes, usedBytes, logs, evicted, recovered, damaged };
+    },
     unmap: () => symbols.rw_shm_unmap(address),
   };
 }

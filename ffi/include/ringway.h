@@ -906,6 +906,19 @@ RW_EXPORT uint32_t rw_shm_epoch(uint64_t address, uint32_t worker_index);
  * gauges go to zero. Before its successor starts, which announces itself in rw_core_create(). */
 RW_EXPORT void rw_shm_worker_gone(uint64_t address, uint32_t worker_index);
 
+/* What topics of a node take of the memory that is theirs; read without a lock, so the numbers need not fit each other. */
+struct rw_topic_memory {
+    uint64_t bytes;      /* for logs and members, in all */
+    uint64_t used_bytes; /* of them */
+    uint64_t logs;
+    /* since the node began: */
+    uint64_t evicted;   /* logs that were dropped for want of room; they begin new epochs */
+    uint64_t recovered; /* times that a part of it was found with a holder that had died in the middle of a change */
+    uint64_t damaged;   /* times that a part of it (a 64th) was emptied because something in it could not be */
+};
+/* ret: RW_OK; RW_ERR_UNSUPPORTED: topics of this node remember nothing; RW_ERR_ABI: no such mapping */
+RW_EXPORT int32_t rw_shm_topic_memory(uint64_t address, struct rw_topic_memory *out);
+
 /* A listening socket (SO_REUSEPORT for TCP, TCP_NODELAY, non-blocking, no FD_CLOEXEC).
  * in:  host: an IPv4 or IPv6 address, or the path of a Unix socket when port is 0xFFFFFFFF (a stale socket file is
  * replaced, a live

@@ -10,6 +10,7 @@ import { Counter, Gauge, Registry } from 'prom-client';
 import { backend as backends } from '../core/abi.ts';
 import { hostCounters, redisStates } from '../core/host-counters.ts';
 import { by, counter, type Family, gauge, one, type Source } from '../core/metric-family.ts';
+import type { TopicMemory } from '../core/native.ts';
 import type { StatName } from '../core/stat-index.ts';
 
 const sizeClasses = { '64': '64', '256': '256', '1024': '1k', '4096': '4k', '16384': '16k', '65536': '64k' } as const;
@@ -217,6 +218,8 @@ export interface MetricsSource {
   readonly reloads: Readonly<Record<string, number>>;
   /** Lines that the supervisor could not write. */
   readonly linesLost: number;
+  /** undefined: topics remember nothing. */
+  topicMemory?(): TopicMemory | undefined;
   /** Value of a counter in shared memory. */
   read(worker: number, field: StatName): number;
 }
@@ -227,6 +230,7 @@ export function createMetrics(source: MetricsSource): Registry {
   for (const family of families) registerFamily(registry, family, source);
   registerWorkers(registry, source);
   registerSupervisor(registry, source);
+  registerTopicMemory(registry, source);
   return registry;
 }
 
@@ -365,4 +369,47 @@ function registerSupervisor(registry: Registry, source: MetricsSource): void {
       for (const [outcome, count] of Object.entries(source.reloads)) this.inc({ outcome }, count);
     },
   });
+}
+
+const topicMemoryGauges = {
+  topic_memory_limit_bytes: ['bytes', 'Bytes that there are for what topics remember and who is on them.'],
+  topic_memory_bytes: ['usedBytes', 'Of them, those in use.'],
+  topic_logs: ['logs', 'Logs of topics that the node keeps.'],
+} as const satisfies Record<string, readonly [keyof TopicMemory, string]>;
+const topicMemoryCounters = {
+  topic_logs_evicted: ['evicted', 'Logs dropped for want of room; their topics have begun new epochs.'],
+  topic_memory_recoveries: [
+    'recovered',
+    'Times that a worker had died in the middle of a change to that memory; the change was taken back.',
+  ],
+  topic_memory_damages: [
+    'damaged',
+    'Times that a 64th of it was emptied because what lay there could not be: a fault of Ringway, or of the machine.',
+  ],
+} as const satisfies Record<string, readonly [keyof TopicMemory, string]>;
+
+/** Of the node, since its workers share that memory. */
+function registerTopicMemory(registry: Registry, source: MetricsSource): void {
+  const registers = [registry];
+  for (const [name, [field, help]] of Object.entries(topicMemoryGauges)) {
+    new Gauge({
+      name: `ringway_${name}`,
+      help,
+      registers,
+      collect() {
+        this.set(source.topicMemory?.()?.[field] ?? 0);
+      },
+    });
+  }
+  for (const [name, [field, help]] of Object.entries(topicMemoryCounters)) {
+    new Counter({
+      name: `ringway_${name}_total`,
+      help,
+      registers,
+      collect() {
+        this.reset();
+        this.inc(source.topicMemory?.()?.[field] ?? 0);
+      },
+    });
+  }
 }

@@ -2,6 +2,7 @@
  * What a node shows of itself on its admin listener: health, readiness, metrics.
  * Role: reads the supervisor's state, changes nothing. Up: supervisor.ts. Down: health.ts, redis-health.ts, metrics.ts.
  */
+import type { TopicMemory } from '../core/native.ts';
 import type { StatName } from '../core/stat-index.ts';
 import { linesLost } from '../output.ts';
 import { version } from '../version.ts';
@@ -34,6 +35,7 @@ export interface NodeState {
   readonly reloads: ReloadCounts;
   /** Of all workers that have had this place. */
   counter(place: number, field: StatName): number;
+  topicMemory(): TopicMemory | undefined;
 }
 
 /** Workers that are to serve, and do not. A program may end by itself. */
@@ -120,6 +122,7 @@ function metricsSource(state: NodeState): MetricsSource {
         return { isReady: worker?.serves === true, silentSeconds: (worker?.silentMs ?? 0) / 1000, restarts, isEmpty: worker === undefined };
       });
     },
+    topicMemory: () => state.topicMemory(),
     read: (place, field) => state.counter(place, field),
   };
 }

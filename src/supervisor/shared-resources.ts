@@ -2,7 +2,7 @@
  * Shared memory and the eventfds by which workers wake each other: what outlives a worker beside its sockets.
  * Role: opened and closed by supervisor.ts. Down: ringway.h rw_shm_*().
  */
-import type { SharedStats } from '../core/native.ts';
+import type { SharedStats, TopicMemory } from '../core/native.ts';
 import { hostLayout, type StatName, statIndex } from '../core/stat-index.ts';
 import { errorCode, OperatingError } from '../operating-error.ts';
 import type { SupervisorNative } from '../process/boot.ts';
@@ -45,6 +45,11 @@ export class SharedResources {
     if (place >= this.inboxFds.length) return 0;
     this.#counters[place] ??= this.#shared.read(place);
     return Number(this.#counters[place]?.[statIndex(field)] ?? 0n);
+  }
+
+  /** What topics take of the memory that is theirs; undefined: they remember nothing. */
+  topicMemory(): TopicMemory | undefined {
+    return this.#shared.topicMemory();
   }
 
   /** Say which workers own topics: those of `generation`, at places `first` to `first + count - 1`. */

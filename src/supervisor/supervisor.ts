@@ -543,6 +543,7 @@ export class Supervisor {
         return supervisor.#reloads.counts;
       },
       counter: (place, field) => supervisor.#resources?.counter(place, field) ?? 0,
+      topicMemory: () => supervisor.#resources?.topicMemory(),
     };
   }
 }

@@ -277,7 +277,7 @@ static void test_a_sweep_killed_anywhere_is_gone_on_with(void **state) {
         if (round % 10 == 0) expect_all_given_back();
     }
     expect_all_given_back();
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(memory.state, &usage);
     assert_int_equal(usage.damaged, 0);
 }
@@ -302,7 +302,7 @@ static void append_evicting(uint32_t number) {
 static void test_an_eviction_killed_anywhere_takes_whole_logs(void **state) {
     (void)state;
     uint32_t number = 0;
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     struct rw_position position;
     do {
         append_evicting(number);
@@ -472,7 +472,7 @@ static void test_writers_killed_under_contention_lose_nothing_that_was_answered(
         assert_int_not_equal(epochs[i], 0);
     }
     check_state(memory.state);
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(memory.state, &usage);
     assert_int_equal(usage.damaged + usage.evicted, 0);
     uint64_t appended = 0;

@@ -257,7 +257,7 @@ static void run_seed(uint64_t seed) {
         if (i % 100 == 0) check_state(memory.state);
     }
     check_state(memory.state);
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(memory.state, &usage);
     assert_int_equal(usage.damaged + usage.recovered + usage.evicted, 0);
     for (uint32_t i = 0; i < TOPICS; i++) do_forget(i);

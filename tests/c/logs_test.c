@@ -297,7 +297,7 @@ static void test_without_room_the_least_recently_used_log_goes(void **state) {
     static uint8_t payload[20000];
     const struct rw_log_entry large = {.bytes = sizeof payload, .payload = payload};
     struct rw_position position;
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     uint64_t changes = rw_state_changes(memory.state, home.shard);
     for (uint32_t i = 0; count < 300; i++) {
         snprintf(names[count], sizeof names[count], "quiet %u", i);
@@ -325,7 +325,7 @@ static void test_without_room_the_least_recently_used_log_goes(void **state) {
         snprintf(text, sizeof text, "other %u", i);
         if (named(text).shard != home.shard) append(text, "there is room", NOW);
     }
-    struct rw_state_usage after;
+    struct rw_topic_memory after;
     rw_state_usage(memory.state, &after);
     assert_int_equal(after.evicted, usage.evicted);
 }

@@ -213,7 +213,7 @@ static void what_is_killed_at_any_instruction_has_happened_or_has_not(void **sta
         /* Each takes between 15,000 and 100,000 with sanitizers; one that has ended by then is as good as any. */
         for (uint32_t most = 8000; most <= 32000; most *= 2) deed_dies(&node, deeds[i], 1 + any(&seed, most));
     }
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(node.state, &usage);
     assert_int_equal(usage.damaged, 0);
     assert_true(usage.recovered > 0); /* some were killed while they held the shard */

@@ -176,7 +176,7 @@ static void run(uint64_t seed) {
     pass(&model.node, 4000000);
     step_tick(&model, 0);
     check(&model);
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(model.node.state, &usage);
     assert_int_equal(usage.damaged, 0);
     assert_int_equal(usage.evicted, 0);
@@ -257,7 +257,7 @@ static void run_shared(uint64_t seed) {
             const uint32_t open = open_of(&model, topic, user);
             assert_int_equal(store[topic][user].count, model.there[topic][user] ? (open ? open : 1) : 0);
         }
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(model.node.state, &usage);
     assert_int_equal(usage.damaged, 0);
     assert_int_equal(usage.logs, 0);

@@ -303,7 +303,7 @@ static void ids_and_infos_of_any_length_are_listed_as_they_came(void **state) {
 
 /* ------------------------------------------------------------------ room */
 static uint64_t used_bytes(void) {
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(node.state, &usage);
     return usage.used_bytes;
 }
@@ -520,7 +520,7 @@ static void members_of_a_time_with_another_store_are_dropped_without_it(void **s
     pass(&node, 4000);
     tick(&node, 1);
     assert_who(&node, "chat", "");
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(node.state, &usage);
     assert_int_equal(usage.damaged, 0);
     (void)join(&node, 1, 1, "chat", "ann");

@@ -47,7 +47,7 @@ static inline struct rw_log_entry text_entry(const char *text) {
 }
 
 static inline uint64_t used_blocks(const struct rw_state *state) {
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     rw_state_usage(state, &usage);
     return usage.used_bytes / RW_BLOCK_BYTES;
 }

@@ -1,6 +1,8 @@
 /* Transactions, blocks and the index of what a node remembers; dead and stopped holders; damage. */
 #include "state_check.h"
 
+#include "connection/core.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -32,8 +34,8 @@ static struct rw_position append(const char *topic, const char *text) {
     return position;
 }
 
-static struct rw_state_usage usage(void) {
-    struct rw_state_usage now;
+static struct rw_topic_memory usage(void) {
+    struct rw_topic_memory now;
     rw_state_usage(memory.state, &now);
     return now;
 }
@@ -307,6 +309,70 @@ static void test_the_index_tells_kinds_owners_and_names_apart(void **state) {
     rw_tx_abort(&tx);
 }
 
+/* A worker that lives at the memory. */
+static struct rw_core *worker_of(const struct memory *of) {
+    const struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                          .backend = RW_BACKEND_EPOLL,
+                                          .max_connections = 16,
+                                          .sqpoll_cpu = -1,
+                                          .wake_fd = -1,
+                                          .inbox_fd_first = -1,
+                                          .shm_fd = of->fd,
+                                          .worker_count = 1};
+    char error[256];
+    struct rw_core *core = rw_core_create(&config, error, sizeof error);
+    assert_non_null(core);
+    return core;
+}
+
+static void test_the_tick_of_any_worker_drops_what_has_expired(void **state) {
+    (void)state;
+    struct rw_core *core = worker_of(&memory);
+    const struct rw_state_name name = named("topic");
+    const struct rw_log_entry entry = text_entry("text");
+    struct rw_position position;
+    /* Long ago. */
+    assert_int_equal(rw_log_append(memory.state, &name, &entry, NULL, &wide, NOW / 2, &position, NULL), RW_OK);
+    assert_int_equal(used_blocks(memory.state), 2);
+    for (uint32_t i = 0; i < RW_STATE_SHARDS; i++) (void)rw_core_presence_tick(core);
+    assert_int_equal(used_blocks(memory.state), 0);
+    assert_int_equal(usage().logs, 0);
+    rw_core_destroy(core);
+}
+
+static void test_logs_outlive_the_workers_that_wrote_them(void **state) {
+    (void)state;
+    struct rw_core *core = worker_of(&memory);
+    const struct rw_state_name name = named("topic");
+    const struct rw_log_entry entry = text_entry("text");
+    struct rw_position position;
+    assert_int_equal(rw_log_append(core->state, &name, &entry, NULL, &wide, NOW, &position, NULL), RW_OK);
+    rw_core_destroy(core);
+    rw_shm_worker_gone(memory.address, 0);
+    core = worker_of(&memory);
+    struct rw_log_end end;
+    assert_int_equal(rw_log_end(core->state, &name, NOW, &end), 1);
+    assert_int_equal(end.epoch, position.epoch);
+    assert_int_equal(end.last, 1);
+    rw_core_destroy(core);
+}
+
+static void test_the_supervisor_sees_what_is_used(void **state) {
+    (void)state;
+    struct rw_topic_memory seen;
+    (void)append("topic", "text");
+    assert_int_equal(rw_shm_topic_memory(memory.address, &seen), RW_OK);
+    assert_int_equal(seen.logs, 1);
+    assert_int_equal(seen.used_bytes, 2 * RW_BLOCK_BYTES);
+    assert_true(seen.bytes > RW_STATE_BYTES_MIN / 2 && seen.bytes < RW_STATE_BYTES_MIN);
+    assert_int_equal(rw_shm_topic_memory(0, &seen), RW_ERR_ABI);
+    const int32_t fd = rw_shm_create(1, 65536, 0, 0);
+    const uint64_t without = rw_shm_map(fd, 0);
+    assert_int_equal(rw_shm_topic_memory(without, &seen), RW_ERR_UNSUPPORTED);
+    rw_shm_unmap(without);
+    close(fd);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_is_aborted_has_not_been, set_up, tear_down),
@@ -318,6 +384,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_damaged_shard_waits_for_who_writes_into_lent_blocks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_half_of_the_chunks_are_for_whoever_comes_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_index_tells_kinds_owners_and_names_apart, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_tick_of_any_worker_drops_what_has_expired, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_logs_outlive_the_workers_that_wrote_them, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_supervisor_sees_what_is_used, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

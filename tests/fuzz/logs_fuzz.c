@@ -151,7 +151,7 @@ static void step(struct fuzz *fuzz) {
 }
 
 static void expect_nothing_left(struct fuzz *fuzz) {
-    struct rw_state_usage usage;
+    struct rw_topic_memory usage;
     for (uint8_t topic = 0; topic < 8; topic++) {
         const struct rw_state_name name = name_of(topic);
         (void)rw_log_forget(fuzz->state, &name);

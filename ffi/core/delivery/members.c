@@ -234,6 +234,7 @@ int32_t rw_core_presence_tick(struct rw_core *core) {
     if (core->members->owed.used) settle_owed(core);
     const struct rw_presence_clock now = clock_now();
     int more = rw_presence_tick(&core->members->presence, &now, TICK_USERS, on_left, core);
+    rw_logs_sweep(core->state, now.wall_ms);
     return more;
 }
 

@@ -81,15 +81,7 @@ uint64_t rw_state_changes(const struct rw_state *state, uint32_t shard);
 void rw_state_changed(struct rw_tx *tx);
 
 /* For counters and tests, without a lock: what may change while it is read. */
-struct rw_state_usage {
-    uint64_t bytes;      /* of blocks, in all */
-    uint64_t used_bytes; /* of blocks in use */
-    uint64_t logs;
-    uint64_t evicted;   /* logs that were dropped for want of room, since the node began */
-    uint64_t recovered; /* shards found with a dead holder */
-    uint64_t damaged;   /* shards emptied because something in them could not be */
-};
-void rw_state_usage(const struct rw_state *state, struct rw_state_usage *out);
+void rw_state_usage(const struct rw_state *state, struct rw_topic_memory *out);
 
 /* ------------------------------------------------------------------ transactions */
 

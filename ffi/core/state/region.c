@@ -102,8 +102,12 @@ int32_t rw_shm_create(uint32_t worker_count, uint32_t ring_bytes, uint32_t host_
     return result;
 }
 
+static int has_region(const struct rw_shm_header *shm) {
+    return shm->state_bytes >= RW_STATE_BYTES_MIN && shm->state_bytes <= RW_STATE_BYTES_MAX;
+}
+
 struct rw_state *rw_state_open(struct rw_shm_header *shm) {
-    if (shm == NULL || shm->state_bytes < RW_STATE_BYTES_MIN || shm->state_bytes > RW_STATE_BYTES_MAX) return NULL;
+    if (shm == NULL || !has_region(shm)) return NULL;
     struct rw_state *state = malloc(sizeof *state);
     if (state != NULL) rw_state_lay_out(state, (uint8_t *)shm + shm->state_offset, shm->state_bytes);
     return state;
@@ -125,8 +129,8 @@ uint64_t rw_state_changes(const struct rw_state *state, uint32_t shard) {
     return atomic_load_explicit(&state->shards[shard].changes, memory_order_acquire);
 }
 
-void rw_state_usage(const struct rw_state *state, struct rw_state_usage *out) {
-    *out = (struct rw_state_usage){.bytes = (uint64_t)state->block_count * RW_BLOCK_BYTES};
+void rw_state_usage(const struct rw_state *state, struct rw_topic_memory *out) {
+    *out = (struct rw_topic_memory){.bytes = (uint64_t)state->block_count * RW_BLOCK_BYTES};
     for (uint32_t i = 0; i < RW_STATE_SHARDS; i++) {
         const struct rw_shard *shard = &state->shards[i];
         const uint32_t owned = __atomic_load_n(&shard->owned, __ATOMIC_RELAXED);
@@ -137,4 +141,14 @@ void rw_state_usage(const struct rw_state *state, struct rw_state_usage *out) {
         out->recovered += __atomic_load_n(&shard->recovered, __ATOMIC_RELAXED);
         out->damaged += __atomic_load_n(&shard->damaged, __ATOMIC_RELAXED);
     }
+}
+
+int32_t rw_shm_topic_memory(uint64_t address, struct rw_topic_memory *out) {
+    struct rw_shm_header *shm = rw_shm_at(address);
+    if (shm == NULL) return RW_ERR_ABI;
+    if (!has_region(shm)) return RW_ERR_UNSUPPORTED;
+    struct rw_state state;
+    rw_state_lay_out(&state, (uint8_t *)shm + shm->state_offset, shm->state_bytes);
+    rw_state_usage(&state, out);
+    return RW_OK;
 }

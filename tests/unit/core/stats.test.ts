@@ -121,6 +121,19 @@ describe('the shared counters of a node', () => {
     native.fdClose(other);
   });
 
+  test('memory of topics is as large as was asked for, or there is none', () => {
+    expect(stats.topicMemory()).toBeUndefined();
+    const node = native.shmCreate(1, 65536, hostLayout, 2 ** 24);
+    const shared = native.shmMap(node, hostLayout);
+    const { bytes, ...rest } = shared.topicMemory() ?? { bytes: 0 };
+    expect(bytes).toBeWithin(2 ** 23, 2 ** 24);
+    expect(rest).toEqual({ usedBytes: 0, logs: 0, evicted: 0, recovered: 0, damaged: 0 });
+    shared.unmap();
+    native.fdClose(node);
+    for (const size of [1, 2 ** 22, 2 ** 39])
+      expect(() => native.shmCreate(1, 65536, hostLayout, size)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+  });
+
   test('what is no shared memory of a node is refused', () => {
     const eventfd = native.eventfdCreate();
     for (const wrong of [-1, eventfd]) expect(() => native.shmMap(wrong, hostLayout)).toThrow('cannot be mapped');

@@ -107,6 +107,19 @@ describe('metrics', () => {
     expect(await registry.metrics()).not.toContain('ringway_worker_up{');
   });
 
+  test('what topics remember is of the node', async () => {
+    const none = { workers: [], startedAtMs: 0, version: '1', generation: 1, reloads: {}, linesLost: 0, read: () => 0 };
+    expect(await createMetrics(none).metrics()).toContain('ringway_topic_memory_limit_bytes 0\n');
+    const topicMemory = () => ({ bytes: 1000, usedBytes: 300, logs: 2, evicted: 7, recovered: 1, damaged: 4 });
+    const text = await createMetrics({ ...none, topicMemory }).metrics();
+    expect(text).toContain('ringway_topic_memory_limit_bytes 1000\n');
+    expect(text).toContain('ringway_topic_memory_bytes 300\n');
+    expect(text).toContain('ringway_topic_logs 2\n');
+    expect(text).toContain('ringway_topic_logs_evicted_total 7\n');
+    expect(text).toContain('ringway_topic_memory_recoveries_total 1\n');
+    expect(text).toContain('ringway_topic_memory_damages_total 4\n');
+  });
+
   test('the supervisor tells what it knows of workers', async () => {
     const text = await scrape(() => 0);
     expect(text).toContain('ringway_worker_up{worker="0"} 1\n');
