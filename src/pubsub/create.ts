@@ -22,10 +22,14 @@ export type BusPlace = Pick<NodePlace, 'index' | 'places' | 'workers' | 'nodeId'
 /** How nodes are joined; at most one of both. */
 export type BusSettings = Pick<ResolvedConfig, 'redis' | 'link'>;
 
-/** What a core must be made with to join nodes with these settings. */
-export function busNeeds({ redis, link }: BusSettings): { readonly wantsInterest: boolean; readonly wantsMail: boolean } {
+/** What a core must be made with to join nodes with these settings. `topics`: their policies. */
+export function busNeeds({ redis, link, topics }: BusSettings & { readonly topics: readonly unknown[] }): {
+  readonly wantsInterest: boolean;
+  readonly wantsMail: boolean;
+  readonly followsLogs: boolean;
+} {
   const joins = redis !== false || link !== false;
-  return { wantsInterest: joins, wantsMail: joins };
+  return { wantsInterest: joins, wantsMail: joins, followsLogs: joins && topics.length > 0 };
 }
 
 /** `logs`: where topics have logs. ret: undefined: the node stands alone. Rejects with ConfigError for a link of the config's that cannot be made, or is none. */

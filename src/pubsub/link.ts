@@ -17,6 +17,7 @@
  * Interest: a message goes only to workers, and to nodes, that have subscribers of its topic. A subscription counts on other nodes a round trip of the
  * link later, and stays there for a while after its last subscriber has left.
  */
+import { commandFlag } from '../core/abi.ts';
 import type { ConnectionName } from '../core/connection.ts';
 import type { Appended, LogLimits, Position } from '../core/log-commands.ts';
 import type { PublishResult } from '../core/node.ts';
@@ -57,7 +58,7 @@ export interface LinkEvents {
 }
 
 /** What an entry of a presence log is: above the flags of messages. */
-export const entryFlag = { join: 1 << 16, leave: 2 << 16 } as const;
+export const entryFlag = { join: commandFlag.entryJoin, leave: commandFlag.entryLeave } as const;
 
 /** An entry of a log that lies at the other side of a link. */
 export interface StoredEntry {
@@ -194,7 +195,7 @@ export interface LinkMembers {
  */
 export interface NodeLink {
   readonly state: LinkState;
-  /** Where logs of topics lie, if this link can keep them. Without, there are no topics with history where nodes are joined by it. */
+  /** Where logs of topics lie, which Redis alone can keep: without, a config has no topics with history where nodes are joined by this link. */
   readonly logs?: LinkLogs;
   /** And members of topics; with `logs`. */
   readonly members?: LinkMembers;

@@ -4,8 +4,11 @@
  * Role: TopicStore over the link's `logs` and `members`, and the bus, which has this node follow logs (pubsub/nodes/followed-logs.ts). What is appended goes out,
  * and comes back to this node as to every other: the subscribers of all hear it in the order of its positions.
  */
+
+import type { TopicPolicySettings } from '../config/topics.ts';
 import type { Appended, LogCommands, LogEntry, LogLimits, Position } from '../core/log-commands.ts';
 import type { PublishResult } from '../core/node.ts';
+import { presenceTopic } from '../core/presence-commands.ts';
 import {
   type LinkLogs,
   type LinkMembers,
@@ -14,9 +17,12 @@ import {
   type StoredPage,
   type StoredQuery,
 } from '../pubsub/link.ts';
+import type { Bus, BusLogs } from '../pubsub/nodes/bus.ts';
 import { noPosition } from './memory-store.ts';
+import { Policies } from './policies.ts';
 import type { LogPage, LogQuery, NewMessage, PresencePage, TopicStore } from './store.ts';
 import { StoreUnavailableError } from './store.ts';
+import { presenceLogLimits } from './subscriptions.ts';
 
 export interface LinkedStorePorts {
   readonly core: Pick<LogCommands, 'logEnd'>;
@@ -30,6 +36,30 @@ export interface LinkedStorePorts {
     flushMembers(): Promise<void>;
   };
 }
+
+/** ret: undefined: the nodes share no logs; it is the memory of each that keeps them */
+export function createLinkedStore(core: Pick<LogCommands, 'logEnd'>, bus: Bus | undefined): LinkedStore | undefined {
+  if (bus?.logs === undefined) return undefined;
+  return new LinkedStore({ core, logs: bus.logs, members: bus.members, bus });
+}
+
+/** What the bus is told of topics that remember. ret: undefined: none does */
+export function busLogsOf(core: BusLogs['core'], settings: readonly TopicPolicySettings[]): BusLogs | undefined {
+  if (!settings.some(({ history, presence }) => history !== false || presence !== false)) return undefined;
+  const policies = new Policies(settings);
+  return {
+    core,
+    hasPresence: settings.some(({ presence }) => presence !== false),
+    limitsOf(topic) {
+      const inner = topic.startsWith(presencePrefix) ? topic.slice(presencePrefix.length) : undefined;
+      if (inner !== undefined) return (policies.find(inner)?.policy.presence ?? false) === false ? undefined : presenceLogLimits;
+      const history = policies.find(topic)?.policy.history ?? false;
+      return history === false ? undefined : history;
+    },
+  };
+}
+
+const presencePrefix = presenceTopic('');
 
 /** How long following waits for the other side. */
 const followMs = 10_000;

@@ -38,6 +38,7 @@ import { provideModules } from '../own-modules.ts';
 import { readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
 import { busNeeds, createBus } from '../pubsub/create.ts';
 import type { Bus } from '../pubsub/nodes/bus.ts';
+import { busLogsOf } from '../topics/linked-store.ts';
 import { RawTopics } from '../topics/raw-topics.ts';
 import { WorkerListeners } from './listeners.ts';
 import { Operations } from './operations.ts';
@@ -195,7 +196,7 @@ async function main(): Promise<void> {
   const core = createCore(boot, config, wakeFd);
   log.debug(await warmUp(), 'has served itself, to have its code compiled');
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
-  const bus = await createBus(core, boot, config, log);
+  const bus = await createBus(core, boot, config, log, busLogsOf(core, config.topics));
   const authentication = await createAuthentication(core, config, log);
   const topics = new RawTopics(core);
   setPublisher(topics);

@@ -4,9 +4,11 @@
  * Role: for bus.test.ts. Turned as long as there is something to turn: clients and links live in the same event loop.
  */
 import { native, type SharedStats } from '../../ffi/bindings.ts';
+import type { RedisOptions } from '../../src/api/define.ts';
 import type { GatewaySocket } from '../../src/api/socket.ts';
 import { resolveRedis } from '../../src/config/redis.ts';
 import type { BackendName } from '../../src/core/core.ts';
+import type { LogLimits } from '../../src/core/log-commands.ts';
 import type { PublishResult } from '../../src/core/node.ts';
 import { hostLayout, type StatName, statIndex } from '../../src/core/stat-index.ts';
 import { createLog } from '../../src/log.ts';
@@ -14,6 +16,9 @@ import { type BusSettings, busNeeds, createBus } from '../../src/pubsub/create.t
 import type { LinkContext, NodeLink } from '../../src/pubsub/link.ts';
 import type { Bus } from '../../src/pubsub/nodes/bus.ts';
 import { topicKey } from '../../src/pubsub/nodes/mail.ts';
+import { createLinkedStore } from '../../src/topics/linked-store.ts';
+import { MemoryStore } from '../../src/topics/memory-store.ts';
+import type { TopicStore } from '../../src/topics/store.ts';
 import { eventually } from '../support/eventually.ts';
 import { LiveCore } from '../support/live-core.ts';
 import type { RedisServer } from '../support/redis-servers.ts';
@@ -27,6 +32,10 @@ export interface JoinedOptions {
   readonly redis?: RedisServer;
   readonly settings?: Record<string, unknown>;
   readonly link?: (context: LinkContext) => NodeLink;
+  /** Topics remember: what their logs keep. Where nothing is said of a Redis, in the memory of each node. */
+  readonly limitsOf?: (topic: string) => LogLimits | undefined;
+  /** In place of `redis`: whatever a config may say of it. */
+  readonly redisOptions?: RedisOptions;
 }
 
 /** A client that is subscribed to what a test says. */
@@ -44,11 +53,19 @@ export class JoinedWorker {
   readonly live: LiveCore;
   /** undefined: its node stands alone. */
   readonly bus: Bus | undefined;
+  readonly #store: TopicStore | undefined;
 
-  constructor(node: number, live: LiveCore, bus: Bus | undefined) {
+  constructor(node: number, live: LiveCore, bus: Bus | undefined, store: TopicStore | undefined) {
     this.node = node;
     this.live = live;
     this.bus = bus;
+    this.#store = store;
+  }
+
+  /** Where its topics remember. */
+  get store(): TopicStore {
+    if (this.#store === undefined) throw new Error('topics do not remember here: give limitsOf');
+    return this.#store;
   }
 
   /** As `publish()` of a config does. */
@@ -65,6 +82,7 @@ export class JoinedWorkers {
   readonly workers: JoinedWorker[] = [];
   readonly #redis: RedisServer | undefined;
   readonly #settings: BusSettings;
+  readonly #limitsOf: JoinedOptions['limitsOf'];
   /** Of topics: how many links have a subscription in place. */
   readonly #inPlace = new Map<string, number>();
   readonly #memories: { readonly fd: number; readonly shared: SharedStats }[] = [];
@@ -72,13 +90,15 @@ export class JoinedWorkers {
   #isOver = false;
   #failure: unknown;
 
-  private constructor({ redis, settings = {}, link }: JoinedOptions) {
+  private constructor({ redis, settings = {}, link, limitsOf, redisOptions }: JoinedOptions) {
     this.#redis = redis;
+    this.#limitsOf = limitsOf;
     const complain = (path: readonly PropertyKey[], problem: string) => {
       throw new Error(`${path.join('.')} ${problem}`);
     };
+    const options = redisOptions ?? (redis === undefined ? false : { url: redis.url, linger: 0, ...settings });
     this.#settings = {
-      redis: redis === undefined ? false : resolveRedis({ url: redis.url, linger: 0, ...settings }, undefined, '/', complain),
+      redis: resolveRedis(options, undefined, '/', complain),
       link: link === undefined ? false : { linger: 0, required: false, create: (context: LinkContext) => this.#watched(link(context)) },
     };
   }
@@ -92,17 +112,20 @@ export class JoinedWorkers {
   }
 
   async #startNode(backend: BackendName, node: number, count: number): Promise<void> {
-    const fd = native.shmCreate(count, 0, hostLayout);
+    const fd = native.shmCreate(count, 0, hostLayout, this.#limitsOf === undefined ? 0 : 16 << 20);
     const shared = native.shmMap(fd, hostLayout);
     shared.viewSet(1, 0, count);
     this.#memories.push({ fd, shared });
     const nodeId = Bun.hash(`${process.pid} ${performance.now()} ${node}`).toString(16).padStart(16, '0');
     for (let index = 0; index < count; index++) {
-      const place = { shmFd: fd, workerIndex: index, workerCount: count, ...busNeeds(this.#settings) };
-      const live = new LiveCore(backend, { core: place });
+      const limitsOf = this.#limitsOf;
+      const needs = busNeeds({ ...this.#settings, topics: limitsOf === undefined ? [] : [{}] });
+      const live = new LiveCore(backend, { core: { shmFd: fd, workerIndex: index, workerCount: count, ...needs } });
       const log = createLog({ level: 'fatal' });
-      const bus = await createBus(live.core, { index, places: count, workers: count, nodeId }, this.#settings, log);
-      this.workers.push(new JoinedWorker(node, live, bus));
+      const logs = limitsOf && { core: live.core, hasPresence: true, limitsOf };
+      const bus = await createBus(live.core, { index, places: count, workers: count, nodeId }, this.#settings, log, logs);
+      const store = limitsOf && (createLinkedStore(live.core, bus) ?? new MemoryStore(live.core, () => {}));
+      this.workers.push(new JoinedWorker(node, live, bus, store));
     }
   }
 
@@ -110,7 +133,10 @@ export class JoinedWorkers {
   #turn(): void {
     if (this.#isOver) return;
     try {
-      for (const { live } of this.workers) live.turn();
+      for (const { live } of this.workers) {
+        live.turn();
+        if (this.#limitsOf !== undefined) live.core.presenceTick();
+      }
     } catch (error) {
       this.#failure ??= error;
     }
@@ -203,6 +229,7 @@ export class JoinedWorkers {
     for (const wire of this.#wires) wire.destroy();
     await eventually('all connections are gone', () => this.workers.every(({ live }) => live.core.connections() === 0));
     await Promise.all(this.workers.map(({ bus }) => bus?.close(2000)));
+    if (this.#limitsOf !== undefined) await Promise.all(this.workers.map(({ store }) => store.close()));
     this.#isOver = true;
     await Bun.sleep(5);
     for (const { live } of this.workers) live.destroy();
