@@ -91,6 +91,7 @@ struct rw_topic_message rw_logged_message(const uint8_t *topic, uint32_t bytes, 
     if (is_presence(topic, bytes)) {
         message.topic += PRESENCE_PREFIX_BYTES;
         message.topic_bytes -= PRESENCE_PREFIX_BYTES;
+        message.of_members = 1;
     }
     if (!entry) return message;
     message.payload = entry->payload;
