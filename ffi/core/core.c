@@ -9,6 +9,7 @@
 #include "connection/event_batch.h"
 #include "connection/listener.h"
 #include "connection/work.h"
+#include "delivery/members.h"
 #include "drain.h"
 #include "node_events.h"
 #include "ws/dropped.h"
@@ -217,6 +218,7 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
         int more;
         (void)rw_node_bus_receive(core->bus, NODE_MESSAGES_PER_TURN, on_node_message, core, &more);
     }
+    rw_members_settle(core);
     rw_delivery_step(core);
     if (core->drain.active) rw_drain_step(core);
     if (core->accept_retry_ms && !rw_before(core->now_ms, core->accept_retry_ms)) rw_listener_retry(core);
@@ -231,6 +233,7 @@ int32_t rw_core_turn(struct rw_core *core, uint32_t command_count, uint32_t wait
     rw_connection_feed_starved(core);
     fire_timers(core);
     rw_connection_finish_ending(core);
+    rw_members_settle(core);
     RW_COUNT(core, turns, 1);
     if (core->events.count == 0) RW_COUNT(core, turns_empty, 1);
     if (core->gauges_due == 0 || --core->gauges_due == 0) write_gauges(core);
@@ -242,12 +245,15 @@ int32_t rw_core_interrupt_by(struct rw_core *core, int32_t fd) { return rw_ring_
 int32_t rw_core_flush(struct rw_core *core, uint32_t command_count) {
     core->sends_settled = 0;
     rw_command_batch_apply(core, command_count);
+    rw_members_settle(core);
     return RW_OK;
 }
 
 int32_t rw_core_command(struct rw_core *core, const struct rw_command *command, const uint8_t *data, uint64_t bytes) {
     core->sends_settled = 0;
-    return rw_command_apply(core, command, data, bytes);
+    int32_t result = rw_command_apply(core, command, data, bytes);
+    rw_members_settle(core);
+    return result;
 }
 
 int32_t rw_core_sleep(struct rw_core *core) {

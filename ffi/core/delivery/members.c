@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/utf8.h"
+#include "delivery/delivery.h"
 
 #define PREFIX_BYTES 2u
 #define TOPIC_BYTES_MAX (RW_TOPIC_BYTES_MAX - PREFIX_BYTES)
@@ -75,12 +76,40 @@ static const uint8_t *queue_next(const struct rw_members_queue *queue, uint32_t 
     return name;
 }
 
+/* Once for many that leave a topic together. What has no room is found by whoever looks for logs that have grown, within
+ * a second. */
+static void note_grown(struct rw_core *core, const uint8_t *name, uint32_t name_bytes) {
+    struct rw_members *members = core->members;
+    struct record record;
+    uint32_t at = members->grown_last;
+    const uint8_t *last = queue_next(&members->grown, &at, &record);
+    if (last && record.name_bytes == name_bytes && memcmp(last, name, name_bytes) == 0) return;
+    at = members->grown.used;
+    if (queue_push(&members->grown, &(struct record){.name_bytes = name_bytes}, name)) members->grown_last = at;
+}
+
+void rw_members_deliver(struct rw_core *core) {
+    struct rw_members *members = core->members;
+    if (members->settling) return; /* whoever delivers comes to it */
+    members->settling = 1;
+    while (members->grown.used) {
+        struct rw_members_queue grown = members->grown;
+        members->grown = (struct rw_members_queue){0};
+        members->grown_last = 0;
+        struct record record;
+        uint32_t at = 0;
+        for (const uint8_t *name; (name = queue_next(&grown, &at, &record)) != NULL;)
+            rw_logged_grown(core, name, record.name_bytes);
+        free(grown.bytes);
+    }
+    members->settling = 0;
+}
+
 /* ------------------------------------------------------------------ seats end */
 static void on_left(void *context, const uint8_t *name, uint32_t name_bytes) {
     struct rw_core *core = context;
-    (void)name;
-    (void)name_bytes;
     RW_COUNT(core, presence_leaves, 1);
+    if (!core->members->presence.is_shared) note_grown(core, name, name_bytes);
 }
 
 /* ret: 1: the seat is free, or was not ours (its shard was emptied); 0: not yet */
@@ -140,6 +169,7 @@ int32_t rw_members_create(struct rw_core *core, uint32_t worker) {
 
 void rw_members_destroy(struct rw_core *core) {
     if (!core->members) return;
+    free(core->members->grown.bytes);
     free(core->members->owed.bytes);
     free(core->members);
     core->members = NULL;
@@ -188,7 +218,11 @@ int32_t rw_core_presence_join(struct rw_core *core, uint32_t slot, uint32_t gene
         (void)rw_topics_set_seat(core->topics, slot, data, topic_bytes, seat);
         RW_GAUGE(core, presence_members, core->stats->presence_members + 1);
     }
-    if (result == RW_PRESENCE_CHANGED) RW_COUNT(core, presence_joins, 1);
+    if (result == RW_PRESENCE_CHANGED) {
+        RW_COUNT(core, presence_joins, 1);
+        if (!core->members->presence.is_shared) note_grown(core, log.name.bytes, log.name.count);
+    }
+    rw_members_settle(core);
     return result;
 }
 
@@ -201,6 +235,7 @@ int32_t rw_core_presence_leave(struct rw_core *core, uint32_t slot, uint32_t gen
     if (!seat || !log_name(&log, topic, topic_bytes)) return 0;
     (void)rw_topics_set_seat(core->topics, slot, topic, topic_bytes, 0);
     leave(core, &log, seat, (struct rw_presence_seat){slot, generation}, 0);
+    rw_members_settle(core);
     return 1;
 }
 
@@ -234,6 +269,7 @@ int32_t rw_core_presence_tick(struct rw_core *core) {
     if (core->members->owed.used) settle_owed(core);
     const struct rw_presence_clock now = clock_now();
     int more = rw_presence_tick(&core->members->presence, &now, TICK_USERS, on_left, core);
+    rw_members_settle(core);
     rw_logs_sweep(core->state, now.wall_ms);
     return more;
 }

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { native, type SharedStats, SystemError } from '../../../ffi/bindings.ts';
 import type { GatewaySocket } from '../../../src/api/socket.ts';
+import type { BehaviorOptions } from '../../../src/core/core.ts';
 import type { DirtyUser } from '../../../src/core/presence-commands.ts';
 import { hostLayout, statIndex } from '../../../src/core/stat-index.ts';
 import { backends, LiveCore } from '../../support/live-core.ts';
@@ -13,8 +14,8 @@ let shmFd: number;
 let shared: SharedStats;
 let lives: LiveCore[];
 
-const start = (workerIndex = 0, followsLogs = false): LiveCore => {
-  const live = new LiveCore('epoll', { core: { shmFd, workerIndex, workerCount: 3, followsLogs } });
+const start = (workerIndex = 0, followsLogs = false, behavior: Partial<BehaviorOptions> = {}): LiveCore => {
+  const live = new LiveCore('epoll', { behavior, core: { shmFd, workerIndex, workerCount: 3, followsLogs } });
   lives.push(live);
   return live;
 };
@@ -159,6 +160,96 @@ describe('a worker', () => {
     tick(two);
     expect(who(two)).toEqual(['ann*1']);
     expect(at(two)).toBe(1);
+  });
+});
+
+describe('who follows joins and leaves', () => {
+  /** A connection that hears of them, from what a list says on. */
+  async function watch(live: LiveCore) {
+    const { wire, socket } = await live.open();
+    const { position } = live.core.presenceList('chat');
+    expect(live.core.attach(socket.slot, socket.generation, 'chat', { since: position, isPresence: true })).toMatchObject({
+      recovered: true,
+    });
+    return { wire, socket, position };
+  }
+
+  /** Everybody turns until so many have come; they follow each other without a gap. ret: 'join ann', 'leave ann' */
+  async function heard({ wire }: Pick<Member, 'wire'>, count: number): Promise<string[]> {
+    const got: Record<string, unknown>[] = [];
+    const take = async () => {
+      while (got.length < count) got.push(JSON.parse((await wire.frame())?.payload.toString() ?? '{"event":"the end"}'));
+    };
+    const taken = take();
+    await (lives[0] as LiveCore).until('joins and leaves', () => {
+      for (const live of lives) live.turn();
+      return got.length === count;
+    });
+    await taken;
+    const [{ offset: first } = {}] = got;
+    got.forEach(({ offset, topic }, n) => {
+      expect(offset).toBe((first as number) + n);
+      expect(topic).toBe('chat');
+    });
+    return got.map(({ event, user, info }) => `${event} ${user}${info === undefined ? '' : ` ${JSON.stringify(info)}`}`);
+  }
+
+  test('hears them on any worker, in the order in which they happened', async () => {
+    const positions = { positions: true };
+    const [one, two] = [start(0, false, positions), start(1, false, positions)];
+    const watchers = [await watch(one), await watch(two)];
+    const ann = await present(one, 'ann', { info: '{"n":1}', graceMs: 0 });
+    const bob = await present(two, 'bob', { graceMs: 0 });
+    const annToo = await present(two, 'ann', { graceMs: 0 });
+    ann.socket.unsubscribe('chat');
+    one.core.flush();
+    await leaves(two, bob); // without grace: told by the turn in which it ends
+    annToo.socket.unsubscribe('chat');
+    const expected = ['join ann {"n":1}', 'join bob', 'leave bob', 'leave ann {"n":1}'];
+    for (const watcher of watchers) expect(await heard(watcher, 4)).toEqual(expected);
+    // Who comes now goes on from what a list says.
+    const late = await watch(two);
+    expect(late.position.offset).toBe(4);
+    await present(one, 'eve');
+    for (const watcher of [...watchers, late]) expect(await heard(watcher, 1)).toEqual(['join eve']);
+  });
+
+  test('hears of the end of a grace from whichever worker has noticed', async () => {
+    const positions = { positions: true };
+    const [one, two] = [start(0, false, positions), start(1, false, positions)];
+    const watcher = await watch(one);
+    await leaves(two, await present(two, 'ann', { graceMs: 1 }));
+    await present(two, 'bob', { graceMs: 1 });
+    await two.until('the leave', () => {
+      tick(two);
+      return two.core.presenceCount('chat').users === 1;
+    });
+    expect(await heard(watcher, 3)).toEqual(['join ann', 'join bob', 'leave ann']);
+    shared.workerGone(1);
+    await one.until('the leave of who was on a worker that is gone', () => {
+      tick(one);
+      return one.core.presenceCount('chat').users === 0;
+    });
+    lives.splice(1);
+    expect(await heard(watcher, 1)).toEqual(['leave bob']);
+    two.destroy();
+  });
+
+  test('hears of members that a delivery has ended, and is ended itself, without harm to others', async () => {
+    // A limit that one message goes past: whoever does not read is closed in the middle of a delivery.
+    const live = start(0, false, { positions: true, maxBackpressureBytes: 1 << 20, closeOnBackpressure: true });
+    const watcher = await watch(live);
+    const members: Member[] = [];
+    for (const user of ['ann', 'bob', 'eve']) members.push(await present(live, user, { graceMs: 0 }));
+    expect(await heard(watcher, 3)).toEqual(['join ann', 'join bob', 'join eve']);
+    for (const { wire } of members) wire.pause();
+    const message = new Uint8Array(800_000);
+    for (let n = 0; n < 40 && live.core.presenceCount('chat').users > 0; n++) {
+      live.core.publish('chat', 0, message);
+      live.turn();
+    }
+    expect(live.core.presenceCount('chat')).toEqual({ users: 0, connections: 0 });
+    expect((await heard(watcher, 3)).sort()).toEqual(['leave ann', 'leave bob', 'leave eve']);
   });
 });
 
