@@ -5,7 +5,7 @@
 
 /** What has a deadline. */
 export interface Due {
-  /** The second it is listed under; undefined: it has none. Of Deadlines alone. */
+  /** The second it is listed under; undefined: in none. Of Deadlines alone, of which one at a time lists it. */
   due: number | undefined;
 }
 
@@ -29,8 +29,9 @@ export class Deadlines<Item extends Due> {
   delete(item: Item): void {
     if (item.due === undefined) return;
     const items = this.#bySecond.get(item.due);
-    items?.delete(item);
-    if (items?.size === 0) this.#bySecond.delete(item.due);
+    // It may be listed elsewhere.
+    if (items === undefined || !items.delete(item)) return;
+    if (items.size === 0) this.#bySecond.delete(item.due);
     item.due = undefined;
   }
 

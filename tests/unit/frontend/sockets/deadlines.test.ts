@@ -42,6 +42,17 @@ describe('Deadlines', () => {
     expect(deadlines.take(Number.MAX_SAFE_INTEGER)).toEqual([]);
   });
 
+  test('one that another lists is left there', () => {
+    const [first, second] = [new Deadlines<Item>(), new Deadlines<Item>()] as const;
+    const [a, b] = [item(1), item(2)] as const;
+    first.set(a, 5_000);
+    second.set(b, 5_000);
+    second.delete(a);
+    first.delete(a);
+    expect(first.take(9_000)).toEqual([]);
+    expect(second.take(9_000)).toEqual([b]);
+  });
+
   test('a time that no clock reaches does no harm, and one that has passed is due at once', () => {
     const deadlines = new Deadlines<Item>();
     deadlines.set(item(1), 1e300);
