@@ -35,6 +35,7 @@ export type TokenRefusal =
   | 'user'
   | 'topic'
   | 'timeout'
+  | 'full'
   | 'unavailable';
 
 /** What became of a newer token: `user` is whom it says, or nothing has changed for the reason that is told. */

@@ -32,7 +32,7 @@ export interface Authentication {
   authenticateRequest(head: RequestHead): Promise<Verified>;
   /** Whether this token lets that client subscribe to the topic. undefined: there is none, which is counted as 'missing'. */
   verifyTopicToken(token: string | undefined, topic: string, client: { readonly user: User | undefined }): Promise<TopicVerified>;
-  /** Count a client that was refused for what `verify` has not counted: 'missing', 'timeout', 'user'. */
+  /** Count a client that was refused for what `verify` has not counted: 'missing', 'timeout', 'full', 'user'. */
   refused(reason: TokenRefusal): void;
 }
 
@@ -44,8 +44,8 @@ export const authCloseCodes = { unavailable: 1013, refused: 3000, forbidden: 300
 
 /** The status of a refused request, and its WWW-Authenticate line (RFC 6750 §3). */
 export function refusalOf(reason: TokenRefusal): { readonly status: 401 | 503; readonly headers: string; readonly text: string } {
-  if (reason === 'unavailable')
-    return { status: 503, headers: 'retry-after: 5\r\n', text: 'Service Unavailable: tokens cannot be verified at the moment' };
+  if (reason === 'unavailable' || reason === 'full')
+    return { status: 503, headers: 'retry-after: 5\r\n', text: `Service Unavailable: ${refusalTexts[reason]}` };
   if (reason === 'missing') return { status: 401, headers: 'www-authenticate: Bearer\r\n', text: 'Unauthorized: a token is needed' };
   const description = refusalTexts[reason];
   return {
@@ -70,5 +70,6 @@ export const refusalTexts: Readonly<Record<TokenRefusal, string>> = {
   user: 'the token is of another user',
   topic: 'the token is for other topics',
   timeout: 'no token came in time',
+  full: 'too many clients have yet to send their token',
   unavailable: 'tokens cannot be verified at the moment',
 };

@@ -171,6 +171,7 @@ export const hostCounters = [
       user: 'auth_user',
       topic: 'auth_topic',
       timeout: 'auth_timeout',
+      full: 'auth_full',
       unavailable: 'auth_unavailable',
     }),
   ),

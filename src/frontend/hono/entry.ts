@@ -55,12 +55,11 @@ export const honoFrontend: FrontendEntry<Pick<ResolvedConfig, 'app' | 'fetch'>> 
             sockets.accept(head, headers, chosen, data, extras);
           } else if (chosen.auth === false || chosen.auth.mode === 'optional') {
             sockets.accept(head, headers, chosen, data);
-          } else if (chosen.auth.from.includes('message')) {
-            sockets.acceptWaiting(head, headers, chosen, undefined, () => data);
-          } else {
-            // Accepted by `c.env.upgrade`, which cannot wait for a token to be verified.
-            authentication?.refused('missing');
-            const answer = refusalOf('missing');
+          } else if (!(chosen.auth.from.includes('message') && sockets.acceptWaiting(head, headers, chosen, undefined, () => data))) {
+            // Without: accepted by `c.env.upgrade`, which cannot wait for a token to be verified.
+            const reason = chosen.auth.from.includes('message') ? 'full' : 'missing';
+            authentication?.refused(reason);
+            const answer = refusalOf(reason);
             core.respond(head, answer.status, textHeaders + answer.headers + requestIds.line(head), answer.text);
           }
         },

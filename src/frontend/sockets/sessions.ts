@@ -34,6 +34,8 @@ export class Session implements SocketSession, Due {
   /** undefined: none, or it was asked already. */
   admission: Admission | undefined;
   due: number | undefined;
+  /** Bytes that are held of its handshake until it is admitted. */
+  held = 0;
   /** A newer token that came as a message is being verified. */
   isRenewing = false;
 
@@ -51,6 +53,10 @@ export class Session implements SocketSession, Due {
   }
 }
 
+/** What clients may make a worker hold who have yet to send their token: their heads, and what a socket costs here. Past it they are refused. */
+const heldMost = 64 * 1024 * 1024;
+const socketBytes = 1024;
+
 export class Sessions {
   readonly authentication: Authentication;
   readonly #core: Core;
@@ -58,29 +64,54 @@ export class Sessions {
   readonly #endings = new Deadlines<Session>();
   readonly #firstMessages = new Deadlines<Session>();
   #isTicking = false;
+  /** Of sockets that are not admitted. */
+  #held = 0;
 
   constructor(authentication: Authentication, core: Core) {
     this.authentication = authentication;
     this.#core = core;
   }
 
-  /** A socket that is accepted: with its user, or to wait for its first message. */
-  begin(socket: GatewaySocket, route: Exclude<RouteAuthSettings, false>, admission?: Admission): void {
-    const { user } = socket;
-    const session = new Session(this, socket, route, user === undefined ? 'waiting' : 'admitted');
+  /** A socket that is accepted with its user. */
+  begin(socket: GatewaySocket, route: Exclude<RouteAuthSettings, false>, user: User): void {
+    this.#limit(this.#add(socket, route, 'admitted'), user);
+  }
+
+  /** Whether one more client may be waited for, whose handshake has so many bytes. */
+  hasRoom(headBytes: number): boolean {
+    return this.#held + headBytes + socketBytes <= heldMost;
+  }
+
+  /** A socket that is accepted to wait for its first message. `headBytes`: what `admission` holds. */
+  wait(socket: GatewaySocket, route: Exclude<RouteAuthSettings, false>, headBytes: number, admission: Admission | undefined): void {
+    const session = this.#add(socket, route, 'waiting');
     session.admission = admission;
+    session.held = headBytes + socketBytes;
+    this.#held += session.held;
+    this.#firstMessages.set(session, performance.now() + this.authentication.settings.firstMessageTimeout * 1000);
+  }
+
+  #add(socket: GatewaySocket, route: Exclude<RouteAuthSettings, false>, state: SessionState): Session {
+    const session = new Session(this, socket, route, state);
     GatewaySocket.moreOf(socket).session = session;
-    if (user === undefined) this.#firstMessages.set(session, performance.now() + this.authentication.settings.firstMessageTimeout * 1000);
-    else this.#limit(session, user);
-    if (this.#isTicking) return;
-    this.#isTicking = true;
-    everySecond(() => this.tick());
+    if (!this.#isTicking) {
+      this.#isTicking = true;
+      everySecond(() => this.tick());
+    }
+    return session;
   }
 
   /** It has closed, or never opened. */
   end(session: Session): void {
     this.#firstMessages.delete(session);
     this.#endings.delete(session);
+    this.#letGo(session);
+  }
+
+  #letGo(session: Session): void {
+    this.#held -= session.held;
+    session.held = 0;
+    session.admission = undefined;
   }
 
   /** Its first message has come. */
@@ -91,6 +122,7 @@ export class Sessions {
 
   admitted(session: Session, user: User): void {
     session.state = 'admitted';
+    this.#letGo(session);
     GatewaySocket.moreOf(session.socket).user = user;
     this.#limit(session, user);
   }

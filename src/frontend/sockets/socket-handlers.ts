@@ -101,19 +101,22 @@ export class SocketHandlers implements WebSocketEvents {
     if (!this.#core.isOpen(head.slot, head.generation)) return;
     const mayWait = data === undefined && extras === undefined && route.handler.open === undefined;
     const socket = mayWait ? undefined : new GatewaySocket(route, head.slot, head.generation, data, extras);
-    if (socket?.user !== undefined && route.auth !== false) this.#sessions?.begin(socket, route.auth);
+    if (socket?.user !== undefined && route.auth !== false) this.#sessions?.begin(socket, route.auth, socket.user);
     this.#answer(head, headers, route, socket);
   }
 
   /**
    * Accept the handshake of a client whose token is to be its first message, on a route that waits for that. `admission`: asked then, before `open`:
-   * what it answers becomes `socket.data`, a Response refuses.
+   * what it answers becomes `socket.data`, a Response refuses. ret: false: too many are waited for already, and the handshake is to be refused as 'full'
    */
-  acceptWaiting(head: RequestHead, headers: string, route: SettledRoute, extras: SocketExtras | undefined, admission?: Admission): void {
-    if (!this.#core.isOpen(head.slot, head.generation) || route.auth === false) return;
+  acceptWaiting(head: RequestHead, headers: string, route: SettledRoute, extras: SocketExtras | undefined, admission?: Admission): boolean {
+    if (!this.#core.isOpen(head.slot, head.generation) || this.#sessions === undefined || route.auth === false) return true;
+    const headBytes = admission === undefined ? 0 : head.raw.length;
+    if (!this.#sessions.hasRoom(headBytes)) return false;
     const socket = new GatewaySocket(route, head.slot, head.generation, undefined, extras);
-    this.#sessions?.begin(socket, route.auth, admission);
+    this.#sessions.wait(socket, route.auth, headBytes, admission);
     this.#answer(head, headers, route, socket);
+    return true;
   }
 
   #answer(head: RequestHead, headers: string, route: SettledRoute, socket: GatewaySocket | undefined): void {
@@ -278,8 +281,6 @@ export class SocketHandlers implements WebSocketEvents {
     } catch (error) {
       this.#failed(socket, 'upgrade', error);
       return;
-    } finally {
-      session.admission = undefined;
     }
     this.#sessions?.admitted(session, user);
     this.#host.topics.bindUser(session.socket, user.id);

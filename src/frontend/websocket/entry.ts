@@ -123,10 +123,11 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
     } else if (asks.mode === 'optional') {
       void this.#decide(handshake);
     } else if (asks.from.includes('message')) {
-      this.sockets.acceptWaiting(head, headers, route, handshake.extras, (user) => this.#decideOpen(handshake, user));
+      // Where nothing asks for the handshake later it is not kept.
+      const admission = route.handler.upgrade === undefined ? undefined : (user: User) => this.#decideOpen(handshake, user);
+      if (!this.sockets.acceptWaiting(head, headers, route, handshake.extras, admission)) this.#refuseFor('full', head, authentication);
     } else {
-      authentication.refused('missing');
-      this.#unauthorized(head, 'missing');
+      this.#refuseFor('missing', head, authentication);
     }
   }
 
@@ -180,6 +181,11 @@ export class WebSocketFrontend implements Frontend, RequestTaker {
       totals.addPending(-1);
       if (this.#deciding.get(head.slot) === request) this.#deciding.delete(head.slot);
     }
+  }
+
+  #refuseFor(reason: TokenRefusal, head: RequestHead, authentication: Authentication): void {
+    authentication.refused(reason);
+    this.#unauthorized(head, reason);
   }
 
   #unauthorized(head: RequestHead, reason: TokenRefusal): void {
