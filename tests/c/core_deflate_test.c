@@ -496,6 +496,39 @@ static void a_publish_compresses_once_for_all(void **state) {
     host_close(host);
 }
 
+/* Who hears JSON and who hears the message alone get two texts, each compressed once. */
+static void each_dialect_of_a_publish_is_compressed_once(void **state) {
+    enum { CLIENTS = 8 };
+    struct host *host = deflate_host(state, SHARED);
+    host_behavior(host, 8, (struct rw_behavior){.deflate = DEDICATED, .flags = RW_BEHAVIOR_POSITIONS});
+    struct client clients[CLIENTS];
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        client_open(host, &clients[i], 7 + i % 2, i < 6 ? BROWSER : "");
+        host_topic(host, &clients[i].open, RW_COMMAND_SUBSCRIBE, "t");
+    }
+    static const char before[] = "{\"topic\":\"t\",\"data\":\"", after[] = "\"}";
+    uint8_t text[sizeof before + 900 + sizeof after], *payload = text + sizeof before - 1;
+    for (uint32_t round = 0; round < 8; round++) {
+        memset(payload, 'a' + (int)round, 900);
+        uint64_t deflates = host->core->stats->deflates;
+        host_publish(host, NULL, "t", RW_SEND_TEXT | RW_SEND_COMPRESS, payload, 900);
+        host_turn(host);
+        assert_int_equal(host->core->stats->deflates - deflates, 2);
+        memcpy(text, before, sizeof before - 1);
+        memcpy(payload + 900, after, sizeof after - 1);
+        for (uint32_t i = 0; i < CLIENTS; i++) {
+            uint8_t first = i < 6 ? RSV1_TEXT : FIN_TEXT;
+            if (i % 2) client_expect(host, &clients[i], first, text, sizeof before + 900 + sizeof after - 2);
+            else client_expect(host, &clients[i], first, payload, 900);
+        }
+        /* What one with a window of its own is sent next refers to none of it. */
+        host_send(host, &clients[1].open, RW_SEND_TEXT | RW_SEND_COMPRESS, payload, 900);
+        client_expect(host, &clients[1], RSV1_TEXT, payload, 900);
+    }
+    for (uint32_t i = 0; i < CLIENTS; i++) client_free(&clients[i]);
+    host_close(host);
+}
+
 static void a_long_publish_is_compressed_for_each_window_in_use(void **state) {
     enum { CLIENTS = 6 };
     static const char *const offers[CLIENTS] = {
@@ -669,6 +702,7 @@ int main(void) {
         ON_EVERY_RING(a_bomb_closes_with_1009_before_it_is_inflated),
         ON_SIM(the_limit_holds_for_the_compressed_bytes_too),
         ON_EVERY_RING(a_publish_compresses_once_for_all),
+        ON_EVERY_RING(each_dialect_of_a_publish_is_compressed_once),
         ON_EVERY_RING(a_long_publish_is_compressed_for_each_window_in_use),
         ON_SIM(a_burst_of_compressed_publishes_is_one_piece_for_each_socket),
         ON_EVERY_RING(fragments_are_compressed_with_takeover_and_hold_other_messages),

@@ -244,7 +244,6 @@ static void deliver_due(struct rw_core *core) {
 static void begin_look(struct rw_core *core) {
     struct rw_delivery *delivery = core->delivery;
     delivery->looked_ms = core->now_ms;
-    rw_logs_sweep(core->state, rw_logged_now_ms());
     if (!rw_topics_logged(core->topics)) return;
     for (uint32_t shard = 0; shard < RW_STATE_SHARDS; shard++) {
         uint64_t changes = rw_state_changes(core->state, shard);
