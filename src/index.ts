@@ -3,6 +3,7 @@
 export type { RingwayBindings } from './api/bindings.ts';
 export type {
   AdminOptions,
+  AuthOptions,
   CertificateOptions,
   DrainOptions,
   FetchApp,
@@ -11,6 +12,10 @@ export type {
   GatewayConfig,
   HttpOptions,
   IoOptions,
+  JwksOptions,
+  JwtAlgorithm,
+  JwtKey,
+  JwtOptions,
   LimitOptions,
   LinkOptions,
   ListenOptions,
@@ -57,10 +62,11 @@ export type {
   TopicSubscription,
   TopicsOptions,
 } from './api/topics.ts';
-export type { Renewal, TokenRefusal, User } from './api/user.ts';
+export type { Renewal, TokenRefusal, TokenSource, User } from './api/user.ts';
 export type {
   CompressionOptions,
   Message,
+  RouteAuth,
   RouteParams,
   SendResult,
   Socket,

@@ -1,9 +1,11 @@
 /** What the compiler takes in a config, and what it refuses: compiled by types.test.ts, never run. */
 import {
   defineGateway,
+  type Renewal,
   type RouteParams,
   route,
   type Socket,
+  type User as TokenUser,
   type TopicPolicies,
   type TopicPolicy,
   type WebSocketHandler,
@@ -40,6 +42,26 @@ defineGateway({
   listen: [8080, { port: 1, tls: { cert: ['a.pem'], key: ['b.pem'] } }],
   io: { sqpoll: { cpu: 1 } },
   websocket: { '/a': { message() {}, compression: { minBytes: 3 } } },
+});
+// @ts-expect-error
+defineGateway({ auth: { jwt: { secrets: 'a' } } });
+// @ts-expect-error
+defineGateway({ auth: { jwt: { secret: 'a', algorithms: ['none'] } } });
+// @ts-expect-error
+defineGateway({ auth: { jwt: { secret: 'a' }, from: ['body'] } });
+// @ts-expect-error
+defineGateway({ websocket: { '/a': { auth: 'maybe' } } });
+defineGateway({
+  auth: { jwt: { jwks: { url: 'https://login.example.com/keys', maxAge: 60 }, algorithms: ['ES256'] }, from: ['header', 'message'] },
+  websocket: {
+    '/a': {
+      auth: { mode: 'optional', refresh: true },
+      open(socket) {
+        same<TokenUser | undefined>()<typeof socket.user>();
+        same<Promise<Renewal>>()<ReturnType<typeof socket.renew>>();
+      },
+    },
+  },
 });
 // @ts-expect-error
 defineGateway({ workers: '4' });
