@@ -237,8 +237,10 @@ static void test_a_damaged_shard_waits_for_who_writes_into_lent_blocks(void **st
     (void)append("topic", "text");
     const struct rw_state_name name = named("topic");
     assert_int_equal(rw_tx_begin(memory.state, name.shard, &tx), RW_OK);
-    struct rw_loan *loan = rw_loan_take(&tx, 100000, 0, NOW);
+    int32_t result;
+    struct rw_loan *loan = rw_loan_take(&tx, &name, 100000, NOW, &result);
     assert_non_null(loan);
+    assert_int_equal(rw_tx_begin(memory.state, name.shard, &tx), RW_OK);
     rw_tx_damaged(&tx);
     rw_tx_end(&tx);
     assert_int_equal(rw_tx_begin(memory.state, name.shard, &tx), RW_ERR_FULL);

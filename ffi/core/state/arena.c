@@ -296,13 +296,16 @@ uint32_t rw_blocks_for(uint32_t first, uint64_t bytes) {
     return 1 + (uint32_t)((bytes - first + RW_BLOCK_DATA_BYTES - 1) / RW_BLOCK_DATA_BYTES);
 }
 
+int rw_blocks_are_possible(const struct rw_tx *tx, uint64_t count) {
+    return count <= tx->shard->owned || count <= tx->shard->owned + chunks_left(tx) * RW_CHUNK_BLOCKS;
+}
+
 int32_t rw_blocks_reserve(struct rw_tx *tx, uint64_t count) {
     assert(tx->shard->journal_count == 0);
     const struct rw_shard *shard = tx->shard;
     if (shard->free_count >= count) return RW_OK;
     /* What cannot be had is not to take the rest from the others. */
-    if (count - shard->free_count > RW_CHUNK_BLOCKS && count > shard->owned + chunks_left(tx) * RW_CHUNK_BLOCKS)
-        return RW_ERR_FULL;
+    if (count - shard->free_count > RW_CHUNK_BLOCKS && !rw_blocks_are_possible(tx, count)) return RW_ERR_FULL;
     while (shard->free_count < count)
         if (!add_chunk(tx)) return RW_ERR_FULL;
     return RW_OK;

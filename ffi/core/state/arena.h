@@ -134,6 +134,8 @@ uint32_t rw_blocks_for(uint32_t first, uint64_t bytes);
 /* See that rw_blocks_take() finds so many, by taking chunks, without dropping anything: see rw_logs_reserve(). Before
  * the first change of a transaction (asserted), since it commits. ret: RW_OK or RW_ERR_FULL */
 int32_t rw_blocks_reserve(struct rw_tx *tx, uint64_t count);
+/* ret: 1 the shard could have so many, if nothing else were in it; 0: never */
+int rw_blocks_are_possible(const struct rw_tx *tx, uint64_t count);
 /* ret: the first block of a chain of so many; *tail its last, if wanted; 0: there are not so many free, or damage. Their
  * contents (apart from `next`) are anything; write them without a note. */
 rw_block rw_blocks_take(struct rw_tx *tx, uint32_t count, rw_block *tail);

@@ -94,12 +94,25 @@ rw_block rw_log_create(struct rw_tx *tx, const struct rw_state_name *name, struc
         .epoch = position.epoch == 0 ? random_epoch() : position.epoch,
         .last = position.offset,
         .first = position.offset + 1,
+        .begun = tx->shard->begins,
     };
+    RW_TX_SET(tx, tx->shard->begins, tx->shard->begins + 1);
     rw_bytes_write(tx, block, RW_LOG_NAME_AT, name->bytes, name->count);
     rw_index_add(tx, block);
     link_use(tx, block, log, now_ms);
     RW_TX_SET(tx, tx->shard->logs, tx->shard->logs + 1);
     return block;
+}
+
+void rw_log_begin(struct rw_tx *tx, struct rw_log *log, struct rw_position position) {
+    rw_log_trim(tx, log, log->last + 1);
+    rw_log_keys_leave(tx, log);
+    RW_TX_SET(tx, log->epoch, position.epoch);
+    RW_TX_SET(tx, log->last, position.offset);
+    RW_TX_SET(tx, log->first, position.offset + 1);
+    RW_TX_SET(tx, log->last_ms, 0);
+    RW_TX_SET(tx, log->begun, tx->shard->begins);
+    RW_TX_SET(tx, tx->shard->begins, tx->shard->begins + 1);
 }
 
 void rw_log_drop(struct rw_tx *tx, rw_block block) {

@@ -28,6 +28,8 @@ struct rw_log {
     rw_block newer;
     uint32_t seconds;
     uint32_t flags;
+    uint32_t begun; /* no other log of the shard has had it, nor this one before */
+    uint32_t reserved;
 };
 #define RW_LOG_NAME_AT sizeof(struct rw_log)
 
@@ -57,6 +59,8 @@ uint32_t rw_log_entry_blocks(uint32_t bytes);
 /* From reserved blocks, without an entry, the next offset being position.offset + 1. ret: 0: damage */
 rw_block rw_log_create(struct rw_tx *tx, const struct rw_state_name *name, struct rw_position position,
                        uint64_t now_ms);
+/* Forget entries and keys: the next offset is position.offset + 1. */
+void rw_log_begin(struct rw_tx *tx, struct rw_log *log, struct rw_position position);
 /* With its entries; its keys become orphans. */
 void rw_log_drop(struct rw_tx *tx, rw_block block);
 /* It is used: to the newer end of the order of use. */
@@ -88,9 +92,12 @@ uint64_t rw_log_blocks_held(struct rw_tx *tx, const struct rw_log *log);
 
 /* Blocks that nobody fills any more come back. Outside a change; commits. */
 void rw_loans_reclaim(struct rw_tx *tx);
-/* Take blocks for a payload of so many bytes, to be filled without the shard. Before the first change; commits.
- * ret: the loan, whose mutex is held; NULL: no room, or too many are out */
-struct rw_loan *rw_loan_take(struct rw_tx *tx, uint32_t bytes, rw_block keep, uint64_t now_ms);
+/* Take blocks for a payload of so many bytes of a log, which stays, to be filled without the shard. Before the first change; commits, and lets
+ * go of the shard in between when there are many.
+ * ret: the loan, whose mutex is held, and the shard is let go of; NULL: no room, or too many are out: the shard is taken
+ * still, unless *result is not RW_OK, which is what rw_tx_begin() says */
+struct rw_loan *rw_loan_take(struct rw_tx *tx, const struct rw_state_name *name, uint32_t bytes, uint64_t now_ms,
+                             int32_t *result);
 /* Its blocks are the caller's now. */
 struct rw_log_chain rw_loan_use(struct rw_tx *tx, struct rw_loan *loan);
 

@@ -13,6 +13,8 @@
 #define LOGS_AT_ONCE 32u /* that one call looks at for what has expired */
 #define SHARDS_AT_ONCE 4u
 #define ORPHANS_AT_ONCE 256u
+#define SWEEPS_AT_ONCE 8u  /* of LOGS_AT_ONCE logs of a shard, others having it in between */
+#define LENT_AT_ONCE 2048u /* blocks, 256 KiB: memory that is new takes 150 us to be made of blocks */
 
 /* ------------------------------------------------------------------ loans */
 
@@ -33,22 +35,47 @@ void rw_loans_reclaim(struct rw_tx *tx) {
         if (loan_acquire(tx, &tx->shard->loans[i])) pthread_mutex_unlock(&tx->shard->loans[i].mutex);
 }
 
-struct rw_loan *rw_loan_take(struct rw_tx *tx, uint32_t bytes, rw_block keep, uint64_t now_ms) {
+/* Some more blocks for a loan. ret: RW_OK or RW_ERR_FULL */
+static int32_t loan_grow(struct rw_tx *tx, struct rw_loan *loan, uint32_t count, rw_block keep, uint64_t now_ms) {
+    if (rw_logs_reserve(tx, count, keep, now_ms) < 0) return RW_ERR_FULL;
+    rw_block last = 0;
+    const rw_block first = rw_blocks_take(tx, count, &last);
+    struct rw_block_at *end = loan->first == 0 ? NULL : rw_block_at(tx, loan->last);
+    if (first == 0) return RW_ERR_FULL;
+    if (end == NULL) RW_TX_SET(tx, loan->first, first);
+    else RW_TX_SET(tx, end->next, first);
+    RW_TX_SET(tx, loan->last, last);
+    RW_TX_SET(tx, loan->count, loan->count + count);
+    rw_tx_commit(tx);
+    return RW_OK;
+}
+
+/* ret: a loan of our own; NULL: too many are out */
+static struct rw_loan *loan_begin(struct rw_tx *tx) {
+    for (uint32_t i = 0; i < RW_LOANS; i++)
+        if (loan_acquire(tx, &tx->shard->loans[i])) return &tx->shard->loans[i];
+    return NULL;
+}
+
+struct rw_loan *rw_loan_take(struct rw_tx *tx, const struct rw_state_name *name, uint32_t bytes, uint64_t now_ms,
+                             int32_t *result) {
     const uint32_t count = rw_log_entry_blocks(bytes);
-    if (rw_logs_reserve(tx, count, keep, now_ms) < 0) return NULL;
-    for (uint32_t i = 0; i < RW_LOANS; i++) {
-        struct rw_loan *loan = &tx->shard->loans[i];
-        if (!loan_acquire(tx, loan)) continue;
-        rw_block last = 0;
-        const rw_block first = rw_blocks_take(tx, count, &last);
-        RW_TX_SET(tx, loan->first, first);
-        RW_TX_SET(tx, loan->last, last);
-        RW_TX_SET(tx, loan->count, count);
-        rw_tx_commit(tx);
-        if (first != 0) return loan;
-        pthread_mutex_unlock(&loan->mutex);
-        return NULL;
+    *result = RW_OK;
+    /* Before anything is dropped for it. */
+    if (!rw_blocks_are_possible(tx, count)) return NULL;
+    struct rw_loan *loan = loan_begin(tx);
+    while (loan != NULL) {
+        const uint32_t missing = count - loan->count;
+        const rw_block keep = rw_log_find(tx, name);
+        if (loan_grow(tx, loan, missing < LENT_AT_ONCE ? missing : LENT_AT_ONCE, keep, now_ms) < 0) break;
+        const int is_whole = loan->count == count;
+        rw_tx_end(tx);
+        if (is_whole) return loan;
+        *result = rw_tx_begin(tx->state, tx->index, tx);
+        if (*result < 0) break;
     }
+    /* What is in it comes back when the next one looks. */
+    if (loan != NULL) pthread_mutex_unlock(&loan->mutex);
     return NULL;
 }
 
@@ -120,26 +147,28 @@ static int is_forgotten(const struct rw_log *log, uint64_t now_ms) {
     return log->oldest == 0 && log->keys_first == 0 && now_ms > log->used_ms && now_ms - log->used_ms >= seconds * 1000;
 }
 
-static void sweep_shard(struct rw_tx *tx, uint64_t now_ms) {
+/* ret: 1: there are more of its logs */
+static int sweep_shard(struct rw_tx *tx, uint64_t now_ms) {
     struct rw_shard *shard = tx->shard;
     rw_loans_reclaim(tx);
     for (uint32_t i = 0; i < ORPHANS_AT_ONCE && shard->orphans != 0; i += RW_LOG_KEYS_AT_ONCE) {
         (void)rw_log_orphans_drop(tx);
         rw_tx_commit(tx);
-        if (rw_tx_is_damaged(tx)) return;
+        if (rw_tx_is_damaged(tx)) return 0;
     }
     rw_block block = shard->log_sweep == 0 ? shard->log_oldest : shard->log_sweep;
     for (uint32_t i = 0; i < LOGS_AT_ONCE && block != 0; i++) {
         const rw_block newer = expire_log(tx, block, now_ms);
         const struct rw_log *log = rw_tx_is_damaged(tx) ? NULL : rw_log_at(tx, block);
-        if (log == NULL) return;
+        if (log == NULL) return 0;
         if (is_forgotten(log, now_ms)) rw_log_drop(tx, block);
         rw_tx_commit(tx);
         block = newer;
     }
     RW_TX_SET(tx, shard->log_sweep, block);
     rw_tx_commit(tx);
-    rw_shard_give_back(tx);
+    if (block == 0) rw_shard_give_back(tx);
+    return block != 0;
 }
 
 void rw_logs_sweep(struct rw_state *state, uint64_t now_ms) {
@@ -149,8 +178,11 @@ void rw_logs_sweep(struct rw_state *state, uint64_t now_ms) {
         struct rw_tx tx;
         if (__atomic_load_n(&at->owned, __ATOMIC_RELAXED) == 0 && !__atomic_load_n(&at->gives_back, __ATOMIC_RELAXED))
             continue;
-        if (rw_tx_begin(state, shard, &tx) < 0) return;
-        sweep_shard(&tx, now_ms);
-        rw_tx_end(&tx);
+        int more = 1;
+        for (uint32_t j = 0; j < SWEEPS_AT_ONCE && more; j++) {
+            if (rw_tx_begin(state, shard, &tx) < 0) return;
+            more = sweep_shard(&tx, now_ms);
+            rw_tx_end(&tx);
+        }
     }
 }

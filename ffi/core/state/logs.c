@@ -112,18 +112,16 @@ static int32_t store_held(struct rw_tx *tx, struct storing *storing, struct rw_l
     return RW_OK;
 }
 
-/* ret: blocks with the payload in them; NULL: it is answered already, or there is no loan. The shard is let go of in the
- * first case only. */
-static struct rw_loan *copy_before(struct rw_tx *tx, struct storing *storing) {
+/* ret: blocks with the payload in them, and the shard is let go of; NULL: it is answered already, or there is no loan:
+ * then the shard is taken still, unless *result is not RW_OK */
+static struct rw_loan *copy_before(struct rw_tx *tx, struct storing *storing, int32_t *result) {
     const rw_block block = rw_log_find(tx, storing->name);
     const struct rw_log *log = block == 0 ? NULL : rw_log_at(tx, block);
     int32_t answer;
     if (is_answered(tx, block, log, storing, &answer)) return NULL;
-    struct rw_loan *loan = rw_loan_take(tx, storing->entry->bytes, block, storing->now_ms);
-    if (loan == NULL) return NULL;
-    const rw_block first = loan->first;
-    rw_tx_end(tx);
-    (void)rw_state_write(tx->state, first, RW_LOG_PAYLOAD_AT, storing->entry->payload, storing->entry->bytes);
+    struct rw_loan *loan = rw_loan_take(tx, storing->name, storing->entry->bytes, storing->now_ms, result);
+    if (loan != NULL)
+        (void)rw_state_write(tx->state, loan->first, RW_LOG_PAYLOAD_AT, storing->entry->payload, storing->entry->bytes);
     return loan;
 }
 
@@ -135,7 +133,7 @@ static int32_t store(struct rw_state *state, struct storing *storing) {
     int32_t result = rw_tx_begin(state, storing->name->shard, &tx);
     if (result < 0) return result;
     if (storing->entry->bytes > RW_LOG_COPY_BYTES_MAX) {
-        loan = copy_before(&tx, storing);
+        loan = copy_before(&tx, storing, &result);
         if (loan != NULL) result = rw_tx_begin(state, storing->name->shard, &tx);
     }
     if (result == RW_OK) {
@@ -193,15 +191,6 @@ static void set_followed(struct rw_tx *tx, struct rw_log *log, int is_followed) 
     if (flags != log->flags) RW_TX_SET(tx, log->flags, flags);
 }
 
-static void begin_anew(struct rw_tx *tx, struct rw_log *log, struct rw_position position) {
-    rw_log_trim(tx, log, log->last + 1);
-    rw_log_keys_leave(tx, log);
-    RW_TX_SET(tx, log->epoch, position.epoch);
-    RW_TX_SET(tx, log->last, position.offset);
-    RW_TX_SET(tx, log->first, position.offset + 1);
-    RW_TX_SET(tx, log->last_ms, 0);
-}
-
 static int32_t reset_held(struct rw_tx *tx, const struct rw_state_name *name, struct rw_position position,
                           int is_followed, uint64_t now_ms) {
     rw_block block = rw_log_find(tx, name);
@@ -211,7 +200,7 @@ static int32_t reset_held(struct rw_tx *tx, const struct rw_state_name *name, st
     }
     struct rw_log *log = rw_log_at(tx, block);
     if (log == NULL) return RW_ERR_FULL;
-    if (log->epoch != position.epoch || log->last != position.offset) begin_anew(tx, log, position);
+    if (log->epoch != position.epoch || log->last != position.offset) rw_log_begin(tx, log, position);
     set_followed(tx, log, is_followed);
     rw_log_touch(tx, block, now_ms);
     if (rw_tx_is_damaged(tx)) return RW_ERR_FULL;
@@ -315,6 +304,7 @@ struct reading {
     uint8_t *buffer;
     uint64_t buffer_bytes, used;
     uint32_t held_bytes, held_entries; /* copied since the shard was taken */
+    uint32_t begun;                    /* of the log: it has not begun anew */
     int is_held;
 };
 
@@ -337,14 +327,13 @@ static struct rw_log_block *first_wanted(struct reading *reading) {
 /* Let others have the shard, and take it again. ret: 0: it cannot be had, or the entry is not there any more */
 static int breathe(struct reading *reading, uint64_t offset) {
     struct rw_state *state = reading->tx.state;
-    const uint64_t epoch = reading->end->epoch;
     reading->held_bytes = reading->held_entries = 0;
     rw_tx_end(&reading->tx);
     reading->is_held = rw_tx_begin(state, reading->name->shard, &reading->tx) == RW_OK;
     if (!reading->is_held) return 0;
     rw_block block;
     reading->log = existing(&reading->tx, reading->name, &block);
-    if (reading->log == NULL || reading->log->epoch != epoch) {
+    if (reading->log == NULL || reading->log->begun != reading->begun) {
         reading->end->first = reading->end->last + 1;
         return 0;
     }
@@ -421,6 +410,7 @@ int32_t rw_log_read(struct rw_state *state, const struct rw_state_name *name, co
     rw_tx_commit(&reading.tx);
     tell_end(log, end);
     reading.log = log;
+    reading.begun = log->begun;
     if (!rw_tx_is_damaged(&reading.tx)) result = copy_entries(&reading, entries, needed);
     if (!reading.is_held) return result;
     return finish(&reading.tx, rw_tx_is_damaged(&reading.tx) ? RW_ERR_STALE : result);

@@ -10,7 +10,7 @@
 
 #define RW_CHUNK_BLOCKS 512u
 #define RW_CHUNK_BYTES (RW_CHUNK_BLOCKS * RW_BLOCK_BYTES)
-#define RW_LOANS 4u /* large payloads that are copied into one shard at a time; one more is copied while it is held */
+#define RW_LOANS 8u /* large payloads that are copied into one shard at a time; one more is copied while it is held */
 
 /* The old value of a word of the region. */
 struct rw_journal_word {
@@ -45,6 +45,7 @@ struct rw_shard {
     rw_block log_sweep; /* where the next sweep goes on; 0: at the oldest */
     rw_block orphans;   /* keys of logs that are gone */
     uint32_t logs;
+    uint32_t begins; /* of logs, so that whoever lets go of the shard while it reads knows one that has begun anew */
     uint32_t gives_back; /* chunks of it in `owners` wait to be given back */
     uint64_t evicted;
     uint64_t recovered;
