@@ -68,7 +68,8 @@ export class NodeMembers {
   #taken = 0;
   /** Shards of the core that are still to be marked; undefined: nothing is to be written again. */
   #rewriteAt: number | undefined;
-  #wasUp = false;
+  /** undefined: not yet. */
+  #wasUp: boolean | undefined;
   /** Partitions where this node has been seen to have a lease. */
   readonly #leased = new Set<number>();
   readonly #held = new Map<number, Held>();
@@ -126,8 +127,9 @@ export class NodeMembers {
   #write(): void {
     const { core } = this.#ports;
     const isUp = this.#ports.isUp();
-    if (isUp && !this.#wasUp) this.#rewrite();
-    this.#wasUp = isUp;
+    // One worker does it for the node.
+    if (isUp && this.#wasUp === false && this.#ports.view().first === this.#ports.self) this.#rewrite();
+    if (isUp || this.#wasUp !== undefined) this.#wasUp = isUp;
     if (!isUp) return;
     this.#markSome();
     while (this.#taken < takenMax) {
@@ -249,8 +251,9 @@ export class NodeMembers {
     held.renewAtMs = clock.now() + this.#renewEveryMs;
     try {
       const lease = await members.renew(partition, this.leaseMs);
-      if (!lease.hadIt && lease.held > 0) this.#rewrite();
-      this.#leaseSeen(partition, lease.hadIt);
+      // Whoever told of the partition has written there before, and so had a lease.
+      if (!lease.hadIt) this.#rewrite();
+      this.#leased.add(partition);
       for (const node of lease.gone) members.sweep(partition, node).catch(() => {});
       if (lease.held === 0 && clock.now() - held.toldAtMs > forgetMs) {
         this.#held.delete(partition);

@@ -152,7 +152,7 @@ describe('members of a node', () => {
   test('are not acknowledged when they could not be written, and not taken while the link is away; all are written anew when it is back', async () => {
     const world = new World();
     await world.pass(1000);
-    world.core.rewrites.length = 0;
+    expect(world.core.rewrites).toEqual([]);
     world.members.fails = true;
     world.core.change('p1', 'ann', 1, 1);
     await world.pass(50);
