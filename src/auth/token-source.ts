@@ -1,6 +1,6 @@
 /**
  * Where a token stands in a request, and how it gets out of an URL before anybody sees that.
- * Role: pure functions over a request head. Up: tokens.ts; the registry of frontends, for `withoutQueryToken`.
+ * Role: pure functions over a request head. Up: tokens.ts; the registry of frontends, for `takeQueryToken`.
  */
 import type { TokenSource } from '../api/user.ts';
 import type { AuthSettings } from '../config/auth.ts';
@@ -56,14 +56,14 @@ const finders: Readonly<Record<TokenSource, (head: RequestHead, names: Names) =>
 const fromQueries = new WeakMap<RequestHead, string>();
 
 /**
- * The head as it is handed on where tokens may stand in queries: without them, so that no handler, log or error has them.
- * ret: `head` itself when there is none
+ * Take a token out of the query of a request, before the head is handed on: no handler, log or error has it then. In place, since others know the
+ * request by this object.
  */
-export function withoutQueryToken(head: RequestHead, name: string): RequestHead {
+export function takeQueryToken(head: { -readonly [Name in keyof RequestHead]: RequestHead[Name] }, name: string): void {
   const { raw, hostBytes, targetBytes } = head;
   const target = raw.slice(hostBytes, hostBytes + targetBytes);
   const mark = target.indexOf('?');
-  if (mark < 0) return head;
+  if (mark < 0) return;
   const tokens: string[] = [];
   const kept = target
     .slice(mark + 1)
@@ -74,12 +74,12 @@ export function withoutQueryToken(head: RequestHead, name: string): RequestHead 
       if (isToken) tokens.push(decoded(at < 0 ? '' : pair.slice(at + 1)));
       return !isToken;
     });
-  if (tokens.length === 0) return head;
+  if (tokens.length === 0) return;
   const rest = target.slice(0, mark) + (kept.length === 0 ? '' : `?${kept.join('&')}`);
-  const clean = { ...head, raw: raw.slice(0, hostBytes) + rest + raw.slice(hostBytes + targetBytes), targetBytes: rest.length };
+  head.raw = raw.slice(0, hostBytes) + rest + raw.slice(hostBytes + targetBytes);
+  head.targetBytes = rest.length;
   // As of headers: of several none is meant.
-  fromQueries.set(clean, tokens.length > 1 ? '' : (tokens[0] as string));
-  return clean;
+  fromQueries.set(head, tokens.length > 1 ? '' : (tokens[0] as string));
 }
 
 /** As forms write it, where it can be read so. */

@@ -6,7 +6,7 @@
  */
 import type { Topics } from '../api/topics.ts';
 import type { Authentication } from '../auth/authentication.ts';
-import { withoutQueryToken } from '../auth/token-source.ts';
+import { takeQueryToken } from '../auth/token-source.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../core/core.ts';
 import type { HeadEvents, HttpEvents, RequestHead } from '../core/http.ts';
 import { statIndex } from '../core/stat-index.ts';
@@ -158,10 +158,10 @@ class Offers implements HeadEvents {
     this.#takers = all.filter(({ requests }) => requests !== undefined);
   }
 
-  onRequest(received: RequestHead): void {
+  onRequest(head: RequestHead): void {
     const { owners } = this;
     const query = this.#host.authentication?.settings.query;
-    const head = query === undefined ? received : withoutQueryToken(received, query);
+    if (query !== undefined) takeQueryToken(head, query);
     try {
       for (const frontend of this.#takers) {
         owners[head.slot] = frontend;

@@ -216,7 +216,11 @@ forEachBackend('tokens', (backend) => {
       again: { id: 'ann' },
       url: `${gateway.url}/env`,
     });
-    expect((await get(`/fail?token=${token}&x=1`)).status).toBe(500);
+    const failed = await get(`/fail?token=${token}&x=1`);
+    expect(failed.status).toBe(500);
+    // Its line and its failure are found by what the client was told.
+    const id = failed.headers.get('x-request-id') ?? 'none';
+    await eventually('the request is told of', () => gateway.output().split(id).length > 2);
     await eventually('the failure is told', () => gateway.output().includes('/fail?x=1'));
   });
 
