@@ -3,6 +3,7 @@
  * Role: the types that handlers see. Implemented by src/api/socket.ts.
  */
 import type { PublishResult } from '../core/node.ts';
+import type { Position } from '../core/position.ts';
 import type { TlsInfo } from '../core/tls-info.ts';
 import type { SubscribeOptions, SubscribeResult } from './topics.ts';
 import type { Renewal, TokenSource, User } from './user.ts';
@@ -201,7 +202,7 @@ export interface WebSocketOptions {
  * What to do with the WebSockets of a route. Every callback may be async; one that throws closes the socket with 1011.
  *
  * The callbacks of one socket are called in order, each when the promise of the one before has settled: `open`, then `message`, `ping` and `pong` as
- * they came, `close` last. `drain` and `dropped` tell of what is sent, and are called at once, so that a handler may wait for them. What waits is
+ * they came, `close` last. `drain`, `dropped` and `lost` tell of what is sent, and are called at once, so that a handler may wait for them. What waits is
  * bounded: past it the socket is not read from, and TCP holds the client back. After `close()`, `terminate()` or a failed handler what waits is dropped.
  */
 export interface WebSocketHandler<Data = unknown, Params = RouteParams> extends WebSocketOptions {
@@ -225,4 +226,9 @@ export interface WebSocketHandler<Data = unknown, Params = RouteParams> extends 
   pong?(socket: Socket<Data, Params>, data: Uint8Array): unknown;
   /** `count` messages to this socket were dropped for backpressure since the last call. @default nothing is done */
   dropped?(socket: Socket<Data, Params>, count: number): unknown;
+  /**
+   * Messages of a topic with history, which this socket is subscribed to, are gone before it could be sent them: all up to `position`. With `positions`
+   * the client is told itself, and this is not called. @default nothing is done
+   */
+  lost?(socket: Socket<Data, Params>, topic: string, position: Position): unknown;
 }

@@ -154,7 +154,7 @@ function isFetch(value: unknown): value is FetchHandler | FetchApp {
 const fetch = z.custom<FetchHandler | FetchApp>(isFetch, { error: sayInstead('a function (request) => Response, or a Hono app') });
 
 type Handler = WebSocketHandler<unknown>;
-const handlerFunctions = ['upgrade', 'open', 'message', 'close', 'drain', 'ping', 'pong', 'dropped'] as const;
+const handlerFunctions = ['upgrade', 'open', 'message', 'close', 'drain', 'ping', 'pong', 'dropped', 'lost'] as const;
 function handlerFunction<Name extends (typeof handlerFunctions)[number]>(name: Name) {
   return z
     .custom<NonNullable<Handler[Name]>>((value) => typeof value === 'function', { error: sayInstead(`a function ${name}(...) { ... }`) })
@@ -170,6 +170,7 @@ const websocketShape = {
   ping: handlerFunction('ping'),
   pong: handlerFunction('pong'),
   dropped: handlerFunction('dropped'),
+  lost: handlerFunction('lost'),
   ...websocketOptionSchemas,
 };
 /** Members of a WebSocket handler. */

@@ -8,7 +8,7 @@ import { coreCalls } from '../../ffi/bindings.ts';
 import { commandFlag, eventFlag, eventLayout, eventType } from '../../ffi/layout.ts';
 import type { ConnectionEvents } from './connection.ts';
 import type { HttpEvents, RequestHead } from './http.ts';
-import type { LostListener, TopicListener } from './log-commands.ts';
+import type { TopicListener } from './log-commands.ts';
 import type { BusEvents } from './node.ts';
 import type { Observer } from './observer.ts';
 import { epochOf, type Position } from './position.ts';
@@ -33,6 +33,8 @@ export interface WebSocketEvents {
     count: number,
     message: { readonly bytes: Uint8Array; readonly isBinary: boolean } | undefined,
   ): void;
+  /** One that hears the messages of topics alone has missed some of a logged one: all up to `position`. `topic` is borrowed for the call. */
+  onLost?(slot: number, generation: number, topic: Uint8Array, position: Position): void;
 }
 
 export class EventBatch {
@@ -43,8 +45,6 @@ export class EventBatch {
   bus: BusEvents | undefined;
   /** Told of topics that this process holds. */
   onTopicMessage: TopicListener | undefined;
-  /** Told of connections that have missed messages. */
-  onLost: LostListener | undefined;
   /** Told of what passes; undefined: nobody is. */
   observers: readonly Observer[] | undefined;
   /** By index of a listener: what heads of requests call it. */
@@ -152,7 +152,7 @@ export class EventBatch {
       }
       case eventType.lost: {
         const told = this.payloadBytes.subarray(offset, offset + bytes);
-        this.onLost?.(slot, generation, told.subarray(positionBytes), positionAt(told));
+        websocket.onLost?.(slot, generation, told.subarray(positionBytes), positionAt(told));
         break;
       }
       case eventType.mail:

@@ -96,12 +96,6 @@ export type TopicListener = (
   lost: boolean,
 ) => void;
 
-/**
- * A connection that cannot be told in its dialect has missed messages of a logged topic: `position` is the last one that is missing. Called inside a
- * turn; `topic` is borrowed for the call.
- */
-export type LostListener = (slot: number, generation: number, topic: Uint8Array, position: Position) => void;
-
 export interface LogCommands {
   /**
    * Append to the log of a topic, which begins with it if there is none, and deliver. `flags`: as of `publish`. `origin`: whose connection does not
@@ -169,8 +163,6 @@ export interface LogCommands {
   hold(topic: Topic, since?: Position): boolean;
   release(topic: Topic): void;
   onTopicMessage: TopicListener | undefined;
-
-  onLost: LostListener | undefined;
 
   /** Connections of this worker that are subscribed to a topic. */
   membersOf(topic: Topic): { readonly slot: number; readonly generation: number }[];
@@ -335,14 +327,6 @@ export abstract class LogCommandQueue extends TopicCommandQueue implements LogCo
 
   set onTopicMessage(listener: TopicListener | undefined) {
     this.events.onTopicMessage = listener;
-  }
-
-  get onLost(): LostListener | undefined {
-    return this.events.onLost;
-  }
-
-  set onLost(listener: LostListener | undefined) {
-    this.events.onLost = listener;
   }
 
   membersOf(topic: Topic): { readonly slot: number; readonly generation: number }[] {

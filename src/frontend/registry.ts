@@ -208,5 +208,6 @@ function byOwner(owners: readonly (Frontend | undefined)[]): WebSocketEvents {
     onPing: (slot, ...rest) => of(slot)?.onPing(slot, ...rest),
     onPong: (slot, ...rest) => of(slot)?.onPong(slot, ...rest),
     onDropped: (slot, ...rest) => of(slot)?.onDropped(slot, ...rest),
+    onLost: (slot, ...rest) => of(slot)?.onLost?.(slot, ...rest),
   };
 }

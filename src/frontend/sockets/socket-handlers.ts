@@ -15,6 +15,7 @@ import { behaviorOf } from '../../config/core-records.ts';
 import type { WebSocketSettings } from '../../config/websocket-options.ts';
 import type { BehaviorOptions, Core, WebSocketEvents } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
+import type { Position } from '../../core/position.ts';
 import { isThenable } from '../http/thenable.ts';
 import { extensionsOffered } from './handshake.ts';
 import { Lane, LaneTotals, type Waiting } from './lane.ts';
@@ -195,6 +196,13 @@ export class SocketHandlers implements WebSocketEvents {
   onDropped(slot: number, generation: number, count: number): void {
     const socket = this.#find(slot, generation);
     if (socket !== undefined) this.#run(socket, 'dropped', () => routeOf(socket).handler.dropped?.(socket, count));
+  }
+
+  onLost(slot: number, generation: number, topic: Uint8Array, position: Position): void {
+    const socket = this.#find(slot, generation);
+    if (socket === undefined || routeOf(socket).handler.lost === undefined || this.#core.hasLeft(slot)) return;
+    const name = Buffer.from(topic).toString();
+    this.#run(socket, 'lost', () => routeOf(socket).handler.lost?.(socket, name, position));
   }
 
   onPing(slot: number, generation: number, data: Uint8Array): void {

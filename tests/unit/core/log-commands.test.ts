@@ -221,7 +221,7 @@ describe.each([...backends])('logs of topics over %s', (backend) => {
     const a = start(backend);
     const { socket } = await a.open();
     const told: string[] = [];
-    a.core.onLost = (slot, generation, topic, position) => told.push(`${slot} ${generation} ${text(topic)} ${position.offset}`);
+    a.websocket.onLost = (slot, generation, topic, position) => told.push(`${slot} ${generation} ${text(topic)} ${position.offset}`);
     const attached = a.core.attach(socket.slot, socket.generation, 'chat', {});
     if (attached.kind !== 'attached') throw new Error(attached.kind);
     a.core.logReset('chat', { epoch: attached.epoch, offset: 7 }, false);

@@ -1,6 +1,9 @@
 import { afterEach, describe, expect, test } from 'bun:test';
+import { native } from '../../../../ffi/bindings.ts';
+import { GatewaySocket } from '../../../../src/api/socket.ts';
 import type { WebSocketHandler } from '../../../../src/api/websocket.ts';
 import { websocketDefaults } from '../../../../src/config/websocket-options.ts';
+import { hostLayout } from '../../../../src/core/stat-index.ts';
 import { Frontends } from '../../../../src/frontend/registry.ts';
 import { webSocketFrontend } from '../../../../src/frontend/websocket/entry.ts';
 import { RequestIds } from '../../../../src/host/request-ids.ts';
@@ -16,8 +19,12 @@ const handshake = (path: string, host = 'a') =>
   `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n`;
 
 /** A frontend with one route, '/ws', and what it says of failures. */
-function serve(backend: (typeof backends)[number], upgrade: NonNullable<WebSocketHandler<unknown>['upgrade']>) {
-  live = new LiveCore(backend);
+function serve(
+  backend: (typeof backends)[number],
+  upgrade: NonNullable<WebSocketHandler<unknown>['upgrade']>,
+  { shmFd, ...functions }: Omit<WebSocketHandler<unknown>, 'upgrade'> & { readonly shmFd?: number } = {},
+) {
+  live = new LiveCore(backend, shmFd === undefined ? {} : { core: { shmFd } });
   const failures: [context: object, sentence: string][] = [];
   const frontends = new Frontends({
     topics: live.topics,
@@ -25,7 +32,7 @@ function serve(backend: (typeof backends)[number], upgrade: NonNullable<WebSocke
     requestIds: new RequestIds('x-request-id'),
     onFailure: (context, sentence) => void failures.push([context, sentence]),
   });
-  const websocket = [{ pattern: '/ws', handler: { upgrade }, settings: websocketDefaults }];
+  const websocket = [{ pattern: '/ws', handler: { upgrade, ...functions }, settings: websocketDefaults }];
   const frontend = frontends.add(webSocketFrontend, { websocket });
   Object.assign(live, frontends.events());
   return { frontend, frontends, failures };
@@ -66,6 +73,30 @@ describe.each([...backends])('handshakes by path on %s', (backend) => {
     resolve({});
     expect(await statusOf(stays)).toBe('101');
     expect([signals.filter(({ aborted }) => aborted).length, frontends.pending]).toEqual([1, 0]);
+  });
+
+  test('a handler is told what the log of a topic has lost before a socket could be sent it', async () => {
+    const shmFd = native.shmCreate(1, 65536, hostLayout, 16 << 20);
+    try {
+      const told: unknown[] = [];
+      const { promise: opened, resolve } = Promise.withResolvers<GatewaySocket>();
+      serve(backend, () => ({}), {
+        shmFd,
+        open: (socket) => resolve(socket as unknown as GatewaySocket),
+        lost: (socket, topic, position) => void told.push([socket instanceof GatewaySocket, topic, position]),
+      });
+      expect(await statusOf(await ask(handshake('/ws')))).toBe('101');
+      const { slot, generation } = await live.during(opened);
+      const attached = live.core.attach(slot, generation, 'chät', {});
+      if (attached.kind !== 'attached') throw new Error(attached.kind);
+      live.core.logReset('chät', { epoch: attached.epoch, offset: 7 }, false);
+      await live.until('it is told', () => told.length === 1);
+      expect(told).toEqual([[true, 'chät', { epoch: attached.epoch, offset: 7 }]]);
+      live.core.terminate(slot, generation);
+      live.turn();
+    } finally {
+      native.fdClose(shmFd);
+    }
   });
 
   test('a handler that throws or rejects is told of under the id of its request, and answered with 500', async () => {
