@@ -5,9 +5,9 @@
  *
  * Role: the head of a request → its wishes, or why it is refused. Pure. Up: entry.ts.
  */
+import { policyTopicBytesMax } from '../../config/topic-pattern.ts';
 import type { SseSettings } from '../../config/topics.ts';
 import type { RequestHead } from '../../core/http.ts';
-import { topicBytesMax } from '../../core/node.ts';
 import { headerValues } from '../../core/request-target.ts';
 import { type Place, placesOf, rememberedId } from '../streams/places.ts';
 import type { StreamWishes } from '../streams/streams.ts';
@@ -82,7 +82,7 @@ function queryOf({ raw, hostBytes, targetBytes }: RequestHead): URLSearchParams 
 function topicProblem(topic: string): string | undefined {
   if (topic === '') return 'the name of a topic is empty';
   if (topic.charCodeAt(0) === 0) return 'a topic does not begin with NUL';
-  if (Buffer.byteLength(topic) > topicBytesMax) return `the name of a topic has more than ${topicBytesMax} bytes of UTF-8`;
+  if (Buffer.byteLength(topic) > policyTopicBytesMax) return `the name of a topic has more than ${policyTopicBytesMax} bytes of UTF-8`;
   return undefined;
 }
 

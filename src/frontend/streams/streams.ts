@@ -55,7 +55,7 @@ export interface StreamClient {
 
 /** Why there is no stream. `sentence`: for whoever has asked. */
 export interface StreamRefusal {
-  readonly status: 401 | 403 | 404 | 503;
+  readonly status: 401 | 403 | 404 | 500;
   readonly sentence: string;
 }
 
@@ -79,6 +79,7 @@ class Stream implements TopicConnection {
   readonly user: User | undefined;
   readonly data: unknown;
   #id: string | undefined;
+  hasBegun = false;
   isOver = false;
   timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -149,9 +150,14 @@ export class Streams {
     this.#pending += 1;
     this.#run(stream, wishes, options, refuse)
       .catch((err: unknown) => {
-        // A defect, since those who are asked do not reject. No client is to wait for it.
+        // A name that a topic of this policy cannot have, or a defect, since those who are asked do not reject. No client is to wait for it.
         this.#host.failed({ err }, 'a stream of events failed');
-        this.#end(stream);
+        if (stream.hasBegun || stream.isOver) {
+          this.#end(stream);
+          return;
+        }
+        this.#forget(stream);
+        refuse({ status: 500, sentence: 'Internal Server Error' });
       })
       .finally(() => {
         this.#pending -= 1;
@@ -207,6 +213,7 @@ export class Streams {
       core.respondEnd(head);
       return;
     }
+    stream.hasBegun = true;
     core.respondBeginEvents(head, headers, quietMs);
     core.respondChunk(head, `retry: ${randomInt(retryMs.least, retryMs.most)}\n\n`);
     if (wishes.isJson)
