@@ -361,8 +361,20 @@ static void test_a_log_that_has_most_of_a_shard_loses_its_own_oldest(void **stat
 static void test_arguments_out_of_range_are_refused(void **state) {
     (void)state;
     const struct rw_state_name name = named("name");
-    struct rw_state_name wrong = name;
-    wrong.count = 0;
+    static const uint8_t long_name[RW_TOPIC_BYTES_MAX + 1] = {'n'};
+    struct rw_state_name wrong = rw_state_name(long_name, sizeof long_name);
+    struct rw_log_end end;
+    const struct rw_log_query query = {.max = 1};
+    assert_int_equal(rw_log_append(memory.state, &wrong, &(struct rw_log_entry){0}, NULL, &wide, NOW,
+                                   &(struct rw_position){0}, NULL),
+                     RW_ERR_INVALID);
+    wrong = rw_state_name(long_name, 0);
+    assert_int_equal(rw_log_end(memory.state, &wrong, NOW, &end), RW_ERR_INVALID);
+    assert_int_equal(rw_log_reset(memory.state, &wrong, (struct rw_position){1, 0}, 0, NOW), RW_ERR_INVALID);
+    assert_int_equal(rw_log_follow(memory.state, &wrong, 1), RW_ERR_INVALID);
+    assert_int_equal(rw_log_forget(memory.state, &wrong), RW_ERR_INVALID);
+    assert_int_equal(rw_log_read(memory.state, &wrong, &query, NOW, entries, buffer, sizeof buffer, &end, NULL),
+                     RW_ERR_INVALID);
     const struct rw_log_entry entry = text_entry("text");
     struct rw_position position;
     const struct rw_log_limits none = {0, 1}, never = {1, 0};

@@ -71,7 +71,7 @@ struct rw_state_name {
 
 /* Names that begin with "\0p" are of the presence of the topic that follows, and lie in that topic's shard: both change
  * under one lock.
- * in:  count: 1..RW_TOPIC_BYTES_MAX */
+ * in:  count: 1..RW_TOPIC_BYTES_MAX; else the name has no bytes, which everything refuses (RW_ERR_INVALID) */
 struct rw_state_name rw_state_name(const uint8_t *bytes, uint32_t count);
 
 /* Counts what has changed in a shard: grows with each append, put and reset of its logs, also of a worker that was

@@ -116,7 +116,7 @@ struct rw_state *rw_state_open(struct rw_shm_header *shm) {
 void rw_state_close(struct rw_state *state) { free(state); }
 
 struct rw_state_name rw_state_name(const uint8_t *bytes, uint32_t count) {
-    assert(count >= 1 && count <= RW_TOPIC_BYTES_MAX);
+    if (count == 0 || count > RW_TOPIC_BYTES_MAX) return (struct rw_state_name){.bytes = bytes};
     const uint64_t hash = rw_topics_hash(bytes, count);
     const int is_presence = count > 2 && bytes[0] == 0 && bytes[1] == 'p';
     const uint64_t home = is_presence ? rw_topics_hash(bytes + 2, count - 2) : hash;
