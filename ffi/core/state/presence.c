@@ -275,7 +275,9 @@ static int name_of(struct rw_present_step *step, rw_block user_block, uint8_t *b
         return 0;
     }
     *name = rw_state_name(bytes, count);
-    return 1;
+    if (is_name(name) && name->shard == tx->index) return 1;
+    rw_tx_damaged(tx);
+    return 0;
 }
 
 static int is_alive(const struct rw_presence *presence, const struct rw_present_worker *worker) {
@@ -287,11 +289,14 @@ static int is_alive(const struct rw_presence *presence, const struct rw_present_
 /* A seat of a process that is gone; processes that are gone and have none are removed. ret: 0: there is none */
 static rw_block orphan(struct rw_present_step *step) {
     struct rw_tx *tx = &step->tx;
+    rw_block before = 0;
     for (rw_block block = step->roots->workers; block != 0;) {
         const struct rw_present_worker *worker = rw_present_worker_at(tx, block);
-        if (worker == NULL) return 0;
+        if (worker == NULL || !rw_present_follows(tx, &worker->links, before)) return 0;
         const rw_block next = worker->links.next;
-        if (!is_alive(step->presence, worker)) {
+        if (is_alive(step->presence, worker)) {
+            before = block;
+        } else {
             if (worker->first != 0) return worker->first;
             rw_present_remove_worker(step, block);
             rw_tx_commit(tx);

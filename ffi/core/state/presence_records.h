@@ -169,6 +169,14 @@ void rw_present_append(struct rw_tx *tx, struct rw_present_list list, rw_block b
 void rw_present_push(struct rw_tx *tx, struct rw_present_list list, rw_block block);
 void rw_present_unlink(struct rw_tx *tx, struct rw_present_list list, rw_block block);
 
+/* For whoever walks along one: a list that leads back never ends in a circle, whatever it has been damaged to.
+ * ret: 1; 0: damage */
+static inline int rw_present_follows(struct rw_tx *tx, const struct rw_links *links, rw_block before) {
+    if (links->prev == before) return 1;
+    rw_tx_damaged(tx);
+    return 0;
+}
+
 /* A new version, and dirty. Nothing unless shared. */
 void rw_present_touch(struct rw_present_step *step, rw_block user);
 /* On the list of the dirty, or of the taken, or (flag 0) on neither. */

@@ -30,10 +30,10 @@ static uint8_t *put(uint8_t *to, const void *from, size_t bytes) {
 static uint64_t list_copy(struct rw_present_step *step, const struct rw_present_topic *topic, uint8_t *out,
                           uint64_t bytes) {
     uint64_t needed = 0;
-    uint32_t left = step->roots->users; /* so that damage is no loop */
-    for (rw_block block = topic->first; block != 0 && left-- > 0;) {
+    rw_block before = 0;
+    for (rw_block block = topic->first; block != 0;) {
         const struct rw_present_user *user = rw_present_user_at(&step->tx, block);
-        if (user == NULL) return 0;
+        if (user == NULL || !rw_present_follows(&step->tx, &user->links, before)) return 0;
         if (!(user->flags & RW_PRESENT_GONE)) {
             const uint64_t at = needed;
             const uint32_t text = (uint32_t)user->record.name_bytes + user->info_bytes;
@@ -46,6 +46,7 @@ static uint64_t list_copy(struct rw_present_step *step, const struct rw_present_
                 if (!rw_bytes_read(&step->tx, block, RW_USER_NAME_AT, to, text)) return 0;
             }
         }
+        before = block;
         block = user->links.next;
     }
     return needed;
@@ -159,24 +160,35 @@ int32_t rw_presence_acknowledge(struct rw_presence *presence, const struct rw_st
     return rw_present_end(&step, RW_OK);
 }
 
+/* ret: how many users it has */
+static uint32_t rewrite_topic(struct rw_present_step *step, const struct rw_present_topic *topic) {
+    uint32_t count = 0;
+    rw_block before = 0;
+    for (rw_block block = topic->first; block != 0;) {
+        const struct rw_present_user *user = rw_present_user_at(&step->tx, block);
+        if (user == NULL || !rw_present_follows(&step->tx, &user->links, before)) break;
+        if (!(user->flags & RW_PRESENT_DIRTY)) rw_present_mark(step, block, RW_PRESENT_DIRTY);
+        if (rw_tx_is_damaged(&step->tx)) break;
+        if (++count % COMMIT_EVERY == 0) rw_tx_commit(&step->tx);
+        before = block;
+        block = user->links.next;
+    }
+    rw_tx_commit(&step->tx);
+    return count;
+}
+
 int32_t rw_presence_rewrite(struct rw_presence *presence, uint32_t cursor) {
     struct rw_present_step step;
     const uint32_t shard = cursor % RW_STATE_SHARDS;
     int32_t result = rw_present_begin(&step, presence, shard, NULL);
     if (result < 0) return result;
     uint32_t marked = 0;
-    uint32_t left = step.roots->users;
+    rw_block before = 0;
     for (rw_block at = step.roots->topics; at != 0;) {
         const struct rw_present_topic *topic = rw_present_topic_at(&step.tx, at);
-        if (topic == NULL) break;
-        for (rw_block block = topic->first; block != 0 && left-- > 0;) {
-            const struct rw_present_user *user = rw_present_user_at(&step.tx, block);
-            if (user == NULL) break;
-            const rw_block next = user->links.next;
-            if (!(user->flags & RW_PRESENT_DIRTY)) rw_present_mark(&step, block, RW_PRESENT_DIRTY);
-            if (++marked % COMMIT_EVERY == 0 && !rw_tx_is_damaged(&step.tx)) rw_tx_commit(&step.tx);
-            block = next;
-        }
+        if (topic == NULL || !rw_present_follows(&step.tx, &topic->links, before)) break;
+        marked += rewrite_topic(&step, topic);
+        before = at;
         at = topic->links.next;
     }
     if (marked != 0) presence->dirty_shards |= 1ull << shard;

@@ -13,7 +13,8 @@
 #define CELL_SHIFT 4u   /* units of a cell of the first level */
 #define SECOND_SHIFT 6u /* of those, in one of the second */
 #define CELLS_OF_BLOCK (RW_BLOCK_DATA_BYTES / sizeof(rw_block))
-#define LOOKED_AT_MAX 256u /* users of the present cell who are not due yet */
+#define LOOKED_AT_MAX 256u    /* users of the present cell who are not due yet */
+#define BEHIND_MAX (1u << 22) /* cells: 50 days in which somebody waits and nobody ticks */
 
 static_assert(CELLS_OF_BLOCK * RW_WHEEL_BLOCKS >= RW_WHEEL_CELLS, "the wheel has its cells");
 static_assert((RW_PRESENCE_GRACE_MS_MAX >> RW_DUE_UNIT_SHIFT >> CELL_SHIFT >> SECOND_SHIFT) + 2 < CELLS,
@@ -26,7 +27,8 @@ static struct rw_links *waiting_links(struct rw_tx *tx, rw_block block) {
 
 /* ret: NULL: damage */
 static rw_block *cell_at(struct rw_present_step *step, uint32_t cell) {
-    struct rw_block_at *block = rw_block_at(&step->tx, step->roots->wheel[cell / CELLS_OF_BLOCK]);
+    struct rw_block_at *block =
+        cell < RW_WHEEL_CELLS ? rw_block_at(&step->tx, step->roots->wheel[cell / CELLS_OF_BLOCK]) : NULL;
     if (block == NULL) {
         rw_tx_damaged(&step->tx);
         return NULL;
@@ -123,6 +125,9 @@ rw_block rw_present_wheel_due(struct rw_present_step *step, uint32_t *budget) {
     struct rw_tx *tx = &step->tx;
     struct rw_present_roots *roots = step->roots;
     const uint32_t units = rw_present_units(step->now->monotonic_ms);
+    if (roots->waiting != 0 && roots->turned < units >> CELL_SHIFT &&
+        (units >> CELL_SHIFT) - roots->turned > BEHIND_MAX)
+        rw_tx_damaged(tx);
     while (roots->waiting != 0 && roots->turned <= units >> CELL_SHIFT && *budget > 0 && !rw_tx_is_damaged(tx)) {
         rw_tx_commit(tx);
         if (move_on(step)) {
