@@ -173,6 +173,8 @@ export interface Lease {
 export interface LinkMembers {
   readonly partitions: number;
   partitionOf(topic: Uint8Array): number;
+  /** Whether it can be reached now. */
+  isUp(partition: number): boolean;
   /** Of this node. It has a lease of `leaseMs` at least then. ret: whether it had one before */
   write(topic: Uint8Array, changes: readonly MemberChange[], leaseMs: number): Promise<boolean>;
   /** Nodes without a lease do not count. `position`: of the presence log, which begins if there is none. */

@@ -33,8 +33,8 @@ export interface FollowedPorts {
   onFollowed?(topic: Uint8Array, isFollowed: boolean): void;
 }
 
-/** Topics that are read for at once. */
-const readingMax = 8;
+/** Topics that are read for at once: some of them may be where nothing can be reached. */
+const readingMax = 64;
 /** What a log begins with here, and how much is read at once to go on with it. */
 const tailEntries = 1000;
 const tailBytes = 256 * 1024;

@@ -20,6 +20,7 @@ export interface NodeMembersPorts {
   readonly clock: Clock;
   readonly core: Pick<PresenceCommands, 'presenceTakeDirty' | 'presenceAcked' | 'presenceRewrite'>;
   readonly members: LinkMembers;
+  /** All of the other side can be reached. */
   isUp(): boolean;
   view(): NodeView;
   /** This worker, or others of its node, have something in these partitions. */
@@ -130,7 +131,8 @@ export class NodeMembers {
     // One worker does it for the node.
     if (isUp && this.#wasUp === false && this.#ports.view().first === this.#ports.self) this.#rewrite();
     if (isUp || this.#wasUp !== undefined) this.#wasUp = isUp;
-    if (!isUp) return;
+    // While some of it can be, what belongs there is not to wait for the rest.
+    if (!isUp && !this.#isPartlyUp()) return;
     this.#markSome();
     while (this.#taken < takenMax) {
       const users = core.presenceTakeDirty(takenAtOnce);
@@ -145,6 +147,12 @@ export class NodeMembers {
       for (const [key, list] of topics) this.#writeTopic(key, list);
       if (users.length === 0) return;
     }
+  }
+
+  #isPartlyUp(): boolean {
+    const { members } = this.#ports;
+    for (let partition = 0; partition < members.partitions; partition++) if (members.isUp(partition)) return true;
+    return false;
   }
 
   #rewrite(): void {
@@ -234,7 +242,7 @@ export class NodeMembers {
     for (const [partition, held] of this.#held) {
       // Another worker has it since a reload.
       if (first + (partition % count) !== self) this.#held.delete(partition);
-      else if (held.renewAtMs <= now && !held.isRenewing && this.#ports.isUp()) void this.#renew(partition, held);
+      else if (held.renewAtMs <= now && !held.isRenewing && members.isUp(partition)) void this.#renew(partition, held);
       else if (held.keepAtMs <= now) {
         held.keepAtMs = now + keepMs;
         members.keep(partition).catch(() => {

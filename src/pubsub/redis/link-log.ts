@@ -83,11 +83,11 @@ export class LinkLog {
     this.#write('warn', {}, discards[why]);
   }
 
-  /** Something in a key of Redis is not ours. Said once for each text, of a few. */
+  /** Redis refuses what topics that remember need. Said once for each text, of a few. */
   damaged(text: string): void {
     if (this.#damages.has(text) || this.#damages.size === damagesMax) return;
     this.#damages.add(text);
-    this.#write('error', {}, `a log of a topic cannot be used: ${text}`);
+    this.#write('error', {}, `what topics remember cannot be kept in Redis: ${text}`);
   }
 
   #write(level: 'info' | 'warn' | 'error', fields: Record<string, unknown>, text: string): void {

@@ -99,6 +99,7 @@ class RedisLink implements NodeLink, ShardHost {
       tenureOf: (partition) => this.#shardOf[partition]?.tenure ?? 0,
       count: (counter, by) => this.#context.count(counter, by),
       onDamage: (text) => this.#say.damaged(text),
+      isUp: (partition) => this.#shardOf[partition]?.phase === 'up' && !this.#parked.has(partition),
     };
     this.logs = new RedisLogs(host);
     this.members = new RedisMembers(host);

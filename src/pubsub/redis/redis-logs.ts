@@ -38,7 +38,7 @@ const batchBytesMax = 128 * 1024;
 const batchMessagesMax = 256;
 /** What a message that waits costs beside its envelope, about. */
 const messageOverheadBytes = 256;
-/** Reads under way, and those that wait for their turn. */
+/** Reads of a partition under way, and all those that wait for their turn. */
 const readsUnderWayMax = 16;
 const readsWaitingMax = 16_384;
 /** Topics of which it is known what was appended last. */
@@ -62,6 +62,7 @@ export interface LogsHost {
   count(counter: LinkCounter, by: number): void;
   /** A step has failed for a reason that somebody must look at. */
   onDamage(text: string): void;
+  isUp(partition: number): boolean;
 }
 
 interface Message {
@@ -92,14 +93,20 @@ interface Reading {
   readonly page: Promise<StoredPage>;
 }
 
+interface Turns {
+  underWay: number;
+  readonly waiting: (() => void)[];
+}
+
 export class RedisLogs implements LinkLogs {
   readonly #host: LogsHost;
   readonly #publisher: Buffer;
   readonly #topics = new Map<string, Topic>();
   readonly #appended = new Map<string, Known>();
   readonly #reads = new Map<string, Reading>();
-  #readsUnderWay = 0;
-  readonly #readsWaiting: (() => void)[] = [];
+  /** By partition: one that cannot be reached holds no other up. */
+  readonly #turns = new Map<number, Turns>();
+  #readsWaiting = 0;
   #sequence = 1;
   /** Waiting and under way. */
   #bytes = 0;
@@ -257,18 +264,17 @@ export class RedisLogs implements LinkLogs {
     const joint = JSON.stringify([key, query, limits]);
     const present = this.#reads.get(joint);
     if (present !== undefined) return present.page;
-    if (this.#readsWaiting.length >= readsWaitingMax) return this.#refuse('too many reads wait already');
+    if (this.#readsWaiting >= readsWaitingMax) return this.#refuse('too many reads wait already');
     const page = this.#read(key, query, limits).finally(() => this.#reads.delete(joint));
     this.#reads.set(joint, { page });
     return page;
   }
 
   async #read(key: string, query: StoredQuery, limits: LogLimits): Promise<StoredPage> {
-    if (this.#readsUnderWay >= readsUnderWayMax) await new Promise<void>((resume) => this.#readsWaiting.push(resume));
-    this.#readsUnderWay += 1;
+    const { channels, calls } = this.#host;
+    const partition = channels.partitionOf(key);
+    await this.#turn(partition);
     try {
-      const { channels, calls } = this.#host;
-      const partition = channels.partitionOf(key);
       const { mode, from, limit, bytes, seen, begins } = query;
       const keys = [channels.keyOf('log', key, partition), channels.keyOf('meta', key, partition)];
       const make = (): Asked => ({
@@ -292,9 +298,32 @@ export class RedisLogs implements LinkLogs {
       this.#host.count('log_failures', 1);
       throw unavailable(this.#host, error);
     } finally {
-      this.#readsUnderWay -= 1;
-      this.#readsWaiting.shift()?.();
+      this.#endTurn(partition);
     }
+  }
+
+  async #turn(partition: number): Promise<void> {
+    let turns = this.#turns.get(partition);
+    if (turns === undefined) {
+      turns = { underWay: 0, waiting: [] };
+      this.#turns.set(partition, turns);
+    }
+    if (turns.underWay < readsUnderWayMax) {
+      turns.underWay += 1;
+      return;
+    }
+    this.#readsWaiting += 1;
+    await new Promise<void>((resume) => turns.waiting.push(resume));
+    this.#readsWaiting -= 1;
+  }
+
+  /** The turn goes to the next one. */
+  #endTurn(partition: number): void {
+    const turns = this.#turns.get(partition);
+    if (turns === undefined) return;
+    const next = turns.waiting.shift();
+    if (next !== undefined) next();
+    else if (--turns.underWay === 0) this.#turns.delete(partition);
   }
 
   #pageOf(key: string, [epoch, offset, ...rest]: Buffer[]): StoredPage {
@@ -335,7 +364,10 @@ export function unavailable(host: LogsHost, error: unknown): LinkUnavailableErro
   if (error instanceof LinkUnavailableError) return error;
   const text = error instanceof LinkError ? error.failure.text : String(error);
   const damaged = new RegExp(`^${damagedWord} (\\S*)`).exec(text)?.[1];
-  if (damaged === undefined && !text.startsWith('WRONGTYPE')) return new LinkUnavailableError(text);
+  if (damaged === undefined && !text.startsWith('WRONGTYPE')) {
+    host.onDamage(text);
+    return new LinkUnavailableError(text);
+  }
   host.count('log_damaged', 1);
   const why = `the key ${damaged ?? 'of this topic'} in Redis holds something that is not Ringway's; remove it, or give Ringway a prefix of its own`;
   host.onDamage(why);

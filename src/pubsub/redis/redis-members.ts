@@ -70,6 +70,10 @@ export class RedisMembers implements LinkMembers {
     return this.#host.channels.partitionOf(topicKey(topic));
   }
 
+  isUp(partition: number): boolean {
+    return this.#host.isUp(partition);
+  }
+
   async write(name: Uint8Array, changes: readonly MemberChange[], leaseMs: number): Promise<boolean> {
     const topic = topicKey(name);
     const partition = this.#host.channels.partitionOf(topic);

@@ -40,8 +40,13 @@ class FakeMembers implements LinkMembers {
   readonly held: (() => void)[] = [];
   holdsBack = false;
   fails = false;
+  readonly down = new Set<number>();
   hadIt = true;
   lease: Lease = { hadIt: true, held: 1, gone: [] };
+
+  isUp(partition: number): boolean {
+    return !this.down.has(partition);
+  }
 
   /** 'p2…' lies in partition 2. */
   partitionOf(topic: Uint8Array): number {
@@ -159,17 +164,30 @@ describe('members of a node', () => {
     expect(world.core.acked).toEqual([]);
     world.members.fails = false;
     world.isUp = false;
+    for (const partition of [0, 1, 2, 3]) world.members.down.add(partition);
     world.core.change('p1', 'bob', 1, 2);
     await world.pass(500);
     expect(world.core.dirty.length).toBe(1);
     world.core.isBusy = true;
     world.isUp = true;
+    world.members.down.clear();
     await world.pass(100);
     expect(world.core.rewrites).toEqual([]);
     world.core.isBusy = false;
     await world.pass(1000);
     expect(world.core.rewrites).toEqual([0, 1, 2, 3]);
     expect(world.core.acked).toEqual(['p1 bob 2']);
+  });
+
+  test('are written, and leases renewed, where the other side can be reached, while a part of it cannot', async () => {
+    const world = new World();
+    world.node.told([1, 2]);
+    world.isUp = false;
+    world.members.down.add(1);
+    world.core.change('p2', 'ann', 1, 1);
+    await world.pass(1000);
+    expect(world.core.acked).toEqual(['p2 ann 1']);
+    expect(world.members.renewed).toEqual(['2 10000']);
   });
 
   test('that are many are taken so many at a time', async () => {
