@@ -38,7 +38,7 @@ static void write_gauges(struct rw_core *core) {
     RW_GAUGE(core, backpressure_bytes, core->outbox.bytes);
     RW_GAUGE(core, unfinished_bytes, core->unfinished_bytes);
     RW_GAUGE(core, inflate_bytes, core->inflate_bytes);
-    RW_GAUGE(core, topics, rw_topics_held(core->topics));
+    RW_GAUGE(core, topics, rw_delivery_topics(core));
     RW_GAUGE(core, subscriptions, rw_topics_subscriptions(core->topics));
     RW_GAUGE(core, topic_lagging, rw_topics_lags(core->topics));
     __atomic_store_n(&core->stats->cq_overflows, core->ring->counts.cq_overflows, __ATOMIC_RELAXED);

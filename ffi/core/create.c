@@ -94,7 +94,7 @@ static void on_interest(void *context, const uint8_t *name, uint32_t name_bytes,
     (void)name_bytes;
     /* The host reads it to tell whether a subscription may be refused, so it is not written now and then as other
      * gauges are. */
-    RW_GAUGE(core, topics, rw_topics_held(core->topics));
+    RW_GAUGE(core, topics, rw_delivery_topics(core));
     if (core->bus) rw_node_bus_interest(core->bus, hash, interested);
 }
 

@@ -858,7 +858,8 @@ RW_EXPORT int32_t rw_core_send_logged(struct rw_core *core, uint32_t slot, uint3
                                       const struct rw_log_call *call, const uint8_t *bytes);
 
 /* The host hears a topic: TOPIC events. Of a logged one without loss, from its present end or after `since`; of a direct
- * one as far as a bounded queue takes it.
+ * one as far as a bounded queue takes it. `since` of epoch 0: from its end, and it is a logged one: a log that is not
+ * there begins (unless it is a copy of another store's), so that nothing is missed of what is said first.
  * ret: 1 from now on, 0 it did already, RW_ERR_FULL, RW_ERR_INVALID, -ENOMEM. release: 1 it did, 0 it did not */
 RW_EXPORT int32_t rw_core_hold(struct rw_core *core, const struct rw_log_call *call, const uint8_t *bytes);
 RW_EXPORT int32_t rw_core_release(struct rw_core *core, const uint8_t *topic, uint32_t topic_bytes);

@@ -96,6 +96,9 @@ export type TopicListener = (
   lost: boolean,
 ) => void;
 
+/** As the core is told it. */
+const endOfLog: Position = { epoch: '0'.repeat(16), offset: 0 };
+
 export interface LogCommands {
   /**
    * Append to the log of a topic, which begins with it if there is none, and deliver. `flags`: as of `publish`. `origin`: whose connection does not
@@ -158,9 +161,10 @@ export interface LogCommands {
 
   /**
    * This process hears the topic: `onTopicMessage`. A logged one without loss, from the present end on, or after `since`; of a direct one so much as its bounded
-   * queue takes, the rest is counted. ret: false: the worker has all the topics that it may have, or memory is short
+   * queue takes, the rest is counted. 'end': it is a logged one, whose log begins if there is none: nothing is missed of what is said first.
+   * ret: false: the worker has all the topics that it may have, or memory is short
    */
-  hold(topic: Topic, since?: Position): boolean;
+  hold(topic: Topic, since?: Position | 'end'): boolean;
   release(topic: Topic): void;
   onTopicMessage: TopicListener | undefined;
 
@@ -303,10 +307,10 @@ export abstract class LogCommandQueue extends TopicCommandQueue implements LogCo
     return this.heldBack(slot, generation) > 0 ? 'backpressure' : 'sent';
   }
 
-  hold(topic: Topic, since?: Position): boolean {
+  hold(topic: Topic, since?: Position | 'end'): boolean {
     const call = this.#begin(topic, empty);
     if (since !== undefined) {
-      call.position = since;
+      call.position = since === 'end' ? endOfLog : since;
       call.hasPosition = true;
     }
     const code = coreCalls.hold(this.pointer, call.record, call.bytes);

@@ -1,7 +1,7 @@
 /**
  * This process as a subscriber of topics: functions that hear messages, and what the gateway says to itself.
  *
- * Role: holds of the core → functions. Up: what programs ask, control.ts. A topic is held once, however many listen. Of a topic with history each listener
+ * Role: holds of the core → functions. Up: topic-server.ts, control.ts. A topic is held once, however many listen. Of a topic with history each listener
  * hears rising offsets without a hole, or is told of one: who comes with a position reads the store up to what comes live.
  */
 import type { LogCommands, LogEntry, LogLimits, Position } from '../core/log-commands.ts';
@@ -61,11 +61,11 @@ export class Listeners {
     return this.#ears.size;
   }
 
-  /** Hear what comes from now on. Throws TopicsFullError. */
-  listen(topic: string, ear: Ear): Listening {
+  /** Hear what comes from now on. `isLogged`: it has history, whether or not anything was said yet. Throws TopicsFullError. */
+  listen(topic: string, ear: Ear, isLogged = false): Listening {
     let ears = this.#ears.get(topic);
     if (ears === undefined) {
-      if (!this.#core.hold(topic)) throw new TopicsFullError(topic);
+      if (!this.#core.hold(topic, isLogged ? 'end' : undefined)) throw new TopicsFullError(topic);
       ears = new Set();
       this.#ears.set(topic, ears);
     }
@@ -77,11 +77,11 @@ export class Listeners {
   async listenFrom(topic: string, limits: LogLimits, since: Position | undefined, store: TopicStore, ear: Ear): Promise<StreamListening> {
     await store.follow(topic, limits);
     if (since === undefined) {
-      const { stop } = this.listen(topic, ear);
+      const { stop } = this.listen(topic, ear, true);
       return { stop, recovered: false, position: this.#core.logEnd(topic) };
     }
     const late = new LateEar(ear, since);
-    const { stop } = this.listen(topic, late);
+    const { stop } = this.listen(topic, late, true);
     const read = (from: Position) => store.read(topic, { since: from, limit: pageSize }, limits);
     try {
       const recovered = await late.catchUp(read);

@@ -663,6 +663,21 @@ static void expect_heard(struct host *host, uint32_t flags, const char *topic, c
     assert_string_equal((const char *)bytes + strlen(topic), text);
 }
 
+/* What is said first on a topic with a log, whose record of the bus comes late or never. */
+static void the_host_misses_nothing_of_a_log_that_begins(void **state) {
+    open_node(state, PLAIN, 0);
+    assert_int_equal(hold(hosts[1], "room", &(struct rw_position){0}), 1);
+    struct rw_position first = append_quietly(hosts[0], "room", "one", KEPT);
+    struct rw_position second = append(hosts[0], "room", "two");
+    assert_int_equal(first.offset, 1);
+    host_turn(hosts[0]);
+    expect_heard(hosts[1], RW_HEARD_TEXT | RW_HEARD_POSITION, "room", &first, "one");
+    expect_heard(hosts[1], RW_HEARD_TEXT | RW_HEARD_POSITION, "room", &second, "two");
+    assert_int_equal(hold(hosts[1], "room", &(struct rw_position){0}), 0);
+    assert_int_equal(rw_core_release(hosts[1]->core, (const uint8_t *)"room", 4), 1);
+    close_node();
+}
+
 static void the_host_hears_direct_topics_and_logged_ones(void **state) {
     open_node(state, PLAIN, 0);
     assert_int_equal(hold(hosts[1], "room", NULL), 1);
@@ -844,6 +859,7 @@ int main(void) {
         ON_EVERY_RING(who_lags_for_longer_than_the_log_remembers_meets_its_policy),
         ON_EVERY_RING(who_leaves_while_it_lags_is_forgotten),
         ON_EVERY_RING(the_host_hears_direct_topics_and_logged_ones),
+        ON_SIM(the_host_misses_nothing_of_a_log_that_begins),
         ON_SIM(a_batch_that_is_full_costs_the_host_no_message_of_a_log),
         ON_SIM(a_direct_topic_past_the_hosts_queue_is_counted),
         ON_SIM(logs_are_read_in_pieces_that_fit),

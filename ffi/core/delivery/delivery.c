@@ -29,8 +29,12 @@ void rw_delivery_destroy(struct rw_core *core) {
 
 /* ------------------------------------------------------------------ subscriptions */
 
+uint32_t rw_delivery_topics(const struct rw_core *core) {
+    return rw_topics_held(core->topics) - (core->delivery ? core->delivery->own_holds : 0);
+}
+
 int rw_delivery_admits_topic(struct rw_core *core, const uint8_t *topic, uint32_t bytes) {
-    if (rw_topics_held(core->topics) < core->limits.topics ||
+    if (rw_delivery_topics(core) < core->limits.topics ||
         rw_topics_find(core->topics, topic, bytes, rw_topics_hash(topic, bytes)))
         return 1;
     RW_COUNT(core, refused_topics_worker, 1);

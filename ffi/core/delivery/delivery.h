@@ -50,6 +50,7 @@ struct rw_delivery {
     uint64_t look_shards;              /* a bit for each whose topics are to be looked at */
     uint32_t look_at;                  /* the next topic id to look at; 0: none */
     uint32_t looked_ms;                /* when that began */
+    uint32_t own_holds;                /* topics of the gateway itself that the host holds: they are not counted */
 };
 
 /* ret: RW_OK or -ENOMEM */
@@ -64,6 +65,9 @@ int rw_delivery_has_work(const struct rw_core *core);
 int64_t rw_delivery_due_ms(const struct rw_core *core);
 
 /* ------------------------------------------------------------------ delivery.c */
+
+/* Topics that somebody here is subscribed to, or the host holds for a program. */
+uint32_t rw_delivery_topics(const struct rw_core *core);
 
 /* Subscribe a connection of whatever protocol, within the limits of its own topics and of the worker's.
  * ret: 1 subscribed now, 0 it was already, RW_ERR_STALE it does not hear topics (any more), RW_ERR_INVALID the name,

@@ -221,22 +221,40 @@ int rw_hold_has_work(const struct rw_core *core) {
 
 /* ------------------------------------------------------------------ holding */
 
+/* What workers ask each other goes by topics that every one of them holds: "\0c" and more. They are nobody's. */
+static uint32_t is_own(const uint8_t *topic, uint32_t bytes) { return bytes >= 2 && topic[0] == 0 && topic[1] == 'c'; }
+
 int32_t rw_hold(struct rw_core *core, const uint8_t *topic, uint32_t bytes, const struct rw_position *since) {
     if (bytes == 0 || bytes > RW_TOPIC_BYTES_MAX) return RW_ERR_INVALID;
     if (since && !core->state) return RW_ERR_UNSUPPORTED;
-    if (!rw_delivery_admits_topic(core, topic, bytes)) return RW_ERR_FULL;
+    const uint32_t own = is_own(topic, bytes);
+    if (!own && !rw_delivery_admits_topic(core, topic, bytes)) return RW_ERR_FULL;
+    core->delivery->own_holds += own; /* before it counts as a topic */
     int32_t held = rw_topics_hold(core->topics, topic, bytes);
+    if (held != 1) core->delivery->own_holds -= own;
     if (held != 1 || !core->state) return held;
     uint32_t id = rw_topics_find(core->topics, topic, bytes, rw_topics_hash(topic, bytes));
     const struct rw_state_name name = rw_state_name(topic, bytes);
     struct rw_log_end end;
-    int is_logged = rw_log_end(core->state, &name, rw_logged_now_ms(), &end) > 0;
+    int begins = since && since->epoch == 0;
+    if (begins) since = NULL;
+    int is_logged;
+    if (begins && !(core->flags & RW_CORE_FOLLOWS_LOGS)) {
+        int32_t opened = rw_log_open(core->state, &name, rw_logged_now_ms(), &end);
+        if (opened < 0) {
+            (void)rw_release(core, topic, bytes);
+            return opened;
+        }
+        is_logged = 1;
+    } else {
+        is_logged = rw_log_end(core->state, &name, rw_logged_now_ms(), &end) > 0;
+    }
     if (!is_logged && !since && !rw_topics_log(core->topics, id)) return 1; /* direct, as far as is known */
     struct rw_topic_cursor at = {0, 0};
     if (is_logged) at = (struct rw_topic_cursor){end.epoch, end.last};
     struct rw_topic_log *log = rw_logged_begin(core, id, at);
     if (!log) {
-        (void)rw_topics_release(core->topics, topic, bytes);
+        (void)rw_release(core, topic, bytes);
         return -ENOMEM;
     }
     log->host = since ? (struct rw_topic_cursor){since->epoch, since->offset} : at;
@@ -245,6 +263,8 @@ int32_t rw_hold(struct rw_core *core, const uint8_t *topic, uint32_t bytes, cons
 }
 
 int32_t rw_release(struct rw_core *core, const uint8_t *topic, uint32_t bytes) {
+    uint32_t id = rw_topics_find(core->topics, topic, bytes, rw_topics_hash(topic, bytes));
+    if (id && rw_topics_is_held(core->topics, id) && is_own(topic, bytes)) core->delivery->own_holds--;
     return rw_topics_release(core->topics, topic, bytes);
 }
 
