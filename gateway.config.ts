@@ -28,12 +28,20 @@ app.get('/sse', (c) =>
 
 export default defineGateway({
   fetch: app,
+  topics: {
+    // A room keeps its last messages, and knows who is there: by the name in ?user=, where there is one. Streams of events only look on.
+    'room/:name': {
+      history: { size: 100, seconds: 300 },
+      presence: { member: ({ id, data, kind }) => (kind === 'sse' ? undefined : ((data as { user?: string }).user ?? id)) },
+    },
+  },
   websocket: {
     '/echo': {
       message: (socket, message) => void socket.send(message),
     },
     // Everybody in a room hears what anybody in it says, on whichever worker they are, the speaker included.
     '/room/:name': {
+      upgrade: (request: Request) => ({ user: new URL(request.url).searchParams.get('user') ?? undefined }),
       open: (socket) => socket.subscribe(`room/${socket.params.name}`),
       message: (socket, message) => publish(`room/${socket.params.name}`, message),
     },

@@ -31,6 +31,18 @@ export type {
 export { defineGateway, route } from './api/define.ts';
 export { onOneWorker, type Worker, worker } from './api/lifecycle.ts';
 export { publish, publishJson } from './api/publish.ts';
+export {
+  disconnect,
+  history,
+  onPresence,
+  presence,
+  presenceCount,
+  sendJsonToUser,
+  sendToUser,
+  subscribe,
+  subscribers,
+  topics,
+} from './api/topic-functions.ts';
 export type {
   SseOptions,
   TopicClient,
@@ -58,6 +70,7 @@ export type {
   TopicAction,
   TopicConnection,
   TopicListener,
+  TopicListenOptions,
   TopicMessageInfo,
   TopicSubscription,
   TopicsOptions,

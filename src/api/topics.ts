@@ -101,7 +101,7 @@ export interface TopicMessageInfo {
 export type TopicListener = (message: string | Uint8Array, info: TopicMessageInfo) => unknown;
 
 /** How this worker itself subscribes. */
-export interface ListenOptions {
+export interface TopicListenOptions {
   /** The last position that was heard: what came after it is heard first. */
   readonly since?: Position | string | undefined;
   /** Messages were lost: told at once, where `lost` of the next message may be a while off. */
@@ -140,7 +140,7 @@ export interface History {
   readonly offset: number;
   /** Nothing is missing between `since` and the first of `messages`. True without `since`. */
   readonly recovered: boolean;
-  readonly messages: readonly HistoryMessage[];
+  readonly messages: HistoryMessage[];
 }
 
 export interface PresenceUser {
@@ -157,7 +157,7 @@ export interface Presence {
   readonly offset: number;
   /** Of users. */
   readonly count: number;
-  readonly users: readonly PresenceUser[];
+  readonly users: PresenceUser[];
 }
 
 export interface PresenceCount {
@@ -205,13 +205,13 @@ export interface Topics {
 
 /** What the functions of the package ask, from any handler of a worker. */
 export interface ServerTopics extends Pick<Topics, 'publish' | 'publishWith'> {
-  listen(topic: string, listener: TopicListener, options: ListenOptions): Promise<TopicSubscription>;
+  listen(topic: string, listener: TopicListener, options: TopicListenOptions): Promise<TopicSubscription>;
   history(topic: string, options: HistoryOptions): Promise<History>;
   presence(topic: string): Promise<Presence>;
   presenceCount(topic: string): Promise<PresenceCount>;
   onPresence(topic: string, listener: (event: PresenceEvent) => unknown): Promise<TopicSubscription>;
   subscribers(topic: string): Promise<number>;
-  topics(prefix: string, options: TopicsOptions): Promise<readonly string[]>;
+  topics(prefix: string, options: TopicsOptions): Promise<string[]>;
   disconnect(target: DisconnectTarget, code: number, reason: string): Promise<number>;
   sendToUser(user: string, message: Sendable): PublishResult;
 }

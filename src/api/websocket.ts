@@ -46,7 +46,7 @@ export type RouteParams<Path = string> = Path extends string
 export interface Socket<Data = unknown, Params = RouteParams> {
   /** Yours. At first what `upgrade` has returned. @default undefined */
   data: Data;
-  /** Names this connection among those of all nodes, and cannot be guessed: a random UUID, made when it is first asked for. */
+  /** Names this connection among those of all nodes, and cannot be guessed: a UUID, made when it is first asked for. */
   readonly id: string;
   /** Whose token it came with, or whose it is as `upgrade` has said; else undefined. */
   readonly user: User | undefined;

@@ -3,7 +3,7 @@
  *
  *   worker A ── ask ──► \0c ──► every other worker ── answer ──► \0c/A        within a bound of time
  *
- * Role: up: what programs ask. Down: two reserved topics that the process listens to, carried as every direct topic is: rings within the node, the link
+ * Role: up: topic-server.ts. Down: two reserved topics that the process listens to, carried as every direct topic is: rings within the node, the link
  * between nodes. Who is expected to answer is known from what workers say of themselves: `hello` when they begin, `here` as the answer to that and, where
  * there are other nodes, now and then; `bye` at the end. One that dies is forgotten when the supervisor says so, or when it has not been heard of for a
  * while; until then a question to all waits for it up to its bound. What is at work at the same time as a question may answer or not.

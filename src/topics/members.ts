@@ -2,7 +2,7 @@
  * Who a connection is on a topic with presence, and that it is there as long as it is subscribed.
  *
  * Role: policies → members of the core, which binds each to its subscription: nothing is called when a connection ends. Up: subscriptions.ts,
- * what programs ask. Who cannot be a member stays subscribed, unseen: counted, and said where the config is to blame.
+ * topic-server.ts. Who cannot be a member stays subscribed, unseen: counted, and said where the config is to blame.
  */
 import type { Presence, TopicConnection } from '../api/topics.ts';
 import type { PresenceSettings } from '../config/topics.ts';

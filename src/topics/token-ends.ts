@@ -1,6 +1,6 @@
 /**
  * When topic tokens end: whoever has not brought a newer one by then has to leave.
- * Role: up: subscriptions.ts notes ends, whoever made this says what leaving is. A walk over all that is noted goes on a little each second, and drops what belongs
+ * Role: up: subscriptions.ts notes ends, create.ts says what leaving is. A walk over all that is noted goes on a little each second, and drops what belongs
  * to connections that have ended by themselves, of which nobody tells.
  */
 import type { ConnectionName } from '../core/connection.ts';

@@ -1,6 +1,6 @@
 /**
  * All connections of a user, on whichever worker and node: a reserved topic that each of them is subscribed to as soon as it is known whose it is.
- * Role: up: frontends, which say whose a connection is; what programs ask, which sends to a user and disconnects one. Down: the core.
+ * Role: up: frontends, which say whose a connection is; topic-server.ts, which sends to a user and disconnects one. Down: the core.
  */
 import type { ConnectionName } from '../core/connection.ts';
 import type { Core } from '../core/core.ts';

@@ -6,7 +6,7 @@
  */
 
 import { bindLifecycle, chosen, released, worker } from '../api/lifecycle.ts';
-import { setPublisher } from '../api/publish.ts';
+import { setPublisher, setServerTopics } from '../api/publish.ts';
 import type { Topics } from '../api/topics.ts';
 import type { Authentication } from '../auth/authentication.ts';
 import { ConfigError } from '../config/config-error.ts';
@@ -38,8 +38,8 @@ import { provideModules } from '../own-modules.ts';
 import { readBoot, type SupervisorMessage, type WorkerBoot, type WorkerMessage } from '../process/boot.ts';
 import { busNeeds, createBus } from '../pubsub/create.ts';
 import type { Bus } from '../pubsub/nodes/bus.ts';
-import { busLogsOf } from '../topics/linked-store.ts';
-import { RawTopics } from '../topics/raw-topics.ts';
+import { createTopics, type WorkerTopics } from '../topics/create.ts';
+import { busLogsOf, createLinkedStore } from '../topics/linked-store.ts';
 import { WorkerListeners } from './listeners.ts';
 import { Operations } from './operations.ts';
 import { warmUp } from './warm-up.ts';
@@ -107,6 +107,7 @@ async function stopped(config: ResolvedConfig, log: Log): Promise<void> {
 function listenToSupervisor(
   core: Core,
   operations: Operations,
+  own: WorkerTopics,
   bus: Bus | undefined,
   presence: PresenceTicks,
   listeners: WorkerListeners,
@@ -120,6 +121,7 @@ function listenToSupervisor(
     // In this order: a cleanup may need what onStop closes.
     await released().cleanedUp;
     await stopped(config, log);
+    await own.close();
     // Other workers of the node may still rely on this one; the latest deadline counts.
     await bus?.close(Math.max(0, deadline - performance.now() - endMs));
     tell({ type: 'drained' });
@@ -154,6 +156,7 @@ function listenToSupervisor(
       case 'worker-gone':
         bus?.workerGone(message.worker, message.epoch);
         presence.tick();
+        own.workerGone(message.worker, message.epoch);
         return;
       default:
         message satisfies never;
@@ -198,12 +201,22 @@ async function main(): Promise<void> {
   core.setTrustedProxies(config.trustedProxies?.ranges ?? []);
   const bus = await createBus(core, boot, config, log, busLogsOf(core, config.topics));
   const authentication = await createAuthentication(core, config, log);
-  const topics = new RawTopics(core);
-  setPublisher(topics);
-  const frontends = createFrontends(core, topics, authentication, config, log);
+  const own = createTopics({
+    core,
+    policies: config.topics,
+    store: createLinkedStore(core, bus),
+    place: boot,
+    hasNodes: bus !== undefined,
+    verifyTopicToken: authentication?.verifyTopicToken.bind(authentication),
+    log,
+  });
+  setPublisher(own.topics);
+  setServerTopics(own.server);
+  const frontends = createFrontends(core, own.topics, authentication, config, log);
+  own.streams = frontends.streams;
   const listeners = new WorkerListeners(core, boot, config);
-  const operations = new Operations(topics);
-  listenToSupervisor(core, operations, bus, startPresenceTicks(core), listeners, frontends, config, log);
+  const operations = new Operations(own.server);
+  listenToSupervisor(core, operations, own, bus, startPresenceTicks(core), listeners, frontends, config, log);
   reportUncaught(core, log);
   bindLifecycle(boot.index, (error) => log.error({ err: error }, 'what onOneWorker was given failed'));
   await config.onStart?.(worker);

@@ -193,7 +193,7 @@ describe('in an empty folder', () => {
   describe('types', () => {
     const program = `
 import { Hono } from 'hono';
-import { defineGateway, getConnInfo, type Message, publish, type RingwayBindings, type Socket, upgradeWebSocket, type WebSocketHandler } from 'ringway';
+import { defineGateway, getConnInfo, history, type Message, onOneWorker, publish, type RingwayBindings, type Socket, subscribe, type SubscribeResult, upgradeWebSocket, type WebSocketHandler } from 'ringway';
 import { App, DeclarativeResponse, type TemplatedApp, type WebSocket as UwsSocket } from 'ringway/uws';
 import 'ringway/register';
 const app = new Hono<{ Bindings: RingwayBindings }>();
@@ -206,11 +206,20 @@ const chat: WebSocketHandler<{ name: string }> = {
 };
 const uws: TemplatedApp = App();
 uws.get('/x', new DeclarativeResponse().end('x')).ws<{ name: string }>('/*', { open(ws: UwsSocket<{ name: string }>) { ws.send(ws.getUserData().name); } });
+onOneWorker(async () => (await subscribe('a', (message, { offset }) => console.log(message, offset))).unsubscribe);
+app.get('/past', async (c) => c.json((await history('chat/a', { limit: 5 })).messages));
+export const comesBack = (socket: Socket, since: string): Promise<SubscribeResult> => socket.subscribe('chat/a', { since });
+// @ts-expect-error: a position
+history('a', { since: 5 });
 // @ts-expect-error: a number, or 'auto'
 defineGateway({ fetch: app, workers: 'two' });
 // @ts-expect-error: text or bytes
 publish('topic', 5);
-export default defineGateway({ fetch: app, websocket: { '/chat': chat } });
+export default defineGateway({
+  fetch: app,
+  topics: { 'chat/:room': { history: { size: 1, seconds: 1 }, authorize: (client) => client.params.room !== '' } },
+  websocket: { '/chat': chat },
+});
 `;
     beforeAll(() => writeFileSync(join(app, 'program.ts'), program));
 

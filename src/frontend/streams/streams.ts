@@ -10,6 +10,7 @@
 import { randomInt } from 'node:crypto';
 import type { Admitted, Presence, SubscribeRefusal, TopicConnection, Topics } from '../../api/topics.ts';
 import type { User } from '../../api/user.ts';
+import type { ConnectionName } from '../../core/connection.ts';
 import type { Core } from '../../core/core.ts';
 import type { RequestHead } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
@@ -189,6 +190,19 @@ export class Streams {
     if (stream?.head.request !== request) return false;
     this.#forget(stream);
     return true;
+  }
+
+  /** End a stream at once. ret: false: the connection is none */
+  end({ slot, generation }: ConnectionName): boolean {
+    const stream = this.#streams.get(slot);
+    if (stream?.generation !== generation) return false;
+    this.#end(stream);
+    return true;
+  }
+
+  /** Those of a user. */
+  of(user: string): ConnectionName[] {
+    return [...this.#streams.values()].filter((stream) => stream.user?.id === user);
   }
 
   async #run(

@@ -1,13 +1,30 @@
 /** What the compiler takes in a config, and what it refuses: compiled by types.test.ts, never run. */
 import {
   defineGateway,
+  disconnect,
+  type HistoryMessage,
+  history,
+  onPresence,
+  type Published,
+  type PublishResult,
+  presence,
+  type presenceCount,
+  publish,
+  publishJson,
   type Renewal,
   type RouteParams,
   route,
   type Socket,
+  type SubscribeRefusal,
+  type SubscribeResult,
+  sendJsonToUser,
+  sendToUser,
+  subscribe,
+  type subscribers,
   type User as TokenUser,
   type TopicPolicies,
   type TopicPolicy,
+  type topics,
   type WebSocketHandler,
 } from '../../../src/index.ts';
 
@@ -212,4 +229,68 @@ function tell(socket: Socket): string | undefined {
   return socket.params.name;
 }
 
-export { wrong };
+// ---------------------------------------------------------------- topics, asked by sockets and programs
+
+async function topicsOfSockets(socket: Socket): Promise<void> {
+  same<boolean>()<ReturnType<typeof now>>();
+  function now() {
+    return socket.subscribe('a');
+  }
+  const answer = await socket.subscribe('a', { since: { epoch: '00c0ffee00c0ffee', offset: 1 }, token: 'x', presence: true });
+  same<SubscribeResult>()<typeof answer>();
+  if (!answer.subscribed) same<SubscribeRefusal | undefined>()<typeof answer.reason>();
+  await socket.subscribe('a', { since: '00c0ffee00c0ffee:1' });
+  // @ts-expect-error
+  await socket.subscribe('a', { sincee: '' });
+  // @ts-expect-error
+  await socket.subscribe('a', { since: 1 });
+  // @ts-expect-error
+  if (socket.subscribe('a', {}).subscribed) return;
+}
+
+async function topicsOfPrograms(): Promise<void> {
+  same<PublishResult>()<ReturnType<typeof now>>();
+  function now() {
+    return publish('a', 'x');
+  }
+  const { epoch, offset, result } = await publish('a', 'x', { idempotencyKey: 'k' });
+  same<string | undefined>()<typeof epoch>();
+  same<number | undefined>()<typeof offset>();
+  same<PublishResult>()<typeof result>();
+  same<Published>()<Awaited<ReturnType<typeof later>>>();
+  function later() {
+    return publishJson('a', { x: 1 }, {});
+  }
+  // @ts-expect-error
+  await publish('a', 'x', { key: 'k' });
+  const { unsubscribe } = await subscribe('a', (message, info) => {
+    same<string | Uint8Array>()<typeof message>();
+    same<true | undefined>()<typeof info.lost>();
+  });
+  unsubscribe();
+  // @ts-expect-error
+  await subscribe('a');
+  const past = await history('a', { limit: 1, reverse: true });
+  const [first] = past.messages.reverse();
+  same<HistoryMessage | undefined>()<typeof first>();
+  // @ts-expect-error
+  await history('a', { count: 1 });
+  const { users } = await presence('a');
+  same<unknown>()<(typeof users)[number]['info']>();
+  same<number>()<Awaited<ReturnType<typeof presenceCount>>['connections']>();
+  await onPresence('a', (event) => {
+    if (event.event === 'lost') return;
+    same<string>()<typeof event.user>();
+  });
+  same<number>()<Awaited<ReturnType<typeof subscribers>>>();
+  same<string[]>()<Awaited<ReturnType<typeof topics>>>();
+  await disconnect({ user: 'ann' }, 4001, 'bye');
+  // @ts-expect-error
+  await disconnect({ sockets: 'x' });
+  same<PublishResult>()<ReturnType<typeof sendToUser>>();
+  // @ts-expect-error
+  sendToUser('ann', { a: 1 });
+  sendJsonToUser('ann', { a: 1 });
+}
+
+export { topicsOfPrograms, topicsOfSockets, wrong };

@@ -38,6 +38,7 @@ const programs = {
   'docs/guides/slow-clients.md': 'tests/e2e/guides.test.ts',
   'docs/guides/small-app.md': 'tests/e2e/guides.test.ts',
   'docs/guides/testing.md': 'tests/e2e/guides.test.ts',
+  'docs/history.md': 'tests/e2e/history.test.ts',
   'docs/tokens.md': 'tests/e2e/guides.test.ts',
   'docs/tutorial.md': 'tests/e2e/tutorial.test.ts',
 } as const;
@@ -514,7 +515,9 @@ describe('docs/socket.md', () => {
   ])('%s has a row for each member, and no other', (heading, members) => {
     expect(members.length).toBeGreaterThan(0);
     const [table = ''] = section('docs/socket.md', heading).split('\n### ');
-    expect(firstNames(table).toSorted()).toEqual(members.toSorted());
+    // Of overloads once.
+    const once = (names: readonly string[]) => [...new Set(names)].toSorted();
+    expect(once(firstNames(table))).toEqual(once(members));
   });
 
   test('says all that send may answer', () => {
@@ -571,7 +574,7 @@ describe('the example', () => {
     const module: { default: unknown } = await import(join(root, 'gateway.config.ts'));
     const config = resolveConfig(module.default, {});
     expect(config.websocket.map((route) => route.pattern)).toEqual(['/echo', '/room/:name']);
-    expect(source('gateway.config.ts').split('\n').length).toBeLessThanOrEqual(46);
+    expect(source('gateway.config.ts').split('\n').length).toBeLessThanOrEqual(60);
   });
 
   test('its page is one file that loads nothing from elsewhere and never writes HTML', () => {

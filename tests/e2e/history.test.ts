@@ -1,0 +1,474 @@
+/** Topics that remember, in a gateway of two workers: positions, recovery, idempotency, who hears; and what docs/history.md shows, run. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { eventually } from '../support/eventually.ts';
+import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { readPage, writeBlock } from '../support/markdown.ts';
+
+// Only ends a test that has failed: nothing here is measured in time.
+setDefaultTimeout(90_000);
+
+const config = `
+import { Hono } from 'hono';
+import {
+  defineGateway, disconnect, history, onOneWorker, presence, presenceCount, publish, subscribe, subscribers, topics, worker,
+} from 'ringway';
+
+const heard = [];
+onOneWorker(async () => {
+  const { unsubscribe } = await subscribe('heard/all', (message, info) => heard.push([String(message), info.offset]));
+  console.log('listening in worker', worker.index);
+  return unsubscribe;
+});
+
+const app = new Hono();
+const topic = (c) => c.req.param('topic');
+app.get('/pid', (c) => c.text(String(process.pid), { headers: { connection: 'close' } }));
+app.post('/publish/:topic{.+}', async (c) =>
+  c.json({ pid: process.pid, ...(await publish(topic(c), await c.req.text(), { idempotencyKey: c.req.query('key') })) }, { headers: { connection: 'close' } }));
+app.get('/history/:topic{.+}', async (c) => {
+  const { since, limit, reverse } = c.req.query();
+  return c.json(await history(topic(c), { since, limit: limit === undefined ? undefined : Number(limit), reverse: reverse === 'true' }));
+});
+app.get('/presence/:topic{.+}', async (c) => c.json({ ...(await presence(topic(c))), counted: await presenceCount(topic(c)) }));
+app.get('/subscribers/:topic{.+}', async (c) => c.json(await subscribers(topic(c))));
+app.get('/topics', async (c) => c.json(await topics(c.req.query('prefix'))));
+app.post('/disconnect', async (c) => c.json(await disconnect(await c.req.json(), 4001, 'bye')));
+app.get('/heard', (c) => c.json({ heard }, { headers: { connection: 'close' } }));
+
+export default defineGateway({
+  $OPTIONS,
+  fetch: app,
+  topics: {
+    'log/:name': { history: { size: 100, seconds: 300 } },
+    'heard/*': { history: { size: 100, seconds: 300 } },
+    'seen/:name': { presence: { member: ({ data }) => ({ id: data.user, info: { of: data.user } }), grace: 0 } },
+    'closed/:name': { authorize: async ({ data }) => data.user === 'ann' },
+  },
+  websocket: {
+    '/ws': {
+      positions: true,
+      upgrade: (request) => ({ user: new URL(request.url).searchParams.get('user') }),
+      open: (socket) => socket.sendJson({ id: socket.id, pid: process.pid }),
+      async message(socket, message) {
+        const { topic, leave, ...options } = message.json();
+        if (leave) return socket.unsubscribe(topic);
+        socket.sendJson({ topic, answer: await socket.subscribe(topic, options) });
+      },
+    },
+  },
+});
+`;
+
+interface Position {
+  readonly epoch: string;
+  readonly offset: number;
+}
+interface Said extends Partial<Position> {
+  readonly topic: string;
+  readonly data?: string;
+  readonly lost?: true;
+  readonly event?: string;
+  readonly user?: string;
+  readonly answer?: Partial<Position> & { subscribed: boolean; recovered: boolean; reason?: string; isMember?: boolean; presence?: object };
+}
+
+class Client {
+  readonly said: Said[] = [];
+  id = '';
+  pid = 0;
+  readonly closed: Promise<number>;
+  private readonly socket: WebSocket;
+
+  private constructor(gateway: Gateway, user: string) {
+    this.socket = new WebSocket(`${gateway.wsUrl}/ws?user=${user}`);
+    this.closed = new Promise((resolve) => this.socket.addEventListener('close', ({ code }) => resolve(code)));
+  }
+
+  /** On this worker, when one is said. */
+  static async open(gateway: Gateway, user = 'ann', pid?: number): Promise<Client> {
+    for (;;) {
+      const client = new Client(gateway, user);
+      const first = await new Promise<{ id: string; pid: number }>((resolve) => {
+        client.socket.onmessage = ({ data }) => resolve(JSON.parse(data));
+      });
+      Object.assign(client, first);
+      client.socket.onmessage = ({ data }) => client.said.push(JSON.parse(data));
+      if (pid === undefined || pid === client.pid) return client;
+      await client.close();
+    }
+  }
+
+  async subscribe(topic: string, options: object = {}): Promise<NonNullable<Said['answer']>> {
+    const answers = () => this.said.filter((each) => each.topic === topic && each.answer !== undefined);
+    const before = answers().length;
+    this.socket.send(JSON.stringify({ topic, ...options }));
+    return (await eventually(`an answer about ${topic}`, () => answers()[before]?.answer)) as NonNullable<Said['answer']>;
+  }
+
+  leave(topic: string): void {
+    this.socket.send(JSON.stringify({ topic, leave: true }));
+  }
+
+  /** Offsets of a topic's messages, in the order in which they came. */
+  offsets(topic: string): number[] {
+    return this.said.filter((each) => each.topic === topic && each.data !== undefined).map(({ offset = -1 }) => offset);
+  }
+
+  texts(topic: string): string[] {
+    return this.said.flatMap((each) => (each.topic === topic && each.data !== undefined ? [each.data] : []));
+  }
+
+  async close(): Promise<void> {
+    this.socket.close();
+    await this.closed;
+  }
+}
+
+const text = ({ epoch, offset }: Partial<Position>) => `${epoch}:${offset}`;
+const upTo = (last: number, first = 1) => Array.from({ length: last - first + 1 }, (_, index) => first + index);
+
+interface Publication extends Position {
+  readonly pid: number;
+  readonly result: string;
+}
+async function publish(gateway: Gateway, topic: string, body: string, key?: string): Promise<Publication> {
+  const response = await fetch(`${gateway.url}/publish/${topic}${key === undefined ? '' : `?key=${key}`}`, { method: 'POST', body });
+  if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
+  return (await response.json()) as Publication;
+}
+
+async function ask<Answer>(gateway: Gateway, path: string, init?: RequestInit): Promise<Answer> {
+  const response = await fetch(`${gateway.url}${path}`, init);
+  if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+  return (await response.json()) as Answer;
+}
+
+forEachBackend('topics that remember', (backend) => {
+  let gateway: Gateway;
+  let pids: number[];
+  beforeAll(async () => {
+    gateway = await startGateway({ backend, workers: 2, config });
+    pids = await gateway.workerPids();
+  });
+  afterAll(() => gateway?.stop());
+
+  /** One client on each worker. */
+  const onBoth = (user = 'ann') => Promise.all(pids.map((pid) => Client.open(gateway, user, pid)));
+
+  test('whoever publishes, on whichever worker, all subscribers hear the same offsets in order', async () => {
+    const clients = await onBoth();
+    for (const client of clients)
+      expect(await client.subscribe('log/order')).toMatchObject({ subscribed: true, recovered: false, offset: 0 });
+    const published: Publication[] = [];
+    await Promise.all(
+      upTo(8).map(async (run) => {
+        for (const index of upTo(10)) published.push(await publish(gateway, 'log/order', `${run}/${index}`));
+      }),
+    );
+    expect(published.map(({ offset }) => offset).toSorted((a, b) => a - b)).toEqual(upTo(80));
+    expect(new Set(published.map(({ pid }) => pid)).size).toBe(2);
+    for (const client of clients) {
+      await eventually('all 80 came', () => client.offsets('log/order').length >= 80);
+      expect(client.offsets('log/order')).toEqual(upTo(80));
+    }
+    expect(clients[0]?.texts('log/order')).toEqual(clients[1]?.texts('log/order') as string[]);
+    for (const client of clients) await client.close();
+  });
+
+  test('what was missed is sent by the other worker, and the stream goes on without a seam', async () => {
+    const [one, other] = (await onBoth()) as [Client, Client];
+    await one.subscribe('log/seam');
+    let last = await publish(gateway, 'log/seam', 'm1');
+    await eventually('it came', () => one.offsets('log/seam').length === 1);
+    await one.close();
+    let isOver = false;
+    const publishing = (async () => {
+      while (!isOver) last = await publish(gateway, 'log/seam', 'more');
+    })();
+    await Bun.sleep(20);
+    const answer = await other.subscribe('log/seam', { since: text({ ...last, offset: 1 }) });
+    expect(answer).toMatchObject({ subscribed: true, recovered: true });
+    await Bun.sleep(20);
+    isOver = true;
+    await publishing;
+    await eventually('all came', () => other.offsets('log/seam').at(-1) === last.offset);
+    expect(other.offsets('log/seam')).toEqual(upTo(last.offset, 2));
+    await other.close();
+  });
+
+  test('positions of nowhere are answered as such, and the client hears what comes', async () => {
+    const client = await Client.open(gateway);
+    const { epoch } = await publish(gateway, 'log/nowhere', 'm1');
+    const before = await gateway.metric('ringway_topic_recoveries_total', { result: 'malformed' });
+    for (const since of [`${epoch}:99`, 'feedfeedfeedfeed:1', '', 'x', `${epoch}:-1`, `${epoch}:${'9'.repeat(30)}`])
+      expect(await client.subscribe('log/nowhere', { since })).toMatchObject({ subscribed: true, recovered: false, epoch, offset: 1 });
+    expect(await gateway.metric('ringway_topic_recoveries_total', { result: 'malformed' })).toBe(before + 4);
+    await publish(gateway, 'log/nowhere', 'm2');
+    await eventually('it came', () => client.offsets('log/nowhere').length === 1);
+    expect(client.offsets('log/nowhere')).toEqual([2]);
+    await client.close();
+  });
+
+  test('a repeated publish with its key adds nothing, and answers where the first one lies', async () => {
+    const first = await publish(gateway, 'log/key', 'once', 'k1');
+    const seen = new Set<number>();
+    for (let tries = 0; seen.size < 2 && tries < 100; tries++) {
+      const again = await publish(gateway, 'log/key', 'once', 'k1');
+      expect([again.epoch, again.offset]).toEqual([first.epoch, first.offset]);
+      seen.add(again.pid);
+    }
+    expect(seen.size).toBe(2);
+    expect((await publish(gateway, 'log/key', 'two', 'k2')).offset).toBe(2);
+    expect((await ask<{ messages: unknown[] }>(gateway, '/history/log/key')).messages).toHaveLength(2);
+  });
+
+  test('history goes forwards and backwards, and says what is not there', async () => {
+    let last: Publication | undefined;
+    for (const offset of upTo(120)) last = await publish(gateway, 'log/past', `m${offset}`);
+    const { epoch } = last as Publication;
+    interface Page extends Position {
+      readonly recovered: boolean;
+      readonly messages: readonly { offset: number; data: string; time: number }[];
+    }
+    const page = (query: string) => ask<Page>(gateway, `/history/log/past?${query}`);
+    const whole = await page('limit=1000');
+    expect([whole.epoch, whole.offset, whole.recovered]).toEqual([epoch, 120, true]);
+    expect(whole.messages.map(({ offset }) => offset)).toEqual(upTo(120, 21));
+    expect(whole.messages[0]?.data).toBe('m21');
+    expect(Math.abs(Date.now() - (whole.messages[0]?.time ?? 0))).toBeLessThan(300_000);
+    expect((await page(`since=${epoch}:100&limit=3`)).messages.map(({ offset }) => offset)).toEqual([101, 102, 103]);
+    expect((await page('reverse=true&limit=2')).messages.map(({ offset }) => offset)).toEqual([120, 119]);
+    expect(await page(`since=${epoch}:3&limit=2`)).toMatchObject({ recovered: false, messages: [{ offset: 21 }, { offset: 22 }] });
+    expect(await page('since=nonsense')).toMatchObject({ recovered: false, offset: 120, messages: [] });
+  });
+
+  test('functions hear what every worker publishes', async () => {
+    await eventually('one worker listens', () => gateway.output().includes('listening in worker'));
+    const offsets: number[] = [];
+    for (const index of upTo(20)) offsets.push((await publish(gateway, 'heard/all', `m${index}`)).offset);
+    type Heard = { heard: [string, number][] };
+    const all = await eventually('one worker has heard all', async () => {
+      const { heard } = await ask<Heard>(gateway, '/heard');
+      return heard.length >= 20 ? heard : undefined;
+    });
+    expect(all.map(([, offset]) => offset)).toEqual(offsets);
+  });
+
+  test('who is there is one answer over both workers, by user; joins and leaves are told once', async () => {
+    const [one, other] = (await onBoth('eve')) as [Client, Client];
+    const watching = await Client.open(gateway, 'watch');
+    expect(await watching.subscribe('seen/1', { presence: true })).toMatchObject({ isMember: true, presence: { count: 1 } });
+    expect(await one.subscribe('seen/1')).toMatchObject({ subscribed: true, isMember: true });
+    await other.subscribe('seen/1');
+    const users = [
+      { id: 'eve', connections: 2, info: { of: 'eve' } },
+      { id: 'watch', connections: 1, info: { of: 'watch' } },
+    ];
+    type Seen = { count: number; users: { id: string }[]; counted: object };
+    const seen = await ask<Seen>(gateway, '/presence/seen/1');
+    expect([seen.count, seen.counted]).toEqual([2, { users: 2, connections: 3 }]);
+    expect(seen.users.toSorted((a, b) => (a.id < b.id ? -1 : 1))).toEqual(users);
+    await one.close();
+    other.leave('seen/1');
+    const events = () => watching.said.flatMap(({ event, user }) => (event === undefined ? [] : [`${event} ${user}`]));
+    await eventually('eve has left', () => events().includes('leave eve'));
+    expect(events()).toEqual(['join eve', 'leave eve']);
+    await Promise.all([other.close(), watching.close()]);
+  });
+
+  test('a policy that says no later keeps out, and says why', async () => {
+    const [ann, eve] = [await Client.open(gateway, 'ann'), await Client.open(gateway, 'eve')];
+    expect(await ann.subscribe('closed/1')).toEqual({ subscribed: true, recovered: false });
+    expect(await eve.subscribe('closed/1')).toEqual({ subscribed: false, reason: 'forbidden', recovered: false });
+    await Promise.all([ann.close(), eve.close()]);
+  });
+
+  test('all workers are asked for topics and subscribers, and disconnect whom they have', async () => {
+    const clients = await onBoth();
+    for (const client of clients) await client.subscribe('log/asked');
+    await clients[0]?.subscribe('plain/asked');
+    expect(await ask<number>(gateway, '/subscribers/log/asked')).toBe(2);
+    expect(await ask<string[]>(gateway, '/topics?prefix=plain/')).toEqual(['plain/asked']);
+    expect((await ask<string[]>(gateway, '/topics?prefix=')).some((name) => name.startsWith('\0'))).toBe(false);
+    const end = (target: object) => ask<number>(gateway, '/disconnect', { method: 'POST', body: JSON.stringify(target) });
+    for (const client of clients) {
+      expect(await end({ socket: client.id })).toBe(1);
+      expect(await client.closed).toBe(4001);
+      expect(await end({ socket: client.id })).toBe(0);
+    }
+    const others = await onBoth();
+    for (const client of others) await client.subscribe('plain/asked');
+    expect(await end({ topic: 'plain/asked' })).toBe(2);
+    expect(await Promise.all(others.map(({ closed }) => closed))).toEqual([4001, 4001]);
+  });
+
+  test('ten thousand topics on one socket end at its limit, and it stays', async () => {
+    const client = await Client.open(gateway);
+    const results = await Promise.all(upTo(1100).map((index) => client.subscribe(`log/many-${index}`)));
+    expect(results.filter(({ subscribed }) => subscribed)).toHaveLength(1000);
+    expect(results.at(-1)).toEqual({ subscribed: false, reason: 'full', recovered: false });
+    await publish(gateway, 'log/many-1000', 'still');
+    await eventually('it hears', () => client.texts('log/many-1000').includes('still'));
+    await client.close();
+  });
+
+  test('a reload and a killed worker in the middle: no message twice, none missing', async () => {
+    const answered: number[] = [];
+    let epoch = '';
+    let isOver = false;
+    const publishing = (async () => {
+      for (let index = 1; !isOver; index++) {
+        // Of a worker that is killed the answer may be lost: the key makes the next try safe.
+        for (;;) {
+          const published = await publish(gateway, 'log/faults', `m${index}`, `f${index}`).catch(() => undefined);
+          if (published === undefined) continue;
+          epoch = published.epoch;
+          answered.push(published.offset);
+          break;
+        }
+        // The log reaches back a hundred messages.
+        await Bun.sleep(10);
+      }
+    })();
+    await eventually('some are published', () => answered.length > 5);
+    const heard: number[] = [];
+    let client = await Client.open(gateway);
+    let since = text({ epoch, offset: 0 });
+    const missed: string[] = [];
+    const follow = async () => {
+      const { recovered } = await client.subscribe('log/faults', { since });
+      if (!recovered) missed.push(since);
+    };
+    const collect = () => {
+      for (const { topic, data, lost, ...position } of client.said.splice(0)) {
+        if (topic !== 'log/faults' || (data === undefined && lost === undefined)) continue;
+        if (lost) missed.push('lost');
+        else heard.push(position.offset as number);
+        since = text(position);
+      }
+    };
+    for (const fault of ['kill', 'reload', 'kill'] as const) {
+      await follow();
+      const soFar = answered.length;
+      await eventually('some more', () => answered.length > soFar + 5);
+      const before = await gateway.workerPids();
+      if (fault === 'kill') process.kill(client.pid, 'SIGKILL');
+      else gateway.kill('SIGHUP');
+      await client.closed;
+      collect();
+      await eventually('there are two others', async () => {
+        const now = await gateway.workerPids().catch(() => [] as number[]);
+        return now.length === 2 && now.some((pid) => !before.includes(pid));
+      });
+      client = await Client.open(gateway);
+    }
+    await follow();
+    isOver = true;
+    await publishing;
+    await eventually('all came', () => {
+      collect();
+      return (heard.at(-1) ?? 0) >= (answered.at(-1) ?? 0);
+    });
+    expect(missed).toEqual([]);
+    expect(heard).toEqual(upTo(heard.length));
+    expect(answered).toEqual(upTo(answered.length));
+    await client.close();
+  });
+});
+
+describe('docs/history.md', () => {
+  const page = readPage('docs/history.md');
+  let folder: string;
+  let gateways: Gateway[] = [];
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'ringway-history-'));
+    for (const block of page.blocks) if (block.path !== undefined) writeBlock(folder, block);
+    const started = (path: string) => {
+      const { text: source = '' } = page.blocks.find((block) => block.path === path) ?? {};
+      return startGateway({ workers: 2, config: source.replace('defineGateway({', 'defineGateway({ $OPTIONS,') });
+    };
+    gateways = await Promise.all([started('gateway.config.ts'), started('answers/gateway.config.ts')]);
+  });
+  afterAll(async () => {
+    for (const gateway of gateways) await gateway.stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test('a client that comes back has every message once', async () => {
+    const [gateway] = gateways as [Gateway];
+    const { joinRoom } = (await import(join(folder, 'chat-client.mjs'))) as {
+      joinRoom(url: string, on: object): { say(text: string): void; leave(): void };
+    };
+    const heard: string[] = [];
+    let missed = 0;
+    const room = joinRoom(`${gateway.wsUrl}/chat/lobby`, { message: (said: string) => heard.push(said), missed: () => missed++ });
+    const other = joinRoom(`${gateway.wsUrl}/chat/lobby`, { message: () => {}, missed: () => {} });
+    await Bun.sleep(100);
+    const say = (words: string) =>
+      eventually(`it is said: ${words}`, () => {
+        try {
+          other.say(words);
+          return true;
+        } catch {
+          return false;
+        }
+      });
+    await say('first');
+    await eventually('it came', () => heard.includes('first'));
+    for (const pid of await gateway.workerPids()) {
+      process.kill(pid, 'SIGKILL');
+      await eventually('another has taken its place', async () => {
+        const now = await gateway.workerPids().catch(() => [] as number[]);
+        return now.length === 2 && !now.includes(pid);
+      });
+      const words = `after ${pid}`;
+      // What is said into a connection that has just broken is lost: it is the chat's to say it again.
+      await eventually('it came', async () => {
+        await say(words);
+        await Bun.sleep(50);
+        return heard.includes(words);
+      });
+    }
+    expect(missed).toBe(0);
+    expect(heard[0]).toBe('first');
+    room.leave();
+    other.leave();
+  });
+
+  test('an answer is read whole and in order, whatever happens to the connection', async () => {
+    const [, gateway] = gateways as [Gateway, Gateway];
+    const { readAnswer } = (await import(join(folder, 'answers/read-answer.mjs'))) as {
+      readAnswer(url: () => string, answer: object): AsyncIterable<string>;
+    };
+    const response = await fetch(`${gateway.url}/answers`, { method: 'POST', body: 'who are you?' });
+    const answer = (await response.json()) as { path: string; since: string };
+    /** Connections of the reader, which are cut off under it. */
+    const opened: WebSocket[] = [];
+    const Real = globalThis.WebSocket;
+    globalThis.WebSocket = class extends Real {
+      constructor(url: string) {
+        super(url);
+        opened.push(this);
+      }
+    } as typeof Real;
+    const read = async (cutEvery: number) => {
+      const pieces: string[] = [];
+      for await (const piece of readAnswer(() => gateway.wsUrl, answer)) {
+        pieces.push(piece);
+        if (pieces.length % cutEvery === 0) for (const socket of opened.splice(0)) (socket as { terminate?(): void }).terminate?.();
+      }
+      return pieces.join('');
+    };
+    try {
+      const whole = 'You asked: who are you? '.repeat(10);
+      expect(await Promise.all([read(7), read(1000)])).toEqual([whole, whole]);
+      // And again, when all is written.
+      expect(await read(9)).toBe(whole);
+    } finally {
+      globalThis.WebSocket = Real;
+    }
+  });
+});
