@@ -271,8 +271,105 @@ static void test_logs_are_what_a_simple_model_says(void **state) {
     run_seeds(40, run_seed);
 }
 
+/* ------------------------------------------------------------------ without room */
+
+#define CROWD 120u
+#define CROWD_LARGEST 150000u
+#define CROWD_ENTRIES 4096u
+
+static struct {
+    uint64_t epoch, last;
+    uint32_t seeds[CROWD_ENTRIES], bytes[CROWD_ENTRIES]; /* by offset in the present epoch */
+} crowd[CROWD];
+
+static struct rw_state_name crowd_name(uint32_t topic) {
+    static char text[16];
+    return rw_state_name((const uint8_t *)text, (uint32_t)snprintf(text, sizeof text, "crowd %u", topic));
+}
+
+static void crowd_append(uint32_t topic, uint32_t *begun, uint32_t *refused) {
+    static uint8_t large[CROWD_LARGEST];
+    const struct rw_state_name name = crowd_name(topic);
+    const struct rw_log_limits limits = {1 + random_below(200), 1000000};
+    const uint32_t seed = random_below(1u << 30);
+    const uint32_t bytes = random_below(6) == 0 ? random_below(CROWD_LARGEST) : random_below(3000);
+    const struct rw_log_key key = {(const uint8_t *)&seed, sizeof seed, 20};
+    fill(large, bytes, seed);
+    const struct rw_log_entry entry = {.bytes = bytes, .payload = large};
+    struct rw_position position;
+    const int32_t result =
+        rw_log_append(memory.state, &name, &entry, random_below(3) ? NULL : &key, &limits, now_ms, &position, NULL);
+    if (result == RW_ERR_FULL) {
+        ++*refused;
+        return;
+    }
+    assert_int_equal(result, RW_OK);
+    if (position.epoch != crowd[topic].epoch) {
+        if (crowd[topic].epoch != 0) ++*begun;
+        assert_int_equal(position.offset, 1);
+        crowd[topic].epoch = position.epoch;
+        crowd[topic].last = 0;
+    }
+    assert_int_equal(position.offset, ++crowd[topic].last);
+    crowd[topic].seeds[position.offset % CROWD_ENTRIES] = seed;
+    crowd[topic].bytes[position.offset % CROWD_ENTRIES] = bytes;
+}
+
+/* Whatever is kept is what was appended, up to the last. */
+static void crowd_read(uint32_t topic) {
+    static struct rw_log_entry entries[200];
+    static uint8_t buffer[1000000], expected[CROWD_LARGEST];
+    const struct rw_state_name name = crowd_name(topic);
+    const struct rw_log_query query = {.max = 200, .reverse = 1};
+    struct rw_log_end end;
+    const int32_t count = rw_log_read(memory.state, &name, &query, now_ms, entries, buffer, sizeof buffer, &end, NULL);
+    if (count == RW_ERR_STALE) return;
+    assert_true(count >= 0);
+    assert_int_equal(end.epoch, crowd[topic].epoch);
+    assert_int_equal(end.last, crowd[topic].last);
+    for (int32_t i = 0; i < count; i++) {
+        assert_int_equal(entries[i].offset, end.last - (uint64_t)i);
+        const uint32_t at = entries[i].offset % CROWD_ENTRIES;
+        assert_int_equal(entries[i].bytes, crowd[topic].bytes[at]);
+        fill(expected, entries[i].bytes, crowd[topic].seeds[at]);
+        assert_memory_equal(entries[i].payload, expected, entries[i].bytes);
+    }
+}
+
+static void run_crowd(uint64_t seed) {
+    random_state = seed;
+    now_ms = 1700000000000ull;
+    memset(crowd, 0, sizeof crowd);
+    memory = memory_open(RW_STATE_BYTES_MIN);
+    uint32_t begun = 0, refused = 0;
+    for (uint32_t i = 0; i < 1500; i++) {
+        /* Some are used more than others. */
+        const uint32_t topic = random_below(1 + random_below(CROWD));
+        now_ms += random_below(20);
+        if (random_below(4) == 0) crowd_read(topic);
+        else if (random_below(20) == 0) rw_logs_sweep(memory.state, now_ms);
+        else crowd_append(topic, &begun, &refused);
+        if (i % 250 == 0) check_state(memory.state);
+    }
+    check_state(memory.state);
+    struct rw_topic_memory usage;
+    rw_state_usage(memory.state, &usage);
+    assert_int_equal(usage.damaged, 0);
+    assert_true(usage.evicted > 0);
+    assert_true(begun > 0 && begun <= usage.evicted);
+    /* A message is refused only where a shard cannot have so much. */
+    assert_true(refused < 200);
+    memory_close(&memory);
+}
+
+static void test_without_room_logs_go_whole_and_begin_new_epochs(void **state) {
+    (void)state;
+    run_seeds(10, run_crowd);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_logs_are_what_a_simple_model_says)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_logs_are_what_a_simple_model_says),
+                                       cmocka_unit_test(test_without_room_logs_go_whole_and_begin_new_epochs)};
     watch_seeds("logs_model_test");
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (failed) say_seed();
