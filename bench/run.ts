@@ -6,6 +6,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import { ensureCentrifugo } from './lib/centrifugo.ts';
 import { removeCertificate } from './lib/certificate.ts';
 import { buildFloor, buildLoadClient, killLoadClients } from './lib/load-client.ts';
 import { type Cpus, chooseCpus, describeMachine } from './lib/machine.ts';
@@ -17,7 +18,7 @@ import { type BenchOptions, parseOptions, UsageError, usage } from './lib/option
 import { ensurePackages } from './lib/packages.ts';
 import { killRedis } from './lib/redis.ts';
 import { jsonReport, machineLine, markdownTable, progressLine, type Result, type Round, textTable } from './lib/report.ts';
-import { heavyPackageOf, killServers, type ServerName, startServer } from './lib/servers.ts';
+import { heavyPackageOf, isCentrifugo, killServers, type ServerName, startServer } from './lib/servers.ts';
 import { isMeant, serversOf, type Workload, workloads } from './lib/workloads.ts';
 
 /** Above this, something else runs that numbers will show. */
@@ -82,6 +83,7 @@ async function run(options: BenchOptions): Promise<number> {
   const servers = new Set(chosen.flatMap((workload) => serversOf(workload, options.peers)));
   ensurePackages([...servers].flatMap((name) => heavyPackageOf(name) ?? []));
   buildLoadClient();
+  if ([...servers].some(isCentrifugo)) ensureCentrifugo();
   if (servers.has('floor')) buildFloor();
   const machine = describeMachine();
   const cpus = chooseCpus();

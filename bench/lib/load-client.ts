@@ -45,13 +45,22 @@ function build(source: string): void {
   execFileSync('make', ['--silent', '-C', source], { stdio: ['ignore', 2, 2] });
 }
 
+/** load: ../load, in C. topics: ../topics/client.ts. */
+export type LoadProgram = 'load' | 'topics';
+
 export interface LoadOptions {
+  /** @default 'load' */
+  readonly program?: LoadProgram;
   /** A command of the load client and its options. */
   readonly args: readonly string[];
   readonly port: number;
   readonly cpu: number;
 }
 
+const programs: Readonly<Record<LoadProgram, readonly string[]>> = {
+  load: [join(folder, 'build/load')],
+  topics: [process.execPath, join(folder, '../topics/client.ts')],
+};
 const running = new Set<ChildProcess>();
 
 export function killLoadClients(): void {
@@ -66,8 +75,8 @@ export class LoadClient {
   #errors = '';
   #onChange: () => void = () => {};
 
-  constructor({ args, port, cpu }: LoadOptions) {
-    const command = ['-c', String(cpu), join(folder, 'build/load'), ...args, '--port', String(port)];
+  constructor({ program = 'load', args, port, cpu }: LoadOptions) {
+    const command = ['-c', String(cpu), ...programs[program], ...args, '--port', String(port)];
     const child = spawn('taskset', command, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child = child;
     running.add(child);

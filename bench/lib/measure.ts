@@ -1,5 +1,6 @@
 /** One measurement of one workload on one server. */
-import { LoadClient, type LoadOptions, type LoadReport } from './load-client.ts';
+import { LoadClient, type LoadOptions, type LoadProgram, type LoadReport } from './load-client.ts';
+import { measureCommands } from './measure-commands.ts';
 import { measureIdle, measureMemory } from './measure-held.ts';
 import { measureReload } from './measure-reload.ts';
 import { measureSilence } from './measure-silence.ts';
@@ -38,6 +39,8 @@ export function measure(workload: Workload, options: MeasureOptions): Promise<Me
       return measureIdle(workload, options);
     case 'silence':
       return measureSilence(options.server);
+    case 'commands':
+      return measureCommands(workload, options);
     case 'faults':
       return measureReload(workload.load, options.server, options.clientCpu);
     default:
@@ -45,8 +48,9 @@ export function measure(workload: Workload, options: MeasureOptions): Promise<Me
   }
 }
 
-function loadOptions({ server, clientCpu }: MeasureOptions, args: readonly string[]): LoadOptions {
-  return { args: [...args, ...server.loadOptions], port: portOf(server), cpu: clientCpu };
+function loadOptions({ server, clientCpu }: MeasureOptions, args: readonly string[], program: LoadProgram = 'load'): LoadOptions {
+  const api = program === 'topics' ? ['--api-port', String(server.apiPort)] : [];
+  return { program, args: [...args, ...api, ...server.loadOptions], port: portOf(server), cpu: clientCpu };
 }
 
 /** Of all processes of a server together. */
@@ -60,7 +64,7 @@ async function measureTraffic(workload: Workload, options: MeasureOptions): Prom
   const seconds = isFresh ? Math.min(options.seconds, freshSecondsMax) : options.seconds;
   const warmup = workload.turns === undefined ? warmupMs : isFresh ? 0 : sliceWarmupMs;
   const args = [...workload.load, '--warmup-ms', String(warmup), '--seconds', String(seconds)];
-  const client = new LoadClient(loadOptions(options, args));
+  const client = new LoadClient(loadOptions(options, args, workload.program));
   await client.line('measure-begin');
   const beganNs = cpuNsOf(server);
   const began = performance.now();
@@ -97,9 +101,13 @@ export async function highestRate(load: readonly string[], options: MeasureOptio
 
 async function measureConnect(workload: Workload, options: MeasureOptions): Promise<Measurement> {
   const { server } = options;
-  // Before the client is there: the first of its connections come at once.
-  const beganNs = cpuNsOf(server);
-  const client = new LoadClient(loadOptions(options, workload.load));
+  // Before the client is there: the first of its connections come at once. Unless it says that it prepares something.
+  let beganNs = cpuNsOf(server);
+  const client = new LoadClient(loadOptions(options, workload.load, workload.program));
+  if (workload.program === 'topics') {
+    await client.line('measure-begin');
+    beganNs = cpuNsOf(server);
+  }
   await client.line('measure-end');
   const usedNs = cpuNsOf(server) - beganNs;
   const { messages = 0, seconds = Number.NaN } = await client.report();

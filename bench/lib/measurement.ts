@@ -5,7 +5,7 @@ export class Skipped extends Error {}
 
 /** What one measurement has given. */
 export interface Measurement {
-  /** cpu: µs per message. connect: µs per connection. latency: µs. memory: bytes per connection. idle: µs a second per connection. silence: bytes per message. faults: how many. */
+  /** cpu: µs per message. connect: µs per connection. latency: µs. memory: bytes per connection. idle: µs a second per connection. silence: bytes per message. faults: how many. commands: how many a second of each node. */
   readonly value: number;
   /** Messages, requests or deliveries a second: what the server gave, which is its most only where it kept its CPU busy. */
   readonly perSecond?: number;

@@ -25,6 +25,7 @@ const units: Record<WorkloadKind, string> = {
   idle: 'µs/s',
   silence: 'B',
   faults: '',
+  commands: '/s',
 };
 
 const figureNames = { p50: 'p50', p99: 'p99', p999: 'p99.9' } as const;

@@ -1,6 +1,7 @@
 /** The servers that are measured, and how each is started and stopped. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { centrifugoProgram, writeCentrifugoConfig } from './centrifugo.ts';
 import { certificateFiles } from './certificate.ts';
 import { freePort } from './free-port.ts';
 import { whenReady } from './readiness.ts';
@@ -23,7 +24,12 @@ export type ServerName =
   | 'ws'
   | 'uws'
   | 'hono-node'
-  | 'socket-io';
+  | 'socket-io'
+  | 'ringway-topics'
+  | 'ringway-topics-direct'
+  | 'ringway-topics-nodes'
+  | 'centrifugo'
+  | 'centrifugo-nodes';
 
 /** How a server is started for some workloads: over TLS, with compression, or with a route whose sockets have data of their own. */
 export type Mode = 'tls' | 'deflate' | 'user-data';
@@ -41,6 +47,8 @@ interface ServerPlan {
   readonly loadOptions?: readonly string[];
   /** Only for the workloads that name it. */
   readonly isSpecial?: boolean;
+  /** Its port is told by a file, and its API is on the same one. */
+  readonly isCentrifugo?: boolean;
   /** An npm package that is too heavy to install unasked. */
   readonly needs?: string;
 }
@@ -58,6 +66,8 @@ const twoWorkers = { command: gateway('two-workers.config.ts'), protocols: ['htt
 /** So many that 300,000 connections are below the 20,000 descriptors that many systems give a process. */
 const manyWorkers = 18;
 const placed = ['--publisher-path', '/publisher/bench', '--retry-refused'];
+
+const topics = { protocols: [], isSpecial: true } as const;
 
 const plans: readonly ServerPlan[] = [
   {
@@ -157,6 +167,45 @@ const plans: readonly ServerPlan[] = [
     loadOptions: ['--path', '/socket.io/?EIO=4&transport=websocket', '--socket-io'],
     isSpecial: true,
   },
+  {
+    ...topics,
+    name: 'ringway-topics',
+    about: 'a gateway with topics of every kind, one worker',
+    command: gateway('topics.config.ts'),
+    env: { WORKERS: '1' },
+  },
+  {
+    ...topics,
+    name: 'ringway-topics-direct',
+    about: 'the same, where rooms are topics without a policy',
+    command: gateway('topics.config.ts'),
+    env: { WORKERS: '1', BENCH_ROOM: 'direct' },
+  },
+  {
+    ...topics,
+    name: 'ringway-topics-nodes',
+    about: 'two such nodes of one worker, joined by Redis',
+    command: gateway('topics.config.ts'),
+    env: { WORKERS: '1' },
+    isPair: true,
+  },
+  {
+    ...topics,
+    name: 'centrifugo',
+    about: 'Centrifugo 6 with the same kinds of channels, in memory',
+    command: [centrifugoProgram],
+    isCentrifugo: true,
+    loadOptions: ['--protocol', 'centrifugo'],
+  },
+  {
+    ...topics,
+    name: 'centrifugo-nodes',
+    about: 'two nodes of Centrifugo, joined by Redis',
+    command: [centrifugoProgram],
+    isCentrifugo: true,
+    isPair: true,
+    loadOptions: ['--protocol', 'centrifugo'],
+  },
   { name: 'hono-node', about: 'Hono on Node', command: ['node', join(bench, 'peers/hono-node.mjs')], protocols: ['http'] },
 ];
 
@@ -177,6 +226,10 @@ export function isSpecial(name: ServerName): boolean {
   return planOf(name).isSpecial === true;
 }
 
+export function isCentrifugo(name: ServerName): boolean {
+  return planOf(name).isCentrifugo === true;
+}
+
 /** The heavy npm package that a server needs, if any. */
 export function heavyPackageOf(name: ServerName): string | undefined {
   return planOf(name).needs;
@@ -194,6 +247,8 @@ export interface Server {
   readonly loadOptions: readonly string[];
   /** Where the gateway's administrator asks. */
   readonly adminPort: number;
+  /** Where messages are published over HTTP. */
+  readonly apiPort: number;
   /** What joins a pair. */
   readonly redis: RedisServer | undefined;
   /** Ends it and all it has started, at once. */
@@ -229,14 +284,20 @@ export async function startServer(name: ServerName, options: StartOptions): Prom
   try {
     for (let count = plan.isPair ? 2 : 1; count > 0; count--)
       processes.push(
-        await startProcess(plan, options, { ADMIN_PORT: String(adminPort), ...plan.env, ...(redis ? { REDIS_URL: redis.url } : {}) }),
+        await startProcess(plan, options, {
+          // Of a pair the first has it.
+          ADMIN_PORT: String(processes.length === 0 ? adminPort : 0),
+          ...plan.env,
+          ...(redis ? { REDIS_URL: redis.url } : {}),
+        }),
       );
   } catch (error) {
     await stop();
     throw error;
   }
   const other = processes[1] === undefined ? [] : ['--other-port', String(processes[1].port)];
-  return { name, processes, loadOptions: [...(plan.loadOptions ?? []), ...other], adminPort, redis, stop };
+  const apiPort = plan.isCentrifugo === true ? (processes[0]?.port ?? 0) : adminPort;
+  return { name, processes, loadOptions: [...(plan.loadOptions ?? []), ...other], adminPort, apiPort, redis, stop };
 }
 
 interface ServerProcess {
@@ -249,6 +310,7 @@ async function startProcess(plan: ServerPlan, options: StartOptions, env: Readon
   const { name } = plan;
   const port = await freePort();
   const command = ['taskset', '-c', String(options.cpu), ...plan.command];
+  if (plan.isCentrifugo === true) command.push('-c', writeCentrifugoConfig(port, env.REDIS_URL));
   if (name === 'ringway') command.push(options.backend === undefined ? join(root, 'gateway.config.ts') : join(bench, 'ringway.config.ts'));
   // It leads a process group, so that all of it can be ended.
   const child = spawn(command[0] as string, command.slice(1), {

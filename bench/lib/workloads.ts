@@ -1,13 +1,15 @@
 /** What is measured, and what Ringway should reach. */
 import { lightWorkloads } from './light-workloads.ts';
+import type { LoadProgram } from './load-client.ts';
 import { isSpecial, type Mode, type ServerName, serves } from './servers.ts';
+import { topicWorkloads } from './topic-workloads.ts';
 
 /**
  * cpu: server CPU per message. connect: server CPU per connection that is made. latency: median time until the answer. memory: PSS per connection. idle: server CPU per connection and second.
  *
- * silence: bytes from Redis per message that nobody waits for. faults: what clients notice of a reload.
+ * silence: bytes from Redis per message that nobody waits for. faults: what clients notice of a reload. commands: commands of each node to Redis a second, at rest.
  */
-export type WorkloadKind = 'cpu' | 'connect' | 'latency' | 'memory' | 'idle' | 'silence' | 'faults';
+export type WorkloadKind = 'cpu' | 'connect' | 'latency' | 'memory' | 'idle' | 'silence' | 'faults' | 'commands';
 
 /** `value`: what the kind of a workload says. The others are latencies. */
 export type Figure = 'value' | 'p50' | 'p99' | 'p999';
@@ -36,6 +38,8 @@ export interface Workload {
   readonly kind: WorkloadKind;
   /** A command of the load client and its options. */
   readonly load: readonly string[];
+  /** @default 'load' */
+  readonly program?: LoadProgram;
   /** Messages a second that `load` asks for. Undefined: as many as it gets answers to. */
   readonly rate?: number;
   /** A closed loop. The rate is half of what the baseline reaches with it in the same round. */
@@ -51,7 +55,7 @@ export interface Workload {
   readonly baseline: ServerName | undefined;
   /** Measured without being asked for, for information. */
   readonly beside?: readonly ServerName[];
-  /** cpu, connect, latency and idle: of the baseline's value in the same round. memory, silence: bytes. faults: how many. Undefined: it is not judged by its value. */
+  /** cpu, connect, latency and idle: of the baseline's value in the same round. memory, silence: bytes. faults, commands: how many. Undefined: it is not judged by its value. */
   readonly target?: number;
   readonly also?: readonly Target[];
 }
@@ -283,6 +287,7 @@ export const workloads: readonly Workload[] = [
   ...floorWorkloads,
   ...uwsWorkloads,
   ...nodeWorkloads,
+  ...topicWorkloads,
 ];
 
 /** Is it NAME itself, or does its name begin with NAME and a dash? So `light-20` does not mean `light-200` too. */
