@@ -32,12 +32,16 @@ export interface PresenceOperation {
   readonly topic: string;
   /** Users at most. */
   readonly limit: number;
+  /** Of what is said of users, beyond the first one. */
+  readonly bytesMax: number;
 }
 
 export interface TopicsOperation {
   readonly kind: 'topics';
   readonly prefix: string;
   readonly limit: number;
+  /** Of names, beyond the first one. */
+  readonly bytesMax: number;
 }
 
 export interface SubscribersOperation {

@@ -21,15 +21,20 @@ import {
   userSchema,
 } from './admin-topic-schemas.ts';
 
-/** Of what the messages of one answer hold. */
-const historyBytesMax = 2 ** 20;
-/** Of what the messages of all histories of a batch hold. */
-const batchBytesMax = 8 * 2 ** 20;
+/** Of what is listed in one answer: messages, users or names. */
+const listBytesMax = 2 ** 20;
+/** The same for all answers of a batch together. */
+const batchListBytesMax = 8 * 2 ** 20;
+/** Of all answers of a batch, as they are sent: one message of each history may be larger than its share. */
+const batchBytesMax = 32 * 2 ** 20;
+/** Reads of a batch that are at work at the same time. */
+const readsMax = 16;
 /** Operations of a batch that were not begun by then are not begun any more. */
 const batchMs = 8000;
 
 export function addTopicReads(app: Hono<AdminEnv>, perform: Perform): void {
-  const one = async (context: Context, operation: AskedOperation) => answerOf(context, (await perform([operationOf(operation, 1)]))[0]);
+  const one = async (context: Context, operation: AskedOperation) =>
+    answerOf(context, (await perform([operationOf(operation, listBytesMax)]))[0]);
   app.get(
     '/topics',
     serve((context) => one(context, { operation: 'topics', ...query(context, topicsSchema, {}) })),
@@ -101,19 +106,19 @@ const truths: ReadonlyMap<string, boolean> = new Map([
   ['false', false],
 ]);
 
-/** `histories`: how many there are in the request. */
-function operationOf(asked: AskedOperation, histories: number): Operation {
+/** `bytesMax`: of what it lists. */
+function operationOf(asked: AskedOperation, bytesMax: number): Operation {
   switch (asked.operation) {
     case 'publish':
       return publishOperation(asked);
     case 'history': {
       const { topic, since, limit, reverse } = asked;
-      return { kind: 'history', topic, since, limit, reverse, bytesMax: Math.min(historyBytesMax, Math.floor(batchBytesMax / histories)) };
+      return { kind: 'history', topic, since, limit, reverse, bytesMax };
     }
     case 'presence':
-      return { kind: 'presence', topic: asked.topic, limit: asked.limit };
+      return { kind: 'presence', topic: asked.topic, limit: asked.limit, bytesMax };
     case 'topics':
-      return { kind: 'topics', prefix: asked.prefix, limit: asked.limit };
+      return { kind: 'topics', prefix: asked.prefix, limit: asked.limit, bytesMax };
     case 'subscribers':
       return { kind: 'subscribers', topic: asked.topic };
     case 'disconnect':
@@ -141,20 +146,34 @@ const groupOf = {
   disconnect: 'end',
 } as const;
 
+const tooLate: OperationResult = {
+  problem: { kind: 'unavailable', error: 'those before it took too long: it was not begun; send it again' },
+};
+const tooLong: OperationResult = {
+  problem: { kind: 'unavailable', error: 'the answers of those before it are long enough already: ask for it in another request' },
+};
+
 /** In order: neighbours of a kind that do not disturb each other go together, others wait for those before them. */
 async function performAll(asked: readonly AskedOperation[], perform: Perform): Promise<object[]> {
-  const histories = asked.filter(({ operation }) => operation === 'history').length;
+  const lists = asked.filter(({ operation }) => operation === 'history' || operation === 'presence' || operation === 'topics').length;
+  const bytesMax = Math.min(listBytesMax, Math.floor(batchListBytesMax / Math.max(1, lists)));
   const until = performance.now() + batchMs;
   const shown: object[] = [];
+  let bytes = 0;
   while (shown.length < asked.length) {
     const first = shown.length;
     const group = groupOf[(asked[first] as AskedOperation).operation];
+    const most = group === 'look' ? first + readsMax : asked.length;
     let end = first + 1;
-    while (end < asked.length && groupOf[(asked[end] as AskedOperation).operation] === group) end++;
-    const operations = asked.slice(first, end).map((each) => operationOf(each, histories));
-    const late = { problem: { kind: 'unavailable', error: 'those before it took too long: it was not begun; send it again' } } as const;
-    const results = performance.now() < until ? await perform(operations) : operations.map(() => late);
-    for (const [index, operation] of operations.entries()) shown.push(shownResult(operation, results[index]));
+    while (end < Math.min(asked.length, most) && groupOf[(asked[end] as AskedOperation).operation] === group) end++;
+    const operations = asked.slice(first, end).map((each) => operationOf(each, bytesMax));
+    const refusal = performance.now() >= until ? tooLate : group === 'look' && bytes > batchBytesMax ? tooLong : undefined;
+    const results = refusal === undefined ? await perform(operations) : operations.map(() => refusal);
+    for (const [index, operation] of operations.entries()) {
+      const result = shownResult(operation, results[index]);
+      if (group === 'look') bytes += JSON.stringify(result).length;
+      shown.push(result);
+    }
   }
   return shown;
 }

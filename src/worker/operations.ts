@@ -2,12 +2,24 @@
  * What the supervisor has this worker do with topics, for whoever asks the admin listener.
  * Role: up: worker/main.ts, which takes the messages. Down: the functions that handlers call too (api/topics.ts).
  */
-import type { ServerTopics } from '../api/topics.ts';
-import type { CarriedMessage, Operation, OperationProblem, OperationResult, PublishOperation } from '../process/operations.ts';
+import type { HistoryMessage, ServerTopics } from '../api/topics.ts';
+import type {
+  CarriedMessage,
+  HistoryOperation,
+  Operation,
+  OperationProblem,
+  OperationResult,
+  PresenceOperation,
+  PublishOperation,
+  TopicsOperation,
+} from '../process/operations.ts';
 
 type Answer = Readonly<Record<string, unknown>>;
 
-export type OperatedTopics = Pick<ServerTopics, 'publishWith'>;
+export type OperatedTopics = Pick<
+  ServerTopics,
+  'publishWith' | 'history' | 'presence' | 'subscribers' | 'topics' | 'disconnect' | 'sendToUser'
+>;
 
 export class Operations {
   readonly #topics: OperatedTopics;
@@ -29,10 +41,25 @@ export class Operations {
     );
   }
 
-  async #perform(operation: Operation): Promise<Answer> {
-    if (operation.kind !== 'publish')
-      throw Object.assign(new Error(`workers do not know ${operation.kind} yet`), { code: 'RW_TOPIC_POLICY' });
-    return this.#publish(operation);
+  #perform(operation: Operation): Promise<Answer> {
+    switch (operation.kind) {
+      case 'publish':
+        return this.#publish(operation);
+      case 'history':
+        return this.#history(operation);
+      case 'presence':
+        return this.#presence(operation);
+      case 'topics':
+        return this.#listTopics(operation);
+      case 'subscribers':
+        return this.#subscribers(operation.topic);
+      case 'disconnect':
+        return this.#disconnect(operation.target, operation.code, operation.reason);
+      case 'send':
+        return this.#send(operation.user, operation);
+      default:
+        return operation satisfies never;
+    }
   }
 
   async #publish(operation: PublishOperation): Promise<Answer> {
@@ -41,6 +68,49 @@ export class Operations {
     const { epoch, offset } = await this.#topics.publishWith(topic, messageOf(operation), options);
     return epoch === undefined ? {} : { epoch, offset };
   }
+
+  async #history({ topic, since, limit, reverse, bytesMax }: HistoryOperation): Promise<Answer> {
+    const { epoch, offset, recovered, messages } = await this.#topics.history(topic, { since, limit, reverse });
+    const fitting = within(bytesMax, messages, ({ data }) => (typeof data === 'string' ? Buffer.byteLength(data) : data.byteLength));
+    return { epoch, offset, recovered, messages: fitting.map(shownMessage) };
+  }
+
+  async #presence({ topic, limit, bytesMax }: PresenceOperation): Promise<Answer> {
+    const { count, users } = await this.#topics.presence(topic);
+    return { count, users: within(bytesMax, users.slice(0, limit), (user) => Buffer.byteLength(JSON.stringify(user))) };
+  }
+
+  async #listTopics({ prefix, limit, bytesMax }: TopicsOperation): Promise<Answer> {
+    const names = await this.#topics.topics(prefix, { limit });
+    return { topics: within(bytesMax, names, (name) => Buffer.byteLength(name)) };
+  }
+
+  async #subscribers(topic: string): Promise<Answer> {
+    return { subscribers: await this.#topics.subscribers(topic) };
+  }
+
+  async #disconnect(...[target, code, reason]: Parameters<OperatedTopics['disconnect']>): Promise<Answer> {
+    return { disconnected: await this.#topics.disconnect(target, code, reason) };
+  }
+
+  async #send(user: string, message: CarriedMessage): Promise<Answer> {
+    this.#topics.sendToUser(user, messageOf(message));
+    return { sent: 1 };
+  }
+}
+
+/** As many from the first on as have so many bytes together; one at least, so that whoever asks for the rest gets on. */
+function within<Item>(bytesMax: number, items: readonly Item[], bytesOf: (item: Item) => number): readonly Item[] {
+  let bytes = 0;
+  const end = items.findIndex((item, index) => {
+    bytes += bytesOf(item);
+    return bytes > bytesMax && index > 0;
+  });
+  return end < 0 ? items : items.slice(0, end);
+}
+
+function shownMessage({ offset, data }: HistoryMessage): Answer {
+  return typeof data === 'string' ? { offset, data } : { offset, base64: Buffer.from(data).toString('base64') };
 }
 
 function messageOf({ data, isBinary }: CarriedMessage): string | Buffer {

@@ -93,9 +93,9 @@ describe('reads', () => {
     expect(subscribersAnswerSchema.safeParse((await get('/topics/a/subscribers')).body).error).toBeUndefined();
     expect(asked).toEqual([
       [{ kind: 'history', topic: 'room/x', since: `${epoch}:4`, limit: 7, reverse: true, bytesMax: 2 ** 20 }],
-      [{ kind: 'presence', topic: 'room/x', limit: 10_000 }],
-      [{ kind: 'topics', prefix: 'room/', limit: 5 }],
-      [{ kind: 'topics', prefix: '', limit: 1000 }],
+      [{ kind: 'presence', topic: 'room/x', limit: 10_000, bytesMax: 2 ** 20 }],
+      [{ kind: 'topics', prefix: 'room/', limit: 5, bytesMax: 2 ** 20 }],
+      [{ kind: 'topics', prefix: '', limit: 1000, bytesMax: 2 ** 20 }],
       [{ kind: 'subscribers', topic: 'a' }],
     ]);
   });
@@ -341,11 +341,30 @@ describe('POST /batch', () => {
     expect([status, body.results]).toEqual([200, [{ error: 'no history', status: 404 }, { subscribers: 4 }]]);
   });
 
-  test('what many histories answer together is bounded', async () => {
-    await postJson('/batch', { operations: Array(1000).fill({ operation: 'history', topic: 'a' }) });
-    const bytes = asked.flat().map((operation) => (operation.kind === 'history' ? operation.bytesMax : 0));
+  test('what many reads answer together is bounded, and so is how many are at work at the same time', async () => {
+    const kinds = ['history', 'presence', 'topics'] as const;
+    await postJson('/batch', {
+      operations: Array.from({ length: 999 }, (_, at) => {
+        const operation = kinds[at % 3];
+        return operation === 'topics' ? { operation } : { operation, topic: 'a' };
+      }),
+    });
+    const bytes = asked.flat().map((operation) => ('bytesMax' in operation ? operation.bytesMax : 0));
+    expect(bytes.length).toBe(999);
     expect(bytes.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(8 * 2 ** 20);
     expect(new Set(bytes).size).toBe(1);
+    expect(Math.max(...asked.map(({ length }) => length))).toBe(16);
+  });
+
+  test('reads behind answers that are long enough are refused, and what is written is still done', async () => {
+    const large = { answer: { epoch, offset: 1, recovered: true, messages: [{ offset: 1, data: 'x'.repeat(3 * 2 ** 20) }] } };
+    resultOf = (operation) => (operation.kind === 'history' ? large : answers[operation.kind]);
+    const { body } = await postJson('/batch', {
+      operations: [...Array(20).fill({ operation: 'history', topic: 'a' }), { operation: 'publish', topic: 'a', data: 'x' }],
+    });
+    const refused = { error: 'the answers of those before it are long enough already: ask for it in another request', status: 503 };
+    expect(body.results.slice(16)).toEqual([...Array(4).fill(refused), { published: 1, epoch, offset: 3 }]);
+    expect(body.results.slice(0, 16).every((result: object) => 'messages' in result)).toBe(true);
   });
 
   test('one mistake, and nothing is done', async () => {

@@ -70,7 +70,7 @@ describe('who is asked', () => {
     const worker = new FakeWorker(0);
     const operations = new Operations(() => [worker]);
     const done = operations.perform([
-      { kind: 'topics', prefix: 'a', limit: 1 },
+      { kind: 'topics', prefix: 'a', limit: 1, bytesMax: 1 },
       { kind: 'send', user: 'ann', data: 'x', isBinary: false },
       { kind: 'disconnect', target: { user: 'ann' }, code: 4000, reason: '' },
     ]);
@@ -96,7 +96,12 @@ describe('a worker that ends', () => {
   test('is stood in for by another one, for what is only read and for messages with a key', async () => {
     const workers = [new FakeWorker(0), new FakeWorker(1)];
     const operations = new Operations(() => workers);
-    const asked = [history('t'), message('t', 'with', 'key'), message('t', 'without'), { kind: 'presence', topic: 't', limit: 1 } as const];
+    const asked = [
+      history('t'),
+      message('t', 'with', 'key'),
+      message('t', 'without'),
+      { kind: 'presence', topic: 't', limit: 1, bytesMax: 1 } as const,
+    ];
     const done = operations.perform(asked);
     const [first, other] = workers[0]?.told.length === 1 ? workers : workers.toReversed();
     operations.workerGone(first?.index ?? -1);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { SocketArgumentError } from '../../../src/api/message.ts';
-import type { Published, ServerTopics } from '../../../src/api/topics.ts';
-import type { PublishOperation } from '../../../src/process/operations.ts';
+import type { HistoryMessage, Published, ServerTopics } from '../../../src/api/topics.ts';
+import type { HistoryOperation, Operation, PublishOperation } from '../../../src/process/operations.ts';
 import { StoreUnavailableError } from '../../../src/topics/store.ts';
 import { Operations } from '../../../src/worker/operations.ts';
 
@@ -57,6 +57,9 @@ describe('publish', () => {
         if (topic !== 'fine') throw errors[Number(topic)];
         return { result: 'accepted' };
       },
+      presence: async () => {
+        throw errors[4];
+      },
     });
     const results = await operations.perform(['0', '1', '2', '3', '4', '5', 'fine'].map((topic) => message({ topic })));
     expect(results.map((result) => ('problem' in result ? [result.problem.kind, result.problem.error] : 'done'))).toEqual([
@@ -69,5 +72,110 @@ describe('publish', () => {
       ['busy', 'asked too often'],
       'done',
     ]);
+    const [absent] = await operations.perform([{ kind: 'presence', topic: 'a', limit: 1, bytesMax: 1000 }]);
+    expect(absent).toEqual({ problem: { kind: 'absent', error: 'no policy' } });
   });
+});
+
+describe('history', () => {
+  const ask = (more: Partial<HistoryOperation> = {}): HistoryOperation => ({
+    kind: 'history',
+    topic: 'room/a',
+    limit: 100,
+    reverse: false,
+    bytesMax: 1000,
+    ...more,
+  });
+  const message = (offset: number, data: string | Uint8Array): HistoryMessage => ({ offset, data, time: 1 });
+
+  test('is asked for as it was asked, text is text and bytes are base64', async () => {
+    const given: unknown[][] = [];
+    const operations = operationsOf({
+      async history(...args) {
+        given.push(args);
+        return { epoch, offset: 2, recovered: true, messages: [message(1, 'ä'), message(2, new Uint8Array([0, 255]))] };
+      },
+    });
+    const [result] = await operations.perform([ask({ since: `${epoch}:0`, limit: 2, reverse: true })]);
+    expect(result).toEqual({
+      answer: {
+        epoch,
+        offset: 2,
+        recovered: true,
+        messages: [
+          { offset: 1, data: 'ä' },
+          { offset: 2, base64: 'AP8=' },
+        ],
+      },
+    });
+    expect(given).toEqual([['room/a', { since: `${epoch}:0`, limit: 2, reverse: true }]]);
+  });
+
+  test('holds as much as goes into an answer, and one message at least', async () => {
+    const operations = operationsOf({
+      history: async () => ({ epoch, offset: 9, recovered: true, messages: [1, 2, 3].map((offset) => message(offset, 'é'.repeat(50))) }),
+    });
+    const counts = async (bytesMax: number) => {
+      const [result] = await operations.perform([ask({ bytesMax })]);
+      return result !== undefined && 'answer' in result ? (result.answer.messages as unknown[]).length : -1;
+    };
+    expect(await Promise.all([0, 99, 199, 200, 300].map(counts))).toEqual([1, 1, 1, 2, 3]);
+  });
+});
+
+test('presence holds as many users as go into an answer, one at least, and counts all', async () => {
+  const users = ['ann', 'bob', 'cid'].map((id) => ({ id, connections: 1, info: 'é'.repeat(50) }));
+  const operations = operationsOf({ presence: async () => ({ epoch, offset: 1, count: 3, users }) });
+  const counts = async (bytesMax: number) => {
+    const [result] = await operations.perform([{ kind: 'presence', topic: 'room/a', limit: 10, bytesMax }]);
+    return result !== undefined && 'answer' in result ? [result.answer.count, (result.answer.users as unknown[]).length] : [];
+  };
+  expect(await Promise.all([0, 199, 400, 1000].map(counts))).toEqual([
+    [3, 1],
+    [3, 1],
+    [3, 2],
+    [3, 3],
+  ]);
+});
+
+test('all else is asked of the functions that handlers have, and answered in one form', async () => {
+  const given: unknown[][] = [];
+  const heard =
+    <Value>(name: string, value: Value) =>
+    async (...args: unknown[]) => {
+      given.push([name, ...args]);
+      return value;
+    };
+  const users = ['ann', 'bob', 'cid'].map((id) => ({ id, connections: 1 }));
+  const operations = operationsOf({
+    presence: heard('presence', { epoch, offset: 7, count: 3, users }),
+    topics: heard('topics', ['a', 'b']),
+    subscribers: heard('subscribers', 4),
+    disconnect: heard('disconnect', 2),
+    sendToUser(...args) {
+      given.push(['sendToUser', ...args]);
+      return 'accepted';
+    },
+  } as Partial<ServerTopics>);
+  const asked: readonly Operation[] = [
+    { kind: 'presence', topic: 'room/a', limit: 2, bytesMax: 1000 },
+    { kind: 'topics', prefix: 'ro', limit: 5, bytesMax: 1000 },
+    { kind: 'subscribers', topic: 'room/a' },
+    { kind: 'disconnect', target: { user: 'ann' }, code: 4000, reason: 'enough' },
+    { kind: 'send', user: 'ann', data: 'AP8=', isBinary: true },
+  ];
+  expect(await operations.perform(asked)).toEqual([
+    { answer: { count: 3, users: users.slice(0, 2) } },
+    { answer: { topics: ['a', 'b'] } },
+    { answer: { subscribers: 4 } },
+    { answer: { disconnected: 2 } },
+    { answer: { sent: 1 } },
+  ]);
+  expect(given).toEqual([
+    ['presence', 'room/a'],
+    ['topics', 'ro', { limit: 5 }],
+    ['subscribers', 'room/a'],
+    ['disconnect', { user: 'ann' }, 4000, 'enough'],
+    ['sendToUser', 'ann', Buffer.from([0, 255])],
+  ]);
 });
