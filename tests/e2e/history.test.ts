@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
 import { forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
 import { readPage, writeBlock } from '../support/markdown.ts';
+import { type RedisServer, startRedis } from '../support/redis-servers.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(90_000);
@@ -13,12 +14,14 @@ setDefaultTimeout(90_000);
 const config = `
 import { Hono } from 'hono';
 import {
-  defineGateway, disconnect, history, onOneWorker, presence, presenceCount, publish, subscribe, subscribers, topics, worker,
+  defineGateway, disconnect, history, onOneWorker, onPresence, presence, presenceCount, publish, subscribe, subscribers, topics, worker,
 } from 'ringway';
 
 const heard = [];
+const joins = [];
 onOneWorker(async () => {
   const { unsubscribe } = await subscribe('heard/all', (message, info) => heard.push([String(message), info.offset]));
+  await onPresence('seen/1', ({ event, user }) => joins.push(event + ' ' + user));
   console.log('listening in worker', worker.index);
   return unsubscribe;
 });
@@ -36,7 +39,7 @@ app.get('/presence/:topic{.+}', async (c) => c.json({ ...(await presence(topic(c
 app.get('/subscribers/:topic{.+}', async (c) => c.json(await subscribers(topic(c))));
 app.get('/topics', async (c) => c.json(await topics(c.req.query('prefix'))));
 app.post('/disconnect', async (c) => c.json(await disconnect(await c.req.json(), 4001, 'bye')));
-app.get('/heard', (c) => c.json({ heard }, { headers: { connection: 'close' } }));
+app.get('/heard', (c) => c.json({ heard, joins }, { headers: { connection: 'close' } }));
 
 export default defineGateway({
   $OPTIONS,
@@ -276,6 +279,11 @@ forEachBackend('topics that remember', (backend) => {
     const events = () => watching.said.flatMap(({ event, user }) => (event === undefined ? [] : [`${event} ${user}`]));
     await eventually('eve has left', () => events().includes('leave eve'));
     expect(events()).toEqual(['join eve', 'leave eve']);
+    const joins = await eventually('the function has heard it', async () => {
+      const { joins } = await ask<{ joins: string[] }>(gateway, '/heard');
+      return joins.includes('leave eve') ? joins : undefined;
+    });
+    expect(joins).toEqual(['join watch', 'join eve', 'leave eve']);
     await Promise.all([other.close(), watching.close()]);
   });
 
@@ -383,14 +391,17 @@ describe('docs/history.md', () => {
   const page = readPage('docs/history.md');
   let folder: string;
   let gateways: Gateway[] = [];
+
+  function start(path: string, redis?: RedisServer): Promise<Gateway> {
+    const { text: source = '' } = page.blocks.find((block) => block.path === path) ?? {};
+    const env = redis === undefined ? {} : { env: { REDIS_URL: redis.url } };
+    return startGateway({ workers: 2, config: source.replace('defineGateway({', 'defineGateway({ $OPTIONS,'), ...env });
+  }
+
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'ringway-history-'));
     for (const block of page.blocks) if (block.path !== undefined) writeBlock(folder, block);
-    const started = (path: string) => {
-      const { text: source = '' } = page.blocks.find((block) => block.path === path) ?? {};
-      return startGateway({ workers: 2, config: source.replace('defineGateway({', 'defineGateway({ $OPTIONS,') });
-    };
-    gateways = await Promise.all([started('gateway.config.ts'), started('answers/gateway.config.ts')]);
+    gateways = await Promise.all([start('gateway.config.ts'), start('answers/gateway.config.ts')]);
   });
   afterAll(async () => {
     for (const gateway of gateways) await gateway.stop();
@@ -438,14 +449,14 @@ describe('docs/history.md', () => {
     other.leave();
   });
 
-  test('an answer is read whole and in order, whatever happens to the connection', async () => {
-    const [, gateway] = gateways as [Gateway, Gateway];
-    const { readAnswer } = (await import(join(folder, 'answers/read-answer.mjs'))) as {
-      readAnswer(url: () => string, answer: object): AsyncIterable<string>;
-    };
-    const response = await fetch(`${gateway.url}/answers`, { method: 'POST', body: 'who are you?' });
+  type Read = (url: () => string, answer: object) => AsyncIterable<string>;
+
+  /** What is asked of one gateway is read from all of them in turn, while connections are cut off. `cutEvery`: so many pieces. */
+  async function readAll(asked: Gateway, from: readonly Gateway[], cutEvery: readonly number[]): Promise<string[]> {
+    const { readAnswer } = (await import(join(folder, 'answers/read-answer.mjs'))) as { readAnswer: Read };
+    const response = await fetch(`${asked.url}/answers`, { method: 'POST', body: 'who are you?' });
     const answer = (await response.json()) as { path: string; since: string };
-    /** Connections of the reader, which are cut off under it. */
+    /** Connections of readers, which are cut off under them. */
     const opened: WebSocket[] = [];
     const Real = globalThis.WebSocket;
     globalThis.WebSocket = class extends Real {
@@ -454,21 +465,38 @@ describe('docs/history.md', () => {
         opened.push(this);
       }
     } as typeof Real;
-    const read = async (cutEvery: number) => {
+    let turn = 0;
+    const read = async (every: number) => {
       const pieces: string[] = [];
-      for await (const piece of readAnswer(() => gateway.wsUrl, answer)) {
+      for await (const piece of readAnswer(() => (from[turn++ % from.length] as Gateway).wsUrl, answer)) {
         pieces.push(piece);
-        if (pieces.length % cutEvery === 0) for (const socket of opened.splice(0)) (socket as { terminate?(): void }).terminate?.();
+        if (pieces.length % every === 0) for (const socket of opened.splice(0)) (socket as { terminate?(): void }).terminate?.();
       }
       return pieces.join('');
     };
     try {
-      const whole = 'You asked: who are you? '.repeat(10);
-      expect(await Promise.all([read(7), read(1000)])).toEqual([whole, whole]);
-      // And again, when all is written.
-      expect(await read(9)).toBe(whole);
+      const whileWritten = await Promise.all(cutEvery.map(read));
+      return [...whileWritten, await read(9)];
     } finally {
       globalThis.WebSocket = Real;
+    }
+  }
+
+  const whole = 'You asked: who are you? '.repeat(10);
+
+  test('an answer is read whole and in order, whatever happens to the connection', async () => {
+    const [, gateway] = gateways as [Gateway, Gateway];
+    expect(await readAll(gateway, [gateway], [7, 1000])).toEqual([whole, whole, whole]);
+  });
+
+  test('and from another node than the one that writes it, over Redis', async () => {
+    const redis = await startRedis();
+    const nodes = await Promise.all([start('answers/gateway.config.ts', redis), start('answers/gateway.config.ts', redis)]);
+    try {
+      expect(await readAll(nodes[0], nodes, [7, 11])).toEqual([whole, whole, whole]);
+    } finally {
+      for (const node of nodes) await node.stop();
+      await redis.dispose();
     }
   });
 });

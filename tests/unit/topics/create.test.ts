@@ -205,8 +205,10 @@ for (const backend of backends) {
       expect(heard.at(-1)?.[0]).toBe('more');
     });
 
-    test('who is there is one answer, by user; a client is told of each once', async () => {
+    test('who is there is one answer, by user; an observer is told of each once', async () => {
       const [a, b] = two();
+      const events: string[] = [];
+      await during(b.server.onPresence('seen/1', (event) => events.push(`${event.event} ${'user' in event ? event.user : ''}`)));
       const [one, other, watching] = [await a.open(), await b.open(), await a.open()];
       const connection = ({ socket }: Member, id: string) => ({
         slot: socket.slot,
@@ -231,6 +233,8 @@ for (const backend of backends) {
       expect(await b.server.presenceCount('seen/1')).toEqual({ users: 2, connections: 3 });
       a.topics.unsubscribe(one.socket, 'seen/1');
       b.topics.unsubscribe(other.socket, 'seen/1');
+      await until('ann has left', () => events.includes('leave ann'));
+      expect(events).toEqual(['join ann', 'join bob', 'leave ann']);
       await until('the client is told', () => watching.heard.some(({ event }) => event === 'leave'));
       expect(watching.heard.map(({ event, user }) => `${event} ${user}`)).toEqual(['leave ann']);
       expect((await b.server.presence('seen/1')).users.map(({ id }) => id)).toEqual(['bob']);
