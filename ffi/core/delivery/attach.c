@@ -179,13 +179,17 @@ int32_t rw_attach(struct rw_core *core, struct rw_slot *slot, const uint8_t *top
     const struct rw_protocol *protocol = rw_protocol_of(core, slot);
     if (slot->state.phase != RW_PHASE_OPEN || !protocol->deliver || !protocol->hears(slot)) return RW_ERR_STALE;
     uint64_t hash = rw_topics_hash(topic, bytes);
-    /* Whoever is there has what came before, so that all of them go on from one place. */
-    uint32_t id = rw_topics_find(core->topics, topic, bytes, hash);
-    while (id && rw_topics_log(core->topics, id) && !rw_logged_deliver(core, id)) continue;
-    if (slot->state.phase != RW_PHASE_OPEN || !protocol->hears(slot)) return RW_ERR_STALE;
     struct rw_log_end end;
     int32_t result = look_at_log(core, topic, bytes, &end);
     if (result != RW_OK) return result;
+    /* Whoever is there has what came before, or knows that the log has begun anew: all of them go on from one place. */
+    uint32_t id = rw_topics_find(core->topics, topic, bytes, hash);
+    if (id && rw_topics_log(core->topics, id)) {
+        while (!rw_logged_deliver(core, id)) continue;
+        if (slot->state.phase != RW_PHASE_OPEN || !protocol->hears(slot)) return RW_ERR_STALE;
+        result = look_at_log(core, topic, bytes, &end);
+        if (result != RW_OK) return result;
+    }
     int32_t recovered = judge(core, since, &end);
     if (recovered < 0) {
         RW_COUNT(core, topic_attaches_behind, 1);
