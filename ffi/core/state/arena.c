@@ -22,6 +22,8 @@
 
 #include "state/shard.h"
 
+#define STUCK_WAIT_MS 1u
+
 #define barrier() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
 enum damage { WHOLE = 0, DAMAGED = 1, GIVING_BACK = 2 };
@@ -216,20 +218,25 @@ static void free_given(struct rw_tx *tx) {
 }
 
 /* ret: 0, EOWNERDEAD, or why the mutex is not taken */
-static int lock(pthread_mutex_t *mutex) {
+static int lock(pthread_mutex_t *mutex, uint64_t wait_ms) {
     const int result = pthread_mutex_trylock(mutex);
     if (result != EBUSY) return result;
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += RW_STATE_WAIT_MS / 1000;
+    const uint64_t ns = (uint64_t)until.tv_nsec + wait_ms * 1000000;
+    until.tv_sec += (time_t)(ns / 1000000000);
+    until.tv_nsec = (long)(ns % 1000000000);
     return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
 }
 
 int32_t rw_tx_begin(struct rw_state *state, uint32_t shard, struct rw_tx *tx) {
     assert(shard < RW_STATE_SHARDS);
     *tx = (struct rw_tx){.state = state, .shard = &state->shards[shard], .index = shard};
-    const int result = lock(&tx->shard->mutex);
+    const uint64_t bit = (uint64_t)1 << shard;
+    const int result = lock(&tx->shard->mutex, state->stuck & bit ? STUCK_WAIT_MS : RW_STATE_WAIT_MS);
+    if (result == ETIMEDOUT) state->stuck |= bit;
     if (result != 0 && result != EOWNERDEAD) return result == ETIMEDOUT ? -ETIMEDOUT : RW_ERR_FULL;
+    state->stuck &= ~bit;
     if (result == EOWNERDEAD) {
         tx->shard->recovered++;
         /* Notices of what it had committed may be lost with it. */

@@ -86,7 +86,8 @@ void rw_state_usage(const struct rw_state *state, struct rw_topic_memory *out);
 /* ------------------------------------------------------------------ transactions */
 
 /* Take a shard. Never two at a time in one thread. Hold it for microseconds: the loops of other workers wait.
- * ret: RW_OK; -ETIMEDOUT: its holder, alive, has not let go of it for RW_STATE_WAIT_MS (stopped by a debugger?);
+ * ret: RW_OK; -ETIMEDOUT: its holder, alive, has not let go of it for RW_STATE_WAIT_MS (stopped by a debugger?), or
+ * for a moment when that was so the last time;
  * RW_ERR_FULL: it is damaged, and cannot be emptied yet */
 int32_t rw_tx_begin(struct rw_state *state, uint32_t shard, struct rw_tx *tx);
 /* What was changed stands from here on. The shard stays taken. */

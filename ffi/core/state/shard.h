@@ -73,6 +73,7 @@ struct rw_state {
     uint32_t chunk_count;
     uint32_t own_chunks;  /* kept for each shard: chunk s + RW_STATE_SHARDS * i is of shard s */
     uint32_t block_count; /* numbers go from 1 to this */
+    uint64_t stuck;       /* a bit for each shard that was waited for in vain: it is not waited for so long again */
 };
 
 /* A place in the bytes of a chain. */
