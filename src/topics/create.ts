@@ -59,7 +59,6 @@ export function createTopics(setup: TopicsSetup): WorkerTopics {
   const store =
     setup.store ??
     new MemoryStore(core, () => {
-      count('topic_publishes_full');
       say(
         'the memory for what topics remember is full (limits.maxTopicMemoryBytes): messages are dropped, and ringway_topic_publishes_failed_total counts them',
       );
@@ -84,7 +83,12 @@ export function createTopics(setup: TopicsSetup): WorkerTopics {
     endsAt: (connection, topic, expiresAt) => tokenEnds.note(connection, topic, expiresAt),
     count: (counter) => count(`topic_${counter}`),
   });
-  const topics: Topics = policies.any ? new PolicyTopics({ core, raw, policies, store, admission, subscriptions }) : raw;
+  const topics: Topics = policies.any
+    ? new PolicyTopics({
+        ...{ core, raw, policies, store, admission, subscriptions },
+        onDropped: () => count(setup.store === undefined ? 'topic_publishes_full' : 'topic_publishes_unavailable'),
+      })
+    : raw;
   const nameOf = (worker: number, epoch: number) => `${place.nodeId}-${worker}-${epoch}`;
   const control = new Control({
     name: nameOf(place.index, core.epoch),

@@ -24,7 +24,7 @@ import { presenceTopic } from '../core/presence-commands.ts';
 import type { Admission } from './admission.ts';
 import type { Policies } from './policies.ts';
 import { checkTopic, type RawTopics } from './raw-topics.ts';
-import type { NewMessage, TopicStore } from './store.ts';
+import { type NewMessage, StoreUnavailableError, type TopicStore } from './store.ts';
 import type { Subscriptions } from './subscriptions.ts';
 
 /** Longest name of a topic with a policy: the names of what is kept about it have two bytes more. */
@@ -43,6 +43,8 @@ export interface PolicyTopicsPorts {
   readonly store: TopicStore;
   readonly admission: Admission;
   readonly subscriptions: Subscriptions;
+  /** A message to a topic with history was not stored: nobody gets it. */
+  onDropped(): void;
 }
 
 export class PolicyTopics implements Topics {
@@ -96,9 +98,10 @@ export class PolicyTopics implements Topics {
 
   publish(topic: string, message: Sendable, except?: ConnectionName): PublishResult {
     const history = this.#find(topic)?.policy.history ?? false;
-    return history === false
-      ? this.#ports.raw.publish(topic, message, except)
-      : this.#ports.store.submit(topic, newMessage(message, except), history);
+    if (history === false) return this.#ports.raw.publish(topic, message, except);
+    const result = this.#ports.store.submit(topic, newMessage(message, except), history);
+    if (result === 'dropped') this.#ports.onDropped();
+    return result;
   }
 
   async publishWith(topic: string, message: Sendable, options: PublishOptions, except?: ConnectionName): Promise<Published> {
@@ -108,8 +111,13 @@ export class PolicyTopics implements Topics {
       if (idempotencyKey !== undefined) throw withoutHistory(topic, 'remembers no idempotency keys');
       return this.#ports.raw.publishWith(topic, message, options, except);
     }
-    const { epoch, offset } = await this.#ports.store.append(topic, { ...newMessage(message, except), idempotencyKey }, history);
-    return { result: 'accepted', epoch, offset };
+    try {
+      const { epoch, offset } = await this.#ports.store.append(topic, { ...newMessage(message, except), idempotencyKey }, history);
+      return { result: 'accepted', epoch, offset };
+    } catch (error) {
+      if (error instanceof StoreUnavailableError) this.#ports.onDropped();
+      throw error;
+    }
   }
 
   authorize(connection: TopicConnection, topic: string, action: TopicAction): boolean | Promise<boolean> {

@@ -7,6 +7,7 @@ import type { TopicMessageInfo } from '../../../src/api/topics.ts';
 import { resolveTopics } from '../../../src/config/topics.ts';
 import type { BackendName } from '../../../src/core/core.ts';
 import { hostLayout, type StatName, statIndex } from '../../../src/core/stat-index.ts';
+import type { VerifyTopicToken } from '../../../src/topics/admission.ts';
 import { createTopics, type WorkerTopics } from '../../../src/topics/create.ts';
 import { backends, LiveCore } from '../../support/live-core.ts';
 import type { Wire } from '../../support/wire.ts';
@@ -22,7 +23,7 @@ class Worker {
   readonly own: WorkerTopics;
   readonly said: string[] = [];
 
-  constructor(backend: BackendName, index: number, topics: Readonly<Record<string, TopicPolicy>>) {
+  constructor(backend: BackendName, index: number, topics: Readonly<Record<string, TopicPolicy>>, verifyTopicToken?: VerifyTopicToken) {
     const core = { shmFd, workerIndex: index, workerCount: places };
     this.live = new LiveCore(backend, { core, behavior: { positions: true } });
     workers.push(this);
@@ -35,7 +36,7 @@ class Worker {
       store: undefined,
       place: { nodeId: '0123456789abcdef', index },
       hasNodes: false,
-      verifyTopicToken: undefined,
+      verifyTopicToken,
       log: { error: say, warn: say },
     });
   }
@@ -281,6 +282,33 @@ for (const backend of backends) {
       expect(await during(a.server.subscribers('x'))).toBe(0);
       workers.push(c);
       expect(a.count('topic_control_incomplete')).toBe(0);
+    });
+
+    test('who is on a topic by a token of it leaves when that ends, unless it has brought a newer one', async () => {
+      const ends: Record<string, number | undefined> = { short: Date.now() + 50, long: undefined };
+      const worker = new Worker(backend, 0, { secret: { token: true } }, async (token) =>
+        token !== undefined && token in ends ? { ok: true, expiresAt: ends[token] } : { ok: false },
+      );
+      const [one, other, stranger] = [await worker.open(), await worker.open(), await worker.open()];
+      for (const { socket } of [one, other])
+        expect(await worker.topics.subscribeWith(socket, 'secret', { token: 'short' })).toMatchObject({ subscribed: true });
+      expect(await worker.topics.subscribeWith(other.socket, 'secret', { token: 'long' })).toMatchObject({ subscribed: true });
+      expect(await worker.topics.subscribeWith(stranger.socket, 'secret', {})).toMatchObject({ subscribed: false, reason: 'token' });
+      await until('the one is closed', () => one.closed !== undefined);
+      expect(one.closed).toBe(4401);
+      worker.topics.publish('secret', 'still');
+      await until('the other hears', () => other.heard.length === 1);
+      expect([worker.count('topic_tokens_ended'), worker.count('topic_refused_token'), stranger.closed]).toEqual([1, 1, undefined]);
+    });
+
+    test('without memory for another message it is dropped, counted and said once', async () => {
+      const [a] = two();
+      const large = new Uint8Array(8 << 20);
+      const results = Array.from({ length: 40 }, (_, index) => a.topics.publish(`log/${index}`, large));
+      expect(results).toContain('dropped');
+      const dropped = results.filter((result) => result === 'dropped').length;
+      expect(a.count('topic_publishes_full')).toBe(dropped);
+      expect(a.said).toEqual([expect.stringContaining('limits.maxTopicMemoryBytes')]);
     });
 
     test('without policies sockets have the topics of the core, and nothing else', () => {

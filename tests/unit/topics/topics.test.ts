@@ -51,7 +51,10 @@ function made({ topics = { '*': { history, presence: true } }, verify, store: ov
     count: (counter) => counted.push(counter),
   });
   const raw = new RawTopics(core as unknown as Core);
-  const policied = new PolicyTopics({ core, raw, policies, store, admission, subscriptions });
+  const policied = new PolicyTopics({
+    ...{ core, raw, policies, store, admission, subscriptions },
+    onDropped: () => counted.push('dropped'),
+  });
   return { core, counted, failures, ends, topics: policied };
 }
 
@@ -86,7 +89,7 @@ describe('a topic with history', () => {
     expect(topics.publish('a', 'x')).toBe('dropped');
     expect(topics.publishWith('a', 'x', {})).rejects.toThrow(StoreUnavailableError);
     await settled();
-    expect(counted).toEqual(['full', 'full']);
+    expect(counted).toEqual(['full', 'dropped', 'full', 'dropped']);
   });
 
   test('is attached to at once, and the connection is seen there', () => {
