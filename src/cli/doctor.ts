@@ -44,7 +44,8 @@ export async function doctor({
   const { ring, whyNoCore } = await tryCore(config.io);
   const bun = { running: Bun.version, pinned: pinnedBun() };
   // Its client is loaded only where there is one to ask.
-  const redis = config.redis === false ? [] : [await (await import('../doctor/redis.ts')).checkRedis(config.redis)];
+  const redis =
+    config.redis === false ? [] : [await (await import('../doctor/redis.ts')).checkRedis(config.redis, config.topics.length > 0)];
   const findings = [...mistakes, ...whyNoCore, ...examine({ machine, goal, cpus, cpuQuota, bun, ring }), ...redis];
   const exitCode = findings.some(({ verdict }) => verdict === 'problem') ? exitCodes.failure : exitCodes.ok;
   return { text: json ? jsonText(goal, findings) : plainText(goal, findings), exitCode };

@@ -7,10 +7,11 @@ import { addressText, type Connection, connectionFactory } from '../pubsub/redis
 import { silent } from '../pubsub/redis/connector.ts';
 import { type Failure, Failures, LinkError } from '../pubsub/redis/failure.ts';
 import { Sentinels } from '../pubsub/redis/sentinel.ts';
+import { trialScript } from '../pubsub/redis/trial-script.ts';
 import { type Finding, ok, problem } from './finding.ts';
 
-/** Never rejects: what fails is the finding. */
-export async function checkRedis(settings: RedisSettings): Promise<Finding> {
+/** `remembers`: topics of the config have history or presence. Never rejects: what fails is the finding. */
+export async function checkRedis(settings: RedisSettings, remembers = false): Promise<Finding> {
   const failures = new Failures(settings);
   const connect = connectionFactory(settings, failures, 'ringway:doctor');
   const { servers } = settings;
@@ -27,9 +28,10 @@ export async function checkRedis(settings: RedisSettings): Promise<Finding> {
     where = `Redis ${addressText(address)}`;
     connection = connect.toServer(address, 'doctor', () => {});
     await connection.ready;
-    const failure = await refusal(connection, settings);
+    const failure = await refusal(connection, settings, remembers);
     if (failure !== undefined) return problem('redis', `${where}: ${failure.text}`);
-    return ok('redis', `${where} lets this user publish and subscribe below ${settings.prefix}:`);
+    const keeps = remembers ? ', and keep what topics remember' : '';
+    return ok('redis', `${where} lets this user publish and subscribe below ${settings.prefix}:${keeps}`);
   } catch (error) {
     return problem('redis', `${where}: ${(connection?.failureOf(error) ?? failures.of(error)).text}`);
   } finally {
@@ -38,7 +40,11 @@ export async function checkRedis(settings: RedisSettings): Promise<Finding> {
 }
 
 /** ret: why a command that the gateway needs does not work there, or nothing */
-async function refusal(connection: Connection, { servers, prefix, timeout }: RedisSettings): Promise<Failure | undefined> {
+async function refusal(
+  connection: Connection,
+  { servers, prefix, timeout }: RedisSettings,
+  remembers: boolean,
+): Promise<Failure | undefined> {
   // Nobody is subscribed to it, and nothing stands in the message.
   const channel = `${prefix}:doctor`;
   const kind = servers.kind === 'cluster' ? 's' : '';
@@ -46,6 +52,7 @@ async function refusal(connection: Connection, { servers, prefix, timeout }: Red
     [`${kind}publish`, channel, ''],
     [`${kind}subscribe`, channel],
     [`${kind}unsubscribe`, channel],
+    ...(remembers ? [['eval', trialScript, '1', `${prefix}:{0}:doctor`, `${prefix}:{0}:doctor`, `${kind}publish`] as const] : []),
   ] as const) {
     const [command, ...args] = words;
     const { promise: late, reject } = Promise.withResolvers<never>();

@@ -19,9 +19,9 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-async function found(redis: string): Promise<Finding | undefined> {
+async function found(redis: string, topics = '{}'): Promise<Finding | undefined> {
   const configPath = join(folder, `${Bun.randomUUIDv7()}.config.ts`);
-  writeFileSync(configPath, `export default { fetch: () => new Response(), workers: 1, redis: ${redis} };`);
+  writeFileSync(configPath, `export default { fetch: () => new Response(), workers: 1, redis: ${redis}, topics: ${topics} };`);
   const { text, exitCode } = await doctor({ configPath, connections: 100, json: true });
   const finding = (JSON.parse(text) as { findings: Finding[] }).findings.find(({ check }) => check === 'redis');
   if (finding?.verdict === 'problem') expect(exitCode).toBe(1);
@@ -81,6 +81,29 @@ test('a right that the user does not have is named', async () => {
       expect([rule, finding]).toEqual([rule, expect.objectContaining({ verdict: 'problem', what: expect.stringContaining(missing) })]);
       expect(finding?.what).toContain('give it the rights +publish +subscribe +unsubscribe &ringway:*');
       expect(finding?.what).not.toContain('secret');
+    });
+});
+
+test('where topics remember, the rights of scripts are tried too, and nothing is left behind', async () => {
+  const topics = `{ 'chat/:room': { history: { size: 10, seconds: 60 } } }`;
+  for (const [rule, missing] of [
+    ['', undefined],
+    ['-xadd', 'xadd'],
+    ['-pexpire', 'pexpire'],
+    ['-eval', 'eval'],
+    ['resetkeys', 'key'],
+  ] as const)
+    await withRedis([`user narrow on >secret ~* &* +@all ${rule}`], async (redis) => {
+      const finding = await found(`{ url: '${redis.url}', username: 'narrow', password: 'secret' }`, topics);
+      if (missing === undefined)
+        expect(finding).toMatchObject({ verdict: 'ok', what: expect.stringContaining('keep what topics remember') });
+      else
+        expect([rule, finding]).toEqual([
+          rule,
+          expect.objectContaining({ verdict: 'problem', what: expect.stringContaining('docs/nodes.md') }),
+        ]);
+      if (missing !== undefined) expect(finding?.what.toLowerCase()).toContain(missing.toLowerCase());
+      if (missing === undefined) expect(await redis.command('DBSIZE')).toBe('0');
     });
 });
 

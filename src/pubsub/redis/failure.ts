@@ -77,21 +77,26 @@ export class Failures {
     return advice === undefined ? { kind: 'rejected', text: said } : { kind: 'refused', text: `${advice} (${said})` };
   }
 
-  #adviceFor(code: string, said: string): string | undefined {
+  #adviceForRights(): string {
     const { servers, prefix } = this.#settings;
+    const rights = servers.kind === 'cluster' ? '+spublish +ssubscribe +sunsubscribe +cluster|slots' : '+publish +subscribe +unsubscribe';
+    return `its user may not do this; give it the rights ${rights} &${prefix}:*, and for topics that remember those in docs/nodes.md`;
+  }
+
+  #adviceFor(code: string, said: string): string | undefined {
+    const { servers } = this.#settings;
     const isCluster = servers.kind === 'cluster';
     switch (code) {
       case 'NOAUTH':
         return 'it asks for a password; set redis.password, or write it into the URL';
       case 'WRONGPASS':
         return 'it does not take this user and password; correct redis.username and redis.password, or those in the URL';
-      case 'NOPERM': {
-        const rights = isCluster ? '+spublish +ssubscribe +sunsubscribe +cluster|slots' : '+publish +subscribe +unsubscribe';
-        return `its user may not do this; give it the rights ${rights} &${prefix}:*, and for topics that remember those in docs/nodes.md`;
-      }
+      case 'NOPERM':
+        return this.#adviceForRights();
       case 'DENIED':
         return 'it answers only its own machine (protected mode); give it a password and set that as redis.password';
     }
+    if (/user executing the script can't/i.test(said)) return this.#adviceForRights();
     if (/invalid password|no password is set|invalid username-password/i.test(said)) {
       return 'it does not take this password; correct redis.password, or the one in the URL';
     }
