@@ -575,6 +575,33 @@ static void who_comes_back_with_much_to_catch_up_gets_it_as_it_reads(void **stat
     close_node();
 }
 
+/* A storm of clients that come back has its share of a turn, and no more. */
+static void many_that_catch_up_share_the_turns(void **state) {
+    enum { PEERS = 100, ENTRIES = 700 };
+    open_node(state, PLAIN, 0);
+    struct rw_position first = append_of(hosts[0], NULL, "room", "x", 1, 100000);
+    for (uint32_t i = 1; i < ENTRIES; i++) (void)append_of(hosts[0], NULL, "room", "x", 1, 100000);
+    struct peer *peers[PEERS];
+    struct rw_event open[PEERS];
+    for (uint32_t i = 0; i < PEERS; i++) peers[i] = peer_open_ws(hosts[0], RAW, &open[i]);
+    for (uint32_t i = 0; i < PEERS; i++) {
+        struct rw_log_call call;
+        assert_int_equal(attach(hosts[0], &open[i], "room", &(struct rw_position){first.epoch, 0}, &call), 1);
+        assert_in_range(call.result & 0xffff, 1, 256);
+    }
+    uint64_t before, turns = 0;
+    do {
+        before = hosts[0]->core->stats->deliveries;
+        host_turn(hosts[0]);
+        assert_in_range(hosts[0]->core->stats->deliveries - before, 0, 8192);
+        turns++;
+    } while (rw_topics_lags(hosts[0]->core->topics));
+    assert_true(turns > 2);
+    assert_int_equal(hosts[0]->core->stats->deliveries, PEERS * ENTRIES);
+    for (uint32_t i = 0; i < PEERS; i++) peer_wait_bytes(hosts[0], peers[i], 3 * ENTRIES);
+    close_node();
+}
+
 static void who_lags_for_longer_than_the_log_remembers_meets_its_policy(void **state) {
     open_node(state, (struct rw_behavior){.max_backpressure_bytes = 16384, .flags = RW_BEHAVIOR_WANTS_DROPPED}, 0);
     struct rw_event open;
@@ -856,6 +883,7 @@ int main(void) {
         ON_EVERY_RING(who_cannot_get_what_it_has_missed_is_told),
         ON_EVERY_RING(a_slow_subscriber_loses_nothing_and_costs_bounded_memory),
         ON_EVERY_RING(who_comes_back_with_much_to_catch_up_gets_it_as_it_reads),
+        ON_SIM(many_that_catch_up_share_the_turns),
         ON_EVERY_RING(who_lags_for_longer_than_the_log_remembers_meets_its_policy),
         ON_EVERY_RING(who_leaves_while_it_lags_is_forgotten),
         ON_EVERY_RING(the_host_hears_direct_topics_and_logged_ones),

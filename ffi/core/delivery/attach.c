@@ -10,7 +10,8 @@
 #include "connection/connection.h"
 #include "delivery/delivery.h"
 
-#define ENTRIES_PER_TURN 256u /* of one connection, before others have theirs */
+#define ENTRIES_PER_TURN 256u      /* of one connection, before others have theirs */
+#define ENTRIES_PER_TURN_ALL 8192u /* of all of them, a few ms: when thousands have come back at once */
 
 enum progress {
     CAUGHT_UP,
@@ -112,15 +113,15 @@ static enum progress catch_up(struct rw_core *core, struct rw_slot *slot, uint32
     }
 }
 
-/* All topics of a connection that it lags behind. */
-static void resume(struct rw_core *core, struct rw_slot *slot) {
-    uint32_t left = ENTRIES_PER_TURN, sent = 0, topic;
+/* All topics of a connection that it lags behind; *left entries go to it at most. */
+static void resume(struct rw_core *core, struct rw_slot *slot, uint32_t *left) {
+    uint32_t sent = 0, topic;
     uint32_t index = rw_core_index(core, slot);
     uint32_t cursor = slot->subscriptions;
     uint32_t lags = 0;
     while (rw_topics_next_id_of_slot(core->topics, &cursor, &topic)) {
         if (!rw_topics_lag(core->topics, topic, index)) continue;
-        enum progress progress = catch_up(core, slot, topic, &left, &sent, 1);
+        enum progress progress = catch_up(core, slot, topic, left, &sent, 1);
         if (progress == ENDED || progress == FULL) return;
         if (progress == CAUGHT_UP) continue;
         lags = 1;
@@ -131,15 +132,18 @@ static void resume(struct rw_core *core, struct rw_slot *slot) {
 
 void rw_attach_resume(struct rw_core *core) {
     struct rw_slot_list *list = &core->resumed;
-    uint32_t count = list->count;
-    for (uint32_t i = 0; i < count; i++) {
-        struct rw_slot *slot = rw_core_slot(core, list->items[i]);
+    uint32_t count = list->count, all = ENTRIES_PER_TURN_ALL, at = 0;
+    for (; at < count && all; at++) {
+        struct rw_slot *slot = rw_core_slot(core, list->items[at]);
         slot->state.resuming = 0;
-        if (slot->state.phase == RW_PHASE_OPEN) resume(core, slot);
+        if (slot->state.phase != RW_PHASE_OPEN) continue;
+        uint32_t share = all < ENTRIES_PER_TURN ? all : ENTRIES_PER_TURN, left = share;
+        resume(core, slot, &left);
+        all -= share - left;
     }
-    /* Who goes on in the next turn lies behind. */
-    list->count -= count;
-    for (uint32_t i = 0; i < list->count; i++) list->items[i] = list->items[i + count];
+    /* Whose turn has not come is first in the next one; who has more to take lies behind. */
+    list->count -= at;
+    for (uint32_t i = 0; i < list->count; i++) list->items[i] = list->items[i + at];
 }
 
 /* ------------------------------------------------------------------ attaching */

@@ -227,16 +227,16 @@ void rw_logged_grown(struct rw_core *core, const uint8_t *topic, uint32_t bytes)
 
 static void deliver_due(struct rw_core *core) {
     struct rw_slot_list *due = &core->delivery->due;
-    uint32_t count = due->count;
-    for (uint32_t i = 0; i < count; i++) {
-        struct rw_topic_log *log = rw_topics_log(core->topics, due->items[i]);
+    uint32_t count = due->count, at = 0;
+    for (int all = 1; at < count && all; at++) {
+        struct rw_topic_log *log = rw_topics_log(core->topics, due->items[at]);
         if (!log || !log->due) continue; /* it has ended, and its id may be another's */
         log->due = 0;
-        (void)rw_logged_deliver(core, due->items[i]);
+        all = rw_logged_deliver(core, due->items[at]);
     }
-    /* What is due again lies behind. */
-    due->count -= count;
-    for (uint32_t i = 0; i < due->count; i++) due->items[i] = due->items[i + count];
+    /* One with more than a turn's worth ends it, and is due again behind the others. */
+    due->count -= at;
+    for (uint32_t i = 0; i < due->count; i++) due->items[i] = due->items[i + at];
 }
 
 /* ------------------------------------------------------------------ a look once a second */
@@ -269,7 +269,7 @@ static void look(struct rw_core *core) {
         if (rw_topics_is_held(core->topics, topic) && (log->host.epoch != end.epoch || log->host.offset < end.last))
             rw_hold_due(core, topic);
         if (log->cursor.epoch == end.epoch && log->cursor.offset >= end.last) continue;
-        (void)rw_logged_deliver(core, topic);
+        if (!rw_logged_deliver(core, topic)) return;
     }
     delivery->look_at = 0;
     delivery->look_shards = 0;
