@@ -35,6 +35,8 @@ export default defineGateway({
       presence: { member: ({ id, data, kind }) => (kind === 'sse' ? undefined : ((data as { user?: string }).user ?? id)) },
     },
   },
+  // GET /events?topic=room/lobby: a room for whoever has no WebSocket, from where it was.
+  sse: { '/events': { topics: ['room/:name'] } },
   websocket: {
     '/echo': {
       message: (socket, message) => void socket.send(message),

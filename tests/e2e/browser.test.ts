@@ -77,6 +77,44 @@ describe.skipIf(!isInstalled)('a browser', () => {
       await eventually('its sockets are gone', async () => (await gateway.metric('ringway_subscriptions')) === 0);
     });
 
+    test('shows who is in the room, and keeps what was said over a reload', async () => {
+      const pages = await Promise.all([browser.newPage(), browser.newPage()]);
+      const [page, other] = pages as [Page, Page];
+      const names = async (of: Page) => (await of.locator('#there li').allTextContents()).map((text) => text.replace(/you$/, ''));
+      for (const each of pages) {
+        await each.goto(`${gateway.url}/?room=library`);
+        await shows(each, 'open', '2 of 2');
+      }
+      for (const each of pages) await shows(each, 'count', '4 here');
+      const panes = page.locator('section.pane');
+      const before = await names(page);
+      expect(before.toSorted()).toEqual((await names(other)).toSorted());
+      expect(before).toContain((await panes.nth(0).locator('h2').textContent()) ?? '');
+      for (const text of ['the first line', 'the second line']) {
+        await panes.nth(0).locator('input').fill(text);
+        await panes.nth(0).locator('button[type=submit]').click();
+        await panes.nth(1).locator('li', { hasText: text }).waitFor();
+      }
+      await page.reload();
+      await shows(page, 'open', '2 of 2');
+      for (const pane of await panes.all()) {
+        await pane.locator('li', { hasText: 'the second line' }).waitFor();
+        expect((await pane.locator('li').allTextContents()).map((text) => text.replace(/.*(?=the )/, ''))).toEqual([
+          'the first line',
+          'the second line',
+        ]);
+      }
+      // Nobody has left meanwhile, and what is said now comes once.
+      expect((await names(page)).toSorted()).toEqual(before.toSorted());
+      await other.locator('section.pane').nth(1).locator('input').fill('hello again');
+      await other.locator('section.pane').nth(1).locator('button[type=submit]').click();
+      await panes.nth(0).locator('li', { hasText: 'hello again' }).waitFor();
+      expect(await panes.nth(0).locator('li').count()).toBe(3);
+      await other.close();
+      await shows(page, 'count', '2 here');
+      await page.close();
+    });
+
     test('echoes text and binary of many lengths, and closes cleanly both ways', async () => {
       const page = await browser.newPage();
       await page.goto(`${gateway.url}/hello`);
