@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { sign as signToken } from 'hono/jwt';
 import { initProject } from '../../src/cli/init-project.ts';
 import { compile } from '../support/compiler.ts';
+import { EventStream } from '../support/event-stream.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Page, readPage, writeBlock } from '../support/markdown.ts';
 import { RunningProgram } from '../support/running-program.ts';
@@ -19,6 +20,7 @@ const authentication = readPage('docs/guides/authentication.md');
 const broadcasting = readPage('docs/guides/broadcasting.md');
 const slowClients = readPage('docs/guides/slow-clients.md');
 const smallApp = readPage('docs/guides/small-app.md');
+const sse = readPage('docs/sse.md');
 const tokens = readPage('docs/tokens.md');
 const testing = readPage('docs/guides/testing.md');
 const token = 'a-token-of-these-tests';
@@ -106,6 +108,87 @@ class Client {
     return eventually(`it hears ${pattern}`, () => this.heard.some((text) => pattern.test(text)));
   }
 }
+
+describe('server-sent events', () => {
+  let project: string;
+  let gateway: Started;
+  const opened: EventStream[] = [];
+  const open = async (path: string, headers: Record<string, string> = {}) => {
+    const stream = await EventStream.open(`${gateway.url}${path}`, { headers });
+    opened.push(stream);
+    return stream;
+  };
+  const begun = (stream: EventStream) => eventually('the stream has begun', () => stream.lastId !== '');
+  beforeAll(async () => {
+    project = projectOf(sse);
+    gateway = await new Started(project, {}).ready();
+  });
+  afterAll(async () => {
+    for (const stream of opened) stream.close();
+    await gateway?.stop();
+  });
+
+  const publish = (topic: string, body: string) =>
+    fetch(`${gateway.adminUrl}/publish/${encodeURIComponent(topic)}`, {
+      method: 'POST',
+      body,
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'text/plain' },
+    }).then((response) => response.json());
+
+  test('compiles', async () => expect(await typeErrors(project)).toBe(''));
+
+  test('a path streams a topic, and a route several of them', async () => {
+    const [stream, feed] = await Promise.all([open('/events?topic=news/today'), open('/feed?name=tea')]);
+    await Promise.all([begun(stream), begun(feed)]);
+    await publish('news/today', 'good morning');
+    await publish('room/tea', 'and tea');
+    expect(await stream.has(1)).toEqual(['good morning']);
+    expect((await feed.has(2)).map((data) => JSON.parse(data).data)).toEqual(['good morning', 'and tea']);
+    expect((await open('/feed')).response.status).toBe(400);
+    expect((await open('/events?topic=staff/plans')).response.status).toBe(403);
+  });
+
+  test('who is in the room, and not who only looks', async () => {
+    const ann = new Client(gateway, '/room/tea?user=ann');
+    await ann.opened;
+    const users = await eventually('she is there', async () => {
+      const stream = await open('/events?topic=room/tea&presence=1');
+      const { users } = JSON.parse((await stream.hasNamed('presence'))[0] as string) as { users: unknown[] };
+      return users.length > 0 && users;
+    });
+    expect(users).toEqual([{ id: 'ann', connections: 1 }]);
+    ann.socket.close();
+  });
+
+  test('an answer of a language model is read to its end by who comes late, and by who was away in between', async () => {
+    const { write } = await import(join(project, 'answer.mjs'));
+    const words = Array.from({ length: 60 }, (_, index) => `word${index} `);
+    let release: () => void = () => {};
+    const half = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    async function* pieces() {
+      for (const [index, word] of words.entries()) {
+        if (index === 30) await half;
+        yield word;
+      }
+    }
+    const writing = write(gateway.adminUrl, token, 'a1', pieces());
+    const path = '/events?topic=answer/a1&history=1000';
+    const first = await open(path);
+    await first.has(10);
+    first.close();
+    release();
+    await writing;
+    const heard = first.messages;
+    const second = await open(path, { 'last-event-id': first.lastId });
+    await second.has(words.length + 1 - heard.length);
+    const all = [...heard, ...second.messages].map((data) => JSON.parse(data));
+    expect(all.map(({ text }) => text ?? '').join('')).toBe(words.join(''));
+    expect(all.at(-1)).toEqual({ isDone: true });
+    expect((await (await open(path)).has(words.length + 1)).length).toBe(words.length + 1);
+  });
+});
 
 describe('tokens', () => {
   const secret = 'a secret of thirty-two bytes, at least';
