@@ -92,8 +92,6 @@ export interface PresenceCommands {
 /** Room for what is taken at a time. */
 const takenBytes = 1 << 18;
 
-const decoder = new TextDecoder();
-
 export abstract class PresenceCommandQueue extends LogCommandQueue implements PresenceCommands {
   #taken: Uint8Array | undefined;
 
@@ -134,16 +132,13 @@ export abstract class PresenceCommandQueue extends LogCommandQueue implements Pr
     this.flush();
     const { records, epoch, offset } = coreCalls.presenceList(this.pointer, nameOf(topic));
     const members: PresentUser[] = [];
-    const view = new DataView(records.buffer, records.byteOffset, records.byteLength);
-    for (let at = 0; at < records.length; ) {
+    // Text by Buffer, which leaves a byte order mark as it is.
+    const bytes = Buffer.from(records.buffer, records.byteOffset, records.byteLength);
+    for (let at = 0; at < bytes.length; ) {
       const id = at + 8;
-      const info = id + view.getUint16(at + 4, true);
-      const end = info + view.getUint16(at + 6, true);
-      members.push({
-        user: decoder.decode(records.subarray(id, info)),
-        info: records.slice(info, end),
-        connections: view.getUint32(at, true),
-      });
+      const info = id + bytes.readUInt16LE(at + 4);
+      const end = info + bytes.readUInt16LE(at + 6);
+      members.push({ user: bytes.toString('utf8', id, info), info: records.slice(info, end), connections: bytes.readUInt32LE(at) });
       at = end;
     }
     return { position: { epoch: epoch.toString(16).padStart(16, '0'), offset: Number(offset) }, members };
@@ -164,21 +159,20 @@ export abstract class PresenceCommandQueue extends LogCommandQueue implements Pr
   presenceTakeDirty(max: number): DirtyUser[] {
     this.flush();
     this.#taken ??= new Uint8Array(takenBytes);
-    const out = this.#taken;
-    const { bytes } = coreCalls.presenceTake(this.pointer, max, out);
+    const { bytes: used } = coreCalls.presenceTake(this.pointer, max, this.#taken);
+    const bytes = Buffer.from(this.#taken.buffer, 0, used);
     const users: DirtyUser[] = [];
-    const view = new DataView(out.buffer);
-    for (let at = 0; at < bytes; ) {
+    for (let at = 0; at < used; ) {
       const topic = at + 18;
-      const user = topic + view.getUint16(at + 12, true);
-      const info = user + view.getUint16(at + 14, true);
-      const end = info + view.getUint16(at + 16, true);
+      const user = topic + bytes.readUInt16LE(at + 12);
+      const info = user + bytes.readUInt16LE(at + 14);
+      const end = info + bytes.readUInt16LE(at + 16);
       users.push({
-        topic: out.slice(topic, user),
-        user: decoder.decode(out.subarray(user, info)),
-        info: out.slice(info, end),
-        count: view.getUint32(at, true),
-        version: Number(view.getBigUint64(at + 4, true)),
+        topic: this.#taken.slice(topic, user),
+        user: bytes.toString('utf8', user, info),
+        info: this.#taken.slice(info, end),
+        count: bytes.readUInt32LE(at),
+        version: Number(bytes.readBigUInt64LE(at + 4)),
       });
       at = end;
     }

@@ -1,6 +1,7 @@
 /* What is told of members: counts, lists, and what another store is to have.
  *
- * Role: see presence.h. Lists are copied out while the shard is held, which takes about a microsecond for ten users. */
+ * Role: see presence.h. Lists are copied out while the shard is held, which takes about a microsecond for a hundred
+ * users. */
 #include <string.h>
 
 #include "state/log.h"

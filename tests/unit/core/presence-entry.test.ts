@@ -3,7 +3,7 @@ import { decodePresenceEntry, encodePresenceEntry, presenceTopic } from '../../.
 
 describe('entries of presence logs', () => {
   test('come back as they were, whatever the user is called', () => {
-    for (const user of ['a', 'ann', 'Ænn ☃ 😀', '"\\\n', 'x'.repeat(1024)])
+    for (const user of ['a', 'ann', 'Ænn ☃ 😀', '"\\\n', 'x'.repeat(1024), '\ufeffann'])
       for (const info of ['', '{"name":"Ann"}', JSON.stringify('☃'.repeat(500))]) {
         const back = decodePresenceEntry(encodePresenceEntry({ user, info: Buffer.from(info) }));
         expect(back?.user).toBe(user);

@@ -116,7 +116,7 @@ describe('a user', () => {
 
   test('of any name is listed as it was called', async () => {
     const live = start();
-    const names = ['Ænn ☃ 😀', '"\\\n', 'x'.repeat(1024)];
+    const names = ['Ænn ☃ 😀', '"\\\n', 'x'.repeat(1024), '\ufeffann'];
     for (const name of names) await present(live, name);
     expect(live.core.presenceList('chat').members.map(({ user }) => user)).toEqual(names);
   });
@@ -324,8 +324,10 @@ describe('members that another store has too', () => {
 
   test('are given out again when the store has lost them', async () => {
     const live = start(0, true);
-    for (const user of ['ann', 'bob', 'eve']) await present(live, user);
-    for (const { topic, user, version } of live.core.presenceTakeDirty(10)) live.core.presenceAcked(topic, user, version);
+    for (const user of ['ann', 'bob', '\ufeffann']) await present(live, user);
+    const taken = live.core.presenceTakeDirty(10);
+    expect(named(taken)).toEqual(['chat ann 1', 'chat bob 1', 'chat \ufeffann 1']);
+    for (const { topic, user, version } of taken) live.core.presenceAcked(topic, user, version);
     expect(live.core.presenceTakeDirty(10)).toEqual([]);
     let cursor = 0;
     do cursor = live.core.presenceRewrite(cursor);
