@@ -4,16 +4,17 @@
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { eventually } from '../support/eventually.ts';
+import { type RedisServer, startRedis } from '../support/redis-servers.ts';
 import { type Operated, startOperated } from '../support/ringway-command.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
 setDefaultTimeout(90_000);
 
-const config = `
+const configWith = (more = '') => `
 import { defineGateway } from 'ringway';
 export default defineGateway({
-  $OPTIONS,
+  $OPTIONS,${more}
   fetch: async (request) => {
     // Hangs this worker: for a test.
     if (new URL(request.url).pathname === '/hang') for (const until = Date.now() + 4000; Date.now() < until; );
@@ -37,6 +38,8 @@ export default defineGateway({
   },
 });
 `;
+
+const config = configWith();
 
 const json = 'application/json';
 
@@ -340,6 +343,98 @@ export default defineGateway({
   } finally {
     await gateway.stop();
   }
+});
+
+describe('two nodes that share a Redis', () => {
+  let redis: RedisServer;
+  let nodes: readonly [Operated, Operated];
+  beforeAll(async () => {
+    redis = await startRedis();
+    const joined = configWith(`\n  redis: { url: '${redis.url}', linger: 1, probeInterval: 0.2 },`);
+    nodes = await Promise.all([startOperated({ config: joined }), startOperated({ config: joined })]);
+    for (const { adminUrl } of nodes)
+      await eventually('it reaches Redis', async () => (await (await fetch(`${adminUrl}/readyz`)).text()).includes('"redis":"up"'));
+  });
+  afterAll(async () => {
+    await Promise.all((nodes ?? []).map((node) => node.stop()));
+    await redis?.dispose();
+  });
+
+  test('positions, histories and keys are the same on both', async () => {
+    const [first, second] = nodes;
+    const { epoch } = (await publish(first, 'room/both', 'one', 'k-1')).body;
+    expect((await publish(second, 'room/both', 'two')).body).toEqual({ published: 1, epoch, offset: 2 });
+    expect((await publish(second, 'room/both', 'one', 'k-1')).body).toEqual({ published: 1, epoch, offset: 1 });
+    for (const node of nodes)
+      expect((await read(node, `/topics/room/both/history?since=${epoch}:0`)).body).toEqual({
+        epoch,
+        offset: 2,
+        recovered: true,
+        messages: [
+          { offset: 1, data: 'one' },
+          { offset: 2, data: 'two' },
+        ],
+      });
+  });
+
+  test('who is there, who is subscribed, and which topics there are, is told by either; and whom one of them sends away has left', async () => {
+    const [first, second] = nodes;
+    const clients = [
+      await join(first, 'room/there', 'ann'),
+      await join(second, 'room/there', 'ann'),
+      await join(second, 'room/there', 'bob'),
+    ];
+    const users = [
+      { id: 'ann', connections: 2, info: { from: 'there' } },
+      { id: 'bob', connections: 1 },
+    ];
+    for (const node of nodes) {
+      await eventually('all are there', async () => {
+        const { body } = await read(node, '/topics/room/there/presence');
+        const connections = (body.users as { connections: number }[]).reduce((sum, user) => sum + user.connections, 0);
+        return connections === 3;
+      });
+      const { body } = await read(node, '/topics/room/there/presence');
+      expect([body.count, body.users.toSorted((a: { id: string }, b: { id: string }) => (a.id < b.id ? -1 : 1))]).toEqual([2, users]);
+      await eventually('both nodes answer', async () => (await read(node, '/topics/room/there/subscribers')).body.subscribers === 3);
+      expect((await read(node, '/topics?prefix=room/there')).body).toEqual({ topics: ['room/there'] });
+    }
+    expect((await write(first, '/disconnect', { topic: 'room/there', code: 4005 })).body).toEqual({ disconnected: 3 });
+    await eventually('all are closed', () => clients.every((client) => client.closed() !== undefined));
+    expect(clients.map((client) => client.closed()?.[0])).toEqual([4005, 4005, 4005]);
+    for (const node of nodes)
+      await eventually('all have left', async () => (await read(node, '/topics/room/there/presence')).body.count === 0);
+  });
+
+  test('without Redis nothing is said to be published that is not, what it does not keep goes on, and all does when it is back', async () => {
+    const [first] = nodes;
+    expect((await publish(first, 'room/gone', 'before')).body.offset).toBe(1);
+    await redis.kill();
+    const [keyed, plain, history, direct] = await Promise.all([
+      publish(first, 'room/gone', 'meanwhile', 'k'),
+      publish(first, 'room/gone', 'meanwhile'),
+      read(first, '/topics/room/gone/history'),
+      publish(first, 'plain', 'x'),
+    ]);
+    // Not at all, or nobody can know yet.
+    for (const { status, body } of [keyed, plain]) {
+      expect([503, 504]).toContain(status);
+      expect(body.error).toMatch(status === 503 ? /try again/ : /may or may not/);
+    }
+    expect([200, 503]).toContain(history.status);
+    expect(direct.status).toBe(200);
+    await redis.start();
+    let again: Answer | undefined;
+    await eventually('it is published', async () => {
+      again = await publish(first, 'room/gone', 'meanwhile', 'k');
+      return again.status === 200;
+    });
+    const { body } = await read(first, '/topics/room/gone/history');
+    const at = body.messages.findIndex(({ offset }: { offset: number }) => offset === again?.body.offset);
+    expect([body.epoch, body.messages[at]?.data]).toEqual([again?.body.epoch, 'meanwhile']);
+    // With the key once, and once without it, if it was stored after all.
+    expect(body.messages.filter(({ data }: { data: string }) => data === 'meanwhile').length).toBeLessThanOrEqual(2);
+  });
 });
 
 describe('while workers come and go', () => {
