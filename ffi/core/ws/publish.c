@@ -156,10 +156,16 @@ static int admit(struct rw_core *core, struct rw_slot *slot, struct rw_publicati
     return admitted;
 }
 
+/* All connections of a user hear "\0u" and its id, which is nobody's topic: they get what the host sends to a user as it
+ * is, as if it had been sent to each. */
+static int is_for_user(const struct rw_topic_message *message) {
+    return message->topic_bytes >= 2 && message->topic[0] == 0 && message->topic[1] == 'u';
+}
+
 uint32_t rw_ws_deliver(struct rw_core *core, struct rw_slot *slot, struct rw_publication *publication) {
     if (!rw_ws_can_send(slot)) return RW_DELIVERED_NOT;
     struct saying saying = raw_saying(publication);
-    int is_raw = !(rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_POSITIONS);
+    int is_raw = !(rw_ws_behavior(core, slot)->flags & RW_BEHAVIOR_POSITIONS) || is_for_user(&publication->message);
     if (is_raw && publication->message.event == RW_TOPIC_LOST) {
         rw_hold_lost(core, slot, &publication->message);
         return slot->state.phase == RW_PHASE_OPEN ? RW_DELIVERED : RW_DELIVERED_NOT;

@@ -256,6 +256,8 @@ for (const backend of backends) {
       expect((await during(b.server.topics('', {}))).filter((name) => name.startsWith('\0'))).toEqual([]);
       expect(b.server.sendToUser('ann', '{"topic":"you"}')).toBe('accepted');
       await until('both of ann hear it', () => members[0].heard.length === 1 && members[1].heard.length === 1);
+      // As it was sent, on a route with positions too: it is of no topic.
+      expect(members[0].heard).toEqual([{ topic: 'you' }]);
       expect(members[2].heard).toEqual([]);
       expect(await during(a.server.disconnect({ socket: members[2].socket.id }, 4001, 'bye'))).toBe(1);
       expect(await during(a.server.disconnect({ user: 'ann' }, 4002, 'bye'))).toBe(2);
