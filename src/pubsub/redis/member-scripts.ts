@@ -196,7 +196,7 @@ return { count, connections }
  * Goes on with a lease, and tells who has lost theirs: one of those who ask does something about it.
  *
  *   KEYS  leases, sweep, held of the node
- *   ARGV  node, milliseconds of the lease, milliseconds in which nobody else is told
+ *   ARGV  node, milliseconds of the lease, milliseconds in which nobody else is told, 1: and go on with the expiry of the keys
  *   ret   1: it had its lease, topics that it holds, then nodes that have lost theirs
  */
 export const renewScript = `${memberFunctions}
@@ -204,7 +204,7 @@ local leases, sweep, held = unpack(KEYS)
 local now = now_ms()
 local had = lease_of(leases, ARGV[1], now)
 redis.call('ZADD', leases, 'GT', whole(now + tonumber(ARGV[2])), ARGV[1])
-expire(leases, held)
+if ARGV[4] == '1' or not had then expire(leases, held) end
 local answer = { had and 1 or 0, redis.call('SCARD', held) }
 local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 16)
 if #dead > 0 and redis.call('SET', sweep, ARGV[1], 'NX', 'PX', ARGV[3]) then

@@ -21,6 +21,8 @@ const usersAtOnce = 200;
 const topicsAtOnce = 100;
 /** Nobody else is told of the same nodes meanwhile. */
 const sweepMs = 5000;
+/** They expire after an hour. */
+const expireEveryMs = 10 * 60_000;
 /** A list that has users of nodes that are gone is asked for again when they have left, so often. */
 const listsMax = 3;
 
@@ -56,6 +58,8 @@ export class RedisMembers implements LinkMembers {
   readonly #host: LogsHost;
   readonly #node: string;
   #sequence = 1;
+  /** When the keys of a partition's leases were last given their expiry. */
+  readonly #expiredAtMs = new Map<number, number>();
 
   constructor(host: LogsHost) {
     this.#host = host;
@@ -155,7 +159,10 @@ export class RedisMembers implements LinkMembers {
       channels.keyOf('sweep', '', partition),
       channels.keyOf('held', this.#node, partition),
     ];
-    const answer = await this.#ask(partition, scripts.renew, keys, [Buffer.from(this.#node, 'hex'), leaseMs, sweepMs]);
+    const now = this.#host.now();
+    const isDue = now - (this.#expiredAtMs.get(partition) ?? Number.NEGATIVE_INFINITY) > expireEveryMs;
+    const answer = await this.#ask(partition, scripts.renew, keys, [Buffer.from(this.#node, 'hex'), leaseMs, sweepMs, isDue ? 1 : 0]);
+    if (isDue) this.#expiredAtMs.set(partition, now);
     const [hadIt, held, ...gone] = answer as [number, number, ...Buffer[]];
     return { hadIt: hadIt === 1, held, gone: gone.map((node) => node.toString('hex')).filter((node) => /^[0-9a-f]{16}$/.test(node)) };
   }
