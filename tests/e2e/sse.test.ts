@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { existsSync } from 'node:fs';
+import { sign } from 'hono/jwt';
 import { type Browser, chromium } from 'playwright-core';
 import { createAuthority } from '../support/certificates.ts';
 import { EventStream } from '../support/event-stream.ts';
@@ -12,6 +13,7 @@ import { forEachBackend, type Gateway, startGateway } from '../support/gateway.t
 import { type Balancer, hasBalancer, startBalancer } from '../support/haproxy.ts';
 import { hasNginx, type Nginx, startNginx } from '../support/nginx.ts';
 import { RawClient } from '../support/raw-client.ts';
+import { startRedis } from '../support/redis-servers.ts';
 import { RunningProgram } from '../support/running-program.ts';
 
 // Only ends a test that has failed: nothing here is measured in time.
@@ -464,6 +466,95 @@ describe('through proxies', () => {
     balancer = await startBalancer({ http: { mode: 'http', server: `127.0.0.1:${gateway.port}` } });
     await streams(`http://127.0.0.1:${balancer.ports.http}`);
   });
+});
+
+test('a client that comes back to another node goes on where it was, in all of its topics', async () => {
+  const redis = await startRedis();
+  const start = () => startGateway({ config, workers: 2, env: { REDIS_URL: redis.url } });
+  const [near, far] = await Promise.all([start(), start()]);
+  try {
+    const [one, two] = [fresh('log'), fresh('log')];
+    const query = `/events?topic=${one}&topic=${two}&subscribed=1`;
+    const heard: string[] = [];
+    let stream = await open(`${far.url}${query}`);
+    await stream.hasNamed('subscribed');
+    const said: string[] = [];
+    const say = async (count: number) => {
+      for (let i = 0; i < count; i++) {
+        const text = `m${said.length + 1}`;
+        said.push(text);
+        await publish(near, said.length % 2 === 0 ? one : two, text);
+      }
+    };
+    const texts = () => stream.messages.map((data) => (JSON.parse(data) as { data: string }).data);
+    await say(10);
+    await stream.has(10);
+    heard.push(...texts());
+    // The node is gone with all of its processes.
+    await far.stop();
+    await stream.ended();
+    await say(10);
+    stream = await open(`${near.url}${query}`, { headers: { 'last-event-id': stream.lastId } });
+    await say(10);
+    await stream.has(20);
+    heard.push(...texts());
+    const ofTopic = (which: number) => (text: string) => Number(text.slice(1)) % 2 === which;
+    // Each topic in its order, and once.
+    for (const which of [0, 1]) expect(heard.filter(ofTopic(which))).toEqual(said.filter(ofTopic(which)));
+    expect(stream.named('lost')).toEqual([]);
+  } finally {
+    await Promise.all([near.stop(), far.stop()]);
+    await redis.dispose();
+  }
+});
+
+test('who must show a token has a stream as long as that', async () => {
+  const secret = 'a secret of thirty-two bytes, at least';
+  const gateway = await startGateway({
+    config: `
+      import { defineGateway } from 'ringway';
+      export default defineGateway({
+        $OPTIONS,
+        auth: { jwt: { secret: ${JSON.stringify(secret)} }, cookie: 'token' },
+        topics: { 'log/:name': { history: { size: 10, seconds: 60 }, authorize: ({ user }) => user?.id !== 'mallory' }, 'own/:name': { token: true } },
+        sse: {
+          '/events': { topics: ['log/:name', 'own/:name'] },
+          '/some': { topics: ['log/:name'], auth: 'optional' },
+          '/all': { topics: ['log/:name'], auth: false },
+        },
+      });
+    `,
+  });
+  try {
+    const now = Math.floor(Date.now() / 1000);
+    const token = (sub: string, more: object = {}) => sign({ sub, exp: now + 600, ...more }, secret, 'HS256');
+    const status = async (path: string, headers: Record<string, string> = {}) => {
+      const stream = await open(`${gateway.url}${path}`, { headers });
+      return stream.response.status;
+    };
+    const bearer = async (sub: string, more?: object) => ({ authorization: `Bearer ${await token(sub, more)}` });
+    expect(await status('/events?topic=log/a')).toBe(401);
+    expect(await status('/events?topic=log/a', { authorization: 'Bearer nonsense' })).toBe(401);
+    expect(await status('/events?topic=log/a', await bearer('ann'))).toBe(200);
+    expect(await status('/events?topic=log/a', { cookie: `token=${await token('ann')}` })).toBe(200);
+    expect(await status('/events?topic=log/a', await bearer('mallory'))).toBe(403);
+    expect(await status('/some?topic=log/a')).toBe(200);
+    expect(await status('/some?topic=log/a', { authorization: 'Bearer nonsense' })).toBe(401);
+    expect(await status('/all?topic=log/a', { authorization: 'Bearer nonsense' })).toBe(200);
+    expect(await status('/events?topic=own/a', await bearer('ann'))).toBe(401);
+    const ofTopic = await token('ann', { topics: ['own/a'] });
+    expect(await status('/events?topic=own/a', { ...(await bearer('ann')), 'topic-token': ofTopic })).toBe(200);
+    expect(await status(`/events?topic=own/a&topicToken=${ofTopic}`, await bearer('ann'))).toBe(200);
+    expect(await status(`/events?topic=own/b&topicToken=${ofTopic}`, await bearer('ann'))).toBe(401);
+    const short = await open(`${gateway.url}/events?topic=log/a`, {
+      headers: await bearer('ann', { exp: Math.ceil(Date.now() / 1000) + 2 }),
+    });
+    expect(short.response.status).toBe(200);
+    await short.ended();
+    expect(gateway.output()).not.toContain(ofTopic);
+  } finally {
+    await gateway.stop();
+  }
 });
 
 test('TLS', async () => {
