@@ -70,8 +70,9 @@ export function createTopics(setup: TopicsSetup): WorkerTopics {
     onEnd(connection, topic) {
       count('topic_tokens_ended');
       topics.unsubscribe(connection, topic);
-      if (made.streams?.end(connection) !== true)
-        core.close(connection.slot, connection.generation, authCloseCodes.ended, 'the token of a topic has ended');
+      const reason = 'the token of a topic has ended';
+      if (made.streams?.end(connection, authCloseCodes.ended, reason) !== true)
+        core.close(connection.slot, connection.generation, authCloseCodes.ended, reason);
     },
   });
   const members = new Members({ core, failed, count: (refusal) => count(`topic_${refusal}`) });

@@ -56,7 +56,7 @@ const reasonBytesMax = controlBytesMax - 2;
 /** Streams of server-sent events of this worker. */
 export interface TopicStreams {
   /** ret: false: the connection is no stream */
-  end(connection: ConnectionName): boolean;
+  end(connection: ConnectionName, code: number, reason: string): boolean;
   of(user: string): readonly ConnectionName[];
 }
 
@@ -247,7 +247,7 @@ export class TopicServer implements ServerTopics {
       if (!core.isOpen(slot, generation)) continue;
       // Whom others are told of leaves at once: it is meant to be gone, and not to come back within its grace.
       for (const name of core.topicsOf(slot, generation)) core.unsubscribe(slot, generation, name);
-      if (streams?.end(connection) !== true) core.close(slot, generation, code, reason);
+      if (streams?.end(connection, code, reason) !== true) core.close(slot, generation, code, reason);
       count++;
     }
     return count;

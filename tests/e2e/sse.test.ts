@@ -24,7 +24,7 @@ const browserPath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 const config = `
 import { Hono } from 'hono';
-import { defineGateway, history, publish, topicEvents } from 'ringway';
+import { defineGateway, disconnect, history, publish, topicEvents } from 'ringway';
 const app = new Hono();
 app.post('/publish/*', async (c) => {
   const topic = decodeURIComponent(c.req.path.slice('/publish/'.length));
@@ -34,6 +34,7 @@ app.post('/publish/*', async (c) => {
   return c.json(await publish(topic, message, key === undefined ? {} : { idempotencyKey: key }));
 });
 app.get('/history/*', async (c) => c.json(await history(decodeURIComponent(c.req.path.slice('/history/'.length)), { limit: 1000 })));
+app.post('/disconnect/*', async (c) => c.json(await disconnect({ topic: decodeURIComponent(c.req.path.slice('/disconnect/'.length)) }, 4001, 'enough')));
 app.get('/route/:topic', (c) => topicEvents(c, c.req.param('topic'), { history: 5, heartbeat: 0, data: { name: c.req.query('name') } }));
 const kept = { history: { size: 2000, seconds: 600 } };
 export default defineGateway({
@@ -323,6 +324,21 @@ forEachBackend('topics as server-sent events', (backend) => {
     await stream.has(5);
     await publish(gateway, topic, 'm8');
     expect(await stream.has(6)).toEqual(range(3, 8));
+  });
+
+  test('a program ends the streams of a topic, over all workers, and says why', async () => {
+    const [topic, other] = [fresh('log'), fresh('log')];
+    const streams = await Promise.all([1, 2, 3, 4].map(() => open(events(topic))));
+    const spared = await open(events(other));
+    for (const stream of [...streams, spared]) await ready(stream);
+    const response = await fetch(`${gateway.url}/disconnect/${encodeURIComponent(topic)}`, { method: 'POST' });
+    expect(await response.json()).toBe(4);
+    for (const stream of streams) {
+      await stream.ended();
+      expect(stream.named('closed').map((data) => JSON.parse(data))).toEqual([{ code: 4001, reason: 'enough' }]);
+    }
+    await publish(gateway, other, 'm1');
+    expect(await spared.has(1)).toEqual(['m1']);
   });
 
   test('HEAD says what GET would be, and HTTP/1.0 streams until its connection ends', async () => {

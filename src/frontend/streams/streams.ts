@@ -81,6 +81,8 @@ class Stream implements TopicConnection {
   readonly data: unknown;
   #id: string | undefined;
   hasBegun = false;
+  /** It was ended before it has begun. */
+  isUnwanted = false;
   isOver = false;
   timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -192,10 +194,15 @@ export class Streams {
     return true;
   }
 
-  /** End a stream at once. ret: false: the connection is none */
-  end({ slot, generation }: ConnectionName): boolean {
+  /** End a stream at once, and say why, as a WebSocket's close frame would. ret: false: the connection is none */
+  end({ slot, generation }: ConnectionName, code: number, reason: string): boolean {
     const stream = this.#streams.get(slot);
     if (stream?.generation !== generation) return false;
+    if (!stream.hasBegun) {
+      stream.isUnwanted = true;
+      return true;
+    }
+    if (!stream.isOver) this.#core.respondEvent(stream.head, eventText('closed', { code, reason }));
     this.#end(stream);
     return true;
   }
@@ -216,9 +223,10 @@ export class Streams {
     const admitted = await this.#admit(stream, wishes);
     // The client may have left meanwhile: its slot may be another's by now.
     if (stream.isOver) return;
-    if ('status' in admitted) {
+    const refusal = stream.isUnwanted ? this.#refused('forbidden', 403, 'Forbidden: the connection was ended') : admitted;
+    if ('status' in refusal) {
       this.#forget(stream);
-      refuse(admitted);
+      refuse(refusal);
       return;
     }
     if (isHead) {
@@ -236,7 +244,7 @@ export class Streams {
         wishes.topics.map(({ topic, since }) => ({ topic, at: since === 'unknown' ? undefined : since })),
       );
     this.#endWithUser(stream);
-    await this.#subscribe(stream, wishes, admitted);
+    await this.#subscribe(stream, wishes, refusal);
   }
 
   /** ret: of each topic, or why not */
