@@ -102,26 +102,8 @@ static void a_session_is_resumed_only_where_the_same_certificate_is_shown(void *
 }
 
 static struct host *shared_host(int32_t shm_fd, uint32_t worker) {
-    struct rw_core_config config = {.worker_index = worker, .worker_count = 2};
+    const struct rw_core_config config = {.shm_fd = shm_fd, .worker_index = worker, .worker_count = 2};
     struct host *host = host_open_with(RW_BACKEND_SIM, &config);
-    /* host_open_with() makes cores without shared memory; this one is to have it. */
-    rw_core_destroy(host->core);
-    config = (struct rw_core_config){.abi_version = RW_ABI_VERSION,
-                                     .backend = RW_BACKEND_SIM,
-                                     .max_connections = 64,
-                                     .ring_entries = 256,
-                                     .sqpoll_cpu = -1,
-                                     .wake_fd = -1,
-                                     .inbox_fd_first = -1,
-                                     .shm_fd = shm_fd,
-                                     .worker_index = worker,
-                                     .worker_count = 2};
-    char error[256];
-    host->core = rw_core_create(&config, error, sizeof error);
-    assert_non_null(host->core);
-    rw_core_info(host->core, &host->info);
-    host->listener = rw_sim_listen(host->core->ring);
-    assert_int_equal(rw_core_listen(host->core, host->listener, 3, 0), RW_OK);
     struct rw_tls_options options = certificate_options(&leaf);
     tls_listen(host, &options);
     return host;
