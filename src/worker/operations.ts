@@ -16,6 +16,9 @@ import type {
 
 type Answer = Readonly<Record<string, unknown>>;
 
+/** Messages that are read first of a history; how many more follows from how large these are. */
+const firstPart = 32;
+
 export type OperatedTopics = Pick<
   ServerTopics,
   'publishWith' | 'history' | 'presence' | 'subscribers' | 'topics' | 'disconnect' | 'sendToUser'
@@ -69,10 +72,26 @@ export class Operations {
     return epoch === undefined ? {} : { epoch, offset };
   }
 
+  /** Read in parts, so that a worker holds little more than it answers, however large messages are. */
   async #history({ topic, since, limit, reverse, bytesMax }: HistoryOperation): Promise<Answer> {
-    const { epoch, offset, recovered, messages } = await this.#topics.history(topic, { since, limit, reverse });
-    const fitting = within(bytesMax, messages, ({ data }) => (typeof data === 'string' ? Buffer.byteLength(data) : data.byteLength));
-    return { epoch, offset, recovered, messages: fitting.map(shownMessage) };
+    let asked = Math.min(limit, firstPart);
+    const { epoch, offset, recovered, messages } = await this.#topics.history(topic, { since, limit: asked, reverse });
+    const all = [...messages];
+    let bytes = sizeOf(messages);
+    let part = messages;
+    while (part.length === asked && all.length < limit && bytes < bytesMax) {
+      const last = all.at(-1)?.offset;
+      if (last === undefined || last >= offset) break;
+      asked = Math.min(limit - all.length, Math.ceil((bytesMax - bytes) / Math.max(1, bytes / all.length)));
+      const more = await this.#topics.history(topic, { since: { epoch, offset: last }, limit: asked, reverse });
+      // What was read before is gone meanwhile, and with it the rest.
+      if (more.epoch !== epoch || !more.recovered) break;
+      part = more.messages;
+      // What came meanwhile is not part of the answer, which says where it ends.
+      all.push(...(reverse ? part : part.filter((message) => message.offset <= offset)));
+      bytes += sizeOf(part);
+    }
+    return { epoch, offset, recovered, messages: within(bytesMax, all, bytesOf).map(shownMessage) };
   }
 
   async #presence({ topic, limit, bytesMax }: PresenceOperation): Promise<Answer> {
@@ -108,6 +127,9 @@ function within<Item>(bytesMax: number, items: readonly Item[], bytesOf: (item: 
   });
   return end < 0 ? items : items.slice(0, end);
 }
+
+const bytesOf = ({ data }: HistoryMessage) => (typeof data === 'string' ? Buffer.byteLength(data) : data.byteLength);
+const sizeOf = (messages: readonly HistoryMessage[]) => messages.reduce((sum, message) => sum + bytesOf(message), 0);
 
 function shownMessage({ offset, data }: HistoryMessage): Answer {
   return typeof data === 'string' ? { offset, data } : { offset, base64: Buffer.from(data).toString('base64') };

@@ -123,6 +123,71 @@ describe('history', () => {
   });
 });
 
+describe('a long history is read in parts', () => {
+  /** A log of messages of this size; what was read of it. */
+  function logOf(count: number, size: number) {
+    const reads: number[] = [];
+    let end = count;
+    const operations = operationsOf({
+      async history(_, { since, limit = 0, reverse = false }) {
+        const from = typeof since === 'object' ? since.offset : reverse ? end + 1 : 0;
+        const offsets = Array.from({ length: end }, (_, at) => at + 1).filter((offset) => (reverse ? offset < from : offset > from));
+        const messages = (reverse ? offsets.toReversed() : offsets)
+          .slice(0, limit)
+          .map((offset) => ({ offset, data: 'x'.repeat(size), time: 1 }));
+        reads.push(messages.length);
+        const answer = { epoch, offset: end, recovered: true, messages };
+        // Others publish meanwhile.
+        end += 1;
+        return answer;
+      },
+    });
+    const ask = async (limit: number, reverse: boolean, bytesMax: number) => {
+      reads.length = 0;
+      end = count;
+      const [result] = await operations.perform([{ kind: 'history', topic: 'room/a', limit, reverse, bytesMax }]);
+      if (result === undefined || 'problem' in result) throw new Error('it failed');
+      return (result.answer.messages as { offset: number }[]).map(({ offset }) => offset);
+    };
+    return { ask, reads };
+  }
+  const numbers = (first: number, last: number): number[] =>
+    first <= last ? Array.from({ length: last - first + 1 }, (_, at) => first + at) : numbers(last, first).toReversed();
+
+  test('all of it, once and in order, up to where it ended when it was asked for', async () => {
+    const { ask, reads } = logOf(500, 10);
+    expect(await ask(1000, false, 2 ** 20)).toEqual(numbers(1, 500));
+    expect(await ask(300, false, 2 ** 20)).toEqual(numbers(1, 300));
+    expect([...reads]).toEqual([32, 268]);
+    expect(await ask(100, true, 2 ** 20)).toEqual(numbers(500, 401));
+    expect(await ask(20, false, 2 ** 20)).toEqual(numbers(1, 20));
+    expect([...reads]).toEqual([20]);
+    expect(await logOf(32, 10).ask(1000, false, 2 ** 20)).toEqual(numbers(1, 32));
+    expect(await logOf(0, 10).ask(1000, false, 2 ** 20)).toEqual([]);
+    expect(await logOf(40, 0).ask(1000, true, 100)).toEqual(numbers(40, 1));
+  });
+
+  test('and of large messages little more than is answered', async () => {
+    const { ask, reads } = logOf(500, 10_000);
+    expect(await ask(1000, false, 1_000_000)).toEqual(numbers(1, 100));
+    expect(reads.reduce((sum, each) => sum + each, 0)).toBe(100);
+    expect(await ask(1000, true, 50_000)).toEqual(numbers(500, 496));
+    expect([...reads]).toEqual([32]);
+  });
+
+  test('a log that begins anew in between is answered as far as it was read', async () => {
+    let reads = 0;
+    const operations = operationsOf({
+      history: async (_, { limit = 0 }) => {
+        const messages = numbers(1, limit).map((offset) => ({ offset, data: 'x', time: 1 }));
+        return { epoch: reads++ === 0 ? epoch : '00000000000000cd', offset: 1000, recovered: true, messages };
+      },
+    });
+    const [result] = await operations.perform([{ kind: 'history', topic: 'room/a', limit: 1000, reverse: false, bytesMax: 1000 }]);
+    expect(result).toMatchObject({ answer: { epoch, offset: 1000, messages: { length: 32 } } });
+  });
+});
+
 test('presence holds as many users as go into an answer, one at least, and counts all', async () => {
   const users = ['ann', 'bob', 'cid'].map((id) => ({ id, connections: 1, info: 'é'.repeat(50) }));
   const operations = operationsOf({ presence: async () => ({ epoch, offset: 1, count: 3, users }) });
