@@ -387,6 +387,83 @@ forEachBackend('topics that remember', (backend) => {
   });
 });
 
+describe('topics that remember, over two nodes', () => {
+  let redis: RedisServer;
+  let nodes: readonly [Gateway, Gateway];
+  beforeAll(async () => {
+    redis = await startRedis();
+    const start = () => startGateway({ workers: 2, config, env: { REDIS_URL: redis.url } });
+    nodes = await Promise.all([start(), start()]);
+  });
+  afterAll(async () => {
+    for (const node of nodes ?? []) await node.stop();
+    await redis?.dispose();
+  });
+
+  test('whoever publishes, on whichever node, all hear the same offsets; who was away goes on at the other node', async () => {
+    const clients = await Promise.all(nodes.map((node) => Client.open(node)));
+    for (const client of clients) expect(await client.subscribe('log/nodes')).toMatchObject({ subscribed: true });
+    const published: Publication[] = [];
+    for (const index of upTo(20)) published.push(await publish(nodes[index % 2] as Gateway, 'log/nodes', `m${index}`));
+    expect(published.map(({ offset }) => offset)).toEqual(upTo(20));
+    for (const client of clients) {
+      await eventually('all came', () => client.offsets('log/nodes').length >= 20);
+      expect(client.offsets('log/nodes')).toEqual(upTo(20));
+      await client.close();
+    }
+    const { epoch } = published[0] as Publication;
+    const back = await Client.open(nodes[1]);
+    expect(await back.subscribe('log/nodes', { since: text({ epoch, offset: 5 }) })).toMatchObject({ subscribed: true, recovered: true });
+    await publish(nodes[0], 'log/nodes', 'last');
+    await eventually('all came', () => back.offsets('log/nodes').at(-1) === 21);
+    expect(back.offsets('log/nodes')).toEqual(upTo(21, 6));
+    await back.close();
+  });
+
+  test('a key holds for both', async () => {
+    const first = await publish(nodes[0], 'log/keys', 'once', 'k');
+    const again = await publish(nodes[1], 'log/keys', 'once', 'k');
+    expect([again.epoch, again.offset]).toEqual([first.epoch, first.offset]);
+  });
+
+  test('all workers of both are asked, and disconnect whom they have; who is there is one answer', async () => {
+    const [near, far] = await Promise.all([Client.open(nodes[0], 'ann'), Client.open(nodes[1], 'bob')]);
+    for (const client of [near, far]) {
+      await client.subscribe('plain/nodes');
+      expect(await client.subscribe('seen/nodes')).toMatchObject({ subscribed: true, isMember: true });
+    }
+    // Workers of other nodes are known once they have been heard of.
+    await eventually('both nodes answer', async () => (await ask<number>(nodes[0], '/subscribers/plain/nodes')) === 2);
+    await eventually('in both directions', async () => (await ask<number>(nodes[1], '/subscribers/plain/nodes')) === 2);
+    expect(await ask<string[]>(nodes[1], '/topics?prefix=plain/')).toEqual(['plain/nodes']);
+    for (const node of nodes) {
+      const { users } = await ask<{ users: { id: string }[] }>(node, '/presence/seen/nodes');
+      expect(users.map(({ id }) => id).toSorted()).toEqual(['ann', 'bob']);
+    }
+    const body = JSON.stringify({ socket: far.id });
+    expect(await ask<number>(nodes[0], '/disconnect', { method: 'POST', body })).toBe(1);
+    expect(await far.closed).toBe(4001);
+    await eventually('bob has left', async () => {
+      const { users } = await ask<{ users: { id: string }[] }>(nodes[0], '/presence/seen/nodes');
+      return users.length === 1 && users[0]?.id === 'ann';
+    });
+    await near.close();
+  });
+
+  test('while Redis is away a publish says that nothing was stored, and goes on behind it', async () => {
+    await publish(nodes[0], 'log/away', 'before');
+    await redis.kill();
+    const key = 'again';
+    const failed = await fetch(`${nodes[0].url}/publish/log/away?key=${key}`, { method: 'POST', body: 'during' });
+    expect(failed.status).toBe(500);
+    await redis.start();
+    await eventually('it is stored', async () => (await publish(nodes[0], 'log/away', 'during', key).catch(() => undefined)) !== undefined);
+    const { messages } = await ask<{ messages: { data: string }[] }>(nodes[1], '/history/log/away');
+    expect(messages.map(({ data }) => data)).toContain('during');
+    expect(messages.filter(({ data }) => data === 'during')).toHaveLength(1);
+  });
+});
+
 describe('docs/history.md', () => {
   const page = readPage('docs/history.md');
   let folder: string;
