@@ -1,6 +1,6 @@
 /** Topics that remember, in a gateway of two workers: positions, recovery, idempotency, who hears; and what docs/history.md shows, run. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
@@ -385,6 +385,32 @@ forEachBackend('topics that remember', (backend) => {
     expect(answered).toEqual(upTo(answered.length));
     await client.close();
   });
+});
+
+test('a reload changes what topics remember: a new policy counts for new workers, and what is kept is kept', async () => {
+  const gateway = await startGateway({ workers: 1, config });
+  const path = join(gateway.folder, 'gateway.config.ts');
+  const reload = async (from: string, to: string) => {
+    writeFileSync(path, readFileSync(path, 'utf8').replace(from, to));
+    const [before] = await gateway.workerPids();
+    gateway.kill('SIGHUP');
+    await eventually('another worker serves', async () => {
+      const [pid] = await gateway.workerPids().catch(() => []);
+      return pid !== undefined && pid !== before && Number(await (await fetch(`${gateway.url}/pid`)).text()) === pid;
+    });
+  };
+  try {
+    const first = await publish(gateway, 'log/kept', 'one');
+    expect(await publish(gateway, 'late/1', 'one')).toEqual({ pid: first.pid, result: 'accepted' } as Publication);
+    await reload("'heard/*':", "'late/*': { history: { size: 5, seconds: 60 } }, 'heard/*':");
+    expect((await publish(gateway, 'late/1', 'two')).offset).toBe(1);
+    expect(await publish(gateway, 'log/kept', 'two')).toMatchObject({ epoch: first.epoch, offset: 2 });
+    await reload("'late/*': { history: { size: 5, seconds: 60 } },", '');
+    expect((await publish(gateway, 'late/1', 'three')).epoch).toBeUndefined();
+    expect(await ask(gateway, '/history/log/kept')).toMatchObject({ offset: 2, messages: [{ data: 'one' }, { data: 'two' }] });
+  } finally {
+    await gateway.stop();
+  }
 });
 
 describe('topics that remember, over two nodes', () => {
