@@ -42,6 +42,12 @@ static struct rw_log_entry entry_of(const struct rw_core *core, const struct rw_
 
 /* ------------------------------------------------------------------ appending */
 
+/* A shard that cannot be had has no room, as far as the host is concerned: it may try again. */
+static int32_t refused(struct rw_core *core, int32_t result) {
+    RW_COUNT(core, topic_appends_refused, 1);
+    return result == -ETIMEDOUT ? RW_ERR_FULL : result;
+}
+
 int32_t rw_core_log_append(struct rw_core *core, struct rw_log_call *call, const uint8_t *bytes) {
     if (!core->state) return RW_ERR_UNSUPPORTED;
     const struct rw_state_name name = rw_state_name(bytes, call->topic_bytes);
@@ -53,10 +59,7 @@ int32_t rw_core_log_append(struct rw_core *core, struct rw_log_call *call, const
     int duplicate;
     int32_t result =
         rw_log_append(core->state, &name, &entry, &key, &limits, rw_logged_now_ms(), &position, &duplicate);
-    if (result < 0) {
-        RW_COUNT(core, topic_appends_refused, 1);
-        return result;
-    }
+    if (result < 0) return refused(core, result);
     call->epoch = position.epoch;
     call->offset = position.offset;
     if (duplicate) return 1;
@@ -74,7 +77,7 @@ int32_t rw_core_log_put(struct rw_core *core, struct rw_log_call *call, const ui
     const struct rw_log_limits limits = {.size = call->size, .seconds = call->seconds};
     const struct rw_position position = {call->epoch, call->offset};
     int32_t result = rw_log_put(core->state, &name, position, &entry, &limits, rw_logged_now_ms());
-    if (result < 0) RW_COUNT(core, topic_appends_refused, 1);
+    if (result < 0) return refused(core, result);
     if (result != RW_LOG_TAKEN) return result;
     RW_COUNT(core, topic_appends, 1);
     RW_COUNT(core, publishes_remote, 1);

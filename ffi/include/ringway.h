@@ -822,7 +822,8 @@ struct rw_log_call {
 
 enum rw_attach_flag { RW_ATTACH_RECOVERED = 1u << 16 };
 
-/* Append, and deliver. out: epoch, offset. ret: 0 appended, 1 the key was there: its position */
+/* Append, and deliver. out: epoch, offset. ret: 0 appended, 1 the key was there: its position; RW_ERR_FULL: no room, or
+ * another worker has been stopped while it held this part of the memory; RW_ERR_INVALID, RW_ERR_UNSUPPORTED */
 RW_EXPORT int32_t rw_core_log_append(struct rw_core *core, struct rw_log_call *call, const uint8_t *bytes);
 
 /* Store an entry of another store at its position, and deliver.

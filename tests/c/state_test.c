@@ -151,6 +151,22 @@ static void test_a_holder_that_ends_leaves_the_shard_as_it_was(void **state) {
     assert_int_equal(after.offset, 2);
 }
 
+/* A worker that lives at the memory. */
+static struct rw_core *worker_of(const struct memory *of) {
+    const struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
+                                          .backend = RW_BACKEND_EPOLL,
+                                          .max_connections = 16,
+                                          .sqpoll_cpu = -1,
+                                          .wake_fd = -1,
+                                          .inbox_fd_first = -1,
+                                          .shm_fd = of->fd,
+                                          .worker_count = 1};
+    char error[256];
+    struct rw_core *core = rw_core_create(&config, error, sizeof error);
+    assert_non_null(core);
+    return core;
+}
+
 /* ret: a name in another shard than that of "topic" */
 static const char *elsewhere(void) {
     static char text[16];
@@ -162,6 +178,8 @@ static const char *elsewhere(void) {
 
 static void test_a_stopped_holder_stops_nobody_for_ever(void **state) {
     (void)state;
+    /* As the worker below will: it decides where a name lies. */
+    rw_topics_seed(rw_shm_at(memory.address)->topic_seed);
     int ready[2];
     assert_int_equal(pipe(ready), 0);
     const struct rw_state_name name = named("topic");
@@ -186,6 +204,13 @@ static void test_a_stopped_holder_stops_nobody_for_ever(void **state) {
         assert_int_equal(rw_log_append(memory.state, &name, &entry, NULL, &wide, NOW, &position, NULL), -ETIMEDOUT);
     assert_true(time(NULL) - from < 25 * (time_t)RW_STATE_WAIT_MS / 1000);
     (void)append(elsewhere(), "other shards are not held up");
+    /* The host is told that there is no room. */
+    struct rw_core *core = worker_of(&memory);
+    static const uint8_t bytes[] = "topictext";
+    struct rw_log_call call = {.topic_bytes = 5, .payload_bytes = 4, .size = 10, .seconds = 10};
+    assert_int_equal(rw_core_log_append(core, &call, bytes), RW_ERR_FULL);
+    assert_int_equal(core->stats->topic_appends_refused, 1);
+    rw_core_destroy(core);
     kill(child, SIGCONT);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
@@ -316,22 +341,6 @@ static void test_the_index_tells_kinds_owners_and_names_apart(void **state) {
     }
     assert_false(rw_tx_is_damaged(&tx));
     rw_tx_abort(&tx);
-}
-
-/* A worker that lives at the memory. */
-static struct rw_core *worker_of(const struct memory *of) {
-    const struct rw_core_config config = {.abi_version = RW_ABI_VERSION,
-                                          .backend = RW_BACKEND_EPOLL,
-                                          .max_connections = 16,
-                                          .sqpoll_cpu = -1,
-                                          .wake_fd = -1,
-                                          .inbox_fd_first = -1,
-                                          .shm_fd = of->fd,
-                                          .worker_count = 1};
-    char error[256];
-    struct rw_core *core = rw_core_create(&config, error, sizeof error);
-    assert_non_null(core);
-    return core;
 }
 
 static void test_the_tick_of_any_worker_drops_what_has_expired(void **state) {
