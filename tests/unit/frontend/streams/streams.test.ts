@@ -25,7 +25,7 @@ function made(topics: Partial<Topics> = {}) {
     remoteAddress: () => undefined,
     respondBegin: () => said.push('head'),
     respondBeginEvents: (_head: RequestHead, _headers: string, quietMs: number) => said.push(`begin ${quietMs}`),
-    respondChunk: (_head: RequestHead, chunk: string) => said.push(chunk.replace(/\d+/, 'N')),
+    respondChunk: (_head: RequestHead, chunk: string) => said.push(chunk.replace(/^[a-z]+: \d+/, 'wait N')),
     respondEvent: (_head: RequestHead, rest: string) => said.push(`event ${JSON.stringify(rest)}`),
     respondPlaces: (_head: RequestHead, places: unknown) => said.push(`places ${JSON.stringify(places)}`),
     respondEnd: (_head: RequestHead, close?: boolean) => said.push(`end${close ? ' and close' : ''}`),
@@ -65,7 +65,7 @@ describe('a stream', () => {
   test('begins when all of its topics let it, and says where it is at the end', async () => {
     const { streams, open, said } = made();
     await open();
-    expect(said).toEqual(['begin 15000', 'retry: N\n\n', String.raw`event "\n"`]);
+    expect(said).toEqual(['begin 15000', 'wait N\n\n', String.raw`event "\n"`]);
     expect(streams.pending).toBe(0);
   });
 
@@ -151,7 +151,7 @@ describe('a stream', () => {
   test('that cannot be had ends, and its client is to wait longer', async () => {
     const { open, said, counted } = made({ subscribeWith: async () => ({ subscribed: false, reason: 'unavailable', recovered: false }) });
     await open();
-    expect([said.slice(-2), counted]).toEqual([['retry: N\n: unavailable\n\n', 'end and close'], ['sse_given_up']]);
+    expect([said.slice(-2), counted]).toEqual([['wait N\n: unavailable\n\n', 'end and close'], ['sse_given_up']]);
   });
 
   test('that fails is answered, before its head with 500 and behind it with its end', async () => {
