@@ -32,6 +32,7 @@ export interface LinkedStorePorts {
   readonly bus: {
     readonly state: LinkState;
     want(topic: Uint8Array): void;
+    isWanted(topic: Uint8Array): boolean;
     unwant(topic: Uint8Array): void;
     flushMembers(): Promise<void>;
   };
@@ -134,14 +135,19 @@ export class LinkedStore implements TopicStore {
     return { position, recovered, messages: entries.slice(0, limit) };
   }
 
-  follow(topic: string): Promise<void> {
-    if (this.#ports.core.logEnd(topic)?.isFollowed === true) return Promise.resolve();
+  isAtHand(topic: string): boolean {
+    return !this.#following.has(topic) && this.#ports.bus.isWanted(Buffer.from(topic));
+  }
+
+  follow(topic: string, limits: LogLimits): Promise<void> {
+    if (this.isAtHand(topic) && this.#ports.core.logEnd(topic)?.isFollowed === true) return Promise.resolve();
     const present = this.#following.get(topic);
     if (present !== undefined) return present;
     const { bus } = this.#ports;
     const name = Buffer.from(topic);
+    const wasFollowed = this.#ports.core.logEnd(topic)?.isFollowed === true;
     bus.want(name);
-    const followed = this.#until(topic, (end) => end?.isFollowed === true).finally(() => {
+    const followed = this.#followed(topic, limits, wasFollowed).finally(() => {
       this.#following.delete(topic);
       const timer = setTimeout(() => {
         this.#keeping.delete(timer);
@@ -153,15 +159,30 @@ export class LinkedStore implements TopicStore {
     return followed;
   }
 
+  /** `wasFollowed`: before the topic was wanted; then that is compared with what there is. */
+  async #followed(topic: string, limits: LogLimits, wasFollowed: boolean): Promise<void> {
+    const deadline = performance.now() + followMs;
+    await this.#until(topic, (end) => end?.isFollowed === true, deadline);
+    // While nobody can be asked, what is here is all there is.
+    if (!wasFollowed || this.#ports.bus.state !== 'up') return;
+    const { epoch, offset } = await this.#end(topic, limits);
+    // Nothing was ever said there, or nothing since it was emptied.
+    const isThere: Waiting['until'] = (end) => end?.isFollowed === true && (offset === 0 || (end.epoch === epoch && end.offset >= offset));
+    await this.#until(topic, isThere, deadline);
+  }
+
+  #end(topic: string, limits: LogLimits): Promise<StoredPage> {
+    return told(this.#ports.logs.read(Buffer.from(topic), { mode: 'last', from: 0, limit: 0, bytes: 0 }, limits));
+  }
+
   async reach(topic: string, position: Position, limits: LogLimits): Promise<void> {
-    const isThere = (end: ReturnType<LogCommands['logEnd']>) =>
-      end !== undefined && (end.epoch !== position.epoch || end.offset >= position.offset);
-    const end = this.#ports.core.logEnd(topic);
-    if (end?.isFollowed !== true || isThere(end)) return;
-    const { epoch, offset } = await told(this.#ports.logs.read(Buffer.from(topic), { mode: 'last', from: 0, limit: 0, bytes: 0 }, limits));
+    await this.follow(topic, limits);
+    const isThere: Waiting['until'] = (end) => end !== undefined && (end.epoch !== position.epoch || end.offset >= position.offset);
+    if (isThere(this.#ports.core.logEnd(topic))) return;
+    const { epoch, offset } = await this.#end(topic, limits);
     // What is not there will not come.
     if (epoch !== position.epoch || offset < position.offset) return;
-    await this.#until(topic, isThere);
+    await this.#until(topic, isThere, performance.now() + followMs);
   }
 
   async presence(topic: string): Promise<PresencePage> {
@@ -189,9 +210,9 @@ export class LinkedStore implements TopicStore {
 
   // ---- waiting for the node's logs, which another worker may fill
 
-  #until(topic: string, until: Waiting['until']): Promise<void> {
+  #until(topic: string, until: Waiting['until'], deadline: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#waiting.add({ topic, until, deadline: performance.now() + followMs, resolve, reject });
+      this.#waiting.add({ topic, until, deadline, resolve, reject });
       this.#looking ??= setTimeout(() => this.#look(), lookMs);
     });
   }

@@ -63,6 +63,10 @@ export class MemoryStore implements TopicStore {
 
   async follow(): Promise<void> {}
 
+  isAtHand(): boolean {
+    return true;
+  }
+
   async reach(): Promise<void> {}
 
   async presence(topic: string): Promise<PresencePage> {

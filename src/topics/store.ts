@@ -72,6 +72,11 @@ export interface TopicStore {
    */
   follow(topic: string, limits: LogLimits): Promise<void>;
   /**
+   * Whether what the core says of following the topic's log can be believed at once: some worker that died may have followed it, for nobody else. Else
+   * `follow` finds out.
+   */
+  isAtHand(topic: string): boolean;
+  /**
    * Resolves when this node's core has the log up to a position that somebody has had of another node; at once when it has, or when the store itself does
    * not know the position. Rejects with StoreUnavailableError.
    */

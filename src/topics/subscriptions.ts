@@ -205,7 +205,9 @@ export class Subscriptions {
   }
 
   #attach(connection: TopicConnection, topic: string, since: Position | undefined): AttachOutcome {
-    return this.#ports.core.attach(connection.slot, connection.generation, topic, { since });
+    const { core, store } = this.#ports;
+    if (!store.isAtHand(topic) && core.isOpen(connection.slot, connection.generation)) return { kind: 'unfollowed' };
+    return core.attach(connection.slot, connection.generation, topic, { since });
   }
 
   /** Of a topic with history: what came of attaching. `since`: what was asked for, if anything. */

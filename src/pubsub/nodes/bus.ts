@@ -200,6 +200,11 @@ export class Bus {
     this.#interest.set(key, true);
   }
 
+  /** This worker has told the topic's owner that it wants it. */
+  isWanted(topic: Uint8Array): boolean {
+    return this.#interest.isWanted(topicKey(topic));
+  }
+
   unwant(topic: Uint8Array): void {
     const key = topicKey(topic);
     const own = this.#wanted.get(key);
