@@ -12,7 +12,9 @@ let server: ServerTopics | undefined;
 export class NotInWorkerError extends Error {
   readonly code = 'RW_NOT_IN_WORKER';
   constructor(what = 'publish') {
-    super(`${what}() works in a running gateway: call it from a handler, onStart or a timer, not while the config is being loaded`);
+    super(
+      `${what}() works in a running gateway: call it from a handler, onStart, onOneWorker or a timer, not while the config is being loaded`,
+    );
   }
 }
 

@@ -57,9 +57,12 @@ export const printed = (value) => Bun.inspect(value);
 
 const config = `
 import { Hono } from 'hono';
-import { defineGateway, publish, upgradeWebSocket } from 'ringway';
+import { defineGateway, onPresence, presence, publish, subscribe, upgradeWebSocket } from 'ringway';
 import { look, printed } from './looking.ts';
 const app = new Hono();
+/** What policies and listeners have found. */
+const seen = ['nothing was looked at'];
+const lookAt = (name, value) => { seen.splice(0, seen.length, ...seen.filter((each) => each !== 'nothing was looked at'), ...look(name, value)); return true; };
 let waits;
 app.get('/wait', () => new Promise((resolve) => { waits = resolve; }));
 app.post('/release', (c) => { waits?.(new Response('released')); return c.text('ok'); });
@@ -73,13 +76,24 @@ app.post('/look', async (c) => {
 app.get('/hono', upgradeWebSocket(() => ({ onMessage: (event, ws) => ws.send(JSON.stringify({ found: [...look('event', event), ...look('ws', ws), ...look('raw', ws.raw)] })) })));
 export default defineGateway({
   $OPTIONS, fetch: app,
+  topics: {
+    'room/:name': {
+      history: { size: 1, seconds: 1 },
+      presence: { member: (client) => (lookAt('client of member', client), client.id) },
+      authorize: (client) => lookAt('client of authorize', client),
+    },
+  },
   websocket: {
     '/ws/:room': {
-      upgrade: (request) => ({ found: look('handshake', request) }),
+      upgrade: (request, client) => ({ found: [...look('handshake', request), ...look('client', client)] }),
       async message(socket, message) {
         const found = [...socket.data.found, ...look('socket', socket), ...look('message', message)];
         const shown = [printed(message), printed(socket)];
         await 0;
+        found.push(...look('subscription of the program', await subscribe('room/y', (...heard) => lookAt('heard', heard))));
+        found.push(...look('of presence', await onPresence('room/x', (event) => lookAt('event', event))));
+        found.push(...look('subscription', await socket.subscribe('room/x', {})), ...look('presence', await presence('room/x')));
+        found.push(...look('published', await publish('room/y', 'text', {})), ...seen);
         found.push(...look('message that is kept', message), ...look('its bytes', message.bytes()));
         socket.send(JSON.stringify({ found, printed: shown }));
       },
