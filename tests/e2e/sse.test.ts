@@ -155,7 +155,7 @@ forEachBackend('topics as server-sent events', (backend) => {
     expect(await stream.hasNamed('base64')).toEqual(['AAEC/w==']);
     const [epoch] = stream.lastId.split(':');
     expect(stream.events.map(({ id }) => id)).toEqual(range(1, 8).map((name) => `${epoch}:${name.slice(1)}`));
-    expect(stream.reconnection).toBeGreaterThanOrEqual(1000);
+    expect(stream.reconnection).toBeGreaterThanOrEqual(500);
     await eventually('a comment', () => stream.comments > 0);
   });
 

@@ -12,7 +12,7 @@ import type { Admitted, Presence, SubscribeRefusal, TopicConnection, Topics } fr
 import type { User } from '../../api/user.ts';
 import type { ConnectionName } from '../../core/connection.ts';
 import type { Core } from '../../core/core.ts';
-import type { RequestHead } from '../../core/http.ts';
+import type { RequestHead, RequestName } from '../../core/http.ts';
 import { inspection, shown } from '../../core/inspection.ts';
 import type { statIndex } from '../../core/stat-index.ts';
 import type { Place } from './places.ts';
@@ -63,8 +63,8 @@ export interface StreamRefusal {
 /** Of every stream: nothing on its way may keep it, or change it. nginx holds events back unless it is told not to. */
 export const streamHeaders = 'content-type: text/event-stream\r\ncache-control: no-store, no-transform\r\nx-accel-buffering: no\r\n';
 
-/** Milliseconds after which clients come back: spread, since those of one worker are cut off together. */
-const retryMs = { least: 1000, most: 3000 } as const;
+/** Milliseconds after which clients come back: spread, since those of one worker are cut off together, and within the grace of presence. */
+const retryMs = { least: 500, most: 2000 } as const;
 /** When the log of a topic cannot be reached: it is not to be asked by everybody at once. */
 const retryUnavailableMs = { least: 3000, most: 10_000 } as const;
 /** Longest time that setTimeout takes. */
@@ -73,10 +73,12 @@ const timerMsMax = 2 ** 31 - 1;
 const View = class TopicStream {};
 
 /** A stream, seen as a connection. */
-class Stream implements TopicConnection {
+class Stream implements TopicConnection, RequestName {
   // Leads to the core: nothing that prints or copies this may follow.
   readonly #core: Core;
-  readonly head: RequestHead;
+  readonly slot: number;
+  readonly generation: number;
+  readonly request: number;
   readonly user: User | undefined;
   readonly data: unknown;
   #id: string | undefined;
@@ -88,17 +90,12 @@ class Stream implements TopicConnection {
 
   constructor(core: Core, head: RequestHead, { user, data }: StreamClient) {
     this.#core = core;
-    this.head = head;
+    // Not the head itself, whose text is ten times as much as all of this.
+    this.slot = head.slot;
+    this.generation = head.generation;
+    this.request = head.request;
     this.user = user;
     this.data = data;
-  }
-
-  get slot(): number {
-    return this.head.slot;
-  }
-
-  get generation(): number {
-    return this.head.generation;
   }
 
   get kind(): 'sse' {
@@ -111,7 +108,7 @@ class Stream implements TopicConnection {
   }
 
   get remoteAddress(): string {
-    return this.#core.remoteAddress(this.head)?.address ?? '';
+    return this.#core.remoteAddress(this)?.address ?? '';
   }
 
   [inspection](): object {
@@ -189,7 +186,7 @@ export class Streams {
   /** The core has ended the request. ret: whether it was a stream */
   onAbort(slot: number, request: number): boolean {
     const stream = this.#streams.get(slot);
-    if (stream?.head.request !== request) return false;
+    if (stream?.request !== request) return false;
     this.#forget(stream);
     return true;
   }
@@ -202,7 +199,7 @@ export class Streams {
       stream.isUnwanted = true;
       return true;
     }
-    if (!stream.isOver) this.#core.respondEvent(stream.head, eventText('closed', { code, reason }));
+    if (!stream.isOver) this.#core.respondEvent(stream, eventText('closed', { code, reason }));
     this.#end(stream);
     return true;
   }
@@ -219,7 +216,6 @@ export class Streams {
     refuse: (refusal: StreamRefusal) => void,
   ): Promise<void> {
     const core = this.#core;
-    const { head } = stream;
     const admitted = await this.#admit(stream, wishes);
     // The client may have left meanwhile: its slot may be another's by now.
     if (stream.isOver) return;
@@ -231,16 +227,16 @@ export class Streams {
     }
     if (isHead) {
       this.#forget(stream);
-      core.respondBegin(head, 200, headers, -1);
-      core.respondEnd(head);
+      core.respondBeginWith(stream, 200, '', headers, -1, 0);
+      core.respondEnd(stream);
       return;
     }
     stream.hasBegun = true;
-    core.respondBeginEvents(head, headers, quietMs);
-    core.respondChunk(head, `retry: ${randomInt(retryMs.least, retryMs.most)}\n\n`);
+    core.respondBeginEvents(stream, headers, quietMs);
+    core.respondChunk(stream, `retry: ${randomInt(retryMs.least, retryMs.most)}\n\n`);
     if (wishes.isJson)
       core.respondPlaces(
-        head,
+        stream,
         wishes.topics.map(({ topic, since }) => ({ topic, at: since === 'unknown' ? undefined : since })),
       );
     this.#endWithUser(stream);
@@ -274,7 +270,6 @@ export class Streams {
   async #subscribe(stream: Stream, wishes: StreamWishes, admitted: readonly Admitted[]): Promise<void> {
     const { topics } = this.#host;
     const core = this.#core;
-    const { head } = stream;
     const begun: object[] = [];
     for (const [index, { topic, since }] of wishes.topics.entries()) {
       const result = await topics.subscribeWith(stream, topic, {
@@ -293,21 +288,21 @@ export class Streams {
       begun.push({ topic, epoch, offset, recovered });
       if (since !== undefined && !recovered) {
         this.#host.count('sse_lost');
-        core.respondEvent(head, eventText('lost', { topic, epoch, offset, lost: true }));
+        core.respondEvent(stream, eventText('lost', { topic, epoch, offset, lost: true }));
       }
     }
     // The id alone: a client that is cut off before the first message must know where it was.
-    core.respondEvent(head, wishes.greets ? eventText('subscribed', { topics: begun }) : '\n');
+    core.respondEvent(stream, wishes.greets ? eventText('subscribed', { topics: begun }) : '\n');
   }
 
-  #tellPresence({ head }: Stream, topic: string, { count, users }: Presence): void {
-    this.#core.respondEvent(head, eventText('presence', { topic, count, users }));
+  #tellPresence(stream: Stream, topic: string, { count, users }: Presence): void {
+    this.#core.respondEvent(stream, eventText('presence', { topic, count, users }));
   }
 
   /** It cannot be what was asked for. A status is too late; what a client does of itself is to come back. */
   #giveUp(stream: Stream, reason: SubscribeRefusal | undefined): void {
     this.#host.count('sse_given_up');
-    this.#core.respondChunk(stream.head, laterText(reason ?? 'closed'));
+    this.#core.respondChunk(stream, laterText(reason ?? 'closed'));
     this.#end(stream);
   }
 
@@ -324,7 +319,7 @@ export class Streams {
     if (stream.isOver) return;
     this.#forget(stream);
     // With its connection: whatever still waits to subscribe it must not find the next request of the same client in its place.
-    this.#core.respondEnd(stream.head, true);
+    this.#core.respondEnd(stream, true);
   }
 
   #forget(stream: Stream): void {
