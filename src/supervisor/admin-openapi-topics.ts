@@ -62,7 +62,6 @@ export function describeTopics({ json, problem, reference, refusals, security }:
     '200': json(description, name),
     '400': problem('What was asked for is not in order.'),
     '404': problem(absent),
-    '500': problem('The gateway has failed; its log says why.'),
     '503': problem(
       'No worker is ready, too much is being asked for at once, or a store cannot be reached; try again after Retry-After seconds.',
     ),
@@ -73,10 +72,11 @@ export function describeTopics({ json, problem, reference, refusals, security }:
     ...refusals,
     '404': problem('What runs here has no topics of its own: a program.'),
     '413': problem('The body is too large. Nothing was done.'),
-    '500': problem('The gateway has failed; its log says why.'),
     '503': problem('No worker is ready, or too much is being asked for at once. Nothing was done; try again after Retry-After seconds.'),
     '504': problem('A worker did not answer: it may or may not have been done.'),
   });
+  // What a worker cannot do stands among the results.
+  const { '504': _unknown, ...batchAnswers } = writeAnswers('What became of each.', 'BatchAnswer');
   const body = (name: Component) => ({ required: true, content: { 'application/json': { schema: reference(name) } } });
   const notJson = { '415': problem('The body is not application/json. Nothing was done.') };
   const isProgram = 'What runs here does not tell of its topics: a program.';
@@ -138,7 +138,7 @@ export function describeTopics({ json, problem, reference, refusals, security }:
         summary: 'Several operations in order: publish, history, presence, topics, subscribers, disconnect, send.',
         security,
         requestBody: body('Batch'),
-        responses: { ...writeAnswers('What became of each.', 'BatchAnswer'), ...notJson },
+        responses: { ...batchAnswers, ...notJson },
       },
     },
   };

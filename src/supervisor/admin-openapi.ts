@@ -39,7 +39,6 @@ const publishAnswers = {
   ...refusals,
   '404': problem('What runs here takes no messages from outside: a program.'),
   '413': problem('The body is too large. Nothing was published.'),
-  '500': problem('The gateway has failed; its log says why.'),
   '503': problem(
     'No worker is ready, too much is being published at once, or a log cannot be reached. Nothing was published unless it says so; try again after Retry-After seconds.',
   ),

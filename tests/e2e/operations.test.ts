@@ -32,6 +32,7 @@ export default defineGateway({
     if (new URL(request.url).pathname === '/slow') await new Promise((resolve) => request.signal.addEventListener('abort', resolve));
     return new Response('ok');
   },
+  topics: { kept: { history: { size: 1, seconds: 60 }, presence: true } },
   websocket: { '/join/:topic': { open(socket) { socket.subscribe(socket.params.topic); socket.send('joined'); } } },
 });
 `;
@@ -245,16 +246,31 @@ describe('/openapi.json', () => {
     if (!headers.has('authorization') && existsSync(join(gateway.runtimeFolder, 'ringway')))
       headers.set('authorization', `Bearer ${gateway.token()}`);
     const response = await fetch(gateway.adminUrl + path, { ...options, method, headers });
-    seen.add(`${method} ${path.replace(/^\/publish\/.*/, '/publish/{topic}')} ${response.status}`);
+    const described = path
+      .replace(/\?.*/, '')
+      .replace(/^\/publish\/.*/, '/publish/{topic}')
+      .replace(/^\/topics\/.*\//, '/topics/{topic}/')
+      .replace(/^\/users\/.*\//, '/users/{id}/');
+    seen.add(`${method} ${described} ${response.status}`);
     return response;
   }
-  const publishes = async (gateway: Operated, status: number, more: RequestInit = {}) => {
-    const asJson = { ...more, headers: { 'content-type': 'application/json', ...(more.headers as Record<string, string>) } };
+  const asJson = { 'content-type': 'application/json' };
+  /** What changes something of topics. `batch`: as it answers in its turn, where that differs. */
+  const writes = async (gateway: Operated, status: number, more: RequestInit = {}, batch = status) => {
+    const of = (path: string, body: string, headers = {}) =>
+      call(gateway, 'POST', path, { body, ...more, headers: { ...headers, ...(more.headers as Record<string, string>) } });
     const answers = await Promise.all([
-      call(gateway, 'POST', '/publish', { body: '{"topic":"t","data":"x"}', ...asJson }),
-      call(gateway, 'POST', '/publish/t', { body: 'x', ...more }),
+      of('/publish', '{"topic":"t","data":"x"}', asJson),
+      of('/publish/t', 'x'),
+      of('/disconnect', '{"user":"ann"}', asJson),
+      of('/users/ann/send', 'x'),
+      of('/batch', '{"operations":[{"operation":"subscribers","topic":"t"}]}', asJson),
     ]);
-    expect(answers.map((answer) => answer.status)).toEqual([status, status]);
+    expect(answers.map((answer) => answer.status)).toEqual([status, status, status, status, batch]);
+  };
+  const reads = async (gateway: Operated, status: number, query = '') => {
+    for (const path of ['/topics', '/topics/kept/history', '/topics/kept/presence', '/topics/kept/subscribers'])
+      expect([path, (await call(gateway, 'GET', path + query)).status]).toEqual([path, status]);
   };
 
   test('everything that it describes is answered by some gateway, and nothing else is', async () => {
@@ -263,13 +279,28 @@ describe('/openapi.json', () => {
     const flag = (name: string) => writeFileSync(join(gateway.folder, name), '');
     const unflag = (name: string) => rmSync(join(gateway.folder, name));
     try {
-      await publishes(gateway, 200);
-      await publishes(gateway, 401, { headers: { authorization: 'Bearer wrong' } });
-      await publishes(tokenless, 403);
-      await publishes(gateway, 413, { body: new Uint8Array(8 * 1024 * 1024 + 1) });
-      expect((await call(gateway, 'POST', '/publish', { body: 'x' })).status).toBe(415);
-      expect((await call(gateway, 'POST', '/publish', { body: '{', headers: { 'content-type': 'application/json' } })).status).toBe(400);
-      expect((await call(gateway, 'POST', '/publish/%ff')).status).toBe(400);
+      await writes(gateway, 200);
+      await writes(gateway, 401, { headers: { authorization: 'Bearer wrong' } });
+      await writes(tokenless, 403);
+      await writes(gateway, 413, { body: new Uint8Array(8 * 1024 * 1024 + 1) });
+      for (const path of ['/publish', '/disconnect', '/batch']) {
+        expect((await call(gateway, 'POST', path, { body: 'x' })).status).toBe(415);
+        expect((await call(gateway, 'POST', path, { body: '{', headers: asJson })).status).toBe(400);
+      }
+      for (const path of ['/publish/%ff', '/users/%ff/send']) expect((await call(gateway, 'POST', path)).status).toBe(400);
+      // As many bodies as are held at once, and none of them comes.
+      const head = `Host: localhost\r\nAuthorization: Bearer ${gateway.token()}\r\nContent-Length: ${8 * 1024 * 1024}\r\n\r\n`;
+      const holders = await Promise.all(Array.from({ length: 8 }, () => RawClient.connect({ port: gateway.adminPort })));
+      for (const holder of holders) holder.write(`POST /publish/t HTTP/1.1\r\n${head}`);
+      await eventually(
+        'there is no room',
+        async () => (await call(gateway, 'POST', '/batch', { body: '{}', headers: asJson })).status === 503,
+      );
+      for (const holder of holders) holder.destroy();
+      await eventually('there is', async () => (await call(gateway, 'POST', '/batch', { body: '{}', headers: asJson })).status === 400);
+      await reads(gateway, 200);
+      await reads(gateway, 400, '?limit=some&x');
+      for (const path of ['/topics/t/history', '/topics/t/presence']) expect((await call(gateway, 'GET', path)).status).toBe(404);
 
       expect((await call(gateway, 'POST', '/reload', { headers: { authorization: 'Bearer wrong' } })).status).toBe(401);
       expect((await call(tokenless, 'POST', '/reload')).status).toBe(403);
@@ -290,11 +321,12 @@ describe('/openapi.json', () => {
       // A worker that hangs; then none.
       const [pid = 0] = await gateway.workerPids();
       process.kill(pid, 'SIGSTOP');
-      await publishes(gateway, 504);
+      await writes(gateway, 504, {}, 200);
       flag('fails');
       process.kill(pid, 'SIGKILL');
       await eventually('no worker is ready', async () => (await call(gateway, 'GET', '/readyz')).status === 503);
-      await publishes(gateway, 503);
+      await writes(gateway, 503, {}, 200);
+      await reads(gateway, 503);
 
       const described = (await (await fetch(`${gateway.adminUrl}/openapi.json`)).json()) as {
         paths: Record<string, Record<string, { responses: Record<string, unknown> }>>;
@@ -305,7 +337,8 @@ describe('/openapi.json', () => {
         ),
       );
       // Programs, which the tests of `ringway run` start.
-      const ofPrograms = ['POST /publish 404', 'POST /publish/{topic} 404', 'POST /reload 404'];
+      const posts = ['/publish', '/publish/{topic}', '/reload', '/disconnect', '/users/{id}/send', '/batch'];
+      const ofPrograms = [...posts.map((path) => `POST ${path} 404`), 'GET /topics 404', 'GET /topics/{topic}/subscribers 404'];
       expect([...seen, ...ofPrograms].toSorted()).toEqual(promised.toSorted());
     } finally {
       await Promise.all([gateway.stop(), tokenless.stop()]);
@@ -326,7 +359,9 @@ describe('/openapi.json', () => {
         for await (const chunk of program.stderr) output += new TextDecoder().decode(chunk);
       })();
       const [, admin = ''] = await eventually('it serves', () => /admin (http:\/\/[^"\s]+)/.exec(output));
-      for (const path of ['/publish', '/publish/t', '/reload']) {
+      for (const path of ['/topics', '/topics/t/history', '/topics/t/presence', '/topics/t/subscribers'])
+        expect((await fetch(admin + path)).status).toBe(404);
+      for (const path of ['/publish', '/publish/t', '/reload', '/disconnect', '/users/ann/send', '/batch']) {
         const headers = { 'content-type': 'application/json' };
         const answer = await fetch(admin + path, { method: 'POST', headers, body: '{"topic":"t","data":""}' });
         expect([path, ...(await jsonOf(answer))]).toEqual([path, 404, { error: expect.any(String) }]);

@@ -470,7 +470,7 @@ describe('GET /openapi.json', () => {
       const url = path.replace('{id}', 'ann');
       requests.push([path, await post(url, '{', 'application/json')], [path, await post(url, 'x', 'text/plain', '')]);
     }
-    for (const kind of ['wrong', 'absent', 'unavailable', 'busy', 'unknown', 'failed'] as const) {
+    for (const kind of ['wrong', 'absent', 'unavailable', 'busy', 'unknown'] as const) {
       resultOf = () => ({ problem: { kind, error: '' } });
       requests.push(['/disconnect', await post('/disconnect', '{"user":"a"}', 'application/json')]);
       if (kind !== 'unknown') {
