@@ -16,7 +16,7 @@ import { presenceTopic } from '../core/presence-commands.ts';
 import type { Admission, Verdict } from './admission.ts';
 import { type Members, presenceOf } from './members.ts';
 import type { FoundPolicy } from './policies.ts';
-import type { TopicStore } from './store.ts';
+import { StoreUnavailableError, type TopicStore } from './store.ts';
 
 export type SubscribeCounter = `refused_${Exclude<SubscribeRefusal, 'closed' | 'unsubscribed' | 'limit'>}` | RecoveryCounter;
 type RecoveryCounter = 'recovered' | 'recovery_lost' | 'recovery_malformed';
@@ -38,6 +38,9 @@ export interface SubscriptionsPorts {
 const pageSize = 200;
 /** How often a connection that takes no more is looked at, in milliseconds. */
 const drainPollMs = 20;
+/** How long who is there is asked for again, when it and the log of joins and leaves do not agree, and how seldom. */
+const watchMs = 10_000;
+const watchPollMsMax = 500;
 
 /** A subscription that waits for something. `unsubscribe` calls it off. */
 interface Pending {
@@ -161,7 +164,13 @@ export class Subscriptions {
       }
     }
     if (!result.subscribed || !wishes.presence || presence === false) return result;
-    return this.#watch(connection, topic, result, wishes, pending);
+    try {
+      return await this.#watch(connection, topic, result, wishes, pending);
+    } catch (error) {
+      // It is told that it is not subscribed: then it is not.
+      this.#leave(connection, topic);
+      throw error;
+    }
   }
 
   /** The place before the last messages, so many. ret: undefined: there are none */
@@ -250,7 +259,8 @@ export class Subscriptions {
     pending: Pending,
   ): Promise<SubscribeResult> {
     const { core, store } = this.#ports;
-    for (;;) {
+    const began = performance.now();
+    for (let rounds = 1; ; rounds++) {
       const page = await store.presence(topic);
       if (pending.isCalledOff) return refused('unsubscribed');
       const presence = presenceOf(page);
@@ -259,17 +269,26 @@ export class Subscriptions {
       if (outcome.kind === 'attached' && outcome.recovered) return { ...result, presence };
       if (outcome.kind === 'closed') return refused('closed');
       if (outcome.kind === 'full') return this.#full(connection, topic);
-      // The list is older than what this node has: it is asked for again once that has come.
+      // What this node has is older than the list, or another log: it is asked for again once that has come.
       core.unsubscribe(connection.slot, connection.generation, presenceTopic(topic));
       await store.follow(presenceTopic(topic), presenceLogLimits);
+      await store.reach(presenceTopic(topic), page.position, presenceLogLimits);
+      if (performance.now() - began > watchMs) throw new StoreUnavailableError('its joins and leaves do not come to this node');
+      // A log that has begun anew elsewhere is not waited for: whoever follows it may not have seen that yet.
+      if (rounds > 1) await Bun.sleep(Math.min(rounds * drainPollMs, watchPollMsMax));
     }
   }
 
   /** As many topics as may be, or no memory for another log. Nothing stays half done. */
   #full(connection: TopicConnection, topic: string): SubscribeResult {
-    this.#ports.core.unsubscribe(connection.slot, connection.generation, topic);
+    this.#leave(connection, topic);
     this.#ports.count('refused_full');
     return refused('full');
+  }
+
+  #leave({ slot, generation }: TopicConnection, topic: string): void {
+    this.#ports.core.unsubscribe(slot, generation, topic);
+    this.#ports.core.unsubscribe(slot, generation, presenceTopic(topic));
   }
 
   #refusalOf(verdict: Verdict): 'forbidden' | 'token' | undefined {

@@ -442,6 +442,26 @@ describe('presence', () => {
     expect(core.calls.filter(([name]) => name === 'attach')).toHaveLength(2);
   });
 
+  test('a list that is newer than what this node has waits for that', async () => {
+    const reached: unknown[] = [];
+    const reach = async (topic: string, position: object) => void reached.push([topic, position]);
+    const { core, topics } = made({ topics: { a: { presence: true } }, store: { reach } });
+    core.attaches.push('unfollowed');
+    expect(await topics.subscribeWith(connection, 'a', { presence: true })).toMatchObject({ subscribed: true });
+    expect(reached).toEqual([['\0pa', at(0)]]);
+  });
+
+  test('whoever cannot be told who is there is not subscribed, and not half', async () => {
+    const presence = () => Promise.reject(new StoreUnavailableError('away'));
+    const { core, topics } = made({ topics: { '*': { history, presence: true } }, store: { presence } });
+    const result = await topics.subscribeWith(connection, 'a', { presence: true });
+    expect(result).toEqual({ subscribed: false, reason: 'unavailable', recovered: false });
+    expect(core.calls.slice(-2)).toEqual([
+      ['unsubscribe', 7, 3, 'a'],
+      ['unsubscribe', 7, 3, '\0pa'],
+    ]);
+  });
+
   test('of a topic without it nobody can be told', async () => {
     const { topics } = made({ topics: { a: { history } } });
     for (const topic of ['a', 'b']) expect(topics.subscribeWith(connection, topic, { presence: true })).rejects.toThrow(TopicPolicyError);
