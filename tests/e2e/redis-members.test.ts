@@ -80,6 +80,21 @@ describe('members in one Redis', () => {
     expect(await events(one, 'b')).toEqual(['1 join ann', '2 leave ann', '3 join ann']);
   });
 
+  test('who has changed several times in one step comes and goes as often', async () => {
+    const [one] = await pair();
+    const topic = Buffer.from('b2');
+    const changes = (...counts: number[]) => counts.map((count) => ({ user: 'ann', info: nothing, count, version: ++version }));
+    await one.members.write(topic, changes(1, 2), 60_000);
+    expect(await members(one, 'b2')).toEqual(['ann 2']);
+    expect(await one.members.count(topic)).toEqual({ users: 1, connections: 2 });
+    await one.members.write(topic, changes(0, 1), 60_000);
+    expect(await one.members.count(topic)).toEqual({ users: 1, connections: 1 });
+    await one.members.write(topic, changes(0, 1, 0), 60_000);
+    expect(await one.members.count(topic)).toEqual({ users: 0, connections: 0 });
+    const kinds = ['join', 'leave', 'join', 'leave', 'join', 'leave'];
+    expect(await events(one, 'b2')).toEqual(kinds.map((kind, at) => `${at + 1} ${kind} ann`));
+  });
+
   test('many users go in few steps', async () => {
     const [one] = await pair();
     const changes = numbers(1000).map((at) => ({ user: `user ${at}`, info: nothing, count: 1, version: ++version }));

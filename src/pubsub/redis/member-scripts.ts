@@ -81,13 +81,17 @@ if not check(leases, 'zset') then return damaged(leases) end
 if not check(gone, 'hash') then return damaged(gone) end
 if not check(gone_before, 'hash') then return damaged(gone_before) end
 local node, topic = ARGV[4], ARGV[5]
+-- By user: one may have changed several times.
 local values = {}
 for i = 10, #ARGV, 5 do
-  local value = redis.call('HGET', users, ARGV[i])
-  local list, info = {}, ''
-  if value then list, info = parse(value) end
-  if not list then return damaged(users) end
-  values[i] = { list = list, info = info }
+  local user = ARGV[i]
+  if not values[user] then
+    local value = redis.call('HGET', users, user)
+    local list, info = {}, ''
+    if value then list, info = parse(value) end
+    if not list then return damaged(users) end
+    values[user] = { list = list, info = info }
+  end
 end
 local at, problem = open_log(log, meta, ARGV[6], '', 0, 0)
 if problem then return problem end
@@ -96,7 +100,8 @@ local had = lease_of(leases, node, now)
 local entries, total = {}, 0
 for i = 10, #ARGV, 5 do
   local user, version, connections, info = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), ARGV[i + 3]
-  local list, known = values[i].list, values[i].info
+  local known = values[user]
+  local list = known.list
   local index, mine = find(list, node)
   local mark = node .. user
   if mine and mine.version >= version then
@@ -107,11 +112,11 @@ for i = 10, #ARGV, 5 do
     if (not late or tonumber(late) < version) and (mine or #list < 255) then
       if #list == 0 then
         entries[#entries + 1] = ARGV[i + 4]
-        known = info
+        known.info = info
       end
       total = total + connections - (mine and mine.connections or 0)
       list[index or #list + 1] = { node = node, version = version, connections = connections }
-      redis.call('HSET', users, user, format(list, known))
+      redis.call('HSET', users, user, format(list, known.info))
     end
   else
     redis.call('HSET', gone, mark, whole(version))
@@ -122,7 +127,7 @@ for i = 10, #ARGV, 5 do
         redis.call('HDEL', users, user)
         entries[#entries + 1] = ARGV[i + 4]
       else
-        redis.call('HSET', users, user, format(list, known))
+        redis.call('HSET', users, user, format(list, known.info))
       end
     end
   end
