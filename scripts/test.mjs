@@ -8,9 +8,14 @@ setup('test');
 
 const wanted = process.argv.slice(2);
 /** Those of one row run at the same time. */
-const rows = [[layout], [coreUnits], [fuzz(3)], ...bunSuites('unit', 'contract').map((step) => [step]), endToEnd(), bunSuites('image')].map(
-  (row) => row.filter((step) => wanted.length === 0 || wanted.some((name) => step.name.includes(name))),
-);
+const rows = [
+  [layout],
+  [coreUnits],
+  [fuzz(3)],
+  ...bunSuites('unit', 'contract', 'model').map((step) => [step]),
+  endToEnd(),
+  bunSuites('image'),
+].map((row) => row.filter((step) => wanted.length === 0 || wanted.some((name) => step.name.includes(name))));
 
 const outcomes = [];
 for (const row of rows) {
