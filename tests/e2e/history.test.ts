@@ -138,7 +138,9 @@ interface Publication extends Position {
   readonly result: string;
 }
 async function publish(gateway: Gateway, topic: string, body: string, key?: string): Promise<Publication> {
-  const response = await fetch(`${gateway.url}/publish/${topic}${key === undefined ? '' : `?key=${key}`}`, { method: 'POST', body });
+  const address = `${gateway.url}/publish/${topic}${key === undefined ? '' : `?key=${key}`}`;
+  // As a backend would: a worker that is killed may leave a request without any answer.
+  const response = await fetch(address, { method: 'POST', body, signal: AbortSignal.timeout(5000) });
   if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
   return (await response.json()) as Publication;
 }
@@ -325,13 +327,17 @@ forEachBackend('topics that remember', (backend) => {
 
   test('a reload and a killed worker in the middle: no message twice, none missing', async () => {
     const answered: number[] = [];
+    const failures: string[] = [];
     let epoch = '';
     let isOver = false;
     const publishing = (async () => {
       for (let index = 1; !isOver; index++) {
         // Of a worker that is killed the answer may be lost: the key makes the next try safe.
         for (;;) {
-          const published = await publish(gateway, 'log/faults', `m${index}`, `f${index}`).catch(() => undefined);
+          const published = await publish(gateway, 'log/faults', `m${index}`, `f${index}`).catch((error) => {
+            failures.push(String(error));
+            return undefined;
+          });
           if (published === undefined) continue;
           epoch = published.epoch;
           answered.push(published.offset);
@@ -361,7 +367,9 @@ forEachBackend('topics that remember', (backend) => {
     for (const fault of ['kill', 'reload', 'kill'] as const) {
       await follow();
       const soFar = answered.length;
-      await eventually('some more', () => answered.length > soFar + 5);
+      await eventually('some more', () => answered.length > soFar + 5).catch((error) => {
+        throw new Error(`${error}, after ${failures.length} failures, such as ${failures.at(-1)}; ${gateway.output().slice(-2000)}`);
+      });
       const before = await gateway.workerPids();
       if (fault === 'kill') process.kill(client.pid, 'SIGKILL');
       else gateway.kill('SIGHUP');
@@ -396,7 +404,9 @@ test('a reload changes what topics remember: a new policy counts for new workers
     gateway.kill('SIGHUP');
     await eventually('another worker serves', async () => {
       const [pid] = await gateway.workerPids().catch(() => []);
-      return pid !== undefined && pid !== before && Number(await (await fetch(`${gateway.url}/pid`)).text()) === pid;
+      if (pid === undefined || pid === before) return false;
+      const answer = await fetch(`${gateway.url}/pid`, { signal: AbortSignal.timeout(5000) }).catch(() => undefined);
+      return Number(await answer?.text()) === pid;
     });
   };
   try {
