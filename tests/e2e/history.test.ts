@@ -562,6 +562,55 @@ describe('docs/history.md', () => {
     other.leave();
   });
 
+  test('a client that hears of new messages before the answer to its subscription comes back behind the last of them', async () => {
+    const { joinRoom } = (await import(join(folder, 'chat-client.mjs'))) as {
+      joinRoom(url: string, on: object, since?: string): { leave(): void };
+    };
+    /** Each connection hears `script` of its turn, and ends. */
+    const scripts = [
+      [
+        { epoch: 'e', offset: 8, data: 'early' },
+        { subscribed: true, recovered: false, since: 'e:7' },
+      ],
+      [
+        { subscribed: true, recovered: true, since: 'e:8' },
+        { epoch: 'e', offset: 90, lost: true },
+      ],
+      [],
+    ];
+    const urls: string[] = [];
+    const server = Bun.serve({
+      port: 0,
+      fetch: (request, at) => (at.upgrade(request) ? undefined : new Response(null, { status: 400 })),
+      websocket: {
+        open(socket) {
+          const script = scripts[urls.length - 1] ?? [];
+          for (const message of script) socket.send(JSON.stringify(message));
+          if (script.length > 0) socket.close();
+        },
+        message() {},
+      },
+    });
+    const Real = globalThis.WebSocket;
+    globalThis.WebSocket = class extends Real {
+      constructor(url: string) {
+        super(url);
+        urls.push(url.split('?')[1] ?? '');
+      }
+    } as typeof Real;
+    const heard: string[] = [];
+    let missed = 0;
+    const room = joinRoom(`ws://localhost:${server.port}/`, { message: (said: string) => heard.push(said), missed: () => missed++ });
+    try {
+      await eventually('it has come back twice', () => urls.length === 3);
+      expect({ urls, heard, missed }).toEqual({ urls: ['', 'since=e:8', 'since=e:90'], heard: ['early'], missed: 1 });
+    } finally {
+      room.leave();
+      globalThis.WebSocket = Real;
+      await server.stop(true);
+    }
+  });
+
   type Read = (url: () => string, answer: object) => AsyncIterable<string>;
 
   /** What is asked of one gateway is read from all of them in turn, while connections are cut off. `cutEvery`: so many pieces. */

@@ -1,6 +1,10 @@
-import { afterEach, expect, setDefaultTimeout, test } from 'bun:test';
+import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
 import { type Backend, forEachBackend, type Gateway, startGateway } from '../support/gateway.ts';
+import { readPage, writeBlock } from '../support/markdown.ts';
 
 // Only ends a test that has failed: what is measured in time has a grace that no slow machine needs.
 setDefaultTimeout(120_000);
@@ -270,5 +274,103 @@ forEachBackend('presence', (backend: Backend) => {
     exact(watcher);
     expect(await gateway.metric('ringway_presence_members')).toBe(0);
     expect(gateway.output()).not.toContain('Assertion');
+  });
+});
+
+describe('docs/presence.md', () => {
+  interface People {
+    begin(here: Who): void;
+    take(message: object): void;
+    end(): void;
+  }
+  type MakePeople = (show: (users: ReadonlyMap<string, unknown>) => void, ask: () => void) => People;
+  const page = readPage('docs/presence.md');
+  let folder: string;
+  let people: MakePeople;
+  let gateway: Gateway;
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'ringway-presence-'));
+    for (const block of page.blocks) if (block.path !== undefined) writeBlock(folder, block);
+    ({ people } = (await import(join(folder, 'people.mjs'))) as { people: MakePeople });
+    const { text: source = '' } = page.blocks.find((block) => block.path === 'gateway.config.ts') ?? {};
+    gateway = await startGateway({ workers: 2, config: source.replace('defineGateway({', 'defineGateway({ $OPTIONS,') });
+  });
+  afterAll(async () => {
+    await gateway.stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test('a page knows who is there and hears what is said, on one socket', async () => {
+    const open: WebSocket[] = [];
+    const enter = (name: string) => {
+      const seen = {
+        users: [] as string[],
+        lists: 0,
+        said: [] as string[],
+        since: '',
+        socket: new WebSocket(`${gateway.wsUrl}/chat/tea?name=${name}`),
+      };
+      open.push(seen.socket);
+      const here = people(
+        (users) => (seen.users = [...users.keys()].sort()),
+        () => seen.socket.send(''),
+      );
+      seen.socket.onmessage = ({ data }) => {
+        const message = JSON.parse(String(data));
+        if (message.subscribed) {
+          seen.lists += 1;
+          seen.since = message.since;
+          here.begin(message.here);
+        } else if (message.event !== undefined) here.take(message);
+        else seen.said.push(message.data);
+      };
+      return seen;
+    };
+    const ann = enter('ann');
+    await eventually('ann is there', () => ann.users.join() === 'ann');
+    const bob = enter('bob');
+    await eventually('both see both', () => [ann, bob].every(({ users }) => users.join() === 'ann,bob'));
+    bob.socket.send('hello');
+    await eventually('it is heard', () => ann.said.join() === 'hello' && bob.said.join() === 'hello');
+    ann.socket.send('');
+    await eventually('the list comes again when it is asked for', () => ann.lists === 2);
+    expect(ann.users).toEqual(['ann', 'bob']);
+    expect(ann.since).toEndWith(':1');
+    bob.socket.close();
+    await eventually('bob has left', () => ann.users.join() === 'ann');
+    for (const socket of open) socket.close();
+  });
+
+  test('changes that overtake the list count once, and a list is asked for where changes are lost', () => {
+    const shown: string[][] = [];
+    let asked = 0;
+    const here = people(
+      (users) => shown.push([...users.keys()].sort()),
+      () => asked++,
+    );
+    const change = (offset: number, event: string, user: string) => ({ topic: 't', epoch: 'e', offset, event, user });
+    const list = (offset: number, ...ids: string[]) => ({
+      epoch: 'e',
+      offset,
+      count: ids.length,
+      users: ids.map((id) => ({ id, connections: 1 })),
+    });
+    here.take(change(2, 'leave', 'bob'));
+    here.take(change(3, 'join', 'bob'));
+    here.take(change(4, 'join', 'eve'));
+    // The list was made between the second change and the third.
+    here.begin(list(3, 'ann', 'bob'));
+    expect(shown).toEqual([['ann', 'bob', 'eve']]);
+    here.take(change(5, 'leave', 'ann'));
+    expect(shown.at(-1)).toEqual(['bob', 'eve']);
+    here.take({ topic: 't', epoch: 'e', offset: 9, event: 'presence', lost: true });
+    expect(asked).toBe(1);
+    here.take(change(10, 'join', 'dan'));
+    here.begin(list(9, 'ann'));
+    expect(shown.at(-1)).toEqual(['ann', 'dan']);
+    here.end();
+    here.begin({ ...list(1, 'flo'), epoch: 'f' });
+    expect(shown.at(-1)).toEqual(['flo']);
   });
 });

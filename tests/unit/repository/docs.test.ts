@@ -39,6 +39,7 @@ const programs = {
   'docs/guides/small-app.md': 'tests/e2e/guides.test.ts',
   'docs/guides/testing.md': 'tests/e2e/guides.test.ts',
   'docs/history.md': 'tests/e2e/history.test.ts',
+  'docs/presence.md': 'tests/e2e/presence.test.ts',
   'docs/sse.md': 'tests/e2e/guides.test.ts',
   'docs/tokens.md': 'tests/e2e/guides.test.ts',
   'docs/tutorial.md': 'tests/e2e/tutorial.test.ts',
