@@ -177,12 +177,16 @@ export class LinkedStore implements TopicStore {
 
   async reach(topic: string, position: Position, limits: LogLimits): Promise<void> {
     await this.follow(topic, limits);
-    const isThere: Waiting['until'] = (end) => end !== undefined && (end.epoch !== position.epoch || end.offset >= position.offset);
-    if (isThere(this.#ports.core.logEnd(topic))) return;
+    const { core } = this.#ports;
+    const before = core.logEnd(topic)?.epoch;
+    const isThere: Waiting['until'] = (end) => end?.epoch === position.epoch && end.offset >= position.offset;
+    if (isThere(core.logEnd(topic))) return;
     const { epoch, offset } = await this.#end(topic, limits);
     // What is not there will not come.
     if (epoch !== position.epoch || offset < position.offset) return;
-    await this.#until(topic, isThere, performance.now() + followMs);
+    // The log may have begun anew, and this node not have seen that; or it begins anew once more.
+    const isGone: Waiting['until'] = (end) => end === undefined || (end.epoch !== before && end.epoch !== epoch);
+    await this.#until(topic, (end) => isThere(end) || isGone(end), performance.now() + followMs);
   }
 
   async presence(topic: string): Promise<PresencePage> {

@@ -24,7 +24,7 @@ export interface Answer extends Partial<At> {
 
 export const textOf = ({ epoch, offset }: At) => `${epoch}:${offset}`;
 
-/** All that was heard or answered of one topic: one message has one place, and one place one message. */
+/** All that was heard or answered of one topic: in an epoch a message has one place, and a place one message. */
 export class Ledger {
   readonly #topic: string;
   readonly #faults: string[];
@@ -51,9 +51,11 @@ export class Ledger {
     const there = this.#byPlace.get(place);
     if (there !== undefined && there !== text) this.#faults.push(`${who}: ${place} of ${this.#topic} is ${text}, and was ${there}`);
     this.#byPlace.set(place, text);
-    const before = this.#byText.get(text);
+    // A store that has lost its data has lost what it was asked, too: who was not answered asks again, in another epoch.
+    const key = `${at.epoch} ${text}`;
+    const before = this.#byText.get(key);
     if (before !== undefined && before !== place) this.#faults.push(`${who}: ${text} lies at ${place} of ${this.#topic}, and at ${before}`);
-    this.#byText.set(text, place);
+    this.#byText.set(key, place);
   }
 
   /** The log as a node has it: whole, and with all that was accepted and is young enough. */
@@ -115,13 +117,18 @@ export class Listener {
       return;
     }
     if (recovered) this.#fault('recovered, and had not said from where');
-    // What the store gave before it turned out that the rest is gone.
-    const fed =
-      since === undefined ? [] : early.filter((said) => said.epoch === since.epoch && (epoch !== since.epoch || said.offset <= offset));
-    for (const said of fed) this.#deliver(said);
+    // What the store gave before it turned out that the rest is gone. What is told of breaks came later, though it was here before the answer.
+    let fed = 0;
+    const isFed = ({ epoch: of, offset: at, data }: Said) =>
+      since !== undefined && data !== undefined && of === since.epoch && at === since.offset + 1 + fed && (of !== epoch || at <= offset);
+    for (const said of early) {
+      if (!isFed(said)) break;
+      this.#deliver(said);
+      fed += 1;
+    }
     if (since !== undefined) this.breaks += 1;
     this.#jump({ epoch, offset });
-    for (const said of early) if (!fed.includes(said)) this.#deliver(said);
+    for (const said of early.slice(fed)) this.#deliver(said);
   }
 
   take(said: Said): void {
@@ -142,8 +149,9 @@ export class Listener {
     }
     const follows = this.at !== undefined && (epoch === this.at.epoch ? offset === this.at.offset + 1 : offset === 1);
     if (!follows) this.#fault(`heard ${textOf(said)} (${data}) after ${this.at && textOf(this.at)}, and was told nothing`);
-    if (this.#heard.has(data)) this.#fault(`heard ${data} twice, now at ${textOf(said)}`);
-    this.#heard.add(data);
+    const key = `${epoch} ${data}`;
+    if (this.#heard.has(key)) this.#fault(`heard ${data} twice, now at ${textOf(said)}`);
+    this.#heard.add(key);
     this.#ledger.note(this.#name, said, data);
     this.at = { epoch, offset };
   }

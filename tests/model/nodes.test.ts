@@ -302,7 +302,7 @@ let world: World | undefined;
 afterEach(() => world?.stop());
 
 for (const seed of seeds)
-  test(`seed ${seed}: whatever is killed, nothing is heard twice, nothing is missing without a word, and who is there is there`, async () => {
+  test(`seed ${seed}: whatever is killed, nothing is heard twice, nothing is missing without a word, and who is there is seen`, async () => {
     const steps = scheduleOf<Kind>(seed, length, weights, 90);
     world = await World.start();
     for (const client of world.clients) client.connect(0, world.nodes[world.clients.indexOf(client) % 2] as Gateway);

@@ -154,6 +154,23 @@ describe('reaching a position of another node', () => {
     expect(await settles(world.store.reach('t', { epoch, offset: 6 }, limits))).toBe('done');
     expect(await settles(world.store.reach('t', { epoch: other, offset: 60 }, limits))).toBe('done');
   });
+
+  test('of an epoch that this node has not heard of waits for that, and not for one that is over again', async () => {
+    const world = new World();
+    world.own.add('t');
+    world.at(30);
+    world.page = { epoch: other, offset: 5, entries: [] };
+    const [reached, given] = [
+      world.store.reach('t', { epoch: other, offset: 4 }, limits),
+      world.store.reach('t', { epoch: other, offset: 5 }, limits),
+    ];
+    expect(await settles(reached)).toBe('waits');
+    world.at(4, true, other);
+    expect(await settles(reached)).toBe('done');
+    expect(await settles(given)).toBe('waits');
+    world.at(1, true, '3'.repeat(16));
+    expect(await settles(given)).toBe('done');
+  });
 });
 
 describe('publishing to a log that lies elsewhere', () => {
