@@ -45,8 +45,6 @@ export class SocketExtras {
   /** Whose token it has; see `auth` of its route. */
   user: User | undefined;
   session: SocketSession | undefined;
-  /** Of `id`, once it was asked for. */
-  id: string | undefined;
   /** By a handler. */
   isPaused = false;
   /** Of `signal`, once it was asked for. */
@@ -85,9 +83,8 @@ export class GatewaySocket implements Socket, TopicConnection {
   }
 
   get id(): string {
-    const extras = this.#more();
-    extras.id ??= this.#route.core.ids.of(this);
-    return extras.id;
+    // Not kept: whoever is present is asked for it once, and would hold some hundred bytes for it as long as it is connected.
+    return this.#route.core.ids.of(this);
   }
 
   get kind(): 'websocket' {
