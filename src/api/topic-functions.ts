@@ -18,45 +18,45 @@ import type {
   TopicsOptions,
 } from './topics.ts';
 
-// Each of these rejects, or throws, with RW_NOT_IN_WORKER outside of a running gateway, and with RW_INVALID_ARGUMENT for what is no name of a topic, or
-// no option of its own. Those that read what a store keeps reject with RW_TOPIC_STORE_UNAVAILABLE when it cannot be reached.
+// Each of these throws RW_NOT_IN_WORKER outside of a running gateway: at once, so that a config which calls it while it is loaded fails where it is checked.
+// Each rejects, or throws, with RW_INVALID_ARGUMENT for what is no name of a topic, or no option of its own. Those that read what a store keeps reject with RW_TOPIC_STORE_UNAVAILABLE when it cannot be reached.
 
 /**
  * Hear the messages of a topic in this worker, in order: those of every worker and node. With `since`, those after that position first. Of a topic with
  * history none is left out without a word; of others, messages that come faster than they are heard may be.
  * Resolves once it hears. Rejects with RW_TOPIC_POLICY for `since` of a topic without history, RW_TOPICS_FULL.
  */
-export async function subscribe(topic: string, listener: TopicListener, options: TopicListenOptions = {}): Promise<TopicSubscription> {
+export function subscribe(topic: string, listener: TopicListener, options: TopicListenOptions = {}): Promise<TopicSubscription> {
   return serverTopics('subscribe').listen(topic, listener, options);
 }
 
 /** What was said on a topic. Rejects with RW_TOPIC_POLICY for one without history. */
-export async function history(topic: string, options: HistoryOptions = {}): Promise<History> {
+export function history(topic: string, options: HistoryOptions = {}): Promise<History> {
   return serverTopics('history').history(topic, options);
 }
 
 /** Who is on a topic, over all workers and nodes. Rejects with RW_TOPIC_POLICY for one without presence. */
-export async function presence(topic: string): Promise<Presence> {
+export function presence(topic: string): Promise<Presence> {
   return serverTopics('presence').presence(topic);
 }
 
 /** How many are on a topic. Rejects as `presence`. */
-export async function presenceCount(topic: string): Promise<PresenceCount> {
+export function presenceCount(topic: string): Promise<PresenceCount> {
   return serverTopics('presenceCount').presenceCount(topic);
 }
 
 /** Be told of joins and leaves from now on, each once, in order. Rejects as `presence`, and with RW_TOPICS_FULL. */
-export async function onPresence(topic: string, listener: (event: PresenceEvent) => unknown): Promise<TopicSubscription> {
+export function onPresence(topic: string, listener: (event: PresenceEvent) => unknown): Promise<TopicSubscription> {
   return serverTopics('onPresence').onPresence(topic, listener);
 }
 
 /** Connections that are subscribed to a topic, over all workers and nodes: those that answer within two seconds. */
-export async function subscribers(topic: string): Promise<number> {
+export function subscribers(topic: string): Promise<number> {
   return serverTopics('subscribers').subscribers(topic);
 }
 
 /** Topics that begin with `prefix` and have subscribers, in alphabetical order; asked as `subscribers`. */
-export async function topics(prefix = '', options: TopicsOptions = {}): Promise<string[]> {
+export function topics(prefix = '', options: TopicsOptions = {}): Promise<string[]> {
   return serverTopics('topics').topics(prefix, options);
 }
 
@@ -65,7 +65,7 @@ export async function topics(prefix = '', options: TopicsOptions = {}): Promise<
  * left at once, without grace.
  * ret: how many there were
  */
-export async function disconnect(target: DisconnectTarget, code = 1000, reason = ''): Promise<number> {
+export function disconnect(target: DisconnectTarget, code = 1000, reason = ''): Promise<number> {
   return serverTopics('disconnect').disconnect(target, code, reason);
 }
 
