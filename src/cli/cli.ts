@@ -39,7 +39,11 @@ const jsonArg = { type: 'boolean', description: 'Print JSON', default: false } a
 
 /** The commands. Each leaves its exit code in `result`. `platform`: as in process.platform. */
 function commands(to: Terminal, result: { exitCode: number }, platform: string) {
-  const tell = ({ answer, text }: Told, json: boolean) => to.out(json ? JSON.stringify(answer) : text);
+  const tell = ({ answer, text }: Told, json: boolean) => {
+    if (json) to.out(JSON.stringify(answer));
+    // A list of nothing has no lines, which matters to whoever counts them.
+    else if (text !== '') to.out(text);
+  };
   return {
     start: defineCommand({
       meta: { name: 'start', description: 'Run the gateway' },

@@ -133,6 +133,16 @@ test('ringway topics and subscribers', async () => {
   expect(urls()).toEqual(['GET /topics', 'GET /topics?prefix=room%2F%C3%A9&limit=5', 'GET /topics/a/subscribers']);
 });
 
+test('ringway topics prints no line where there are no topics', async () => {
+  answer = { topics: [] };
+  const lines: string[] = [];
+  const to = { out: (text: string) => void lines.push(text), err: (text: string) => void lines.push(text) };
+  expect(await runCli(['topics', '--admin', String(server.port)], to)).toBe(exitCodes.ok);
+  expect(lines).toEqual([]);
+  expect(await runCli(['topics', '--json', '--admin', String(server.port)], to)).toBe(exitCodes.ok);
+  expect(lines).toEqual(['{"topics":[]}']);
+});
+
 test('ringway disconnect says whom', async () => {
   answer = { disconnected: 1 };
   expect((await run('disconnect', '--user', 'ann', '--code', '4001', '--reason', 'enough')).out).toBe('disconnected 1 connection');
