@@ -145,14 +145,14 @@ export class Subscriptions {
   async #come(connection: TopicConnection, topic: string, found: FoundPolicy, wishes: Wishes, pending: Pending): Promise<SubscribeResult> {
     const { store } = this.#ports;
     const { history, recover, presence } = found.policy;
-    if (pending.isCalledOff) return refused('unsubscribed');
     let result: SubscribeResult;
-    if (history === false) result = this.#enter(connection, topic, found);
+    if (history === false) result = pending.isCalledOff ? refused('unsubscribed') : this.#enter(connection, topic, found);
     else {
       let since = recover ? (wishes.since ?? (await this.#before(topic, history, wishes.history))) : undefined;
       // Another node may have told this client more than has come to this one.
       if (since !== undefined) await store.reach(topic, since, history);
       for (;;) {
+        if (pending.isCalledOff) return refused('unsubscribed');
         const outcome = this.#attach(connection, topic, since);
         if (outcome.kind === 'unfollowed') await store.follow(topic, history);
         else if (outcome.kind === 'behind' && since !== undefined) since = await this.#feed(connection, topic, found, since, pending);
@@ -160,7 +160,6 @@ export class Subscriptions {
           result = this.#settle(connection, topic, found, outcome, recover ? wishes.since : undefined);
           break;
         }
-        if (pending.isCalledOff) return refused('unsubscribed');
       }
     }
     if (!result.subscribed || !wishes.presence || presence === false) return result;

@@ -226,6 +226,26 @@ describe('a log that lies elsewhere', () => {
     expect(await second).toMatchObject({ subscribed: true });
     expect(core.calls.filter(([name]) => name === 'join')).toHaveLength(1);
   });
+
+  test('unsubscribe calls off who waits for its place, or for the messages before it, to be known', async () => {
+    for (const [method, options] of [
+      ['reach', { since: at(3) }],
+      ['read', { history: 5 }],
+    ] as const) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const answer = async () => {
+        await promise;
+        return { position: at(0), recovered: true, messages: [] };
+      };
+      const { core, topics } = made({ store: { [method]: answer } });
+      const subscribing = topics.subscribeWith(connection, 'a', options);
+      await settled();
+      topics.unsubscribe(connection, 'a');
+      resolve();
+      expect(await subscribing).toEqual({ subscribed: false, reason: 'unsubscribed', recovered: false });
+      expect(core.calls.filter(([name]) => name === 'attach' || name === 'join')).toEqual([]);
+    }
+  });
 });
 
 describe('a policy that is asked', () => {
