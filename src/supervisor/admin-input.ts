@@ -2,6 +2,7 @@
  * What requests to the admin listener hold, read and judged.
  * Role: between admin-body.ts and the routes. A request that cannot be served as it is throws Refusal, which `serve` words.
  */
+import { isUtf8 } from 'node:buffer';
 import type { Context as HonoContext } from 'hono';
 import type { z } from 'zod';
 import { mistakesOf, pathText } from '../config/mistakes.ts';
@@ -52,11 +53,14 @@ export function judge<Schema extends z.ZodType>(schema: Schema, value: unknown, 
   throw new Refusal(400, what, lines);
 }
 
-/** The body as it is carried to a worker. With a type of text it is text, else bytes. */
+/** What curl, Python's urllib and others write when they were told no type: it says nothing of the body. */
+const unsaidType = 'application/x-www-form-urlencoded';
+
+/** The body as it is carried to a worker. With a type of text it is text, else bytes; where the client has chosen no type, text if it can be. */
 export function readMessage(context: Context): { readonly data: string; readonly isBinary: boolean } {
   const bytes = context.get('body');
   const type = mediaType(context);
-  const isText = type.startsWith('text/') || /^application\/(?:.+\+)?(?:json|xml)$/.test(type);
+  const isText = type.startsWith('text/') || /^application\/(?:.+\+)?(?:json|xml)$/.test(type) || (type === unsaidType && isUtf8(bytes));
   return isText ? { data: utf8(bytes), isBinary: false } : { data: Buffer.from(bytes).toString('base64'), isBinary: true };
 }
 

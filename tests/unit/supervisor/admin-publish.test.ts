@@ -287,12 +287,17 @@ describe('POST /publish/<topic>', () => {
     await post('/publish/t', '{}', 'application/cloudevents+json');
     await post('/publish/t', new Uint8Array([0, 255]), 'application/octet-stream');
     await post('/publish/t', undefined, undefined);
+    // curl --data, without a word about the type.
+    await post('/publish/t', 'é', 'application/x-www-form-urlencoded');
+    await post('/publish/t', new Uint8Array([0, 255]), 'application/x-www-form-urlencoded');
     expect(published().map(({ data, isBinary }) => [data, isBinary])).toEqual([
       ['é', false],
       ['{}', false],
       ['{}', false],
       ['AP8=', true],
       ['', true],
+      ['é', false],
+      ['AP8=', true],
     ]);
     expect((await post('/publish/t', new Uint8Array([0xc3]), 'text/plain')).body.error).toStartWith('the body is not UTF-8');
   });
