@@ -261,6 +261,8 @@ export class Subscriptions {
     const began = performance.now();
     for (let rounds = 1; ; rounds++) {
       const page = await store.presence(topic);
+      // What this node has may be older than the list, or another log, or not follow yet: a list that is told must be one that goes on here.
+      await store.reach(presenceTopic(topic), page.position, presenceLogLimits);
       if (pending.isCalledOff) return refused('unsubscribed');
       const presence = presenceOf(page);
       wishes.onPresence?.(presence);
@@ -268,10 +270,7 @@ export class Subscriptions {
       if (outcome.kind === 'attached' && outcome.recovered) return { ...result, presence };
       if (outcome.kind === 'closed') return refused('closed');
       if (outcome.kind === 'full') return this.#full(connection, topic);
-      // What this node has is older than the list, or another log: it is asked for again once that has come.
       core.unsubscribe(connection.slot, connection.generation, presenceTopic(topic));
-      await store.follow(presenceTopic(topic), presenceLogLimits);
-      await store.reach(presenceTopic(topic), page.position, presenceLogLimits);
       if (performance.now() - began > watchMs) throw new StoreUnavailableError('its joins and leaves do not come to this node');
       // A log that has begun anew elsewhere is not waited for: whoever follows it may not have seen that yet.
       if (rounds > 1) await Bun.sleep(Math.min(rounds * drainPollMs, watchPollMsMax));

@@ -524,6 +524,26 @@ test('a client that comes back to another node goes on where it was, in all of i
   }
 });
 
+test('over nodes too a stream is told once who is there, whether it is a member itself or not', async () => {
+  const redis = await startRedis();
+  const ofMembers = config.replace("kind === 'sse' ? undefined : data", "kind === 'sse' ? 'stream' : data");
+  expect(ofMembers).not.toBe(config);
+  const start = (config: string) => startGateway({ config, workers: 1, env: { REDIS_URL: redis.url } });
+  const nodes = await Promise.all([start(config), start(ofMembers)]);
+  try {
+    for (const [index, node] of nodes.entries()) {
+      const topic = fresh('room');
+      const stream = await open(`${node.url}/events?topic=${topic}&presence=1&subscribed=1`);
+      await stream.hasNamed('subscribed');
+      const lists = stream.named('presence').map((data) => (JSON.parse(data) as { count: number }).count);
+      expect(lists).toEqual([index]);
+    }
+  } finally {
+    for (const node of nodes) await node.stop();
+    await redis.dispose();
+  }
+});
+
 test('who must show a token has a stream as long as that', async () => {
   const secret = 'a secret of thirty-two bytes, at least';
   const gateway = await startGateway({

@@ -462,13 +462,13 @@ describe('presence', () => {
     expect(core.calls.filter(([name]) => name === 'attach')).toHaveLength(2);
   });
 
-  test('a list that is newer than what this node has waits for that', async () => {
-    const reached: unknown[] = [];
-    const reach = async (topic: string, position: object) => void reached.push([topic, position]);
-    const { core, topics } = made({ topics: { a: { presence: true } }, store: { reach } });
-    core.attaches.push('unfollowed');
-    expect(await topics.subscribeWith(connection, 'a', { presence: true })).toMatchObject({ subscribed: true });
-    expect(reached).toEqual([['\0pa', at(0)]]);
+  test('a list that is newer than what this node has waits for that before it is told', async () => {
+    const order: unknown[] = [];
+    const reach = async (topic: string, position: object) => void order.push([topic, position]);
+    const { topics } = made({ topics: { a: { presence: true } }, store: { reach } });
+    const onPresence = ({ count }: { count: number }) => void order.push(count);
+    expect(await topics.subscribeWith(connection, 'a', { presence: true, onPresence })).toMatchObject({ subscribed: true });
+    expect(order).toEqual([['\0pa', at(0)], 2]);
   });
 
   test('whoever cannot be told who is there is not subscribed, and not half', async () => {
