@@ -160,7 +160,7 @@ class World {
           const before = ends();
           gateway.kill('SIGHUP');
           // Until then old workers close the connections that come to them.
-          await eventually('the old workers have ended', () => ends() > before);
+          await eventually('the old workers have ended', () => ends() > before, 60_000);
           this.note(`node ${node} has been reloaded`);
         });
         return;

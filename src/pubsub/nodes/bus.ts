@@ -263,10 +263,11 @@ export class Bus {
     });
   }
 
-  #keepMembers({ logs, link, index }: BusOptions): NodeMembers | undefined {
+  #keepMembers({ core, logs, link, index }: BusOptions): NodeMembers | undefined {
     if (logs?.hasPresence !== true || link.members === undefined) return undefined;
     return new NodeMembers({
       self: index,
+      epoch: core.epoch,
       clock: this.#clock,
       core: logs.core,
       members: link.members,

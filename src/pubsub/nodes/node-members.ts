@@ -17,6 +17,8 @@ import { topicKey } from './mail.ts';
 
 export interface NodeMembersPorts {
   readonly self: number;
+  /** Of this process at its place: 1 for the first that the node has had there. */
+  readonly epoch: number;
   readonly clock: Clock;
   readonly core: Pick<PresenceCommands, 'presenceTakeDirty' | 'presenceAcked' | 'presenceRewrite'>;
   readonly members: LinkMembers;
@@ -69,6 +71,10 @@ export class NodeMembers {
   #taken = 0;
   /** Shards of the core that are still to be marked; undefined: nothing is to be written again. */
   #rewriteAt: number | undefined;
+  /** Up to this one. */
+  #rewriteEnd = 0;
+  /** What another process of the node may have left to be written again is looked after. */
+  #hasSucceeded = false;
   /** undefined: not yet. */
   #wasUp: boolean | undefined;
   /** Partitions where this node has been seen to have a lease. */
@@ -128,8 +134,7 @@ export class NodeMembers {
   #write(): void {
     const { core } = this.#ports;
     const isUp = this.#ports.isUp();
-    // One worker does it for the node.
-    if (isUp && this.#wasUp === false && this.#ports.view().first === this.#ports.self) this.#rewrite();
+    if (isUp) this.#beginIfDue();
     if (isUp || this.#wasUp !== undefined) this.#wasUp = isUp;
     // While some of it can be, what belongs there is not to wait for the rest.
     if (!isUp && !this.#isPartlyUp()) return;
@@ -149,6 +154,19 @@ export class NodeMembers {
     }
   }
 
+  /** The link is up. All that the node has may have to be written again; one worker does it for the node. */
+  #beginIfDue(): void {
+    const { self, epoch, view } = this.#ports;
+    const { first, generation } = view();
+    if (first === self && this.#wasUp === false) this.#rewrite();
+    // Who was here before may have been about to, and its end was the end of that.
+    const isSuccessor = epoch > 1 || (first === self && generation > 1);
+    if (isSuccessor && !this.#hasSucceeded) {
+      this.#hasSucceeded = true;
+      this.#rewrite();
+    }
+  }
+
   #isPartlyUp(): boolean {
     const { members } = this.#ports;
     for (let partition = 0; partition < members.partitions; partition++) if (members.isUp(partition)) return true;
@@ -156,6 +174,8 @@ export class NodeMembers {
   }
 
   #rewrite(): void {
+    // What was marked before may be gone again: once round from here.
+    this.#rewriteEnd = this.#rewriteAt ?? 0;
     this.#rewriteAt ??= 0;
   }
 
@@ -164,7 +184,7 @@ export class NodeMembers {
     if (this.#rewriteAt === undefined || this.#taken > 0) return;
     try {
       const next = this.#ports.core.presenceRewrite(this.#rewriteAt);
-      this.#rewriteAt = next === 0 ? undefined : next;
+      this.#rewriteAt = next === this.#rewriteEnd ? undefined : next;
     } catch {
       // The shard was busy: it is asked for again.
     }

@@ -87,7 +87,7 @@ class World {
   #ticks: { ms: number; call: () => void }[] = [];
   readonly node: NodeMembers;
 
-  constructor(self = 0, workers = 1) {
+  constructor(self = 0, workers = 1, { epoch = 1, view = { generation: 1, first: 0 } } = {}) {
     const clock = {
       now: () => this.now,
       every: (ms: number, call: () => void) => {
@@ -100,11 +100,12 @@ class World {
     } as unknown as Clock;
     this.node = new NodeMembers({
       self,
+      epoch,
       clock,
       core: this.core,
       members: this.members,
       isUp: () => this.isUp,
-      view: () => ({ generation: 1, first: 0, count: workers }),
+      view: () => ({ ...view, count: workers }),
       tell: (worker, partitions) => void this.told.push(`${worker}: ${partitions.join()}`),
     });
   }
@@ -255,6 +256,36 @@ describe('members of a node', () => {
     world.members.lease = { ...world.members.lease, hadIt: true };
     await world.pass(10_000);
     expect(world.core.rewrites.length).toBe(4);
+  });
+
+  test('are written again by who comes after another process, which may have been about to', async () => {
+    const restarted = new World(1, 2, { epoch: 3 });
+    const reloaded = new World(2, 2, { view: { generation: 2, first: 2 } });
+    const other = new World(3, 2, { view: { generation: 2, first: 2 } });
+    for (const world of [restarted, reloaded, other]) {
+      world.isUp = false;
+      await world.pass(200);
+      expect(world.core.rewrites).toEqual([]);
+      world.isUp = true;
+      await world.pass(1000);
+    }
+    expect([restarted, reloaded, other].map(({ core }) => core.rewrites)).toEqual([[0, 1, 2, 3], [0, 1, 2, 3], []]);
+  });
+
+  test('are all written once more when they are lost again while they are written', async () => {
+    const world = new World();
+    world.isUp = true;
+    await world.pass(50);
+    world.isUp = false;
+    await world.pass(50);
+    world.isUp = true;
+    await world.pass(100);
+    expect(world.core.rewrites).toEqual([0, 1]);
+    world.isUp = false;
+    await world.pass(50);
+    world.isUp = true;
+    await world.pass(1000);
+    expect(world.core.rewrites).toEqual([0, 1, 2, 3, 0, 1, 2]);
   });
 
   test('take leases longer, rather than to renew them more often than Redis is to be asked', async () => {
