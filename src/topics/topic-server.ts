@@ -91,8 +91,10 @@ export class TopicServer implements ServerTopics {
 
   // ---------------------------------------------------------------- to hear
 
-  async listen(topic: string, listener: TopicListener, { since, onLost }: TopicListenOptions): Promise<TopicSubscription> {
+  async listen(topic: string, listener: TopicListener, options: TopicListenOptions): Promise<TopicSubscription> {
     checkFunction('subscribe', listener);
+    checkOptions('subscribe', options, '{ since }');
+    const { since, onLost } = options;
     checkSince(since);
     const history = this.#historyOf(topic);
     const ear = this.#earOf(topic, listener, onLost);
@@ -154,6 +156,7 @@ export class TopicServer implements ServerTopics {
   // ---------------------------------------------------------------- to look
 
   async history(topic: string, options: HistoryOptions): Promise<History> {
+    checkOptions('history', options, '{ since, limit }');
     const { since, limit = historyDefault, reverse = false } = options;
     checkSince(since);
     checkCount('limit', limit, 0, historyMax);
@@ -185,7 +188,9 @@ export class TopicServer implements ServerTopics {
     return counts.reduce<number>((sum, count) => sum + (Number.isSafeInteger(count) ? Number(count) : 0), 0);
   }
 
-  async topics(prefix: string, { limit = namesDefault }: TopicsOptions): Promise<string[]> {
+  async topics(prefix: string, options: TopicsOptions): Promise<string[]> {
+    checkOptions('topics', options, '{ limit }');
+    const { limit = namesDefault } = options;
     if (typeof prefix !== 'string' || prefix.startsWith('\0'))
       throw new SocketArgumentError('a prefix is a string that does not begin with NUL');
     checkCount('limit', limit, 1, namesMax);
@@ -292,6 +297,11 @@ function historyMessage({ offset, flags, payload, timeMs }: LogEntry): HistoryMe
 
 function checkFunction(what: string, listener: unknown): void {
   if (typeof listener !== 'function') throw new SocketArgumentError(`${what} takes a topic and a function that is called with what comes`);
+}
+
+function checkOptions(what: string, options: unknown, example: string): void {
+  if (typeof options !== 'object' || options === null)
+    throw new SocketArgumentError(`options of ${what} are an object, such as ${example}`);
 }
 
 function checkCount(name: string, value: number, least: number, most: number): void {
