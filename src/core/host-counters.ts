@@ -179,7 +179,7 @@ export const hostCounters = [
   counter('auth_expirations', 'WebSockets closed because their token had ended.', one('auth_expirations')),
   counter(
     'auth_key_fetches',
-    'Fetches of the keys that an issuer publishes.',
+    'Fetches of what an issuer publishes as its keys.',
     by('result', { ok: 'auth_fetches', failed: 'auth_fetch_failures' }),
   ),
   counter('heartbeats', 'Signs that the event loop goes on, about one a second.', one('heartbeats')),

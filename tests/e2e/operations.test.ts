@@ -421,10 +421,11 @@ describe('/openapi.json', () => {
     try {
       const read = async (path: string) => (await fetch(gateway.adminUrl + path)).json();
       const up = await eventually('Redis is up', async () => {
-        const body = healthSchema.parse(await read('/healthz'));
-        return body.redis?.state === 'up' ? body : undefined;
+        const body: unknown = await read('/healthz');
+        return healthSchema.parse(body).redis?.state === 'up' ? body : undefined;
       });
-      expect(up).toEqual((await read('/healthz')) as never);
+      // One answer, since uptime goes on: the description leaves nothing of it out.
+      expect<unknown>(healthSchema.parse(up)).toEqual(up);
       expect(await read('/readyz')).toEqual({ status: 'ready', redis: 'up' });
       await redis.kill();
       await eventually('Redis is lost', async () => healthSchema.parse(await read('/healthz')).redis?.state === 'lost');
