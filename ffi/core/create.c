@@ -236,7 +236,7 @@ struct rw_core *rw_core_create(const struct rw_core_config *config, char *error,
 }
 
 void rw_core_destroy(struct rw_core *core) {
-    rw_core_stop_accepting(core);
+    rw_listeners_cancel(core);
     /* Every buffer lent to the kernel comes back with its completion; a ring that is destroyed with some out is a
      * kernel bug we do not wait for. A listener may still deliver a connection or two before it is disarmed: they are
      * ended as they come. */

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "connection/core.h"
+#include "connection/listener.h"
 
 int32_t rw_core_topics(const struct rw_core *core, uint32_t slot_index, uint32_t generation, uint8_t *out,
                        uint32_t bytes) {
@@ -42,6 +43,6 @@ int32_t rw_core_is_subscribed(const struct rw_core *core, uint32_t slot, uint32_
            rw_topics_is_subscribed(core->topics, slot, topic, topic_bytes);
 }
 
-uint32_t rw_core_connections(const struct rw_core *core) { return core->pool.used; }
+uint32_t rw_core_connections(const struct rw_core *core) { return core->pool.used + rw_listeners_ending(core); }
 
 uint32_t rw_abi_version(void) { return RW_ABI_VERSION; }

@@ -659,8 +659,9 @@ RW_EXPORT int32_t rw_core_listener_tls(struct rw_core *core, uint32_t index, con
 RW_EXPORT int32_t rw_core_server_name(struct rw_core *core, uint32_t index, const char *name, uint32_t context,
                                       const struct rw_tls_options *options, char *error, size_t error_bytes);
 
-/* Stop accepting on every listener. Connections still queued stay in the kernel's queue for whoever holds the
- * socket. */
+/* Stop accepting on every listener. Connections that have come by then are accepted in the next turns where the kernel
+ * may have told nobody else of them; others stay in its queue for whoever holds the socket. The descriptors may be
+ * closed at once. */
 RW_EXPORT void rw_core_stop_accepting(struct rw_core *core);
 
 /* Begin to drain: requests in progress, and those that still come on open connections, are answered with `Connection:
@@ -789,7 +790,8 @@ RW_EXPORT int32_t rw_core_presence_acknowledge(struct rw_core *core, const uint8
 /* All users are to be written again: marks a part of them. in: cursor 0 at first. ret: the next cursor, 0 at the end */
 RW_EXPORT int32_t rw_core_presence_rewrite(struct rw_core *core, uint32_t cursor);
 
-/* Open connections (both protocols). */
+/* Open connections (both protocols), and one more for each listener that rw_core_stop_accepting() has told to stop and
+ * that may still deliver: 0 is nothing left. */
 RW_EXPORT uint32_t rw_core_connections(const struct rw_core *core);
 
 /* ------------------------------------------------------------------ logs of topics

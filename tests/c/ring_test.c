@@ -57,6 +57,49 @@ static void accept_ends_at_EMFILE_and_goes_on_when_armed_again(void **state) {
     rw_ring_close(ring, listener);
 }
 
+/* As in a reload: two processes wait at one listening socket, the first is told to stop while a connection comes. */
+static void a_connection_that_came_as_an_accept_was_stopped_is_accepted_by_someone(void **state) {
+    (void)state;
+    struct rw_ring *first = ring_open(base_config());
+    struct sockaddr_in address;
+    int listener = listener_open(&address);
+    assert_int_equal(rw_ring_accept_start(first, listener, 7), RW_OK);
+    none(7);
+    struct rw_ring_config config = base_config();
+    config.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    char error[256];
+    struct rw_ring *second = rw_ring_create(&config, error, sizeof error);
+    assert_non_null(second);
+    int same = dup(listener);
+    assert_int_equal(rw_ring_accept_start(second, same, 7), RW_OK);
+    struct rw_completion completion;
+    assert_int_equal(rw_ring_submit(second, 1000), RW_OK);
+    assert_int_equal(rw_ring_reap(second, &completion, 1), 0);
+
+    int peer = peer_open(&address);
+    assert_int_equal(rw_ring_accept_stop(first, listener, 7), RW_OK);
+    close(listener);
+    int other = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); /* its number is used again at once */
+    assert_int_equal(other, listener);
+    int accepted = -1, ended = 0;
+    for (int i = 0; i < TURNS_MAX && (accepted < 0 || !ended); i++) {
+        if (!ended && next_within(7, &completion, 1)) {
+            ended = !(completion.flags & RW_COMPLETION_MORE);
+            if (completion.result >= 0) accepted = completion.result;
+        }
+        assert_int_equal(rw_ring_submit(second, 1000), RW_OK);
+        if (rw_ring_reap(second, &completion, 1) > 0 && completion.result >= 0) accepted = completion.result;
+    }
+    assert_true(ended);
+    assert_true(accepted >= 0);
+    close(accepted);
+    close(peer);
+    rw_ring_destroy(second);
+    close(config.wake_fd);
+    close(same);
+    close(other);
+}
+
 /* ---------------------------------------------------------------- receive */
 
 static void recv_gives_all_bytes_in_order_and_then_the_end_of_stream(void **state) {
@@ -345,6 +388,7 @@ int main(void) {
     const struct CMUnitTest contract[] = {
         CONTRACT(accept_gives_every_waiting_connection_non_blocking_and_close_on_exec),
         CONTRACT(accept_ends_at_EMFILE_and_goes_on_when_armed_again),
+        CONTRACT(a_connection_that_came_as_an_accept_was_stopped_is_accepted_by_someone),
         CONTRACT(recv_gives_all_bytes_in_order_and_then_the_end_of_stream),
         CONTRACT(recv_tells_of_a_reset),
         CONTRACT(a_cancelled_recv_ends_once_and_the_descriptor_can_be_armed_again),

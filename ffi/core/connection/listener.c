@@ -41,11 +41,13 @@ int32_t rw_core_listener_flags(struct rw_core *core, uint32_t index, uint32_t fl
     return RW_OK;
 }
 
-static void stop(struct rw_core *core, uint32_t index) {
+/* `end`: rw_ring_accept_stop where connections that have come are still wanted, else rw_ring_cancel: what it leaves in
+ * the queue of a socket that others have too waits for them. */
+static void stop(struct rw_core *core, uint32_t index, int32_t (*end)(struct rw_ring *, int32_t, uint64_t)) {
     struct rw_listener *listener = &core->listeners[index];
     if (listener->stopped) return;
     listener->stopped = 1;
-    if (listener->armed) (void)rw_ring_cancel(core->ring, listener->fd, accept_user_data(core, index));
+    if (listener->armed) (void)end(core->ring, listener->fd, accept_user_data(core, index));
 }
 
 static void end_unlistened(struct rw_listener *listener) {
@@ -58,7 +60,7 @@ int32_t rw_core_unlisten(struct rw_core *core, uint32_t index) {
     struct rw_listener *listener = &core->listeners[index];
     if (!listener->used || listener->unlistened) return RW_ERR_INVALID;
     listener->unlistened = 1;
-    stop(core, index);
+    stop(core, index, rw_ring_cancel);
     /* Whoever listens here next may be plain; connections hold their own reference. */
     rw_tls_listener_release(listener->tls);
     listener->tls = NULL;
@@ -85,7 +87,13 @@ int32_t rw_core_terminate_listener(struct rw_core *core, uint32_t index) {
 
 void rw_core_stop_accepting(struct rw_core *core) {
     for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) {
-        if (core->listeners[i].used) stop(core, i);
+        if (core->listeners[i].used) stop(core, i, rw_ring_accept_stop);
+    }
+}
+
+void rw_listeners_cancel(struct rw_core *core) {
+    for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) {
+        if (core->listeners[i].used) stop(core, i, rw_ring_cancel);
     }
 }
 
@@ -94,6 +102,15 @@ int rw_listeners_armed(const struct rw_core *core) {
         if (core->listeners[i].armed) return 1;
     }
     return 0;
+}
+
+uint32_t rw_listeners_ending(const struct rw_core *core) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < RW_LISTENERS_MAX; i++) {
+        const struct rw_listener *listener = &core->listeners[i];
+        count += listener->armed && listener->stopped && !listener->unlistened;
+    }
+    return count;
 }
 
 void rw_listener_retry(struct rw_core *core) {

@@ -18,6 +18,10 @@ static inline int rw_listener_is_of(const struct rw_core *core, const struct rw_
 }
 /* ret: 1 an accept is armed somewhere and may still deliver */
 int rw_listeners_armed(const struct rw_core *core);
+/* ret: so many were told by rw_core_stop_accepting() to stop, and may still deliver what had come by then */
+uint32_t rw_listeners_ending(const struct rw_core *core);
+/* Stop accepting on every listener, and leave what waits in the queues. */
+void rw_listeners_cancel(struct rw_core *core);
 /* Arm the listeners that rest. */
 void rw_listener_retry(struct rw_core *core);
 

@@ -13,8 +13,11 @@
  *    result may be short. Only one send per descriptor is in flight (the caller's duty).
  *  - cancel asks for an early end of an armed or pending operation; the operation itself still completes (usually
  *    -ECANCELED); the cancel has no completion of its own.
- *  - a cancelled accept has met the kernel when cancel returns: its descriptor may be closed, and its number used
- *    again, at once.
+ *  - accept_stop is the cancel of an accept that loses nobody: with io_uring what has come by then completes before the
+ *    end. The kernel may have woken this ring alone for it, though others wait at the same socket, and a bare cancel
+ *    would leave it in the queue, unseen until the next connection comes. epoll has woken the others too.
+ *  - a cancelled or stopped accept has met the kernel when the call returns: its descriptor may be closed, and its
+ *    number used again, at once.
  *  - close is for a descriptor with nothing armed or in flight (the caller's duty).
  *  - nothing reaches the kernel before submit, except when the submission queue is full; nothing blocks but submit with
  *    wait_us > 0.
@@ -72,6 +75,8 @@ struct rw_ring_ops {
     int32_t (*poll_start)(struct rw_ring *ring, int32_t fd, uint64_t user_data);
     int32_t (*send)(struct rw_ring *ring, int32_t fd, uint64_t user_data, const struct iovec *iov, uint32_t count);
     int32_t (*cancel)(struct rw_ring *ring, int32_t fd, uint64_t user_data);
+    /* NULL: cancel does it. */
+    int32_t (*accept_stop)(struct rw_ring *ring, int32_t fd, uint64_t user_data);
     void (*close)(struct rw_ring *ring, int32_t fd);
     void (*buffer_return)(struct rw_ring *ring, uint32_t buffer_id);
     /* NULL: sendmsg(2) does it. */
@@ -117,6 +122,10 @@ static inline int32_t rw_ring_send(struct rw_ring *ring, int32_t fd, uint64_t us
 }
 static inline int32_t rw_ring_cancel(struct rw_ring *ring, int32_t fd, uint64_t user_data) {
     return ring->ops->cancel(ring, fd, user_data);
+}
+static inline int32_t rw_ring_accept_stop(struct rw_ring *ring, int32_t fd, uint64_t user_data) {
+    return ring->ops->accept_stop ? ring->ops->accept_stop(ring, fd, user_data)
+                                  : ring->ops->cancel(ring, fd, user_data);
 }
 static inline void rw_ring_close(struct rw_ring *ring, int32_t fd) { ring->ops->close(ring, fd); }
 static inline void rw_ring_buffer_return(struct rw_ring *ring, uint32_t buffer_id) {

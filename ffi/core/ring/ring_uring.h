@@ -14,11 +14,13 @@
 #define RW_URING_RECV_GROUP 0u
 #define RW_URING_WATCHES_MAX (RW_LISTENERS_MAX + 16u) /* every listener, the inbox, and some that are still ending */
 
-enum watch_kind { WATCH_FREE = 0, WATCH_ACCEPT, WATCH_POLL };
+/* WATCH_LAST_LOOK: an accept that was stopped and has ended in the kernel, while its socket is looked into once more. */
+enum watch_kind { WATCH_FREE = 0, WATCH_ACCEPT, WATCH_POLL, WATCH_LAST_LOOK };
 
 struct watch {
     uint64_t user_data; /* the caller's */
     int32_t fd;
+    int32_t last_look_fd; /* our own descriptor of the socket of an accept that was stopped; -1 */
     uint32_t kind;
 };
 
@@ -61,7 +63,8 @@ struct ring_uring {
     uint32_t interrupt_stale; /* and was armed for an earlier wait: when it completes, that says nothing about now */
 
     struct watch watches[RW_URING_WATCHES_MAX];
-    uint32_t watch_top; /* watches[watch_top..] were never used: a cancel looks at few */
+    uint32_t last_looks; /* so many are WATCH_LAST_LOOK */
+    uint32_t watch_top;  /* watches[watch_top..] were never used: a cancel looks at few */
 };
 
 extern const struct rw_ring_ops rw_uring_ops;
