@@ -379,7 +379,8 @@ forEachBackend('topics that remember', (backend) => {
         const now = await gateway.workerPids().catch(() => [] as number[]);
         return now.length === 2 && now.some((pid) => !before.includes(pid));
       });
-      client = await Client.open(gateway);
+      // Not on one that still drains: it may have ended before it is killed.
+      client = await Client.open(gateway, 'ann', (await gateway.workerPids())[0]);
     }
     await follow();
     isOver = true;
