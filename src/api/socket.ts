@@ -20,6 +20,8 @@ export interface Route {
   readonly core: Core;
   readonly topics: Topics;
   readonly index: number;
+  /** Handlers of this socket wait until then. */
+  readonly hold: (socket: GatewaySocket, until: Promise<unknown>) => void;
   // biome-ignore lint/suspicious/noExplicitAny: each route has its own data type
   readonly handler: WebSocketHandler<any>;
 }
@@ -120,6 +122,10 @@ export class GatewaySocket implements Socket, TopicConnection {
 
   get isOpen(): boolean {
     return this.#route.core.isOpen(this.slot, this.generation);
+  }
+
+  holdUntil(subscribed: Promise<unknown>): void {
+    this.#route.hold(this, subscribed);
   }
 
   get bufferedAmount(): number {

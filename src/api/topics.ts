@@ -20,6 +20,11 @@ export interface TopicConnection extends ConnectionName {
   readonly data: unknown;
   readonly remoteAddress: string;
   readonly kind: 'websocket' | 'sse';
+  /**
+   * What comes from this client waits until then, as it does for a handler that has not settled: it is being subscribed, and is to hear what it says
+   * itself. Absent: it says nothing.
+   */
+  holdUntil?(subscribed: Promise<unknown>): void;
 }
 
 /** How to subscribe. */

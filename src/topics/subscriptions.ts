@@ -72,7 +72,7 @@ export class Subscriptions {
     if (!core.isOpen(connection.slot, connection.generation)) return false;
     const verdict = admission.admit(connection, topic, found, undefined);
     if (verdict instanceof Promise) {
-      void this.#later(connection, topic, found, noWishes, verdict);
+      hold(connection, this.#later(connection, topic, found, noWishes, verdict));
       return true;
     }
     const refusal = this.#refusalOf(verdict);
@@ -80,7 +80,7 @@ export class Subscriptions {
     if (found.policy.history === false) return this.#enter(connection, topic, found).subscribed;
     const outcome = this.#attach(connection, topic, undefined);
     if (outcome.kind === 'unfollowed' || outcome.kind === 'behind') {
-      void this.#later(connection, topic, found, noWishes, verdict);
+      hold(connection, this.#later(connection, topic, found, noWishes, verdict));
       return true;
     }
     return this.#settle(connection, topic, found, outcome, undefined).subscribed;
@@ -298,6 +298,11 @@ export class Subscriptions {
 
 /** What the core keeps of joins and leaves. */
 export const presenceLogLimits = { size: 1000, seconds: 300 } as const;
+
+/** `subscribed` never rejects. */
+function hold(connection: TopicConnection, subscribed: Promise<unknown>): void {
+  connection.holdUntil?.(subscribed);
+}
 
 function refused(reason: SubscribeRefusal): SubscribeResult {
   return { subscribed: false, reason, recovered: false };

@@ -49,8 +49,13 @@ export default defineGateway({
     'heard/*': { history: { size: 100, seconds: 300 } },
     'seen/:name': { presence: { member: ({ data }) => ({ id: data.user, info: { of: data.user } }), grace: 0 } },
     'closed/:name': { authorize: async ({ data }) => data.user === 'ann' },
+    'slow/:name': { authorize: () => Bun.sleep(300).then(() => true) },
   },
   websocket: {
+    '/slow/:name': {
+      open: (socket) => socket.subscribe('slow/' + socket.params.name),
+      message: (socket, message) => publish('slow/' + socket.params.name, message),
+    },
     '/ws': {
       positions: true,
       upgrade: (request) => ({ user: new URL(request.url).searchParams.get('user') }),
@@ -294,6 +299,19 @@ forEachBackend('topics that remember', (backend) => {
     expect(await ann.subscribe('closed/1')).toEqual({ subscribed: true, recovered: false });
     expect(await eve.subscribe('closed/1')).toEqual({ subscribed: false, reason: 'forbidden', recovered: false });
     await Promise.all([ann.close(), eve.close()]);
+  });
+
+  test('what a client says while its policy decides waits: it hears itself', async () => {
+    const socket = new WebSocket(`ws://127.0.0.1:${gateway.port}/slow/${backend}`);
+    const heard: string[] = [];
+    socket.onmessage = ({ data }) => heard.push(String(data));
+    socket.onopen = () => {
+      socket.send('first');
+      socket.send('second');
+    };
+    await eventually('it hears the second', () => heard.includes('second'));
+    expect(heard).toEqual(['first', 'second']);
+    socket.close();
   });
 
   test('all workers are asked for topics and subscribers, and disconnect whom they have', async () => {

@@ -76,7 +76,7 @@ export class SocketHandlers implements WebSocketEvents {
     const index = this.#host.addBehavior(behaviorOf(settings, handler));
     const { authentication, topics } = this.#host;
     const auth = authentication === undefined ? false : routeAuthOf(settings.auth, authentication.settings);
-    return { core: this.#core, topics, index, name, handler, settings, auth, generation: undefined };
+    return { core: this.#core, topics, index, hold: this.#hold, name, handler, settings, auth, generation: undefined };
   }
 
   /** The same route with other settings. err: as of add() */
@@ -328,6 +328,8 @@ export class SocketHandlers implements WebSocketEvents {
       this.#failed(socket, event, error);
     }
   }
+
+  readonly #hold = (socket: GatewaySocket, until: Promise<unknown>): void => this.#goesOn(socket, 'subscribe', until, undefined);
 
   /** A handler has returned something: when that is a promise which is pending, what comes next waits for it. */
   #goesOn(socket: GatewaySocket, event: string, result: unknown, message: ReceivedMessage | undefined): void {
