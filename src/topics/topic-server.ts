@@ -185,7 +185,7 @@ export class TopicServer implements ServerTopics {
   async subscribers(topic: string): Promise<number> {
     checkTopic(topic);
     const counts = await this.#ports.control.ask<number | null>('subscribers', { topic });
-    return counts.reduce<number>((sum, count) => sum + (Number.isSafeInteger(count) ? Number(count) : 0), 0);
+    return sumOf(counts);
   }
 
   async topics(prefix: string, options: TopicsOptions): Promise<string[]> {
@@ -208,7 +208,7 @@ export class TopicServer implements ServerTopics {
     if (typeof reason !== 'string' || Buffer.byteLength(reason) > reasonBytesMax)
       throw new SocketArgumentError(`a close reason is a string of at most ${reasonBytesMax} bytes of UTF-8`);
     const counts = await this.#ports.control.ask<number | null>('disconnect', { target, code, reason });
-    return counts.reduce<number>((sum, count) => sum + (Number.isSafeInteger(count) ? Number(count) : 0), 0);
+    return sumOf(counts);
   }
 
   sendToUser(user: string, message: Sendable): PublishResult {
@@ -281,6 +281,11 @@ export class TopicServer implements ServerTopics {
 
 function subscriptionOf({ recovered, position, stop }: StreamListening): TopicSubscription {
   return { recovered, unsubscribe: stop, ...(position === undefined ? {} : { epoch: position.epoch, offset: position.offset }) };
+}
+
+/** Of what workers have answered; whoever had no answer, or none that is a number, counts as none. */
+function sumOf(counts: readonly (number | null)[]): number {
+  return counts.reduce<number>((sum, count) => sum + (Number.isSafeInteger(count) ? Number(count) : 0), 0);
 }
 
 function positionOf(since: Position | string | undefined): Position | undefined {
